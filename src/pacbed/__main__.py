@@ -1,0 +1,7 @@
+"""``python -m pacbed`` is the ``pacbed`` command."""
+
+import sys
+
+from pacbed.cli import main
+
+sys.exit(main())

@@ -1,0 +1,193 @@
+"""In-plane deformation, the random draws of the study, and their split into three sets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+
+from pacbed.errors import RequestError
+from pacbed.seeding import stream
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Deformation:
+    """Pure in-plane stretch F = R(θ) diag(λ1, λ2) R(θ)ᵀ (Yankovich et al. 2026, eq. 2).
+
+    Parameters
+    ----------
+    stretch_1, stretch_2
+        Principal stretches λ1 ≥ λ2 > 0 (1 is undeformed).
+    angle_deg
+        Angle θ of the first principal direction, counter-clockwise from x (zigzag), in degrees.
+
+    Raises
+    ------
+    RequestError
+        If λ1 < λ2 or a stretch is not positive.
+    """
+
+    stretch_1: float = 1.0
+    stretch_2: float = 1.0
+    angle_deg: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.stretch_1) and self.stretch_2 > 0):
+            raise RequestError(
+                f"principal stretches must be positive: {self.stretch_1}, {self.stretch_2}"
+            )
+        if self.stretch_1 < self.stretch_2:
+            raise RequestError(
+                f"principal stretches must be given largest first: λ1 = {self.stretch_1} is "
+                f"smaller than λ2 = {self.stretch_2}. Swap them and add 90° to θ for the same "
+                "deformation"
+            )
+
+    @classmethod
+    def from_strain(cls, xx: float, yy: float, xy: float) -> Deformation:
+        """Make the deformation whose strain tensor has these components (fractions)."""
+        mean, half = (xx + yy) / 2, math.hypot((xx - yy) / 2, xy)
+        angle = math.degrees(0.5 * math.atan2(2 * xy, xx - yy)) % 180
+        return cls(1 + mean + half, 1 + mean - half, angle)
+
+    @property
+    def gradient(self) -> np.ndarray:
+        """Deformation gradient F, shape (2, 2): x' = F x."""
+        c, s = math.cos(math.radians(self.angle_deg)), math.sin(math.radians(self.angle_deg))
+        rotation = np.array([[c, -s], [s, c]])
+        return rotation @ np.diag([self.stretch_1, self.stretch_2]) @ rotation.T
+
+    @property
+    def strain(self) -> np.ndarray:
+        """Strain tensor ε = F - I as fractions, shape (2, 2).
+
+        The paper's eq. 3 writes RᵀER, which flips the sign of ε_xy against its own eq. 2.
+        """
+        return self.gradient - np.eye(2)
+
+
+@dataclass(frozen=True)
+class DrawRanges:
+    """Ranges from which deformations are drawn, each (lowest, highest)."""
+
+    stretch: tuple[float, float]
+    angle_deg: tuple[float, float]
+    tilt_mrad: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One random strain and tilt, to be simulated at one semi-angle."""
+
+    semiangle_mrad: float
+    index: int
+    stretch_1: float
+    stretch_2: float
+    angle_deg: float
+    tilt_x_mrad: float
+    tilt_y_mrad: float
+
+    @property
+    def deformation(self) -> Deformation:
+        """The deformation of the crystal."""
+        return Deformation(self.stretch_1, self.stretch_2, self.angle_deg)
+
+    @property
+    def tilt_mrad(self) -> tuple[float, float]:
+        """Sample tilt (φx, φy) in mrad."""
+        return self.tilt_x_mrad, self.tilt_y_mrad
+
+
+def draw(seed: int, semiangle_mrad: float, index: int, ranges: DrawRanges) -> Draw:
+    """Draw deformation number `index` of a semi-angle.
+
+    The result depends on these arguments alone: asking for more draws or other semi-angles leaves
+    it as it is. Two stretches are drawn uniformly and sorted, then θ, φx and φy uniformly
+    (Yankovich et al. 2026, section 2.2).
+    """
+    random = stream(seed, "draw", float(semiangle_mrad), index)
+    stretch_2, stretch_1 = sorted(random.uniform(*ranges.stretch, size=2).tolist())
+    return Draw(
+        semiangle_mrad=float(semiangle_mrad),
+        index=index,
+        stretch_1=stretch_1,
+        stretch_2=stretch_2,
+        angle_deg=float(random.uniform(*ranges.angle_deg)),
+        tilt_x_mrad=float(random.uniform(*ranges.tilt_mrad)),
+        tilt_y_mrad=float(random.uniform(*ranges.tilt_mrad)),
+    )
+
+
+def assign_splits(count: int, fractions: Mapping[str, float]) -> list[str]:
+    """Assign draws 0 ... count-1 to the training, validation and test sets.
+
+    Each draw goes to the set that lags furthest behind its share, so the assignment of a draw
+    depends only on its index and the fractions, and any leading part of the list is balanced.
+
+    Parameters
+    ----------
+    count
+        Number of draws.
+    fractions
+        Share of each of ``train``, ``validation``, ``test``; they sum to one.
+
+    Returns
+    -------
+    list of str
+        The set of each draw.
+    """
+    assigned = dict.fromkeys(SPLITS, 0)
+    result = []
+    for index in range(count):
+        # Rounding keeps ties between equal shares from being broken by floating-point dust.
+        lag = {s: round(fractions[s] * (index + 1) - assigned[s], 9) for s in SPLITS}
+        chosen = max(SPLITS, key=lambda split: lag[split])
+        assigned[chosen] += 1
+        result.append(chosen)
+    return result
+
+
+def indices_of_split(count: int, fractions: Mapping[str, float], split: str) -> list[int]:
+    """Return the draw indices that belong to one set."""
+    return [i for i, s in enumerate(assign_splits(count, fractions)) if s == split]
+
+
+def draw_table(
+    seed: int,
+    semiangles_mrad: Sequence[float],
+    count: int,
+    ranges: DrawRanges,
+    fractions: Mapping[str, float],
+) -> pd.DataFrame:
+    """Tabulate all draws, one row each.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns of :class:`Draw` and ``strain_xx``, ``strain_yy``, ``strain_xy`` (fractions) and
+        ``split``.
+    """
+    splits = assign_splits(count, fractions)
+    return pd.DataFrame(
+        [row for a in semiangles_mrad for row in _rows(seed, a, count, ranges, splits)]
+    )
+
+
+def _rows(
+    seed: int, semiangle: float, count: int, ranges: DrawRanges, splits: Sequence[str]
+) -> Iterator[dict[str, object]]:
+    for index in range(count):
+        one = draw(seed, semiangle, index, ranges)
+        strain = one.deformation.strain
+        yield {
+            **asdict(one),
+            "strain_xx": strain[0, 0],
+            "strain_yy": strain[1, 1],
+            "strain_xy": strain[0, 1],
+            "split": splits[index],
+        }

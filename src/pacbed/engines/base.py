@@ -1,0 +1,148 @@
+"""What every engine takes and returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from pacbed.crystal import Material
+from pacbed.deformation import Deformation
+from pacbed.errors import RequestError
+from pacbed.microscope import Aperture, Detector
+
+Progress = Callable[[int, int], None]
+"""Called with the number of steps done and their total."""
+
+
+@dataclass(frozen=True)
+class ThermalMotion:
+    """How thermal motion enters.
+
+    Parameters
+    ----------
+    phonon_configurations
+        Number of frozen-phonon configurations; 0 keeps the atoms at rest.
+    debye_waller
+        With the atoms at rest, damp the scattering factors by the Debye-Waller factor.
+    """
+
+    phonon_configurations: int = 0
+    debye_waller: bool = True
+
+    def __post_init__(self) -> None:
+        if self.phonon_configurations < 0:
+            raise RequestError(
+                f"phonon configurations must be 0 or more, not {self.phonon_configurations}"
+            )
+
+
+@dataclass(frozen=True)
+class SimulationRequest:
+    """One PACBED simulation, whatever engine carries it out.
+
+    Parameters
+    ----------
+    material, deformation
+        The crystal and its in-plane stretch.
+    tilt_mrad
+        Sample tilt (φx, φy) in the axes of the undeformed crystal, in mrad.
+    layers
+        Number of layers; a pattern is returned after each.
+    energy_keV
+        Kinetic energy of the beam in keV.
+    aperture, detector
+        Illumination and pixels.
+    thermal
+        Treatment of thermal motion.
+    seed
+        Seed of everything random in the simulation (phonons, probe placement).
+    """
+
+    material: Material
+    deformation: Deformation
+    tilt_mrad: tuple[float, float]
+    layers: int
+    energy_keV: float
+    aperture: Aperture
+    detector: Detector
+    thermal: ThermalMotion = field(default_factory=ThermalMotion)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.layers < 1:
+            raise RequestError(f"at least one layer is needed, not {self.layers}")
+        if not self.energy_keV > 0:
+            raise RequestError(f"beam energy must be positive, not {self.energy_keV} keV")
+        if self.aperture.semiangle_mrad > self.detector.reach_mrad:
+            raise RequestError(
+                f"semi-angle {self.aperture.semiangle_mrad:g} mrad lies beyond the detector, whose "
+                f"field of {self.detector.field_of_view_mrad[0]:g} × "
+                f"{self.detector.field_of_view_mrad[1]:g} mrad reaches "
+                f"{self.detector.reach_mrad:.4g} mrad: choose a larger field of view"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the request as nested plain values, for provenance."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class SimulationResult:
+    """Patterns per layer and how they came about.
+
+    Parameters
+    ----------
+    patterns
+        Shape (layers, ny, nx), float32, fraction of the incident electrons per pixel. Index 0 is
+        the pattern after one layer.
+    provenance
+        Engine, settings and measured quantities, plain values only.
+    """
+
+    patterns: np.ndarray
+    provenance: Mapping[str, Any]
+
+
+class Engine(Protocol):
+    """Computes the patterns of a request."""
+
+    name: str
+
+    def simulate(
+        self, request: SimulationRequest, progress: Progress | None = None
+    ) -> SimulationResult:
+        """Carry out a simulation.
+
+        Raises
+        ------
+        RequestError
+            If this engine cannot carry out the request.
+        """
+        ...
+
+
+def engine(name: str, settings: Mapping[str, Any], threads: int = 1) -> Engine:
+    """Return an engine by name.
+
+    Parameters
+    ----------
+    name
+        ``planewave``.
+    settings
+        Keyword arguments of the engine's settings.
+    threads
+        Number of threads that it may use; results do not depend on it.
+
+    Raises
+    ------
+    RequestError
+        If there is no such engine.
+    """
+    if name == "planewave":
+        from pacbed.engines.planewave import PlaneWaveEngine, PlaneWaveSettings
+
+        return PlaneWaveEngine(PlaneWaveSettings(**settings), threads=threads)
+    raise RequestError(f"unknown engine '{name}': known is planewave")
