@@ -7,6 +7,4 @@ of them, :mod:`~pacbed.network` and :mod:`~pacbed.training` learn, :mod:`~pacbed
 :mod:`~pacbed.figures` say how well.
 """
 
-from importlib.metadata import version
-
-__version__ = version("pacbed")
+__version__ = "0.1.0"

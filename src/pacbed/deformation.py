@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from pacbed.errors import RequestError
 from pacbed.seeding import stream
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SPLITS = ("train", "validation", "test")
 
@@ -172,6 +175,8 @@ def draw_table(
         Columns of :class:`Draw` and ``strain_xx``, ``strain_yy``, ``strain_xy`` (fractions) and
         ``split``.
     """
+    import pandas as pd  # here, since thousands of simulation jobs import this module
+
     splits = assign_splits(count, fractions)
     return pd.DataFrame(
         [row for a in semiangles_mrad for row in _rows(seed, a, count, ranges, splits)]

@@ -1,5 +1,7 @@
 """What can go wrong in a way that the user can mend."""
 
+from pathlib import Path
+
 
 class PacbedError(Exception):
     """Something a user can mend; the message says what, where and what to do."""
@@ -15,3 +17,19 @@ class RequestError(PacbedError):
 
 class StoreError(PacbedError):
     """A pattern or dataset store that is damaged, incomplete or of another kind."""
+
+
+class DamagedStoreError(StoreError):
+    """A store that exists but cannot be read whole.
+
+    Parameters
+    ----------
+    path
+        The store.
+    why
+        What is wrong with it.
+    """
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path} is damaged or incomplete: {why}.")
+        self.path = path

@@ -25,7 +25,7 @@ from zarr.storage import LocalStore, ZipStore
 
 from pacbed import __version__
 from pacbed.engines.base import SimulationRequest, SimulationResult
-from pacbed.errors import StoreError
+from pacbed.errors import DamagedStoreError, StoreError
 
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -84,7 +84,7 @@ def write_patterns(
         **(extra or {}),
     }
     with zip_writer(path) as folder:
-        group = zarr.create_group(LocalStore(folder), attributes=_plain(attributes))
+        group = zarr.create_group(LocalStore(folder), attributes=plain(attributes))
         layers, ny, nx = result.patterns.shape
         patterns = group.create_array(
             "patterns",
@@ -213,7 +213,9 @@ def open_store(path: Path) -> Iterator[zarr.Group]:
     Raises
     ------
     StoreError
-        If the store is missing, damaged or incomplete; also if reading it within the block fails.
+        If the store is missing.
+    DamagedStoreError
+        If it is damaged or incomplete, also where this shows only in reading it.
     """
     path = Path(path)
     if not path.exists():
@@ -226,20 +228,14 @@ def open_store(path: Path) -> Iterator[zarr.Group]:
         finally:
             store.close()
     except (zipfile.BadZipFile, EOFError, ValueError, json.JSONDecodeError) as error:
-        raise _damaged(path, str(error)) from error
-
-
-def _damaged(path: Path, why: str) -> StoreError:
-    return StoreError(
-        f"{path} is damaged or incomplete ({why}). Delete it; the next run makes it again"
-    )
+        raise DamagedStoreError(path, str(error)) from error
 
 
 def _check_complete(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         names = set(archive.namelist())
         if "zarr.json" not in names:
-            raise _damaged(path, "no zarr.json")
+            raise DamagedStoreError(path, "no zarr.json")
         for name in sorted(n for n in names if n.endswith("/zarr.json")):
             metadata = json.loads(archive.read(name))
             if metadata.get("node_type") != "array":
@@ -251,9 +247,9 @@ def _check_complete(path: Path) -> None:
             for index in np.ndindex(*counts):
                 chunk = f"{prefix}c/{'/'.join(map(str, index))}"
                 if chunk not in names:
-                    raise _damaged(path, f"chunk {chunk} is missing")
+                    raise DamagedStoreError(path, f"chunk {chunk} is missing")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Turn tuples into lists, as JSON will, so that what is read equals what was written."""
     return json.loads(json.dumps(value))

@@ -1,0 +1,59 @@
+# make demo    the whole workflow at laptop size, from nothing
+# make test    all tests
+# make lint    format, style, types, workflow lint
+# make env     only the environment, in .venv
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: env demo test lint format docs lock clean
+
+env: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+	  echo "Python 3.11, 3.12 or 3.13 is needed, but '$(PYTHON)' is missing or of another version."; \
+	  echo "Install one and name it: make env PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || { \
+	  echo "This Python cannot make virtual environments."; \
+	  echo "On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+	@echo "Making the environment in $(VENV): a few minutes, 2 GB"
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+demo: env
+	snakemake --profile profiles/local --configfile config/demo.yaml
+	@pacbed errors results/demo/tables/errors.csv
+	@echo "Figures: results/demo/figures    Report: results/demo/report.html"
+
+test: env
+	pytest
+
+lint: env
+	ruff format --check src tests workflow
+	ruff check src tests workflow
+	mypy
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+format: env
+	ruff format src tests workflow
+	ruff check --fix src tests workflow
+	snakefmt Snakefile workflow
+
+# The table of configuration keys is made from the schema.
+docs: env
+	python docs/config_table.py
+
+# New versions of everything; needs uv (https://docs.astral.sh/uv).
+lock:
+	uv pip compile --universal --python-version 3.11 --no-annotate --no-header \
+	  --extra cpu --extra workflow --extra dev pyproject.toml --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) results .snakemake

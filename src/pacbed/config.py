@@ -1,0 +1,334 @@
+"""From a configuration to the objects of the library, with every check that can be made early.
+
+The JSON schema (``workflow/schemas/config.schema.yaml``) knows keys and types; this module knows
+which values fit together. A problem is one line: key, value, what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from pacbed.augment import AugmentationSettings
+from pacbed.crystal import Material
+from pacbed.deformation import SPLITS, Deformation, DrawRanges, assign_splits
+from pacbed.engines.base import SimulationRequest, ThermalMotion
+from pacbed.engines.planewave import PlaneWaveSettings
+from pacbed.errors import ConfigError, RequestError
+from pacbed.microscope import Aperture, Detector, wavelength_A
+
+Config = Mapping[str, Any]
+
+SCHEMA = Path("workflow/schemas/config.schema.yaml")
+"""The schema, relative to the root of the workflow."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of the study: where its data come from and what it is trained to do."""
+
+    semiangle_mrad: float
+    layers: int
+    outputs: str
+    intensity: str
+
+
+def load(paths: Sequence[Path], schema: Path | None = None) -> dict[str, Any]:
+    """Read a configuration and its overlays and check it.
+
+    Parameters
+    ----------
+    paths
+        YAML files; later ones are merged over earlier ones, mappings key by key.
+    schema
+        The JSON schema; if not given, the one of the workflow that the first file belongs to.
+
+    Raises
+    ------
+    ConfigError
+        If a file cannot be read or the result cannot be used.
+    """
+    merged: dict[str, Any] = {}
+    for path in paths:
+        try:
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path} is not valid YAML: {error}") from error
+        if not isinstance(content, dict):
+            raise ConfigError(f"{path} must be a mapping of keys to values")
+        _merge(merged, content)
+    validate(merged, schema or Path(paths[0]).resolve().parents[1] / SCHEMA)
+    return merged
+
+
+def _merge(target: dict[str, Any], overlay: Mapping[str, Any]) -> None:
+    for key, value in overlay.items():
+        if isinstance(value, Mapping) and isinstance(target.get(key), dict):
+            _merge(target[key], value)
+        else:
+            target[key] = value
+
+
+def validate(config: Config, schema: Path) -> None:
+    """Check a configuration.
+
+    Raises
+    ------
+    ConfigError
+        Listing every problem, one line each: key, value, what is allowed.
+    """
+    try:
+        structure = yaml.safe_load(Path(schema).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the schema {schema}: {error.strerror}") from error
+    validator = jsonschema.Draft202012Validator(structure)
+    errors = sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path])
+    problems = [line for error in errors for line in _explain(error)] or list(_conflicts(config))
+    if problems:
+        raise ConfigError(
+            "the configuration cannot be used:\n" + "\n".join(f"  - {p}" for p in problems)
+        )
+
+
+def _explain(error: jsonschema.ValidationError) -> Iterator[str]:
+    key = ".".join(str(p) for p in error.absolute_path)
+    if error.validator == "additionalProperties" and isinstance(error.schema, dict):
+        known = list(error.schema.get("properties", {}))
+        given: Mapping[str, Any] = dict(error.instance)  # type: ignore[arg-type]
+        for name in (n for n in given if n not in known):
+            full = f"{key}.{name}" if key else name
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+            yield f"{full} = {given[name]!r}: unknown key; {hint}"
+    elif error.validator == "required":
+        yield f"{key or 'top level'}: {error.message}"
+    else:
+        yield f"{key} = {error.instance!r}: {_allowed(error)}"
+
+
+def _allowed(error: jsonschema.ValidationError) -> str:
+    limit: Any = error.validator_value
+    match error.validator:
+        case "type":
+            names = limit if isinstance(limit, list) else [limit]
+            text = f"must be of type {' or '.join(names)}"
+            if isinstance(error.instance, str) and {"number", "integer"} & set(names):
+                text += " (YAML reads 1e6 as text: write 1.0e+6)"
+            return text
+        case "enum":
+            return f"must be one of {', '.join(map(str, limit))}"
+        case "minimum":
+            return f"must be at least {limit}"
+        case "maximum":
+            return f"must be at most {limit}"
+        case "exclusiveMinimum":
+            return f"must be greater than {limit}"
+        case "exclusiveMaximum":
+            return f"must be less than {limit}"
+        case "minItems" | "maxItems":
+            bound = "at least" if error.validator == "minItems" else "at most"
+            return f"must have {bound} {limit} items"
+        case "oneOf":
+            return "must be 'all' or a list of numbers"
+    return error.message
+
+
+def _conflicts(config: Config) -> Iterator[str]:
+    """Yield what the schema cannot see."""
+    yield from _range_conflicts(config)
+    yield from _split_conflicts(config)
+    try:
+        material(config["material"])
+    except RequestError as error:
+        yield f"material: {error}"
+    yield from _geometry_conflicts(config)
+    yield from _network_conflicts(config)
+
+
+def _range_conflicts(config: Config) -> Iterator[str]:
+    positive = {"deformation.principal_stretch", "dataset.electrons", "dataset.image_mean"}
+    for key in (
+        "deformation.principal_stretch",
+        "deformation.principal_angle_deg",
+        "deformation.tilt_mrad",
+        "deformation.rotation_deg",
+        "dataset.electrons",
+        "dataset.image_mean",
+    ):
+        section, name = key.split(".")
+        low, high = config[section][name]
+        if low > high:
+            yield f"{key} = [{low}, {high}]: the lower end must come first"
+        elif key in positive and low <= 0:
+            yield f"{key} = [{low}, {high}]: both ends must be greater than 0"
+    low, high = config["deformation"]["principal_stretch"]
+    if 0 < low <= high and (low < 0.5 or high > 1.5):
+        yield (
+            f"deformation.principal_stretch = [{low}, {high}]: must lie within 0.5 to 1.5 "
+            "(a stretch of 1 is undeformed; 3 % strain is 1.03)"
+        )
+
+
+def _split_conflicts(config: Config) -> Iterator[str]:
+    split, count = config["draws"]["split"], config["draws"]["count"]
+    if not math.isclose(total := sum(split.values()), 1, abs_tol=1e-9):
+        yield f"draws.split = {dict(split)}: the shares sum to {total:g}, but must sum to 1"
+        return
+    assigned = assign_splits(count, split)
+    for name in SPLITS:
+        if name not in assigned:
+            yield f"draws.count = {count}: too few for a {name} set with a share of {split[name]:g}"
+
+
+def _geometry_conflicts(config: Config) -> Iterator[str]:
+    simulation, dataset = config["simulation"], config["dataset"]
+    stored = simulation["field_of_view_mrad"]
+    field = dataset["field_of_view_mrad"]
+    for angle in config["microscope"]["semiangles_mrad"]:
+        reach = min(stored, field) / 2
+        if angle >= reach:
+            yield (
+                f"microscope.semiangles_mrad = {angle:g}: beyond the detector; must be less than "
+                f"{reach:g} mrad, half of the field of view"
+            )
+    augmentation = augmentation_settings(config)
+    needed = augmentation.reach_mrad * 2
+    if stored < needed:
+        yield (
+            f"simulation.field_of_view_mrad = {stored:g}: must be at least {needed:.4g} mrad, what "
+            "rotation, field-of-view variation and translation of the examples can reach"
+        )
+    pixel, finest = stored / simulation["pixels"], augmentation.smallest_pixel_mrad
+    if pixel > finest * (1 + 1e-9):
+        yield (
+            f"simulation.pixels = {simulation['pixels']}: too coarse; must be at least "
+            f"{math.ceil(stored / finest)} for stored pixels ({pixel:.3g} mrad) not to be larger "
+            f"than those of the examples ({finest:.3g} mrad)"
+        )
+    band = 1e3 * wavelength_A(config["microscope"]["energy_keV"])
+    band *= PlaneWaveSettings(**simulation["planewave"]).cutoff_per_A
+    if stored / 2 > band:
+        yield (
+            f"simulation.field_of_view_mrad = {stored:g}: must be at most {2 * band:.4g} mrad, "
+            f"what the band limit '{simulation['planewave']['band_limit']}' lets through"
+        )
+    for layers in dataset["layers"]:
+        if layers > simulation["layers"]:
+            yield (
+                f"dataset.layers = {layers}: must be at most simulation.layers = "
+                f"{simulation['layers']}"
+            )
+
+
+def _network_conflicts(config: Config) -> Iterator[str]:
+    blocks, pixels = len(config["network"]["filters"]), config["dataset"]["pixels"]
+    if pixels % 2**blocks:
+        yield (
+            f"dataset.pixels = {pixels}: must be a multiple of {2**blocks}, since each of the "
+            f"{blocks} blocks of network.filters halves the image"
+        )
+    elif (head := config["network"]["pooled_head"]) and (pixels >> blocks) % head:
+        yield (
+            f"network.pooled_head = {head}: must divide {pixels >> blocks}, the width of the last "
+            "feature maps"
+        )
+    known = {
+        "semiangles_mrad": config["microscope"]["semiangles_mrad"],
+        "layers": config["dataset"]["layers"],
+    }
+    for number, variant in enumerate(config["variants"]):
+        for name, values in known.items():
+            absent = [v for v in variant[name] if v not in values] if variant[name] != "all" else []
+            if absent:
+                yield (
+                    f"variants.{number}.{name} = {variant[name]}: {', '.join(map(str, absent))} "
+                    f"not among the configured {', '.join(f'{v:g}' for v in values)}"
+                )
+
+
+def material(section: Config) -> Material:
+    """Make the material of a configuration section."""
+    made = Material(**section)
+    extra = sorted(set(made.rms_displacement_A) - set(made.elements))
+    if extra:
+        raise RequestError(
+            f"rms_displacement_A names {', '.join(extra)}, which {made.formula} does not contain"
+        )
+    return made
+
+
+def draw_ranges(config: Config) -> DrawRanges:
+    """Return the ranges from which deformations are drawn."""
+    section = config["deformation"]
+    return DrawRanges(
+        stretch=tuple(section["principal_stretch"]),
+        angle_deg=tuple(section["principal_angle_deg"]),
+        tilt_mrad=tuple(section["tilt_mrad"]),
+    )
+
+
+def augmentation_settings(config: Config) -> AugmentationSettings:
+    """Return how examples are made of patterns."""
+    dataset = config["dataset"]
+    return AugmentationSettings(
+        pixels=dataset["pixels"],
+        field_of_view_mrad=dataset["field_of_view_mrad"],
+        field_of_view_variation=dataset["field_of_view_variation"],
+        rotation_deg=tuple(config["deformation"]["rotation_deg"]),
+        translation_px=dataset["translation_px"],
+        noise=dataset["noise"],
+        electrons=tuple(dataset["electrons"]),
+        image_mean=tuple(dataset["image_mean"]),
+    )
+
+
+def networks(config: Config) -> list[Network]:
+    """List the networks that the variants ask for, each once."""
+    angles = config["microscope"]["semiangles_mrad"]
+    layers = config["dataset"]["layers"]
+
+    def chosen(value: Any, everything: Iterable[Any]) -> Iterable[Any]:
+        return everything if value == "all" else value
+
+    found = {
+        Network(float(a), n, v["outputs"], v["intensity"]): None
+        for v in config["variants"]
+        for a in chosen(v["semiangles_mrad"], angles)
+        for n in chosen(v["layers"], layers)
+    }
+    return list(found)
+
+
+def simulation_request(
+    *,
+    seed: int,
+    material_section: Config,
+    energy_keV: float,
+    aperture_edge_mrad: float,
+    simulation: Config,
+    semiangle_mrad: float,
+    deformation: Deformation,
+    tilt_mrad: tuple[float, float],
+) -> SimulationRequest:
+    """Make the request for one simulation from sections of a configuration."""
+    field, pixels = simulation["field_of_view_mrad"], simulation["pixels"]
+    return SimulationRequest(
+        material=material(material_section),
+        deformation=deformation,
+        tilt_mrad=tilt_mrad,
+        layers=simulation["layers"],
+        energy_keV=energy_keV,
+        aperture=Aperture(semiangle_mrad, aperture_edge_mrad),
+        detector=Detector((field, field), (pixels, pixels)),
+        thermal=ThermalMotion(simulation["phonon_configurations"], simulation["debye_waller"]),
+        seed=seed,
+    )

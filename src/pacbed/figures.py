@@ -1,0 +1,265 @@
+"""Figures, from pattern stores and tables only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from pacbed.errors import RequestError
+from pacbed.patterns import PatternStore
+
+# Widths of one and two columns of a journal page, in inches.
+COLUMN, PAGE = 3.5, 7.2
+
+SYMBOLS = {
+    "strain_xx": r"$\varepsilon_{xx}$",
+    "strain_yy": r"$\varepsilon_{yy}$",
+    "strain_xy": r"$\varepsilon_{xy}$",
+    "rotation_deg": r"$\gamma$",
+    "tilt_x_mrad": r"$\varphi_x$",
+    "tilt_y_mrad": r"$\varphi_y$",
+}
+
+
+def display_unit(parameter: str) -> tuple[float, str]:
+    """Return the factor from stored to shown values of a parameter, and the unit shown."""
+    if parameter.startswith("strain"):
+        return 100.0, "%"
+    return (1.0, "°") if parameter.endswith("deg") else (1.0, "mrad")
+
+
+@contextmanager
+def paper_style() -> Iterator[None]:
+    """Apply the style of all figures."""
+    with (
+        as_file(files("pacbed") / "data" / "paper.mplstyle") as style,
+        mpl.style.context(str(style)),
+    ):
+        yield
+
+
+def save(figure: Figure, *paths: Path) -> None:
+    """Save a figure under several names; the endings choose the formats.
+
+    Files carry no time stamp, so that equal figures make equal bytes.
+    """
+    for path in paths:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        kind = path.suffix.lstrip(".")
+        metadata = {"CreationDate": None} if kind == "pdf" else None
+        try:
+            figure.savefig(temporary, format=kind, metadata=metadata)
+            temporary.replace(path)
+        except ValueError as error:
+            raise RequestError(f"cannot draw {path}: {error}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def crop(store: PatternStore, index: int, field_mrad: float) -> tuple[np.ndarray, float]:
+    """Cut the central square of a pattern.
+
+    Returns
+    -------
+    tuple
+        The pattern, shape (n, n) with zero angle at ``n // 2``, and its true half-width in mrad.
+    """
+    half = field_mrad / 2 * (1 + 1e-9)
+    x, y = np.abs(store.kx_mrad) <= half, np.abs(store.ky_mrad) <= half
+    return store.patterns[index][np.ix_(y, x)], float(np.abs(store.kx_mrad[x]).max())
+
+
+def draw_split_pattern(
+    axes: Axes, store: PatternStore, index: int, field_mrad: float, scale_bar_mrad: float | None
+) -> None:
+    """Draw a pattern, left half on a linear and right half on a cube-root intensity scale."""
+    pattern, half = crop(store, index, field_mrad)
+    pattern = np.maximum(pattern, 0) / pattern.max()
+    middle = pattern.shape[1] // 2
+    shown = pattern.copy()
+    shown[:, middle:] = np.cbrt(shown[:, middle:])
+    axes.imshow(
+        shown,
+        origin="lower",
+        extent=(-half, half, -half, half),
+        vmin=0,
+        vmax=1,
+        interpolation="nearest",
+    )
+    axes.set(xlim=(-half, half), ylim=(-half, half), xticks=[], yticks=[])
+    axes.axvline(0, color="white", lw=0.4, alpha=0.6)
+    if scale_bar_mrad:
+        left, bottom = -0.92 * half, -0.88 * half
+        axes.plot([left, left + scale_bar_mrad], [bottom, bottom], color="white", lw=2)
+        axes.text(
+            left + scale_bar_mrad / 2,
+            bottom + 0.05 * half,
+            f"{scale_bar_mrad:g} mrad",
+            color="white",
+            ha="center",
+            va="bottom",
+            fontsize=6,
+        )
+
+
+def show_patterns(store: PatternStore, layers: Sequence[int], field_mrad: float) -> Figure:
+    """Draw the patterns of one store, one panel per thickness."""
+    columns = min(5, len(layers))
+    rows = math.ceil(len(layers) / columns)
+    with paper_style():
+        figure = Figure(figsize=(1.9 * columns, 2.1 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        available = store.layers.tolist()
+        for number, (panel, layer) in enumerate(zip(axes, layers, strict=False)):
+            bar = _nice_length(field_mrad / 4) if number == 0 else None
+            draw_split_pattern(panel, store, available.index(layer), field_mrad, bar)
+            panel.set_title(f"{layer} layer{'s' if layer > 1 else ''}")
+        for panel in axes[len(layers) :]:
+            panel.set_axis_off()
+        figure.suptitle("left half linear, right half cube-root intensity", fontsize=7)
+    return figure
+
+
+def _nice_length(target: float) -> float:
+    power = 10 ** math.floor(math.log10(target))
+    return max(f * power for f in (1, 2, 5) if f * power <= target * (1 + 1e-9))
+
+
+def undeformed_gallery(
+    stores: Mapping[float, PatternStore], layers: Sequence[int], field_mrad: float
+) -> Figure:
+    """Draw Fig. 1: undeformed patterns for every thickness (rows) and semi-angle (columns)."""
+    with paper_style():
+        size = PAGE / max(5, len(stores))
+        figure = Figure(
+            figsize=(size * len(stores) + 0.5, size * len(layers) + 0.35), layout="constrained"
+        )
+        grid = figure.subplots(len(layers), len(stores), squeeze=False)
+        for column, (semiangle, store) in enumerate(stores.items()):
+            available = store.layers.tolist()
+            for row, layer in enumerate(layers):
+                corner = row == len(layers) - 1 and column == 0
+                draw_split_pattern(
+                    grid[row, column],
+                    store,
+                    available.index(layer),
+                    field_mrad,
+                    20 if corner else None,
+                )
+                if column == 0:
+                    grid[row, 0].set_ylabel(f"{layer} layer{'s' if layer > 1 else ''}")
+            grid[0, column].set_title(f"{semiangle:g} mrad")
+    return figure
+
+
+def errors_against_thickness(table: pd.DataFrame) -> Figure:
+    """Draw Fig. 5: test MAE against thickness for every semi-angle, one panel per parameter.
+
+    Parameters
+    ----------
+    table
+        Rows of the error table of one variant and the test set.
+    """
+    parameters = [p for p in SYMBOLS if p in set(table["parameter"])]
+    angles = sorted(table["semiangle_mrad"].unique())
+    colours = sns.color_palette("viridis", len(angles))
+    markers = "osD^v<>p"
+    with paper_style():
+        columns = min(3, len(parameters))
+        rows = math.ceil(len(parameters) / columns)
+        figure = Figure(figsize=(PAGE, 2.3 * rows + 0.3), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+        for panel, parameter, letter in zip(panels, parameters, "abcdef", strict=False):
+            factor, unit = display_unit(parameter)
+            rows_of = table[table["parameter"] == parameter]
+            for number, angle in enumerate(angles):
+                line = rows_of[rows_of["semiangle_mrad"] == angle].sort_values("layers")
+                panel.plot(
+                    line["layers"],
+                    factor * line["mae"],
+                    marker=markers[number % len(markers)],
+                    color=colours[number],
+                    label=f"{angle:g} mrad",
+                )
+            baseline = factor * rows_of["baseline_mae"].mean()
+            panel.axhline(baseline, color="0.5", lw=0.8, ls=":", label="always the mean")
+            panel.set_yscale("log")
+            panel.set_ylabel(f"MAE of {SYMBOLS[parameter]} ({unit})")
+            panel.set_title(f"({letter})", loc="left")
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for panel in panels[len(parameters) :]:
+            panel.set_axis_off()
+        for panel in panels[len(parameters) - columns : len(parameters)]:
+            panel.set_xlabel("number of layers")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))
+    return figure
+
+
+def true_against_predicted(
+    predictions: Mapping[tuple[float, int], pd.DataFrame],
+    parameters: Sequence[str] = ("strain_xx", "rotation_deg", "tilt_x_mrad"),
+    most_points: int = 2000,
+) -> Figure:
+    """Draw Fig. 6: predicted against true values of the test set.
+
+    Parameters
+    ----------
+    predictions
+        Predictions by (semi-angle in mrad, layers).
+    parameters
+        Parameters to show, one group of columns each.
+    most_points
+        Draw at most this many examples per panel: the first ones, which are a random sample.
+    """
+    angles = sorted({angle for angle, _ in predictions})
+    layers = sorted({n for _, n in predictions})
+    columns = [(p, a) for p in parameters for a in angles]
+    with paper_style():
+        width = max(PAGE, 0.95 * len(columns))
+        figure = Figure(
+            figsize=(width, width / len(columns) * len(layers) + 0.7), layout="constrained"
+        )
+        grid = figure.subplots(len(layers), len(columns), squeeze=False, sharex="col", sharey="col")
+        for column, (parameter, angle) in enumerate(columns):
+            factor, unit = display_unit(parameter)
+            for row, n in enumerate(layers):
+                panel: Axes = grid[row, column]
+                table = predictions.get((angle, n))
+                if table is None or f"true_{parameter}" not in table:
+                    panel.set_axis_off()
+                    continue
+                shown = table.head(most_points)
+                true = factor * shown[f"true_{parameter}"]
+                panel.scatter(
+                    true,
+                    factor * shown[f"predicted_{parameter}"],
+                    s=1,
+                    lw=0,
+                    alpha=0.5,
+                    color=sns.color_palette("colorblind")[0],
+                    rasterized=True,
+                )
+                ends = [true.min(), true.max()]
+                panel.plot(ends, ends, color="black", lw=0.6)
+                if column == 0:
+                    panel.set_ylabel(f"{n} layer{'s' if n > 1 else ''}\npredicted")
+                if row == 0:
+                    panel.set_title(f"{SYMBOLS[parameter]} ({unit})\n{angle:g} mrad")
+                if row == len(layers) - 1:
+                    panel.set_xlabel("true")
+                panel.locator_params(nbins=3)
+    return figure

@@ -1,0 +1,37 @@
+# Examples of one thickness, as a camera would record them, in three sets that share no draw.
+
+
+rule augment:
+    input:
+        pattern_stores,
+    output:
+        f"{DATASETS}/{{split}}.zarr.zip",
+    log:
+        f"{RESULTS}/logs/datasets/{{semiangle}}mrad/{{layers}}layers/{{split}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/datasets/{{semiangle}}mrad/{{layers}}layers/{{split}}.tsv"
+    conda:
+        "../envs/analyse.yaml"
+    threads: 8
+    resources:
+        # The patterns of one thickness, and examples on their way into a shard.
+        mem_mb=lambda wildcards, attempt: attempt
+        * (
+            2000
+            + 4 * config["simulation"]["pixels"] ** 2 * len(DRAW_SPLITS) // 1_000_000
+        ),
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        seed=config["seed"],
+        semiangle_mrad=semiangle_mrad,
+        layers=lambda wildcards: int(wildcards.layers),
+        draws=lambda wildcards: draws_of(wildcards.split),
+        ranges={key: config["deformation"][key] for key in config["deformation"]},
+        dataset={
+            key: value
+            for key, value in config["dataset"].items()
+            if key not in ("layers", "examples")
+        },
+        examples=lambda wildcards: config["dataset"]["examples"][wildcards.split],
+    script:
+        "../scripts/augment.py"

@@ -1,0 +1,90 @@
+# The configuration, checked before any job is planned, and the names of files.
+from pathlib import Path
+
+from pacbed.config import SCHEMA, draw_ranges, networks, validate
+from pacbed.deformation import SPLITS, assign_splits
+from pacbed.deformation import draw as draw_deformation
+from pacbed.errors import ConfigError
+from snakemake.exceptions import WorkflowError
+
+try:
+    validate(config, Path(workflow.basedir) / SCHEMA)
+except ConfigError as error:
+    raise WorkflowError(str(error))
+
+RESULTS = config["results"].rstrip("/")
+SEMIANGLES = [f"{angle:g}" for angle in config["microscope"]["semiangles_mrad"]]
+NETWORKS = networks(config)
+DRAW_SPLITS = assign_splits(config["draws"]["count"], config["draws"]["split"])
+
+PATTERNS = f"{RESULTS}/patterns/{{semiangle}}mrad"
+DATASETS = f"{RESULTS}/datasets/{{semiangle}}mrad/{{layers}}layers"
+MODELS = (
+    f"{RESULTS}/models/{{semiangle}}mrad/{{layers}}layers/{{outputs}}_{{intensity}}"
+)
+
+
+wildcard_constraints:
+    semiangle=r"\d+(\.\d+)?",
+    draw=r"\d+",
+    layers=r"\d+",
+    split="|".join(SPLITS),
+    outputs="strain-rotation-tilt|strain-rotation",
+    intensity="linear|sqrt",
+
+
+def semiangle_mrad(wildcards):
+    return float(wildcards.semiangle)
+
+
+def draws_of(split):
+    return [index for index, name in enumerate(DRAW_SPLITS) if name == split]
+
+
+def pattern_stores(wildcards):
+    """The stores of the draws that belong to a set."""
+    folder = PATTERNS.format(semiangle=wildcards.semiangle)
+    return [f"{folder}/{draw:05d}.zarr.zip" for draw in draws_of(wildcards.split)]
+
+
+def drawn(wildcards):
+    """The deformation and tilt of a draw."""
+    one = draw_deformation(
+        config["seed"],
+        semiangle_mrad(wildcards),
+        int(wildcards.draw),
+        draw_ranges(config),
+    )
+    return {
+        "stretch": [one.stretch_1, one.stretch_2],
+        "angle_deg": one.angle_deg,
+        "tilt_mrad": list(one.tilt_mrad),
+    }
+
+
+def for_networks(pattern, chosen=NETWORKS):
+    """The files of networks, in the order of the configuration."""
+    return [
+        pattern.format(
+            semiangle=f"{n.semiangle_mrad:g}",
+            layers=n.layers,
+            outputs=n.outputs,
+            intensity=n.intensity,
+        )
+        for n in chosen
+    ]
+
+
+# The networks of the main figures: the first variant of the configuration.
+MAIN = [
+    n
+    for n in NETWORKS
+    if (n.outputs, n.intensity) == (NETWORKS[0].outputs, NETWORKS[0].intensity)
+]
+
+# Fig. 6 shows the paper's selection where it is configured, else all.
+SCATTER = [
+    n
+    for n in MAIN
+    if n.layers in (1, 3, 5, 10, 20) and n.semiangle_mrad in (6.35, 18.13, 32.94)
+] or MAIN

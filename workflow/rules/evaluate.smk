@@ -1,0 +1,54 @@
+# What the networks predict, and how far it is from the truth.
+
+
+rule predict:
+    input:
+        **{split: f"{DATASETS}/{split}.zarr.zip" for split in SPLITS},
+        model=f"{MODELS}/model.keras",
+        settings=f"{MODELS}/settings.json",
+    output:
+        **{split: f"{MODELS}/predictions_{split}.parquet" for split in SPLITS},
+    log:
+        f"{MODELS}/predict.log".replace(RESULTS, f"{RESULTS}/logs", 1),
+    benchmark:
+        f"{MODELS}/predict.tsv".replace(RESULTS, f"{RESULTS}/benchmarks", 1)
+    conda:
+        "../envs/train-gpu.yaml"
+    threads: 4
+    resources:
+        mem_mb=lambda wildcards, attempt: attempt
+        * (
+            4000
+            + 4
+            * config["dataset"]["pixels"] ** 2
+            * config["dataset"]["examples"]["train"]
+            // 1_000_000
+        ),
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    script:
+        "../scripts/predict.py"
+
+
+rule errors:
+    input:
+        [
+            file
+            for split in SPLITS
+            for file in for_networks(f"{MODELS}/predictions_{split}.parquet")
+        ],
+    output:
+        report(
+            f"{RESULTS}/tables/errors.csv",
+            caption="../report/errors.rst",
+            category="Errors",
+        ),
+    log:
+        f"{RESULTS}/logs/tables/errors.log",
+    localrule: True
+    conda:
+        "../envs/analyse.yaml"
+    params:
+        networks=[vars(network) for network in NETWORKS],
+        splits=SPLITS,
+    script:
+        "../scripts/errors.py"

@@ -1,0 +1,43 @@
+# One network per semi-angle, thickness and variant; the weights of the best validation epoch.
+
+
+rule train:
+    input:
+        train=f"{DATASETS}/train.zarr.zip",
+        validation=f"{DATASETS}/validation.zarr.zip",
+    output:
+        model=f"{MODELS}/model.keras",
+        history=f"{MODELS}/history.csv",
+        settings=f"{MODELS}/settings.json",
+    log:
+        f"{MODELS}/train.log".replace(RESULTS, f"{RESULTS}/logs", 1),
+    benchmark:
+        f"{MODELS}/train.tsv".replace(RESULTS, f"{RESULTS}/benchmarks", 1)
+    conda:
+        "../envs/train-gpu.yaml"
+    threads: 8
+    resources:
+        # Both sets in half precision, twice while they are handed to the framework.
+        mem_mb=lambda wildcards, attempt: attempt
+        * (
+            4000
+            + 4
+            * config["dataset"]["pixels"] ** 2
+            * (
+                config["dataset"]["examples"]["train"]
+                + config["dataset"]["examples"]["validation"]
+            )
+            // 1_000_000
+        ),
+        runtime=lambda wildcards, attempt: 4320 * attempt,
+        gpu=0,
+    params:
+        seed=config["seed"],
+        network=config["network"],
+        training=config["training"],
+        image_mean=config["dataset"]["image_mean"],
+        ranges=config["deformation"],
+        outputs="{outputs}",
+        intensity="{intensity}",
+    script:
+        "../scripts/train.py"

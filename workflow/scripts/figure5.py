@@ -1,0 +1,14 @@
+import pandas as pd
+from _job import job
+
+from pacbed.figures import errors_against_thickness, save
+
+params = snakemake.params
+with job(snakemake.log[0]):
+    table = pd.read_csv(snakemake.input[0])
+    shown = table[
+        (table["split"] == "test")
+        & (table["outputs"] == params.outputs)
+        & (table["intensity"] == params.intensity)
+    ]
+    save(errors_against_thickness(shown), *snakemake.output)

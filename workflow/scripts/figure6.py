@@ -1,0 +1,11 @@
+import pandas as pd
+from _job import job
+
+from pacbed.figures import save, true_against_predicted
+
+with job(snakemake.log[0]):
+    predictions = {
+        (angle, layers): pd.read_parquet(file)
+        for (angle, layers), file in zip(snakemake.params.networks, snakemake.input, strict=True)
+    }
+    save(true_against_predicted(predictions), *snakemake.output)
