@@ -142,7 +142,8 @@ def slab(material: Material, deformation: Deformation, layers: int) -> ase.Atoms
     -------
     ase.Atoms
         ``6 * layers`` atoms. The in-plane cell vectors are the deformed, in general oblique ones.
-        The first layer that the beam meets has the largest z and the stacking of layer "A".
+        The first layer that the beam meets has the largest z and, like the upper layer of
+        :func:`unit_cell`, its metal on the second site, (0, 1/3) and (1/2, 5/6) of the cell.
     """
     metal, chalcogen = material.elements
     thickness = material.layer_thickness_A
@@ -150,7 +151,7 @@ def slab(material: Material, deformation: Deformation, layers: int) -> ase.Atoms
     symbols: list[str] = []
     scaled: list[np.ndarray] = []
     for layer in range(layers):
-        metal_site, chalcogen_site = (_SITE_A, _SITE_B) if layer % 2 == 0 else (_SITE_B, _SITE_A)
+        metal_site, chalcogen_site = (_SITE_B, _SITE_A) if layer % 2 == 0 else (_SITE_A, _SITE_B)
         centre = (layers - layer - 0.5) * thickness
         for element, site, z in (
             (chalcogen, chalcogen_site, centre + height),

@@ -20,7 +20,7 @@ from pacbed.augment import AugmentationSettings, draw_transformation, make_image
 from pacbed.engines.base import Progress
 from pacbed.errors import StoreError
 from pacbed.labels import PARAMETERS
-from pacbed.patterns import open_store, plain, read_patterns, zip_writer
+from pacbed.patterns import open_store, plain, read_patterns, reading, zip_writer
 from pacbed.seeding import stream
 
 CHUNK = 64
@@ -202,16 +202,15 @@ def read_dataset(path: Path) -> Dataset:
     Raises
     ------
     StoreError
-        If it is missing, damaged or incomplete.
+        If it is missing or of another kind.
+    DamagedStoreError
+        If it is damaged or incomplete.
     """
-    with open_store(path) as group:
-        try:
-            return Dataset(
-                images=np.asarray(group["images"]),
-                labels=np.asarray(group["labels"]),
-                draws=np.asarray(group["draw"]),
-                electrons=np.asarray(group["electrons"]),
-                attributes=dict(group.attrs),
-            )
-        except KeyError as error:
-            raise StoreError(f"{path} is not a dataset: it has no {error}") from error
+    with open_store(path) as group, reading(path):
+        return Dataset(
+            images=np.asarray(group["images"]),
+            labels=np.asarray(group["labels"]),
+            draws=np.asarray(group["draw"]),
+            electrons=np.asarray(group["electrons"]),
+            attributes=dict(group.attrs),
+        )

@@ -98,7 +98,9 @@ def write_patterns(
                 "long_name": "fraction of the incident electrons per pixel",
             },
         )
-        patterns[:] = result.patterns
+        # One by one: after an error, no other write is under way in the folder.
+        for index, pattern in enumerate(result.patterns):
+            patterns[index] = pattern
         for name, values, units in (
             ("layer", np.arange(1, layers + 1), "1"),
             ("ky_mrad", detector.ky_mrad, "mrad"),
@@ -132,21 +134,24 @@ def read_patterns(path: Path, layers: Iterable[int] | None = None) -> PatternSto
     Raises
     ------
     StoreError
-        If the store is missing, damaged, incomplete, or lacks a layer.
+        If the store is missing, of another kind, or lacks a layer.
+    DamagedStoreError
+        If it is damaged or incomplete.
     """
     with open_store(path) as group:
-        try:
+        with reading(path):
             available = np.asarray(group["layer"])
+        wanted = available if layers is None else np.asarray(list(layers), int)
+        missing = sorted(set(wanted.tolist()) - set(available.tolist()))
+        if missing:
+            raise StoreError(f"{path} has layers {available[0]} to {available[-1]}, not {missing}")
+        with reading(path):
             array = group["patterns"]
             assert isinstance(array, zarr.Array)
-            wanted = available if layers is None else np.asarray(list(layers))
-            missing = sorted(set(wanted.tolist()) - set(available.tolist()))
-            if missing:
-                raise StoreError(
-                    f"{path} has layers {available[0]} to {available[-1]}, not {missing}"
-                )
             index = np.searchsorted(available, wanted)
-            patterns = np.stack([np.asarray(array[int(i)]) for i in index])
+            patterns = np.empty((len(index), *array.shape[1:]), np.float32)
+            for row, number in enumerate(index):
+                patterns[row] = array[int(number)]
             return PatternStore(
                 patterns=patterns,
                 layers=wanted,
@@ -154,8 +159,6 @@ def read_patterns(path: Path, layers: Iterable[int] | None = None) -> PatternSto
                 ky_mrad=np.asarray(group["ky_mrad"]),
                 attributes=dict(group.attrs),
             )
-        except KeyError as error:
-            raise StoreError(f"{path} is not a pattern store: it has no {error}") from error
 
 
 @contextmanager
@@ -215,19 +218,39 @@ def open_store(path: Path) -> Iterator[zarr.Group]:
     StoreError
         If the store is missing.
     DamagedStoreError
-        If it is damaged or incomplete, also where this shows only in reading it.
+        If it is damaged or incomplete.
     """
     path = Path(path)
-    if not path.exists():
-        raise StoreError(f"{path} does not exist")
-    try:
+    if not path.is_file():
+        raise StoreError(f"{path} {'is not a file' if path.exists() else 'does not exist'}")
+    with reading(path):
         _check_complete(path)
         store = ZipStore(path, mode="r")
-        try:
-            yield zarr.open_group(store, mode="r")
-        finally:
-            store.close()
-    except (zipfile.BadZipFile, EOFError, ValueError, json.JSONDecodeError) as error:
+        group = zarr.open_group(store, mode="r")
+    try:
+        yield group
+    finally:
+        store.close()
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what goes wrong in reading a store into an error that names it.
+
+    Raises
+    ------
+    StoreError
+        If an array is missing because the store is of another kind.
+    DamagedStoreError
+        If the contents cannot be read.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise StoreError(f"{path} is a store of another kind: it has no {error}") from error
+    except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError, OSError) as error:
+        # A damaged archive shows as any of these: as a wrong checksum, as a feature of zip files
+        # that does not exist, as an offset before the beginning of the file.
         raise DamagedStoreError(path, str(error)) from error
 
 
@@ -236,6 +259,10 @@ def _check_complete(path: Path) -> None:
         names = set(archive.namelist())
         if "zarr.json" not in names:
             raise DamagedStoreError(path, "no zarr.json")
+        root = json.loads(archive.read("zarr.json"))
+        for member in (root.get("consolidated_metadata") or {}).get("metadata", {}):
+            if f"{member}/zarr.json" not in names:
+                raise DamagedStoreError(path, f"{member}/zarr.json is missing")
         for name in sorted(n for n in names if n.endswith("/zarr.json")):
             metadata = json.loads(archive.read(name))
             if metadata.get("node_type") != "array":

@@ -27,6 +27,11 @@ def stream(seed: int, *path: str | int | float) -> np.random.Generator:
     -------
     numpy.random.Generator
         Philox generator keyed by the address.
+
+    Raises
+    ------
+    ValueError
+        If a part of the address is negative.
     """
     key = tuple(_word(part) for part in path)
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))
@@ -35,6 +40,7 @@ def stream(seed: int, *path: str | int | float) -> np.random.Generator:
 def _word(part: str | int | float) -> int:
     if isinstance(part, str):
         return zlib.crc32(part.encode())
-    if isinstance(part, float):
-        return round(part * 1e6)
-    return part
+    word = round(part * 1e6) if isinstance(part, float) else part
+    if word < 0:
+        raise ValueError(f"an address of random numbers cannot hold {part}")
+    return word

@@ -242,7 +242,8 @@ class BraggBeams:
         axis = self.incident.axis_mrad
         # Interpolation is linear in the values: a spline through unit vectors gives its matrix.
         spline = make_interp_spline(axis, np.eye(len(axis)), k=3)
-        reach = aperture.outer_mrad + max(kx[1] - kx[0], ky[1] - ky[0])
+        # A pixel takes part if a corner of it may be lit, and a grid needs two pixels.
+        reach = aperture.outer_mrad + 1.5 * max(kx[1] - kx[0], ky[1] - ky[0])
         # One thread: the order of summation, and so the bytes, must not depend on their number.
         with threadpool_limits(1, user_api="blas"):
             for beam, (gx, gy) in enumerate(self.g_mrad):
