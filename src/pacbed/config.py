@@ -11,9 +11,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jsonschema
 import yaml
 
 from pacbed.augment import AugmentationSettings
@@ -23,6 +22,9 @@ from pacbed.engines.base import SimulationRequest, ThermalMotion
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.errors import ConfigError, RequestError
 from pacbed.microscope import Aperture, Detector, wavelength_A
+
+if TYPE_CHECKING:
+    import jsonschema
 
 Config = Mapping[str, Any]
 
@@ -90,6 +92,8 @@ def validate(config: Config, schema: Path) -> None:
         structure = yaml.safe_load(Path(schema).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the schema {schema}: {error.strerror}") from error
+    import jsonschema  # here, since every job of a run imports this module, and none validates
+
     validator = jsonschema.Draft202012Validator(structure)
     errors = sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path])
     problems = [line for error in errors for line in _explain(error)] or list(_conflicts(config))
