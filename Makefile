@@ -2,6 +2,7 @@
 # make test    all tests
 # make lint    format, style, types, workflow lint
 # make env     only the environment, in .venv
+# make format, make docs, make lock, make clean: see below
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +14,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 env: $(READY)
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
 	  echo "Python 3.11, 3.12 or 3.13 is needed, but '$(PYTHON)' is missing or of another version."; \
 	  echo "Install one and name it: make env PYTHON=python3.12"; exit 1; }
@@ -35,15 +36,15 @@ test: env
 	pytest
 
 lint: env
-	ruff format --check src tests workflow
-	ruff check src tests workflow
+	ruff format --check src tests workflow docs
+	ruff check src tests workflow docs
 	mypy
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 
 format: env
-	ruff format src tests workflow
-	ruff check --fix src tests workflow
+	ruff format src tests workflow docs
+	ruff check --fix src tests workflow docs
 	snakefmt Snakefile workflow
 
 # The table of configuration keys is made from the schema.
@@ -55,5 +56,6 @@ lock:
 	uv pip compile --universal --python-version 3.11 --no-annotate --no-header \
 	  --extra cpu --extra workflow --extra dev pyproject.toml --output-file requirements.lock
 
+# Results of a study stay: they may have cost weeks.
 clean:
-	rm -rf $(VENV) results .snakemake
+	rm -rf $(VENV) results/demo .mypy_cache .pytest_cache .ruff_cache

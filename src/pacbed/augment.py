@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import affine_transform
 
+from pacbed.errors import PacbedError
+
 
 @dataclass(frozen=True)
 class AugmentationSettings:
@@ -56,7 +58,8 @@ class AugmentationSettings:
     def reach_mrad(self) -> float:
         """Largest |kx| or |ky| of the pattern that an example can show, in mrad."""
         largest = self.field_of_view_mrad * (1 + self.field_of_view_variation)
-        half = largest * (0.5 + self.translation_px / self.pixels)
+        # Zero angle is on a pixel centre, so one side has half a pixel more than half of the field.
+        half = largest * (0.5 + (self.translation_px + 0.5) / self.pixels)
         angle = min(math.pi / 4, math.radians(max(abs(g) for g in self.rotation_deg)))
         return half * (math.cos(angle) + math.sin(angle))
 
@@ -147,6 +150,11 @@ def record(expected: np.ndarray, model: str, random: np.random.Generator) -> np.
         ln(1 + 1/µ), ln-mean ln µ - ln(1 + 1/µ)/2.
     random
         Source of randomness.
+
+    Returns
+    -------
+    numpy.ndarray
+        Signal in electrons, shape of `expected`.
     """
     if model == "poisson":
         return random.poisson(expected).astype(float)
@@ -165,7 +173,19 @@ def make_image(
     settings: AugmentationSettings,
     random: np.random.Generator,
 ) -> np.ndarray:
-    """Make the image of one example, float32, shape (pixels, pixels), with the drawn mean."""
+    """Make the image of one example, float32, shape (pixels, pixels), with the drawn mean.
+
+    Raises
+    ------
+    PacbedError
+        If no electron was recorded.
+    """
     fraction = resample(pattern, pixel_mrad, transformation, settings.pixels)
-    signal = record(np.maximum(fraction, 0) * transformation.electrons, settings.noise, random)
-    return (signal * (transformation.image_mean / signal.mean())).astype(np.float32)
+    signal = record(fraction * transformation.electrons, settings.noise, random)
+    mean = signal.mean()
+    if not (np.isfinite(mean) and mean > 0):
+        raise PacbedError(
+            f"an image of {transformation.electrons:.3g} electrons has a mean signal of {mean}: "
+            "raise dataset.electrons"
+        )
+    return (signal * (transformation.image_mean / mean)).astype(np.float32)

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 130
     return 0
 
@@ -136,7 +136,7 @@ def _add_simulate(commands: Any) -> None:
         help="shape of a soft edge; linear is that of Prismatic 2.0",
     )
     add("--seed", type=int, default=0, help="seed of everything random")
-    add("--threads", type=int, default=os.cpu_count() or 1, help="threads to use")
+    add("--threads", type=_positive, default=os.cpu_count() or 1, help="threads to use")
     add("--output", type=Path, required=True, metavar="FILE", help="store, such as mos2.zarr.zip")
     command.set_defaults(run=_simulate)
 
@@ -177,6 +177,13 @@ def _simulate(options: argparse.Namespace) -> None:
     )
 
 
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
+
+
 def _pair(values: Sequence[Any], name: str) -> tuple[Any, Any]:
     if len(values) > 2:
         raise PacbedError(f"{name} takes one or two values, not {len(values)}")
@@ -215,7 +222,10 @@ def _show(options: argparse.Namespace) -> None:
             f"{options.store} has layers {available[0]} to {available[-1]}: {absent}?"
         )
     narrowest = 2 * min(np.abs(store.kx_mrad).max(), np.abs(store.ky_mrad).max())
-    figure = show_patterns(store, layers, min(options.fov or narrowest, narrowest))
+    field = narrowest if options.fov is None else options.fov
+    if not 0 < field <= narrowest * (1 + 1e-9):
+        raise PacbedError(f"--fov must be between 0 and {narrowest:.4g} mrad, not {field:g}")
+    figure = show_patterns(store, layers, field)
     name = options.store.name.removesuffix(".zip").removesuffix(".zarr")
     output = options.output or options.store.with_name(f"{name}.png")
     save(figure, output)
@@ -304,4 +314,4 @@ def _errors(options: argparse.Namespace) -> None:
             )
         table.add_row(f"{angle:g} mrad", str(layers), outputs, intensity, *cells)
     # In a log the width of a terminal is not known: do not fold the table.
-    Console(width=None if sys.stdout.isatty() else 150).print(table)
+    Console(width=None if sys.stdout.isatty() else 170).print(table)

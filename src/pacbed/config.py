@@ -20,6 +20,7 @@ from pacbed.crystal import Material
 from pacbed.deformation import SPLITS, Deformation, DrawRanges, assign_splits
 from pacbed.engines.base import SimulationRequest, ThermalMotion
 from pacbed.engines.planewave import PlaneWaveSettings
+from pacbed.engines.scattering import kirkland
 from pacbed.errors import ConfigError, RequestError
 from pacbed.microscope import Aperture, Detector, wavelength_A
 
@@ -62,7 +63,10 @@ def load(paths: Sequence[Path], schema: Path | None = None) -> dict[str, Any]:
         try:
             content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
-            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+            raise ConfigError(
+                f"cannot read {path}: {error.strerror}. Run this in a checkout of the workflow, or "
+                "name the configuration"
+            ) from error
         except yaml.YAMLError as error:
             raise ConfigError(f"{path} is not valid YAML: {error}") from error
         if not isinstance(content, dict):
@@ -94,7 +98,17 @@ def validate(config: Config, schema: Path) -> None:
         raise ConfigError(f"cannot read the schema {schema}: {error.strerror}") from error
     import jsonschema  # here, since every job of a run imports this module, and none validates
 
-    validator = jsonschema.Draft202012Validator(structure)
+    # JSON knows neither NaN nor a difference between 8 and 8.0; YAML does.
+    checker = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {
+            "integer": lambda _, v: isinstance(v, int) and not isinstance(v, bool),
+            "number": lambda _, v: (
+                isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
+            ),
+        }
+    )
+    kind = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=checker)
+    validator = kind(structure)
     errors = sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path])
     problems = [line for error in errors for line in _explain(error)] or list(_conflicts(config))
     if problems:
@@ -104,17 +118,17 @@ def validate(config: Config, schema: Path) -> None:
 
 
 def _explain(error: jsonschema.ValidationError) -> Iterator[str]:
-    key = ".".join(str(p) for p in error.absolute_path)
+    key = ".".join(str(p) for p in error.absolute_path) or "the configuration"
     if error.validator == "additionalProperties" and isinstance(error.schema, dict):
         known = list(error.schema.get("properties", {}))
         given: Mapping[str, Any] = dict(error.instance)  # type: ignore[arg-type]
         for name in (n for n in given if n not in known):
-            full = f"{key}.{name}" if key else name
-            close = difflib.get_close_matches(name, known, n=1)
+            full = f"{key}.{name}" if error.absolute_path else name
+            close = difflib.get_close_matches(str(name), known, n=1)
             hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
             yield f"{full} = {given[name]!r}: unknown key; {hint}"
     elif error.validator == "required":
-        yield f"{key or 'top level'}: {error.message}"
+        yield f"{key}: {error.message}"
     else:
         yield f"{key} = {error.instance!r}: {_allowed(error)}"
 
@@ -125,6 +139,8 @@ def _allowed(error: jsonschema.ValidationError) -> str:
         case "type":
             names = limit if isinstance(limit, list) else [limit]
             text = f"must be of type {' or '.join(names)}"
+            if isinstance(error.instance, float):
+                text += ", finite" if "number" in names else ", without a decimal point"
             if isinstance(error.instance, str) and {"number", "integer"} & set(names):
                 text += " (YAML reads 1e6 as text: write 1.0e+6)"
             return text
@@ -151,7 +167,14 @@ def _conflicts(config: Config) -> Iterator[str]:
     yield from _range_conflicts(config)
     yield from _split_conflicts(config)
     try:
-        material(config["material"])
+        made = material(config["material"])
+        for element in made.elements:
+            kirkland(element)
+        if made.chalcogen_height_A >= made.layer_thickness_A / 2:
+            yield (
+                f"material.chalcogen_height_A = {made.chalcogen_height_A}: must be less than half "
+                f"a layer, {made.layer_thickness_A / 2:g} Å"
+            )
     except RequestError as error:
         yield f"material: {error}"
     yield from _geometry_conflicts(config)
@@ -197,15 +220,20 @@ def _geometry_conflicts(config: Config) -> Iterator[str]:
     simulation, dataset = config["simulation"], config["dataset"]
     stored = simulation["field_of_view_mrad"]
     field = dataset["field_of_view_mrad"]
+    edge = config["microscope"]["aperture_edge_mrad"]
     for angle in config["microscope"]["semiangles_mrad"]:
         reach = min(stored, field) / 2
-        if angle >= reach:
+        if "e" in f"{angle:g}" or float(f"{angle:g}") != angle:
             yield (
-                f"microscope.semiangles_mrad = {angle:g}: beyond the detector; must be less than "
-                f"{reach:g} mrad, half of the field of view"
+                f"microscope.semiangles_mrad = {angle}: at most six digits, since it names files"
+            )
+        if angle + 2 * edge >= reach:
+            yield (
+                f"microscope.semiangles_mrad = {angle:g}: beyond the detector; with the aperture "
+                f"edge must be less than {reach:g} mrad, half of the field of view"
             )
     augmentation = augmentation_settings(config)
-    needed = augmentation.reach_mrad * 2
+    needed = augmentation.reach_mrad * 2 + stored / simulation["pixels"]
     if stored < needed:
         yield (
             f"simulation.field_of_view_mrad = {stored:g}: must be at least {needed:.4g} mrad, what "
@@ -257,6 +285,18 @@ def _network_conflicts(config: Config) -> Iterator[str]:
                     f"variants.{number}.{name} = {variant[name]}: {', '.join(map(str, absent))} "
                     f"not among the configured {', '.join(f'{v:g}' for v in values)}"
                 )
+
+
+def canonical(config: Any) -> Any:
+    """Return a configuration in which whole numbers are integers.
+
+    80 and 80.0 then mean the same to what decides on reruns.
+    """
+    if isinstance(config, Mapping):
+        return {key: canonical(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [canonical(value) for value in config]
+    return int(config) if isinstance(config, float) and config.is_integer() else config
 
 
 def material(section: Config) -> Material:

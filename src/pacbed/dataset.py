@@ -17,6 +17,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from pacbed.augment import AugmentationSettings, draw_transformation, make_image
+from pacbed.deformation import Deformation
 from pacbed.engines.base import Progress
 from pacbed.errors import StoreError
 from pacbed.labels import PARAMETERS
@@ -49,10 +50,8 @@ class Library:
     parameters: np.ndarray
 
 
-def load_library(
-    stores: Sequence[Path], draws: Sequence[int], parameters: np.ndarray, layers: int
-) -> Library:
-    """Read the patterns of one thickness from the stores of several draws.
+def load_library(stores: Sequence[Path], draws: Sequence[int], layers: int) -> Library:
+    """Read the patterns of one thickness, and what they show, from the stores of several draws.
 
     Raises
     ------
@@ -60,6 +59,7 @@ def load_library(
         If a store is damaged, or its detector differs from that of the others.
     """
     patterns: np.ndarray | None = None
+    parameters = np.empty((len(stores), 5))
     axes: tuple[np.ndarray, np.ndarray] | None = None
     for number, path in enumerate(stores):
         store = read_patterns(path, [layers])
@@ -71,6 +71,9 @@ def load_library(
         ):
             raise StoreError(f"{path} has other pixels than {stores[0]}: simulate it again")
         patterns[number] = store.patterns[0]
+        request = store.attributes["request"]
+        strain = Deformation(**request["deformation"]).strain
+        parameters[number] = strain[0, 0], strain[1, 1], strain[0, 1], *request["tilt_mrad"]
     if patterns is None or axes is None:
         raise StoreError("no pattern stores were given")
     kx, ky = axes

@@ -40,10 +40,14 @@ class Deformation:
     angle_deg: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.stretch_1) and self.stretch_2 > 0):
+        if not (math.isfinite(self.stretch_1) and math.isfinite(self.stretch_2)) or (
+            min(self.stretch_1, self.stretch_2) <= 0
+        ):
             raise RequestError(
                 f"principal stretches must be positive: {self.stretch_1}, {self.stretch_2}"
             )
+        if not math.isfinite(self.angle_deg):
+            raise RequestError(f"the principal angle must be finite, not {self.angle_deg}°")
         if self.stretch_1 < self.stretch_2:
             raise RequestError(
                 f"principal stretches must be given largest first: λ1 = {self.stretch_1} is "
@@ -153,11 +157,6 @@ def assign_splits(count: int, fractions: Mapping[str, float]) -> list[str]:
         assigned[chosen] += 1
         result.append(chosen)
     return result
-
-
-def indices_of_split(count: int, fractions: Mapping[str, float], split: str) -> list[int]:
-    """Return the draw indices that belong to one set."""
-    return [i for i, s in enumerate(assign_splits(count, fractions)) if s == split]
 
 
 def draw_table(

@@ -14,13 +14,13 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from pacbed.errors import RequestError
 from pacbed.patterns import PatternStore
 
-# Widths of one and two columns of a journal page, in inches.
-COLUMN, PAGE = 3.5, 7.2
+# Width of a journal page, in inches.
+PAGE = 7.2
 
 SYMBOLS = {
     "strain_xx": r"$\varepsilon_{xx}$",
@@ -52,7 +52,7 @@ def paper_style() -> Iterator[None]:
 def save(figure: Figure, *paths: Path) -> None:
     """Save a figure under several names; the endings choose the formats.
 
-    Files carry no time stamp, so that equal figures make equal bytes.
+    PNG and PDF files carry no time stamp, so that equal figures make equal bytes.
     """
     for path in paths:
         path = Path(path)
@@ -61,7 +61,8 @@ def save(figure: Figure, *paths: Path) -> None:
         kind = path.suffix.lstrip(".")
         metadata = {"CreationDate": None} if kind == "pdf" else None
         try:
-            figure.savefig(temporary, format=kind, metadata=metadata)
+            with paper_style():
+                figure.savefig(temporary, format=kind, metadata=metadata)
             temporary.replace(path)
         except ValueError as error:
             raise RequestError(f"cannot draw {path}: {error}") from error
@@ -69,36 +70,40 @@ def save(figure: Figure, *paths: Path) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def crop(store: PatternStore, index: int, field_mrad: float) -> tuple[np.ndarray, float]:
-    """Cut the central square of a pattern.
+def crop(
+    store: PatternStore, index: int, field_mrad: float
+) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+    """Cut the pixels that a central square field shows, in part or whole.
 
     Returns
     -------
     tuple
-        The pattern, shape (n, n) with zero angle at ``n // 2``, and its true half-width in mrad.
+        The pattern, shape (ny, nx), and the edges of its outer pixels (left, right, bottom, top)
+        in mrad.
     """
-    half = field_mrad / 2 * (1 + 1e-9)
-    x, y = np.abs(store.kx_mrad) <= half, np.abs(store.ky_mrad) <= half
-    return store.patterns[index][np.ix_(y, x)], float(np.abs(store.kx_mrad[x]).max())
+    edges, chosen = [], []
+    for axis in (store.kx_mrad, store.ky_mrad):
+        pixel = (axis[-1] - axis[0]) / (len(axis) - 1)
+        inside = np.flatnonzero(np.abs(axis) < (field_mrad + pixel) / 2)
+        chosen.append(inside)
+        edges += [axis[inside[0]] - pixel / 2, axis[inside[-1]] + pixel / 2]
+    x, y = chosen
+    left, right, bottom, top = (float(e) for e in edges)
+    return store.patterns[index][np.ix_(y, x)], (left, right, bottom, top)
 
 
 def draw_split_pattern(
     axes: Axes, store: PatternStore, index: int, field_mrad: float, scale_bar_mrad: float | None
 ) -> None:
     """Draw a pattern, left half on a linear and right half on a cube-root intensity scale."""
-    pattern, half = crop(store, index, field_mrad)
+    pattern, extent = crop(store, index, field_mrad)
+    half = field_mrad / 2
     pattern = np.maximum(pattern, 0) / pattern.max()
-    middle = pattern.shape[1] // 2
     shown = pattern.copy()
+    # The half-scales meet at zero angle, the middle of pixel n // 2 of the store.
+    middle = round(-extent[0] / (extent[1] - extent[0]) * pattern.shape[1] - 0.5)
     shown[:, middle:] = np.cbrt(shown[:, middle:])
-    axes.imshow(
-        shown,
-        origin="lower",
-        extent=(-half, half, -half, half),
-        vmin=0,
-        vmax=1,
-        interpolation="nearest",
-    )
+    axes.imshow(shown, origin="lower", extent=extent, vmin=0, vmax=1, interpolation="nearest")
     axes.set(xlim=(-half, half), ylim=(-half, half), xticks=[], yticks=[])
     axes.axvline(0, color="white", lw=0.4, alpha=0.6)
     if scale_bar_mrad:
@@ -197,6 +202,9 @@ def errors_against_thickness(table: pd.DataFrame) -> Figure:
             baseline = factor * rows_of["baseline_mae"].mean()
             panel.axhline(baseline, color="0.5", lw=0.8, ls=":", label="always the mean")
             panel.set_yscale("log")
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.yaxis.set_major_formatter("{x:g}")
+            panel.yaxis.set_minor_formatter(NullFormatter())
             panel.set_ylabel(f"MAE of {SYMBOLS[parameter]} ({unit})")
             panel.set_title(f"({letter})", loc="left")
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -257,7 +265,7 @@ def true_against_predicted(
                 panel.plot(ends, ends, color="black", lw=0.6)
                 if column == 0:
                     panel.set_ylabel(f"{n} layer{'s' if n > 1 else ''}\npredicted")
-                if row == 0:
+                if (angle, layers[row - 1]) not in predictions or row == 0:
                     panel.set_title(f"{SYMBOLS[parameter]} ({unit})\n{angle:g} mrad")
                 if row == len(layers) - 1:
                     panel.set_xlabel("true")

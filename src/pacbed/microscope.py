@@ -51,10 +51,10 @@ class Aperture:
     profile: Literal["erf", "linear"] = "erf"
 
     def __post_init__(self) -> None:
-        if not self.semiangle_mrad > 0:
+        if not 0 < self.semiangle_mrad < math.inf:
             raise RequestError(f"semi-angle must be positive, not {self.semiangle_mrad} mrad")
-        if self.edge_mrad < 0:
-            raise RequestError(f"aperture edge must not be negative: {self.edge_mrad} mrad")
+        if not 0 <= self.edge_mrad < math.inf:
+            raise RequestError(f"aperture edge must be 0 or more, not {self.edge_mrad} mrad")
 
     @property
     def outer_mrad(self) -> float:
@@ -133,7 +133,7 @@ class Detector:
     def __post_init__(self) -> None:
         if min(self.pixels) < 2:
             raise RequestError(f"the detector needs at least 2 × 2 pixels, not {self.pixels}")
-        if not min(self.field_of_view_mrad) > 0:
+        if not all(0 < f < math.inf for f in self.field_of_view_mrad):
             raise RequestError(
                 f"field of view must be positive, not {self.field_of_view_mrad} mrad"
             )

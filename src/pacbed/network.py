@@ -105,7 +105,8 @@ def build_network(
     -------
     keras.Model
         From images (examples, pixels, pixels, 1), float32, to scaled parameters
-        (examples, outputs).
+        (examples, outputs). Building it seeds the global random state of Python, NumPy and the
+        framework.
     """
     keras.utils.set_random_seed(seed)
     images = keras.Input((pixels, pixels, 1), name="image")

@@ -7,8 +7,10 @@ missing chunk for zeros.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import tempfile
 import warnings
 import zipfile
@@ -73,8 +75,11 @@ def write_patterns(
     Raises
     ------
     StoreError
-        If the file cannot be written, for example because the disk is full.
+        If the file cannot be written, for example because the disk is full, or if the patterns
+        are not finite.
     """
+    if not np.isfinite(result.patterns).all():
+        raise StoreError(f"{path} was not written: the patterns contain values that are not finite")
     detector = request.detector
     attributes = {
         "title": "position-averaged convergent-beam electron diffraction patterns",
@@ -177,6 +182,8 @@ def zip_writer(path: Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for stale in path.parent.glob(f".{path.name}.*"):  # left by a job that was killed
+            shutil.rmtree(stale, ignore_errors=True)
         with tempfile.TemporaryDirectory(
             dir=path.parent, prefix=f".{path.name}.", ignore_cleanup_errors=True
         ) as folder:
@@ -240,7 +247,7 @@ def reading(path: Path) -> Iterator[None]:
     Raises
     ------
     StoreError
-        If an array is missing because the store is of another kind.
+        If the file system fails, or an array is missing because the store is of another kind.
     DamagedStoreError
         If the contents cannot be read.
     """
@@ -248,7 +255,11 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except KeyError as error:
         raise StoreError(f"{path} is a store of another kind: it has no {error}") from error
-    except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError, OSError) as error:
+    except OSError as error:
+        if error.errno in (None, errno.EINVAL):  # an impossible offset in a damaged archive
+            raise DamagedStoreError(path, str(error)) from error
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+    except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError) as error:
         # A damaged archive shows as any of these: as a wrong checksum, as a feature of zip files
         # that does not exist, as an offset before the beginning of the file.
         raise DamagedStoreError(path, str(error)) from error

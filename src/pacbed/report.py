@@ -43,7 +43,7 @@ def write_report(
     draws: pd.DataFrame,
     figures: Sequence[Path],
     config: Mapping[str, Any],
-    revision: str | None,
+    revision: str,
 ) -> None:
     """Write the page.
 
@@ -81,7 +81,7 @@ def write_report(
         resolved=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
         provenance={
             "pacbed": __version__,
-            "revision": revision or "not a git checkout",
+            "revision": revision,
             "Python": platform.python_version(),
             **{name: version(name) for name in PACKAGES if find_spec(name)},
         },

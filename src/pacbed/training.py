@@ -19,6 +19,7 @@ from pacbed.dataset import Dataset
 from pacbed.errors import PacbedError
 from pacbed.labels import LabelScaling
 from pacbed.network import build_network
+from pacbed.seeding import stream
 
 EpochReport = Callable[[int, int, Mapping[str, float]], None]
 """Called after each epoch with its number, the number of epochs, and the losses."""
@@ -104,11 +105,13 @@ class _Reporter(keras.callbacks.Callback):
 
 class _RefuseNaN(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        if logs and not math.isfinite(logs["loss"]):
-            raise PacbedError(
-                f"the training loss is {logs['loss']} after epoch {epoch + 1}: the training has "
-                "diverged. Lower the rates in training.learning_rate_steps"
-            )
+        for name, loss in (logs or {}).items():
+            if name in ("loss", "val_loss") and not math.isfinite(loss):
+                raise PacbedError(
+                    f"the {'training' if name == 'loss' else 'validation'} loss is {loss} after "
+                    f"epoch {epoch + 1}: the training has diverged. Lower the rates in "
+                    "training.learning_rate_steps"
+                )
 
 
 def train(
@@ -165,11 +168,9 @@ def train(
         if report:
             callbacks.append(_Reporter(report, schedule.epochs))
         fit = model.fit(
-            _inputs(training),
-            _targets(training, scaling),
-            validation_data=(_inputs(validation), _targets(validation, scaling)),
+            _Batches(training, scaling, settings.batch_size, shuffle_seed=settings.seed),
+            validation_data=_Batches(validation, scaling, settings.batch_size),
             epochs=schedule.epochs,
-            batch_size=settings.batch_size,
             callbacks=callbacks,
             verbose=0,
         )
@@ -221,7 +222,7 @@ def predict(
     settings = json.loads(settings_file.read_text(encoding="utf-8"))
     scaling = LabelScaling.from_dict(settings["scaling"])
     # Safe mode refuses models that carry code.
-    model = keras.saving.load_model(model_file, safe_mode=True)
+    model = keras.saving.load_model(model_file, safe_mode=True, compile=False)
     if model.output_shape[-1] != len(scaling.parameters):
         raise PacbedError(
             f"{model_file} predicts {model.output_shape[-1]} parameters, but {settings_file} "
@@ -232,7 +233,8 @@ def predict(
             f"{model_file} takes images of {model.input_shape[1]} pixels, the dataset has "
             f"{data.images.shape[1]}"
         )
-    predicted = scaling.unscale(model.predict(_inputs(data), batch_size=batch_size, verbose=0))
+    batches = _Batches(data, scaling, batch_size)
+    predicted = scaling.unscale(model.predict(batches, verbose=0))
     true = data.columns(scaling.parameters)
     table: dict[str, np.ndarray] = {"draw": data.draws, "electrons": data.electrons}
     for column, name in enumerate(scaling.parameters):
@@ -241,12 +243,37 @@ def predict(
     return pd.DataFrame(table)
 
 
-def _inputs(data: Dataset) -> np.ndarray:
-    return data.images[..., None]
+class _Batches(keras.utils.PyDataset):
+    """Batches of images and scaled labels, in single precision only while they are used."""
 
+    def __init__(
+        self,
+        data: Dataset,
+        scaling: LabelScaling,
+        batch_size: int,
+        shuffle_seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.images = data.images
+        self.targets = scaling.scale(data.columns(scaling.parameters)).astype(np.float32)
+        self.batch_size = batch_size
+        self.shuffle_seed = shuffle_seed
+        self.order = np.arange(len(self.images))
+        self.epoch = -1
+        self.on_epoch_end()
 
-def _targets(data: Dataset, scaling: LabelScaling) -> np.ndarray:
-    return scaling.scale(data.columns(scaling.parameters)).astype(np.float32)
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch_size)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen = self.order[number * self.batch_size : (number + 1) * self.batch_size]
+        return self.images[chosen, :, :, None].astype(np.float32), self.targets[chosen]
+
+    def on_epoch_end(self) -> None:
+        self.epoch += 1
+        if self.shuffle_seed is not None:
+            random = stream(self.shuffle_seed, "shuffle", self.epoch)
+            self.order = random.permutation(len(self.images))
 
 
 def _write(path: Path, text: str, scratch: str) -> None:

@@ -26,7 +26,7 @@ rule augment:
         semiangle_mrad=semiangle_mrad,
         layers=lambda wildcards: int(wildcards.layers),
         draws=lambda wildcards: draws_of(wildcards.split),
-        ranges={key: config["deformation"][key] for key in config["deformation"]},
+        rotation_deg=config["deformation"]["rotation_deg"],
         dataset={
             key: value
             for key, value in config["dataset"].items()

@@ -1,7 +1,7 @@
 # The configuration, checked before any job is planned, and the names of files.
 from pathlib import Path
 
-from pacbed.config import SCHEMA, draw_ranges, networks, validate
+from pacbed.config import SCHEMA, canonical, draw_ranges, networks, validate
 from pacbed.deformation import SPLITS, assign_splits
 from pacbed.deformation import draw as draw_deformation
 from pacbed.errors import ConfigError
@@ -11,6 +11,7 @@ try:
     validate(config, Path(workflow.basedir) / SCHEMA)
 except ConfigError as error:
     raise WorkflowError(str(error))
+config.update(canonical(config))
 
 RESULTS = config["results"].rstrip("/")
 SEMIANGLES = [f"{angle:g}" for angle in config["microscope"]["semiangles_mrad"]]
@@ -82,9 +83,8 @@ MAIN = [
     if (n.outputs, n.intensity) == (NETWORKS[0].outputs, NETWORKS[0].intensity)
 ]
 
-# Fig. 6 shows the paper's selection where it is configured, else all.
-SCATTER = [
-    n
-    for n in MAIN
-    if n.layers in (1, 3, 5, 10, 20) and n.semiangle_mrad in (6.35, 18.13, 32.94)
-] or MAIN
+# Fig. 6 shows the paper's selection of networks where all of it is configured, else all.
+PAPER_SCATTER = {(a, n) for a in (6.35, 18.13, 32.94) for n in (1, 3, 5, 10, 20)}
+SCATTER = [n for n in MAIN if (n.semiangle_mrad, n.layers) in PAPER_SCATTER]
+if len(SCATTER) < len(PAPER_SCATTER):
+    SCATTER = MAIN

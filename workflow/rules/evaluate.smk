@@ -18,8 +18,8 @@ rule predict:
     resources:
         mem_mb=lambda wildcards, attempt: attempt
         * (
-            4000
-            + 4
+            8000
+            + 2
             * config["dataset"]["pixels"] ** 2
             * config["dataset"]["examples"]["train"]
             // 1_000_000

@@ -17,11 +17,11 @@ rule train:
         "../envs/train-gpu.yaml"
     threads: 8
     resources:
-        # Both sets in half precision, twice while they are handed to the framework.
+        # Both sets in half precision, and the network with its gradients.
         mem_mb=lambda wildcards, attempt: attempt
         * (
-            4000
-            + 4
+            8000
+            + 2
             * config["dataset"]["pixels"] ** 2
             * (
                 config["dataset"]["examples"]["train"]
@@ -30,7 +30,6 @@ rule train:
             // 1_000_000
         ),
         runtime=lambda wildcards, attempt: 4320 * attempt,
-        gpu=0,
     params:
         seed=config["seed"],
         network=config["network"],

@@ -1,10 +1,15 @@
 """What every script does: write to the rule's log, and end with a message rather than a trace."""
 
+import os
+import signal
+import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
 ROOT = Path(__file__).resolve().parents[2]
 # In a conda environment of a rule the library is not installed: it runs from the checkout.
@@ -15,25 +20,34 @@ from pacbed.errors import DamagedStoreError, PacbedError  # noqa: E402
 
 @contextmanager
 def job(log: str) -> Iterator[None]:
-    """Send output to the log; report what a user can mend in one message.
+    """Send all output to the log; report what a user can mend in one message.
 
-    A damaged store is moved aside, so that the next run makes it again.
+    A damaged store is moved aside, so that the next run makes it again. SIGTERM, by which a
+    cluster ends a job, ends the script in the ordinary way, so that it leaves nothing behind.
     """
-    with (
-        open(log, "w", buffering=1, encoding="utf-8") as stream,
-        redirect_stdout(stream),
-        redirect_stderr(stream),
-    ):
+    signal.signal(signal.SIGTERM, _terminate)
+    with open(log, "w", buffering=1, encoding="utf-8") as stream:
+        # File descriptors, since libraries below Python write there too.
+        for descriptor in (1, 2):
+            os.dup2(stream.fileno(), descriptor)
         try:
             yield
         except DamagedStoreError as error:
             aside = error.path.with_name(f"{error.path.name}.damaged")
-            error.path.replace(aside)
-            print(f"error: {error} (It was moved to {aside}; run again to make it anew.)")
+            with suppress(FileNotFoundError):  # another job met it too
+                error.path.replace(aside)
+            print(f"error: {error} It was moved to {aside}: run again to make it anew.", flush=True)
             sys.exit(1)
         except PacbedError as error:
-            print(f"error: {error}")
+            print(f"error: {error}", flush=True)
             sys.exit(1)
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def sparse_progress(what: str, seconds: float = 30) -> Callable[[int, int], None]:
@@ -50,13 +64,10 @@ def sparse_progress(what: str, seconds: float = 30) -> Callable[[int, int], None
     return progress
 
 
-def git_revision() -> str | None:
-    """Return the revision of the workflow, if it is a git checkout."""
-    head = ROOT / ".git" / "HEAD"
-    try:
-        text = head.read_text().strip()
-        if text.startswith("ref: "):
-            text = (head.parent / text.removeprefix("ref: ")).read_text().strip()
-    except OSError:
-        return None
-    return text
+def git_revision() -> str:
+    """Return the revision of the workflow, with a mark if files differ from it."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    with suppress(OSError):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.stdout.strip() or "unknown"
+    return "unknown"

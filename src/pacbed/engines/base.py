@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -12,6 +13,9 @@ from pacbed.crystal import Material
 from pacbed.deformation import Deformation
 from pacbed.errors import RequestError
 from pacbed.microscope import Aperture, Detector
+
+# The propagator of a tilted sample is that of small angles.
+MAX_TILT_mrad = 100
 
 Progress = Callable[[int, int], None]
 """Called with the number of steps done and their total."""
@@ -74,8 +78,14 @@ class SimulationRequest:
     def __post_init__(self) -> None:
         if self.layers < 1:
             raise RequestError(f"at least one layer is needed, not {self.layers}")
-        if not self.energy_keV > 0:
+        if not 0 < self.energy_keV < math.inf:
             raise RequestError(f"beam energy must be positive, not {self.energy_keV} keV")
+        if not all(abs(t) < MAX_TILT_mrad for t in self.tilt_mrad):
+            raise RequestError(
+                f"tilt must be less than {MAX_TILT_mrad} mrad, not {self.tilt_mrad} mrad"
+            )
+        if self.seed < 0:
+            raise RequestError(f"the seed must be 0 or more, not {self.seed}")
         if self.aperture.semiangle_mrad > self.detector.reach_mrad:
             raise RequestError(
                 f"semi-angle {self.aperture.semiangle_mrad:g} mrad lies beyond the detector, whose "

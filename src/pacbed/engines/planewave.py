@@ -357,7 +357,8 @@ class Multislice:
             g2 = self._gx**2 + self._gy**2
             if self._displacement is not None:
                 factor = factor * np.exp(-2 * math.pi**2 * self._displacement[symbol] ** 2 * g2)
-            # Beyond twice the band limit the potential cannot scatter within the band.
+            # Two beams of a round band are not further apart than this; in the corners of the
+            # square one the window of the sampled potential has closed.
             self._form_factors[key] = factor * (g2 <= (2 * self.settings.cutoff_per_A) ** 2)
         return self._form_factors[key]
 
@@ -447,7 +448,8 @@ class PlaneWaveEngine:
         Raises
         ------
         RequestError
-            If frozen phonons are asked for, which this engine does not have.
+            If frozen phonons are asked for, which this engine does not have, or a field of view
+            beyond the band limit.
         """
         if request.thermal.phonon_configurations:
             raise RequestError(
@@ -457,6 +459,13 @@ class PlaneWaveEngine:
         started = time.perf_counter()
         settings = self.settings
         aperture, detector = request.aperture, request.detector
+        band_mrad = 1e3 * wavelength_A(request.energy_keV) * settings.cutoff_per_A
+        if max(detector.field_of_view_mrad) > 2 * band_mrad:
+            raise RequestError(
+                f"a field of view of {max(detector.field_of_view_mrad):g} mrad is beyond the band "
+                f"limit '{settings.band_limit}', which lets through {2 * band_mrad:.4g} mrad: "
+                "choose a smaller field"
+            )
         multislice = Multislice(
             slab(request.material, request.deformation, request.layers),
             request.material,
