@@ -20,9 +20,8 @@ DRAW_SPLITS = assign_splits(config["draws"]["count"], config["draws"]["split"])
 
 PATTERNS = f"{RESULTS}/patterns/{{semiangle}}mrad"
 DATASETS = f"{RESULTS}/datasets/{{semiangle}}mrad/{{layers}}layers"
-MODELS = (
-    f"{RESULTS}/models/{{semiangle}}mrad/{{layers}}layers/{{outputs}}_{{intensity}}"
-)
+NETWORK = "{semiangle}mrad/{layers}layers/{outputs}_{intensity}"
+MODELS = f"{RESULTS}/models/{NETWORK}"
 
 
 wildcard_constraints:

@@ -9,9 +9,9 @@ rule predict:
     output:
         **{split: f"{MODELS}/predictions_{split}.parquet" for split in SPLITS},
     log:
-        f"{MODELS}/predict.log".replace(RESULTS, f"{RESULTS}/logs", 1),
+        f"{RESULTS}/logs/models/{NETWORK}/predict.log",
     benchmark:
-        f"{MODELS}/predict.tsv".replace(RESULTS, f"{RESULTS}/benchmarks", 1)
+        f"{RESULTS}/benchmarks/models/{NETWORK}/predict.tsv"
     conda:
         "../envs/train-gpu.yaml"
     threads: 4

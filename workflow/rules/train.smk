@@ -10,9 +10,9 @@ rule train:
         history=f"{MODELS}/history.csv",
         settings=f"{MODELS}/settings.json",
     log:
-        f"{MODELS}/train.log".replace(RESULTS, f"{RESULTS}/logs", 1),
+        f"{RESULTS}/logs/models/{NETWORK}/train.log",
     benchmark:
-        f"{MODELS}/train.tsv".replace(RESULTS, f"{RESULTS}/benchmarks", 1)
+        f"{RESULTS}/benchmarks/models/{NETWORK}/train.tsv"
     conda:
         "../envs/train-gpu.yaml"
     threads: 8
