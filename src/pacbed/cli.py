@@ -294,6 +294,11 @@ def _errors(options: argparse.Namespace) -> None:
         errors = pd.read_csv(options.table)
     except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as problem:
         raise PacbedError(f"cannot read {options.table}: {problem}") from problem
+    absent = {"split", "parameter", "mae", "baseline_mae"} - set(errors.columns)
+    if absent:
+        raise PacbedError(
+            f"{options.table} is not a table of errors: it has no column {', '.join(sorted(absent))}"
+        )
     errors = errors[errors["split"] == options.split]
     names = list(dict.fromkeys(errors["parameter"]))
     table = Table(title=f"Mean absolute error ({options.split} set); always the mean in brackets")

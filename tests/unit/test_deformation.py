@@ -1,7 +1,6 @@
 """Stretches and strain, the random draws of the study, and their split into three sets."""
 
 from collections import Counter
-from itertools import chain
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from pacbed.deformation import (
     assign_splits,
     draw,
     draw_table,
-    indices_of_split,
 )
 from pacbed.errors import RequestError
 from pacbed.seeding import stream
@@ -232,11 +230,6 @@ def test_every_leading_part_is_balanced_to_one_draw(shares):
     for count in range(1, 201):
         found = Counter(splits[:count])
         assert all(abs(found[s] - fractions[s] * count) <= 1 for s in SPLITS)
-
-
-def test_indices_of_the_splits_share_out_all_draws():
-    found = [indices_of_split(103, HALVES, split) for split in SPLITS]
-    assert sorted(chain(*found)) == list(range(103))
 
 
 def test_no_deformation_is_in_two_splits(table):

@@ -141,7 +141,7 @@ def test_aperture_without_an_opening_is_refused():
 
 
 def test_negative_edge_is_refused():
-    with pytest.raises(RequestError, match="edge must not be negative: -1"):
+    with pytest.raises(RequestError, match="edge must be 0 or more, not -1"):
         Aperture(10, -1)
 
 

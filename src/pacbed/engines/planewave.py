@@ -448,8 +448,7 @@ class PlaneWaveEngine:
         Raises
         ------
         RequestError
-            If frozen phonons are asked for, which this engine does not have, or a field of view
-            beyond the band limit.
+            If frozen phonons are asked for, which this engine does not have.
         """
         if request.thermal.phonon_configurations:
             raise RequestError(
@@ -459,13 +458,6 @@ class PlaneWaveEngine:
         started = time.perf_counter()
         settings = self.settings
         aperture, detector = request.aperture, request.detector
-        band_mrad = 1e3 * wavelength_A(request.energy_keV) * settings.cutoff_per_A
-        if max(detector.field_of_view_mrad) > 2 * band_mrad:
-            raise RequestError(
-                f"a field of view of {max(detector.field_of_view_mrad):g} mrad is beyond the band "
-                f"limit '{settings.band_limit}', which lets through {2 * band_mrad:.4g} mrad: "
-                "choose a smaller field"
-            )
         multislice = Multislice(
             slab(request.material, request.deformation, request.layers),
             request.material,

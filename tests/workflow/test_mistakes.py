@@ -1,0 +1,147 @@
+"""Mistakes and damage: said before anything is planned, named, and mended by the next run."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pacbed.patterns import read_patterns
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+# In the configuration
+
+
+@pytest.mark.parametrize(
+    ("change", "messages"),
+    [
+        (
+            {"dataset": {"electron": [1, 2]}},
+            ["dataset.electron = [1, 2]: unknown key", "did you mean 'electrons'?"],
+        ),
+        (
+            {"microscope": {"semiangles_mrad": [55]}},
+            ["microscope.semiangles_mrad = 55", "must be less than 50 mrad"],
+        ),
+    ],
+    ids=["unknown key", "impossible value"],
+)
+def test_a_mistake_in_the_configuration_stops_before_anything_is_planned(
+    workspace, change, messages
+):
+    outcome = workspace.run(change=change)
+    assert outcome.status != 0
+    for message in messages:
+        assert message in outcome.text
+    assert "Traceback" not in outcome.text
+    assert "Building DAG" not in outcome.text
+    assert not (workspace.folder / "results").exists()
+
+
+# In a store
+
+
+def test_a_truncated_store_is_named_and_made_again_by_the_next_run(copied, finished):
+    name = "results/patterns/6.35mrad/00000.zarr.zip"
+    dataset = "results/datasets/6.35mrad/2layers/train.zarr.zip"
+    store = copied.folder / name
+    store.write_bytes(store.read_bytes()[: store.stat().st_size // 2])
+    (copied.folder / dataset).unlink()
+
+    failed = copied.run(dataset)
+    assert failed.status != 0
+    assert f"{name} is damaged or incomplete" in failed.text
+    assert "run again" in failed.text
+    assert not (copied.folder / dataset).exists()
+    assert not store.exists()
+    assert (store.parent / "00000.zarr.zip.damaged").exists()
+
+    mended = copied.run(dataset)
+    assert mended.status == 0, mended.text
+    assert mended.jobs == {"simulate": 1, "augment": 1}
+    np.testing.assert_array_equal(
+        read_patterns(store).patterns, read_patterns(finished.folder / name).patterns
+    )
+    assert (copied.folder / dataset).read_bytes() == (finished.folder / dataset).read_bytes()
+
+
+# In a job
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+from _job import job
+from pacbed.errors import DamagedStoreError, PacbedError
+from pacbed.patterns import zip_writer
+
+with job(sys.argv[1]):
+    {code}
+"""
+
+
+@pytest.fixture
+def run_job(tmp_path):
+    """Run Python code as the script of a rule does; return its status, terminal output and log."""
+
+    def run(code, log="log"):
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT.format(code=code), log],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "workflow" / "scripts")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr, (tmp_path / log).read_text()
+
+    return run
+
+
+def test_what_a_user_can_mend_is_one_line_in_the_log(run_job):
+    outcome = run_job("raise PacbedError('this can be mended')")
+    assert outcome == (1, "", "error: this can be mended\n")
+
+
+def test_an_unforeseen_error_leaves_its_trace_in_the_log(run_job):
+    status, terminal, log = run_job("1 / 0")
+    assert status == 1
+    assert terminal == ""
+    assert log.startswith("Traceback")
+    assert "ZeroDivisionError" in log
+
+
+def test_a_job_prints_into_its_log_and_so_do_libraries_below_python(run_job):
+    outcome = run_job("print('half done', flush=True); os.write(2, b'from below\\n')")
+    assert outcome == (0, "", "half done\nfrom below\n")
+
+
+def test_a_job_that_is_told_to_end_cleans_up_behind_itself(run_job, tmp_path):
+    status, _, _ = run_job(
+        "with zip_writer(Path('store.zarr.zip')): os.kill(os.getpid(), signal.SIGTERM)"
+    )
+    assert status == 128 + signal.SIGTERM
+    assert [p.name for p in tmp_path.iterdir()] == ["log"]
+
+
+def test_a_damaged_store_is_moved_aside_by_the_job_that_reads_it(run_job, tmp_path):
+    (tmp_path / "00000.zarr.zip").write_bytes(b"half")
+    status, _, log = run_job("raise DamagedStoreError(Path('00000.zarr.zip'), 'no end')")
+    assert status == 1
+    assert log.startswith("error: 00000.zarr.zip is damaged or incomplete: no end")
+    assert not (tmp_path / "00000.zarr.zip").exists()
+    assert (tmp_path / "00000.zarr.zip.damaged").read_bytes() == b"half"
+
+
+def test_two_jobs_may_find_the_same_store_damaged(run_job, tmp_path):
+    # Datasets of several thicknesses read the same stores at the same time.
+    (tmp_path / "00000.zarr.zip").write_bytes(b"half")
+    for log in ("first", "second"):
+        status, _, said = run_job("raise DamagedStoreError(Path('00000.zarr.zip'), 'no end')", log)
+        assert status == 1
+        assert said.startswith("error: 00000.zarr.zip is damaged")
+    assert (tmp_path / "00000.zarr.zip.damaged").read_bytes() == b"half"

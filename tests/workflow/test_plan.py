@@ -1,0 +1,135 @@
+"""What is planned: the paper's study in full, and after a change only what depends on it."""
+
+import re
+import resource
+
+import pytest
+
+# Jobs of each rule for the tiny configuration, from the last to the first that a change can touch.
+EVALUATION = {"predict": 2, "errors": 1, "figure5": 1, "figure6": 1, "summary": 1, "all": 1}
+TRAINING = {"train": 2, **EVALUATION}
+DATASETS = {"augment": 6, **TRAINING}
+PATTERNS = {"simulate": 4, "simulate_undeformed": 1, "figure1": 1, **DATASETS}
+EVERYTHING = {"draws": 1, **PATTERNS}
+
+ANOTHER_NETWORK = [
+    {
+        "outputs": "strain-rotation-tilt",
+        "intensity": "linear",
+        "semiangles_mrad": "all",
+        "layers": [1, 2],
+    },
+    {"outputs": "strain-rotation", "intensity": "sqrt", "semiangles_mrad": "all", "layers": [1]},
+]
+
+
+def steps(rate):
+    return {"training": {"learning_rate_steps": [{"epochs": 1, "rate": rate}]}}
+
+
+def test_the_shipped_configuration_plans_the_study_of_the_paper(workspace):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    outcome = workspace.plan("--quiet", "rules", tiny=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert outcome.jobs == {
+        "draws": 1,
+        "simulate": 5 * 1000,
+        "simulate_undeformed": 5,
+        "augment": 5 * 8 * 3,
+        "train": 40 + 10,
+        "predict": 40 + 10,
+        "errors": 1,
+        "figure1": 1,
+        "figure5": 1,
+        "figure6": 1,
+        "summary": 1,
+        "all": 1,
+    }
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 30
+
+
+def test_a_new_folder_plans_everything(workspace):
+    assert workspace.plan().jobs == EVERYTHING
+
+
+def test_without_a_change_nothing_is_planned(finished):
+    assert finished.plan().nothing_to_do
+
+
+def test_the_way_a_number_is_written_changes_nothing(finished):
+    assert finished.plan(change={"microscope": {"energy_keV": 80.0}}).nothing_to_do
+
+
+def test_repeating_a_default_in_an_overlay_changes_nothing(finished):
+    # It changes the order of the keys, though: what is laid over comes first.
+    change = {
+        "material": {"zigzag_A": 3.1613},
+        "microscope": {"energy_keV": 80},
+        "simulation": {"debye_waller": True},
+        "dataset": {"noise": "lognormal"},
+        "training": {"momentum": 0.9},
+        "deformation": {"tilt_mrad": [-5, 5]},
+    }
+    assert finished.plan(change=change).nothing_to_do
+
+
+@pytest.mark.parametrize(
+    ("change", "planned"),
+    [
+        pytest.param(steps(2e-3), TRAINING, id="learning rate"),
+        pytest.param({"training": {"momentum": 0.8}}, TRAINING, id="momentum"),
+        pytest.param({"network": {"dense": [8]}}, TRAINING, id="network"),
+        pytest.param({"dataset": {"noise": "poisson"}}, DATASETS, id="noise"),
+        pytest.param({"dataset": {"electrons": [1.0e6, 2.0e6]}}, DATASETS, id="dose"),
+        pytest.param({"deformation": {"rotation_deg": [-5, 5]}}, DATASETS, id="rotation"),
+        pytest.param(
+            {"dataset": {"examples": {"test": 17}}}, {"augment": 2, **EVALUATION}, id="test set"
+        ),
+        pytest.param(
+            {"variants": ANOTHER_NETWORK},
+            # The data of one layer exist already, for the other variant.
+            {"train": 1, **EVALUATION, "predict": 1},
+            id="variants",
+        ),
+        pytest.param({"microscope": {"aperture_edge_mrad": 1}}, PATTERNS, id="aperture edge"),
+        pytest.param({"simulation": {"planewave": {"slices_per_layer": 2}}}, PATTERNS, id="slices"),
+        # Four draws more; the undeformed crystal and its figure do not depend on them.
+        pytest.param({"draws": {"count": 8}}, {"draws": 1, "simulate": 4, **DATASETS}, id="draws"),
+        # As many jobs as for the first semi-angle.
+        pytest.param({"microscope": {"semiangles_mrad": [6.35, 12.65]}}, EVERYTHING, id="angles"),
+        pytest.param({"seed": 1}, EVERYTHING, id="seed"),
+    ],
+)
+def test_a_changed_key_reruns_only_what_depends_on_it(finished, change, planned):
+    assert finished.plan(change=change).jobs == planned
+
+
+def test_more_draws_leave_those_that_exist(finished):
+    text = finished.plan(change={"draws": {"count": 8}}).text
+    planned = re.findall(r"output: results/patterns/6\.35mrad/(\w+)\.zarr\.zip", text)
+    assert sorted(set(planned)) == ["00004", "00005", "00006", "00007"]
+
+
+def test_another_semiangle_leaves_those_that_exist(finished):
+    outcome = finished.plan(change={"microscope": {"semiangles_mrad": [6.35, 12.65]}})
+    for rule in ("patterns", "datasets", "models"):
+        assert f"output: results/{rule}/12.65mrad/" in outcome.text
+        assert f"output: results/{rule}/6.35mrad/" not in outcome.text
+
+
+@pytest.mark.parametrize("kind", ["png", "pdf"])
+def test_a_lost_figure_is_drawn_again_and_nothing_else_is_done(copied, kind):
+    (copied.folder / "results" / "figures" / f"fig5.{kind}").unlink()
+    jobs = copied.plan().jobs
+    assert jobs.pop("figure5", 0) == 1
+    assert set(jobs) <= {"summary", "all"}
+
+
+def test_a_semiangle_is_simulated_as_it_was_configured(workspace):
+    # Paths carry semi-angles: one with more digits must not be rounded silently.
+    outcome = workspace.plan(change={"microscope": {"semiangles_mrad": [12.3456789]}})
+    if outcome.status == 0:
+        assert "results/patterns/12.3456789mrad/" in outcome.text
+    else:
+        assert "12.3456789" in outcome.text
+        assert "semiangles_mrad" in outcome.text

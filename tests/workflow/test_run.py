@@ -1,0 +1,180 @@
+"""The whole graph, as small as it can be: complete, consistent and reproducible."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from pacbed.dataset import read_dataset
+from pacbed.labels import PARAMETERS
+from pacbed.patterns import read_patterns
+
+DATASETS = [
+    f"results/datasets/6.35mrad/{layers}layers/{split}.zarr.zip"
+    for layers in (1, 2)
+    for split in ("train", "validation", "test")
+]
+
+
+@pytest.fixture(scope="module")
+def results(finished):
+    return finished.folder / "results"
+
+
+@pytest.fixture(scope="module")
+def draws(results):
+    return pd.read_csv(results / "draws.csv")
+
+
+@pytest.fixture(scope="module")
+def errors(results):
+    return pd.read_csv(results / "tables" / "errors.csv")
+
+
+# Complete
+
+
+def test_every_draw_is_simulated_in_every_layer(results, finished, draws):
+    stores = sorted((results / "patterns" / "6.35mrad").glob("0*.zarr.zip"))
+    assert [int(store.name[:5]) for store in stores] == list(draws["index"]) == [0, 1, 2, 3]
+    for store in stores:
+        patterns = read_patterns(store)
+        assert list(patterns.layers) == [1, 2]
+        assert patterns.patterns.shape == (2, 32, 32)
+        assert np.all(patterns.patterns.sum(axis=(1, 2)) > 0.8)
+
+
+def test_the_table_of_draws_is_complete(draws):
+    assert set(draws["semiangle_mrad"]) == {6.35}
+    assert draws["split"].value_counts().to_dict() == {"train": 2, "validation": 1, "test": 1}
+    assert draws.notna().all().all()
+    assert {"angle_deg", "tilt_x_mrad", "tilt_y_mrad", "strain_xx", "strain_yy", "strain_xy"} < set(
+        draws
+    )
+    assert (draws["stretch_1"] >= draws["stretch_2"]).all()
+
+
+def test_what_was_simulated_is_what_the_table_of_draws_says(results, draws):
+    for _, row in draws.iterrows():
+        store = read_patterns(results / "patterns" / "6.35mrad" / f"{row['index']:05d}.zarr.zip")
+        request = store.attributes["request"]
+        assert request["deformation"] == pytest.approx(
+            {name: row[name] for name in ("stretch_1", "stretch_2", "angle_deg")}
+        )
+        assert request["tilt_mrad"] == pytest.approx([row["tilt_x_mrad"], row["tilt_y_mrad"]])
+        assert request["aperture"]["semiangle_mrad"] == row["semiangle_mrad"]
+
+
+def test_the_undeformed_crystal_is_simulated_too(results):
+    store = read_patterns(results / "patterns" / "6.35mrad" / "undeformed.zarr.zip")
+    deformation = store.attributes["request"]["deformation"]
+    assert (deformation["stretch_1"], deformation["stretch_2"]) == (1, 1)
+
+
+@pytest.mark.parametrize("path", DATASETS)
+def test_examples_are_made_of_the_draws_of_their_set_and_labelled_with_them(finished, draws, path):
+    data, table = read_dataset(finished.folder / path), draws.set_index("index")
+    split = path.split("/")[-1].removesuffix(".zarr.zip")
+    assert len(data.images) == {"train": 32, "validation": 16, "test": 16}[split]
+    assert set(data.draws) == set(table.index[table["split"] == split])
+    names = ["strain_xx", "strain_yy", "strain_xy", "tilt_x_mrad", "tilt_y_mrad"]
+    np.testing.assert_allclose(data.columns(names), table.loc[data.draws, names], rtol=1e-5)
+    assert np.abs(data.columns(["rotation_deg"])).max() <= 10
+    assert np.ptp(data.columns(["rotation_deg"])) > 5
+
+
+def test_no_deformation_appears_in_two_sets(finished):
+    for layers in (1, 2):
+        sets = [
+            set(read_dataset(finished.folder / path).draws)
+            for path in DATASETS
+            if f"{layers}layers" in path
+        ]
+        assert sum(map(len, sets)) == len(set.union(*sets)) == 4
+
+
+def test_errors_are_tabulated_for_every_network_set_and_parameter(errors):
+    found = set(
+        errors[["layers", "outputs", "intensity", "split", "parameter"]].itertuples(
+            index=False, name=None
+        )
+    )
+    networks = [
+        (2, "strain-rotation-tilt", "linear", PARAMETERS),
+        (1, "strain-rotation", "sqrt", PARAMETERS[:4]),
+    ]
+    expected = {
+        (layers, outputs, intensity, split, parameter)
+        for layers, outputs, intensity, parameters in networks
+        for split in ("train", "validation", "test")
+        for parameter in parameters
+    }
+    assert found == expected
+    assert len(errors) == len(expected) == 30
+
+
+def test_errors_are_those_of_the_predictions(results, errors):
+    folder = results / "models" / "6.35mrad" / "2layers" / "strain-rotation-tilt_linear"
+    predicted = pd.read_parquet(folder / "predictions_test.parquet")
+    row = errors.query("layers == 2 and split == 'test' and parameter == 'rotation_deg'").iloc[0]
+    difference = predicted["predicted_rotation_deg"] - predicted["true_rotation_deg"]
+    assert row["examples"] == len(predicted) == 16
+    assert row["mae"] == pytest.approx(difference.abs().mean())
+    assert row["bias"] == pytest.approx(difference.mean())
+    assert (errors[["mae", "rmse", "p95", "baseline_mae"]] > 0).all().all()
+    assert (errors["rmse"] >= errors["mae"]).all()
+
+
+@pytest.mark.parametrize("name", ["fig1", "fig5", "fig6"])
+def test_figures_are_drawn_for_screen_and_print(results, name):
+    assert (results / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert (results / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_report_needs_nothing_but_itself(results):
+    page = (results / "report.html").read_text(encoding="utf-8")
+    sources = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]*)""", page)
+    assert len(sources) >= 3
+    assert [s[:60] for s in sources if not s.startswith(("data:", "#"))] == []
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_the_report_shows_figures_errors_and_configuration(results, errors):
+    page = (results / "report.html").read_text(encoding="utf-8")
+    for part in ("Fig. 1", "Fig. 5", "Fig. 6", "incident_step_mrad: 3", "6.35"):
+        assert part in page
+    mae = errors.query("layers == 2 and split == 'test' and parameter == 'rotation_deg'")["mae"]
+    assert f"{mae.item():.3g}" in page
+
+
+def test_the_resolved_configuration_is_kept_with_the_results(finished, results):
+    kept = yaml.safe_load((results / "config.yaml").read_text(encoding="utf-8"))
+    assert kept == finished.config()
+
+
+def test_no_temporary_files_are_left(results):
+    assert [p for p in results.rglob("*") if p.name.startswith(".") or ".tmp" in p.name] == []
+
+
+# Again
+
+
+def test_a_second_run_does_nothing(finished, results):
+    before = {p: p.stat().st_mtime_ns for p in results.rglob("*")}
+    assert finished.run().nothing_to_do
+    assert {p: p.stat().st_mtime_ns for p in results.rglob("*")} == before
+
+
+def test_the_same_configuration_gives_the_same_numbers_on_any_number_of_cores(finished, workspace):
+    outcome = workspace.run(*DATASETS, cores=1)
+    assert outcome.status == 0, outcome.text
+    for index in range(4):
+        name = f"results/patterns/6.35mrad/{index:05d}.zarr.zip"
+        first, again = (read_patterns(one.folder / name) for one in (finished, workspace))
+        np.testing.assert_array_equal(first.patterns, again.patterns)
+        assert first.attributes["request"] == again.attributes["request"]
+    for path in DATASETS:
+        assert (workspace.folder / path).read_bytes() == (finished.folder / path).read_bytes()
