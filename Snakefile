@@ -26,3 +26,8 @@ rule all:
         f"{RESULTS}/report.html",
         f"{RESULTS}/draws.csv",
         f"{RESULTS}/tables/errors.csv",
+        expand(
+            f"{FIGURES}/{{name}}.{{kind}}",
+            name=["fig1", "fig5", "fig6"],
+            kind=["png", "pdf"],
+        ),

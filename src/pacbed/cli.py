@@ -297,7 +297,7 @@ def _errors(options: argparse.Namespace) -> None:
     absent = {"split", "parameter", "mae", "baseline_mae"} - set(errors.columns)
     if absent:
         raise PacbedError(
-            f"{options.table} is not a table of errors: it has no column {', '.join(sorted(absent))}"
+            f"{options.table} is not a table of errors: it has no {', '.join(sorted(absent))}"
         )
     errors = errors[errors["split"] == options.split]
     names = list(dict.fromkeys(errors["parameter"]))

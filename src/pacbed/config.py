@@ -288,12 +288,13 @@ def _network_conflicts(config: Config) -> Iterator[str]:
 
 
 def canonical(config: Any) -> Any:
-    """Return a configuration in which whole numbers are integers.
+    """Return a configuration with sorted keys, in which whole numbers are integers.
 
-    80 and 80.0 then mean the same to what decides on reruns.
+    Snakemake decides on reruns by the text of parameters: 80 and 80.0, or an overlay that repeats
+    a default, must not change it.
     """
     if isinstance(config, Mapping):
-        return {key: canonical(value) for key, value in config.items()}
+        return {key: canonical(config[key]) for key in sorted(config)}
     if isinstance(config, list):
         return [canonical(value) for value in config]
     return int(config) if isinstance(config, float) and config.is_integer() else config

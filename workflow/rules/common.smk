@@ -11,7 +11,9 @@ try:
     validate(config, Path(workflow.basedir) / SCHEMA)
 except ConfigError as error:
     raise WorkflowError(str(error))
-config.update(canonical(config))
+whole = canonical(config)
+config.clear()
+config.update(whole)
 
 RESULTS = config["results"].rstrip("/")
 SEMIANGLES = [f"{angle:g}" for angle in config["microscope"]["semiangles_mrad"]]

@@ -13,7 +13,11 @@ rule draws:
     params:
         seed=config["seed"],
         semiangles_mrad=config["microscope"]["semiangles_mrad"],
-        deformation=config["deformation"],
+        deformation={
+            key: value
+            for key, value in config["deformation"].items()
+            if key != "rotation_deg"
+        },
         draws=config["draws"],
     script:
         "../scripts/draws.py"
