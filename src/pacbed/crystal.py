@@ -80,6 +80,10 @@ class Material:
         """Thickness of one layer in Å."""
         return self.stacking_A / LAYERS_PER_CELL
 
+    def in_plane_cell_A(self, deformation: Deformation) -> np.ndarray:
+        """Return the in-plane vectors of the deformed cell as rows, shape (2, 2), in Å."""
+        return np.diag([self.zigzag_A, self.armchair_A]) @ deformation.gradient.T
+
 
 # MoS2 is the paper's cell. The others: a and c of the bulk 2H crystals, with the chalcogen height
 # from z(X), after Schutte, De Boer & Jellinek, J. Solid State Chem. 70 (1987) 207 (WS2, WSe2) and
@@ -160,6 +164,6 @@ def slab(material: Material, deformation: Deformation, layers: int) -> ase.Atoms
         ):
             symbols += [element] * len(site)
             scaled.append(np.column_stack([site, np.full(len(site), z / (layers * thickness))]))
-    cell = np.diag([material.zigzag_A, material.armchair_A, layers * thickness])
-    cell[:2, :2] = cell[:2, :2] @ deformation.gradient.T
+    cell = np.diag([0.0, 0.0, layers * thickness])
+    cell[:2, :2] = material.in_plane_cell_A(deformation)
     return ase.Atoms(symbols, scaled_positions=np.concatenate(scaled), cell=cell, pbc=True)

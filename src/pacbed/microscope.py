@@ -153,6 +153,11 @@ class Detector:
         """Smallest angle from the axis to an edge of the field, in mrad."""
         return min(-self.kx_mrad[0], self.kx_mrad[-1], -self.ky_mrad[0], self.ky_mrad[-1])
 
+    @property
+    def pixel_mrad2(self) -> float:
+        """Area of a pixel in mrad²."""
+        return math.prod(f / n for f, n in zip(self.field_of_view_mrad, self.pixels, strict=True))
+
     def _axis(self, axis: int) -> np.ndarray:
         n, field = self.pixels[axis], self.field_of_view_mrad[axis]
         return (np.arange(n) - n // 2) * (field / n)

@@ -11,6 +11,8 @@ import zlib
 
 import numpy as np
 
+_NEGATIVE = 1 << 63  # the words of an address have no sign
+
 
 def stream(seed: int, *path: str | int | float) -> np.random.Generator:
     """Return the random generator at an address.
@@ -20,27 +22,28 @@ def stream(seed: int, *path: str | int | float) -> np.random.Generator:
     seed
         Seed of the run, a non-negative integer.
     *path
-        Address below it: names, non-negative counters, or physical quantities. Floats are taken
-        to a millionth of their unit, so that 6.35 means the same however it was computed.
+        Address below it: names, counters, or physical quantities. Floats are taken to a millionth
+        of their unit, so that 6.35 means the same however it was computed.
 
     Returns
     -------
     numpy.random.Generator
         Philox generator keyed by the address.
-
-    Raises
-    ------
-    ValueError
-        If a part of the address is negative.
     """
-    key = tuple(_word(part) for part in path)
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))
+    return np.random.Generator(np.random.Philox(_sequence(seed, path)))
+
+
+def seed_at(seed: int, *path: str | int | float) -> int:
+    """Return a seed of 64 bits for what has an address of its own, such as a simulation."""
+    return int(_sequence(seed, path).generate_state(1, np.uint64)[0])
+
+
+def _sequence(seed: int, path: tuple[str | int | float, ...]) -> np.random.SeedSequence:
+    return np.random.SeedSequence(seed, spawn_key=tuple(_word(part) for part in path))
 
 
 def _word(part: str | int | float) -> int:
     if isinstance(part, str):
         return zlib.crc32(part.encode())
     word = round(part * 1e6) if isinstance(part, float) else part
-    if word < 0:
-        raise ValueError(f"an address of random numbers cannot hold {part}")
-    return word
+    return word if word >= 0 else _NEGATIVE - word

@@ -1,43 +1,42 @@
 """The plane-wave engine against patterns computed with Prismatic 2.0 (see tests/data/README.md).
 
 Every figure is a relative L1 difference over the whole stored pattern, both patterns scaled to the
-same sum. The limits are those of the project's notes on a prototype, and a fifth above them.
+same sum.
 """
 
 import json
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from samples import difference
 
 from pacbed.crystal import material
 from pacbed.deformation import Deformation
 from pacbed.engines import SimulationRequest, ThermalMotion
-from pacbed.engines.planewave import PlaneWaveEngine, PlaneWaveSettings
+from pacbed.engines.planewave import PRISMATIC_PIXEL_A, PlaneWaveEngine, PlaneWaveSettings
 from pacbed.microscope import Aperture, Detector
 
 DATA = Path(__file__).parents[1] / "data"
 LAYERS = [1, 2, 5, 10, 20]
 
-PROTOTYPE = {
-    "static_shear_33": (0.004, 0.007, 0.008, 0.011, 0.015),
-    "static_shear_tilt_25_large": (0.003, 0.007, 0.016, 0.009, 0.019),
-    "static_strain_tilt_18_large": (0.005, 0.010, 0.027, 0.011, 0.039),
-    "static_strain_tilt_25": (0.010, 0.014, 0.020, 0.011, 0.022),
-    "static_unstrained_18": (0.013, 0.017, 0.028, 0.018, 0.042),
+# With the nominal edge of the aperture; a fifth above what notes give for a prototype.
+LIMITS = {
+    "static_shear_33": (0.005, 0.009, 0.010, 0.013, 0.018),
+    "static_shear_tilt_25_large": (0.004, 0.009, 0.019, 0.011, 0.023),
+    "static_strain_tilt_18_large": (0.006, 0.012, 0.033, 0.013, 0.047),
+    "static_strain_tilt_25": (0.012, 0.017, 0.024, 0.013, 0.027),
+    "static_unstrained_18": (0.016, 0.021, 0.034, 0.022, 0.051),
+    "static_unstrained_18_fine": (0.013, 0.013, 0.011, 0.010, 0.012),
 }
-# Prismatic with other samplings differs from itself by as much as the prototype from Prismatic.
-PROTOTYPE["static_unstrained_18_fine"] = PROTOTYPE["static_unstrained_18"]
 
 
 @dataclass
 class Reference:
     patterns: np.ndarray
     request: SimulationRequest
-    band_limit: str
-    slices_per_layer: int
+    settings: PlaneWaveSettings
 
 
 def load(case, profile="erf"):
@@ -52,33 +51,41 @@ def load(case, profile="erf"):
     )
     np.testing.assert_allclose(detector.kx_mrad, kx, atol=1e-6)
     np.testing.assert_allclose(detector.ky_mrad, ky, atol=1e-6)
+    (xx, xy), (_, yy) = meta["F"] - np.eye(2)
+    crystal = material("MoS2")
+    assert meta["rms_A"] in (None, crystal.rms_displacement_A)
     request = SimulationRequest(
-        material=material("MoS2"),
-        deformation=Deformation(meta["lambda1"], meta["lambda2"], math.degrees(meta["theta_rad"])),
+        material=crystal,
+        deformation=Deformation.from_strain(xx, yy, xy),
         tilt_mrad=tuple(meta["tilt_mrad"]),
         layers=max(LAYERS),
         energy_keV=meta["energy_keV"],
         aperture=Aperture(meta["semiangle_mrad"], edge, profile),
         detector=detector,
-        thermal=ThermalMotion(phonon_configurations=0, debye_waller=False),
+        thermal=ThermalMotion(2 if meta["phonon_configurations"] else 0, debye_waller=False),
     )
     np.testing.assert_allclose(request.deformation.gradient, meta["F"], atol=1e-12)
-    # The finely sampled case is what a converged calculation has to be held against.
-    band_limit = "prismatic" if meta["pixel_A"] == 0.15 else "converged"
-    return Reference(patterns, request, band_limit, meta["slices_per_layer"])
+    # Finer sampling moves Prismatic's band limit, half of the Nyquist frequency, outwards, and
+    # brings its potential close to the exact one.
+    pixel = meta["pixel_A"]
+    band_limit = "prismatic" if pixel == PRISMATIC_PIXEL_A else 1 / (4 * pixel)
+    settings = PlaneWaveSettings(band_limit, meta["slices_per_layer"], incident_step_mrad=1.5)
+    return Reference(patterns, request, settings)
 
 
-def simulate(reference, **changes):
+def simulate(reference, incident_step_mrad=1.5, supercell=(8, 5), **changes):
     request = replace(reference.request, **changes)
-    settings = PlaneWaveSettings(reference.band_limit, slices_per_layer=reference.slices_per_layer)
+    settings = replace(
+        reference.settings, incident_step_mrad=incident_step_mrad, supercell=supercell
+    )
     patterns = PlaneWaveEngine(settings, threads=2).simulate(request).patterns
     return [patterns[n - 1] for n in LAYERS if n <= request.layers]
 
 
-def difference(pattern, reference, where=True):
-    pattern = pattern / pattern.sum(dtype=float)
-    reference = reference / reference.sum()
-    return np.abs(pattern - reference).sum(where=where) / reference.sum(where=where)
+def apart(pattern, reference, where=...):
+    return difference(
+        (pattern / pattern.sum(dtype=float))[where], (reference / reference.sum())[where]
+    )
 
 
 def dark_field(request):
@@ -87,40 +94,33 @@ def dark_field(request):
     return np.hypot(kx[None, :], ky[:, None]) > request.aperture.outer_mrad
 
 
-@pytest.mark.parametrize("case", PROTOTYPE)
+@pytest.mark.parametrize("case", LIMITS)
 def test_patterns_agree_with_prismatic(case):
     reference = load(case)
-
-    found = [
-        difference(*pair) for pair in zip(simulate(reference), reference.patterns, strict=True)
-    ]
-
-    limits = 1.2 * np.array(PROTOTYPE[case])
-    assert (found < limits).all(), f"{np.round(found, 4)} exceeds {limits}"
+    found = [apart(*pair) for pair in zip(simulate(reference), reference.patterns, strict=True)]
+    assert (np.array(found) < LIMITS[case]).all(), np.round(found, 4)
 
 
-LARGE = ["static_shear_tilt_25_large", "static_strain_tilt_18_large"]
-
-
-@pytest.mark.parametrize("case", LARGE)
-def test_monolayer_agrees_to_a_permille_given_the_edge_that_prismatic_really_has(case):
+@pytest.mark.parametrize("case", LIMITS)
+def test_patterns_agree_to_permilles_given_the_edge_that_prismatic_really_has(case):
     reference = load(case, profile="linear")
-
-    monolayer = simulate(reference, layers=1)[0]
-
-    assert difference(monolayer, reference.patterns[0]) < 0.0015
+    found = [apart(*pair) for pair in zip(simulate(reference), reference.patterns, strict=True)]
+    assert (np.array(found) < (0.0015, 0.002, 0.005, 0.007, 0.011)).all(), np.round(found, 4)
 
 
-@pytest.mark.parametrize("case", [*LARGE, "static_unstrained_18_fine"])
+@pytest.mark.parametrize(
+    "case",
+    ["static_shear_tilt_25_large", "static_strain_tilt_18_large", "static_unstrained_18_fine"],
+)
 def test_dark_field_agrees_to_a_per_cent(case):
     # In the whole pattern the bright disc hides what is wrong around it.
     reference = load(case, profile="linear")
     where = dark_field(reference.request)
 
     thin = zip(simulate(reference, layers=10), reference.patterns[:4], strict=True)
-    found = [difference(*pair, where) for pair in thin]
+    found = [apart(*pair, where) for pair in thin]
 
-    assert max(found) < 0.015, np.round(found, 4)
+    assert max(found) < 0.011, np.round(found, 4)
 
 
 def test_monolayer_is_the_same_way_up_as_prismatics():
@@ -143,7 +143,7 @@ def test_opposite_tilt_disagrees_with_prismatic(axis):
 
     tilted_the_other_way = simulate(reference, tilt_mrad=tuple(tilt), layers=10)[3]
 
-    assert difference(tilted_the_other_way, reference.patterns[3]) > 0.2
+    assert apart(tilted_the_other_way, reference.patterns[3]) > 0.2
 
 
 def test_opposite_shear_disagrees_with_prismatic():
@@ -154,4 +154,38 @@ def test_opposite_shear_disagrees_with_prismatic():
     sheared_the_other_way = simulate(reference, deformation=mirrored, layers=1)[0]
 
     where = dark_field(reference.request)
-    assert difference(sheared_the_other_way, reference.patterns[0], where) > 0.06
+    assert apart(sheared_the_other_way, reference.patterns[0], where) > 0.06
+
+
+# Frozen phonons
+
+
+PHONONS = "phonon_strain_tilt_13"
+
+
+def test_patterns_of_a_shaking_crystal_agree_with_prismatic():
+    reference = load(PHONONS)
+    patterns = simulate(reference, incident_step_mrad=2.5)
+    found = [apart(*pair) for pair in zip(patterns, reference.patterns, strict=True)]
+    limits = (0.010, 0.011, 0.015, 0.022, 0.027)
+    assert (np.array(found) < limits).all(), np.round(found, 4)
+
+
+def test_debye_waller_factor_alone_does_not_agree_with_a_shaking_crystal():
+    # What it takes out of the beams is missing from the space between and around them.
+    reference = load(PHONONS)
+    averaged = simulate(reference, thermal=ThermalMotion(debye_waller=True))
+    found = [apart(*pair) for pair in zip(averaged, reference.patterns, strict=True)]
+    assert (np.array(found)[2:] > (0.03, 0.1, 0.15)).all(), np.round(found, 4)
+
+
+def test_opposite_tilt_disagrees_with_a_shaking_crystal():
+    reference = load(PHONONS)
+    x, y = reference.request.tilt_mrad
+    coarse = {"incident_step_mrad": 4.0, "supercell": (3, 2), "layers": 10}
+    right, wrong_x, wrong_y = (
+        apart(simulate(reference, tilt_mrad=tilt, **coarse)[3], reference.patterns[3])
+        for tilt in [(x, y), (-x, y), (x, -y)]
+    )
+    assert right < 0.05
+    assert min(wrong_x, wrong_y) > 0.2

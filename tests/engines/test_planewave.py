@@ -1,65 +1,36 @@
 """The physics of the plane-wave engine: geometry of the discs, tilt, rotation, conservation."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from samples import (
+    MOS2,
+    SHEARED,
+    STRETCHED,
+    WAVELENGTH_A,
+    detector,
+    difference,
+    patterns,
+    reciprocal_lattice,
+    requested,
+    scattered,
+    simulate,
+    synthesised,
+)
 from scipy import ndimage
 
-from pacbed.crystal import material, slab
+from pacbed.crystal import slab
 from pacbed.deformation import Deformation
-from pacbed.engines import SimulationRequest, ThermalMotion, engine, planewave
-from pacbed.engines.planewave import (
-    BraggBeams,
-    IncidentGrid,
-    Multislice,
-    PlaneWaveEngine,
-    PlaneWaveSettings,
-    ReciprocalGrid,
-)
+from pacbed.engines import ThermalMotion, engine, planewave
+from pacbed.engines.library import Recorder, ScatteringLibrary
+from pacbed.engines.multislice import Slicing, atomic_planes
+from pacbed.engines.planewave import PlaneWaveEngine, PlaneWaveSettings
 from pacbed.engines.scattering import analytic_form_factor, kirkland
+from pacbed.engines.waves import Band, Cone, IncidentGrid, ReciprocalGrid
 from pacbed.errors import RequestError
-from pacbed.microscope import Aperture, Detector, lorentz_factor
-
-MOS2 = material("MoS2")
-WAVELENGTH_A = 0.0417572
-STRETCHED = (0.03, -0.02, 0.0)
-SHEARED = (0.0, 0.0, 0.04)
-
-
-def requested(
-    semiangle=6.35,
-    strain=(0.0, 0.0, 0.0),
-    tilt=(0.0, 0.0),
-    layers=1,
-    field=60.0,
-    pixels=61,
-    edge=0.0,
-):
-    return SimulationRequest(
-        material=MOS2,
-        deformation=Deformation.from_strain(*strain),
-        tilt_mrad=tilt,
-        layers=layers,
-        energy_keV=80,
-        aperture=Aperture(semiangle, edge),
-        detector=Detector((field, field), (pixels, pixels)),
-        thermal=ThermalMotion(phonon_configurations=0, debye_waller=True),
-    )
-
-
-def simulate(request, **settings):
-    return PlaneWaveEngine(PlaneWaveSettings(**settings), threads=2).simulate(request)
-
-
-def patterns(request, **settings):
-    return simulate(request, **settings).patterns.astype(float)
-
-
-def difference(pattern, reference):
-    return np.abs(pattern - reference).sum() / reference.sum()
-
+from pacbed.microscope import Aperture, lorentz_factor
 
 # Geometry of the discs
 
@@ -74,18 +45,6 @@ def disc_centres(pattern, detector):
     rows, columns = np.transpose(ndimage.center_of_mass(areas > 0, areas, range(1, count + 1)))
     pixel = detector.field_of_view_mrad[0] / detector.pixels[0]
     return np.column_stack([columns, rows]) * pixel + [detector.kx_mrad[0], detector.ky_mrad[0]]
-
-
-def reciprocal_lattice(strain, reach_mrad):
-    """λg of the hexagonal lattice with a = 3.1613 Å along x, deformed, up to an angle."""
-    xx, yy, xy = strain
-    a = 3.1613
-    lattice = np.array([[a, 0], [-a / 2, a * math.sqrt(3) / 2]])  # vectors as rows
-    deformed = lattice @ np.array([[1 + xx, xy], [xy, 1 + yy]])  # F is symmetric
-    reciprocal = np.linalg.inv(deformed).T
-    indices = np.stack(np.meshgrid(range(-3, 4), range(-3, 4)), axis=-1).reshape(-1, 2)
-    g = 1e3 * WAVELENGTH_A * indices @ reciprocal
-    return g[np.hypot(*g.T) < reach_mrad]
 
 
 def farthest(centres, expected):
@@ -228,181 +187,217 @@ def test_pattern_has_the_threefold_axis_of_the_crystal(layers):
     assert changed_by_turning(60) > 0.005
 
 
-def test_rotating_the_pattern_equals_rotating_the_crystal():
-    angle_deg = 8.0
-    request = requested(
-        semiangle=9, edge=2, strain=(0.02, -0.01, 0.015), layers=5, field=60, pixels=151
-    )
-    straight = patterns(request)[4]
+ANGLE_deg = 8.0
 
-    atoms = slab(request.material, request.deformation, request.layers)
-    atoms.rotate(angle_deg, "z", rotate_cell=True)
-    multislice = Multislice(atoms, MOS2, request.layers, 80, PlaneWaveSettings(), True)
-    incident = IncidentGrid.over_disc(request.aperture.outer_mrad, 1.5, (0.0, 0.0))
-    beams = multislice.propagate(incident, 60, threads=2)
-    turned = beams.patterns(request.aperture, request.detector)[4].astype(float)
+
+class Turned(Deformation):
+    """A stretch, and then a turn, of the crystal."""
+
+    @property
+    def gradient(self):
+        c, s = math.cos(math.radians(ANGLE_deg)), math.sin(math.radians(ANGLE_deg))
+        return np.array([[c, -s], [s, c]]) @ super().gradient
+
+
+def test_rotating_the_pattern_equals_rotating_the_crystal():
+    strain = (0.02, -0.01, 0.015)
+    request = requested(semiangle=9, edge=2, strain=strain, layers=5, field=60, pixels=151)
+
+    straight = patterns(request)[4]
+    turned = patterns(replace(request, deformation=Turned.from_strain(*strain)))[4]
 
     inside = within(request.detector, 28)
 
     def compared(angle_deg):
         return difference(rotated(straight, angle_deg, request.detector)[inside], turned[inside])
 
-    assert compared(angle_deg) < 0.002
-    assert compared(-angle_deg) > 0.05
+    assert compared(ANGLE_deg) < 0.002
+    assert compared(-ANGLE_deg) > 0.05
 
 
 # Kinematic limit
 
 
-@dataclass(frozen=True)
-class Faint(PlaneWaveSettings):
-    """A crystal whose atoms scatter a hundredth as much as they do."""
-
-    faintness: float = 0.01
-
-    def form_factor(self, slice_A):
-        return lambda *where: self.faintness * analytic_form_factor(*where)
-
-
-def single_wave(direction_mrad):
-    return IncidentGrid(np.array([0.0]), np.array([[True]]), direction_mrad)
-
-
-def faint_beams(strain=(0.0, 0.0, 0.0), direction_mrad=(0.0, 0.0), layers=1, **options):
-    atoms = slab(MOS2, Deformation.from_strain(*strain), layers)
-    multislice = Multislice(
-        atoms,
-        options.get("crystal", MOS2),
-        layers,
-        80,
-        Faint(slices_per_layer=24),
-        options.get("debye_waller", False),
-    )
-    return atoms, multislice.propagate(single_wave(direction_mrad), 80)
+@pytest.fixture
+def faint(monkeypatch):
+    """Atoms that scatter a hundredth as much as they do."""
+    monkeypatch.setattr(planewave, "lorentz_factor", lambda energy: 0.01 * lorentz_factor(energy))
 
 
 @pytest.mark.parametrize("slices_per_layer", [1, 3, 4])
 def test_slices_together_hold_the_whole_potential_of_the_atoms(slices_per_layer):
-    settings = Faint(slices_per_layer=slices_per_layer)
-    multislice = Multislice(slab(MOS2, Deformation(), 2), MOS2, 2, 80, settings, False)
+    planes = atomic_planes(slab(MOS2, Deformation(), 2), (1, 1))
+    grid = ReciprocalGrid.for_band(MOS2.in_plane_cell_A(Deformation()), Band(2.5), 1.5, 3)
+    slicing = Slicing.equal(
+        planes, 2, MOS2.layer_thickness_A, slices_per_layer, grid, analytic_form_factor, 1.0
+    )
 
-    phase = sum(np.angle(multislice.transmission(i)).mean() for i in range(2 * slices_per_layer))
+    mean_phase = sum(
+        len(planes[plane].sites) * slicing.tables[table][0, 0, 0]
+        for one in slicing.slices
+        for plane, table in one.contents
+    )
 
     atoms = 4 * kirkland("Mo").scattering_factor(0.0) + 8 * kirkland("S").scattering_factor(0.0)
-    expected = 0.01 * WAVELENGTH_A * lorentz_factor(80) * atoms / (3.1613 * 5.4755)
-    assert phase == pytest.approx(expected, rel=1e-4)
+    assert mean_phase == pytest.approx(atoms / (3.1613 * 5.4755), rel=1e-5)
 
 
+@pytest.mark.parametrize("slices_per_layer", ["planes", 24])
 @pytest.mark.parametrize("layers", [1, 2, 5])
 @pytest.mark.parametrize(
     ("strain", "direction_mrad"),
     [((0.0, 0.0, 0.0), (0.0, 0.0)), ((0.02, -0.01, 0.03), (9.0, -14.0))],
 )
-def test_faint_crystal_scatters_kinematically(strain, direction_mrad, layers):
-    atoms, beams = faint_beams(strain, direction_mrad, layers)
+@pytest.mark.usefixtures("faint")
+def test_faint_crystal_scatters_kinematically(strain, direction_mrad, layers, slices_per_layer):
+    tilt = tuple(-1e3 * math.atan(1e-3 * d) for d in direction_mrad)
+    request = requested(2, strain, tilt, layers, debye_waller=False)
+    library = scattered(request, slices_per_layer=slices_per_layer, incident_step_mrad=4.0)
 
-    k = np.array(direction_mrad) / (1e3 * WAVELENGTH_A)
-    g = beams.g_mrad / (1e3 * WAVELENGTH_A)
+    atoms = slab(MOS2, request.deformation, layers)
     depth = atoms.cell.array[2, 2] - atoms.positions[:, 2]
-    factors = {s: kirkland(s).scattering_factor(np.hypot(*g.T)) for s in ("Mo", "S")}
-    # Twice the excitation error times λ, from the curvature of the Ewald sphere.
-    curvature = WAVELENGTH_A * (((k + g) ** 2).sum(axis=1) - (k**2).sum())
-    structure = sum(
-        factors[atom.symbol]
-        * np.exp(-2j * np.pi * g @ atom.position[:2] + 1j * np.pi * curvature * z)
-        for atom, z in zip(atoms, depth, strict=True)
-    )
     area = abs(np.linalg.det(atoms.cell.array[:2, :2]))
-    amplitude = 0.01 * WAVELENGTH_A * lorentz_factor(80) * structure / area
-    expected = np.abs(amplitude) ** 2
+    g = library.g_mrad / (1e3 * WAVELENGTH_A)
+    factors = {s: kirkland(s).scattering_factor(np.hypot(*g.T)) for s in ("Mo", "S")}
+    for direction, found in zip(library.incident.directions_mrad, library.beams[-1], strict=True):
+        k = direction / (1e3 * WAVELENGTH_A)
+        # Twice the excitation error times λ, from the curvature of the Ewald sphere.
+        curvature = WAVELENGTH_A * (((k + g) ** 2).sum(axis=1) - (k**2).sum())
+        structure = sum(
+            factors[atom.symbol]
+            * np.exp(-2j * np.pi * g @ atom.position[:2] + 1j * np.pi * curvature * z)
+            for atom, z in zip(atoms, depth, strict=True)
+        )
+        amplitude = 0.01 * WAVELENGTH_A * lorentz_factor(80) * structure / area
+        expected = np.abs(amplitude) ** 2
 
-    scattered = np.hypot(*beams.g_mrad.T) > 1
-    strong = scattered & (expected > 0.01 * expected[scattered].max())
-    assert strong.sum() > 20
-    np.testing.assert_allclose(beams.intensity[-1, 0, strong], expected[strong], rtol=0.02)
-
-
-def test_faint_monolayer_obeys_friedels_law_and_a_real_one_does_not():
-    def asymmetry(beams):
-        g, intensity = beams.g_mrad, beams.intensity[0, 0]
-        opposite = [np.argmin(np.hypot(*(g + one).T)) for one in g]
-        strong = (intensity > 0.001 * np.sort(intensity)[-2]) & (np.hypot(*g.T) > 1)
-        assert strong.sum() > 10
-        return np.abs(intensity - intensity[opposite])[strong].sum() / intensity[strong].sum()
-
-    real = Multislice(slab(MOS2, Deformation(), 1), MOS2, 1, 80, PlaneWaveSettings(), False)
-    assert asymmetry(faint_beams()[1]) < 0.005
-    assert asymmetry(real.propagate(single_wave((0.0, 0.0)), 40)) > 0.03
+        diffracted = np.hypot(*g.T) > 0.01
+        strong = diffracted & (expected > 0.01 * expected[diffracted].max())
+        assert strong.sum() > 20
+        np.testing.assert_allclose(found[strong], expected[strong], rtol=0.02)
 
 
-def test_thermal_motion_damps_beams_by_the_debye_waller_factor():
+def at_normal_incidence(library):
+    """Intensities of the beams of the wave along the axis of the crystal, after one layer."""
+    along_axis = (library.incident.directions_mrad == 0).all(axis=1)
+    return library.beams[0, along_axis][0]
+
+
+def asymmetry(library):
+    """How much opposite beams differ."""
+    g, intensity = library.g_mrad, at_normal_incidence(library)
+    opposite = [np.argmin(np.hypot(*(g + one).T)) for one in g]
+    strong = (intensity > 0.001 * np.sort(intensity)[-2]) & (np.hypot(*g.T) > 1)
+    assert strong.sum() > 10
+    return np.abs(intensity - intensity[opposite])[strong].sum() / intensity[strong].sum()
+
+
+@pytest.mark.usefixtures("faint")
+def test_faint_monolayer_obeys_friedels_law():
+    assert asymmetry(scattered(requested(2, debye_waller=False))) < 0.005
+
+
+def test_monolayer_does_not_obey_friedels_law():
+    assert asymmetry(scattered(requested(2, debye_waller=False))) > 0.03
+
+
+@pytest.mark.parametrize("slices_per_layer", ["planes", 24])
+@pytest.mark.usefixtures("faint")
+def test_thermal_motion_damps_beams_by_the_debye_waller_factor(slices_per_layer):
     shaking = replace(MOS2, rms_displacement_A={"Mo": 0.09, "S": 0.09})
-    _, still = faint_beams(crystal=shaking, debye_waller=False)
-    _, damped = faint_beams(crystal=shaking, debye_waller=True)
+    still, damped = (
+        scattered(
+            replace(requested(2), material=shaking, thermal=ThermalMotion(debye_waller=averaged)),
+            slices_per_layer=slices_per_layer,
+        )
+        for averaged in (False, True)
+    )
 
     g2 = (still.g_mrad**2).sum(axis=1) / (1e3 * WAVELENGTH_A) ** 2
-    strong = (still.intensity[0, 0] > 1e-8) & (g2 > 0)
+    before, after = at_normal_incidence(still), at_normal_incidence(damped)
+    strong = (before > 1e-8) & (g2 > 0)
     assert strong.sum() > 10
     np.testing.assert_allclose(
-        (damped.intensity / still.intensity)[0, 0, strong],
-        np.exp(-4 * np.pi**2 * 0.09**2 * g2[strong]),
-        rtol=0.02,
+        after[strong] / before[strong], np.exp(-4 * np.pi**2 * 0.09**2 * g2[strong]), rtol=0.02
     )
 
 
 # Conservation
 
 
-@pytest.mark.parametrize(("band_limit", "reach_mrad"), [("converged", 138), ("prismatic", 70)])
-def test_detector_of_the_whole_band_catches_what_the_band_limit_leaves(band_limit, reach_mrad):
-    size = 2 * reach_mrad + 9
-    request = requested(tilt=(3.0, -2.0), layers=10, field=size, pixels=size, edge=2)
-    result = simulate(request, band_limit=band_limit)
+@pytest.mark.parametrize(
+    ("settings", "reach_mrad"),
+    [
+        ({}, 104),
+        ({"slices_per_layer": 3}, 104),
+        ({"band_limit": "prismatic", "slices_per_layer": 3}, 69),
+    ],
+)
+def test_detector_of_the_whole_band_catches_what_the_band_limit_leaves(settings, reach_mrad):
+    request = requested(tilt=(3.0, -2.0), layers=10, field=2 * reach_mrad, pixels=61, edge=2)
+    library = scattered(request, **settings)
+    size = 2 * reach_mrad + 15  # the band, an aperture's edge and the tilt
+    result = synthesised(library, request, on=detector(size, size))
     caught = result.patterns.sum(axis=(1, 2), dtype=float)
-    left = result.provenance["fraction_within_band"]
-    np.testing.assert_allclose(caught, left, atol=2e-4)
-    assert left[9] < 0.999  # so that the loss is more than what this test allows
+    np.testing.assert_allclose(caught, result.within_band, atol=2e-4)
+    assert result.within_band[9] < 0.999  # so that the loss is more than what this test allows
 
 
 def test_band_limit_stays_in_place_when_the_crystal_is_tilted():
     # A quarter of 1/0.15 Å is 69.6 mrad; interpolation smears it over one or two waves.
-    request = requested(tilt=(10.0, 0.0), layers=10, field=171, pixels=171)
-    profile = patterns(request, band_limit="prismatic")[9].sum(axis=0)
-    k = request.detector.kx_mrad
+    request = requested(tilt=(10.0, 0.0), layers=10, field=139, pixels=139)
+    library = scattered(request, band_limit="prismatic", slices_per_layer=3)
+    beyond = detector(171, 171)
+    profile = synthesised(library, request, on=beyond).patterns[9].sum(axis=0)
+    k = beyond.kx_mrad
     for side in (-1, 1):
         inside = profile[(side * k > 61) & (side * k < 67)].mean()
         outside = profile[(side * k > 74) & (side * k < 80)].mean()
         assert outside < 0.02 * inside
 
 
-@pytest.mark.parametrize("band_limit", ["converged", "prismatic"])
-def test_no_beam_gains_from_the_crystal(band_limit):
-    multislice = Multislice(
-        slab(MOS2, Deformation.from_strain(*SHEARED), 10),
-        MOS2,
-        10,
-        80,
-        PlaneWaveSettings(band_limit),
-        False,
-    )
-    beams = multislice.propagate(IncidentGrid.over_disc(6.35, 3, (2.0, 1.0)), 60)
-    left = np.vstack([np.ones(beams.within_band.shape[1]), beams.within_band])
+@pytest.mark.parametrize("settings", [{}, {"band_limit": "prismatic", "slices_per_layer": 3}])
+def test_no_beam_gains_from_the_crystal(settings):
+    request = requested(strain=SHEARED, tilt=(-2.0, -1.0), layers=10, debye_waller=False)
+    library = scattered(request, incident_step_mrad=3.0, **settings)
+    left = np.vstack([np.ones(library.within_band.shape[1]), library.within_band])
     assert (np.diff(left, axis=0) < 1e-5).all()
-    assert (beams.intensity.sum(axis=2) <= beams.within_band + 1e-5).all()
-    assert (beams.intensity >= 0).all()
+    assert (library.beams.sum(axis=2) <= library.within_band + 1e-5).all()
+    assert (library.beams >= 0).all()
 
 
-def test_converged_band_loses_almost_nothing():
+def test_converged_band_loses_little():
     left = simulate(requested(layers=20)).provenance["fraction_within_band"]
     assert left[0] > 0.9995
-    assert left[19] > 0.99
+    assert left[19] > 0.97
+
+
+def test_whole_atoms_on_planes_are_what_thin_slices_give_in_a_wide_band():
+    request = requested(4, STRETCHED, layers=2, field=120, debye_waller=False)
+    dark_field = ~within(request.detector, 6)
+    planes = patterns(request)[:, dark_field]
+
+    def apart(**settings):
+        return difference(patterns(request, **settings)[:, dark_field], planes)
+
+    assert apart(slices_per_layer=48, band_limit=10.0) < 0.01
+    # Thick slices do not bend the wave in the core of an atom, a narrow band has no core.
+    assert apart(slices_per_layer=6, band_limit=10.0) > 0.03
+    assert apart(slices_per_layer=48, band_limit=3.3) > 0.015
+
+
+def test_wider_band_than_the_converged_one_changes_little():
+    request = requested(semiangle=12.65, strain=SHEARED, layers=20, field=90, pixels=91)
+    converged, wider = (patterns(request, band_limit=b) for b in ("converged", 5.0))
+    changes = [difference(*pair) for pair in zip(converged, wider, strict=True)]
+    assert max(changes) < 0.01, np.round(changes, 4)
 
 
 @pytest.mark.parametrize("semiangle", [2.1, 6.35, 12.65])
 def test_smaller_detector_sees_the_same_intensities(semiangle):
     # With 2.1 mrad, discs just touch the last row of the smaller detector.
     large = requested(semiangle=semiangle, layers=2, field=50.5, pixels=101)
-    small = replace(large, detector=Detector((26.5, 26.5), (53, 53)))
+    small = replace(large, detector=detector(26.5, 53))
     middle = slice(50 - 26, 50 + 27)
     np.testing.assert_allclose(
         patterns(small), patterns(large)[:, middle, middle], rtol=1e-4, atol=1e-9
@@ -410,37 +405,45 @@ def test_smaller_detector_sees_the_same_intensities(semiangle):
 
 
 def test_first_layers_do_not_depend_on_how_many_follow():
-    # Only the tail of the potential below the last layer knows that it is the last.
     thin, thick = patterns(requested(layers=3)), patterns(requested(layers=6))
+    np.testing.assert_array_equal(thick[:2], thin[:2])
+    # After the last layer the waves travel to the exit surface, after others to the next atoms.
+    assert difference(thick[2], thin[2]) < 1e-6
+
+
+def test_tail_of_the_potential_below_the_last_layer_changes_almost_nothing():
+    # Equal slices cut it off where another layer follows.
+    thin, thick = (patterns(requested(layers=n), slices_per_layer=3) for n in (3, 6))
     for layer in range(2):
         assert difference(thick[layer], thin[layer]) < 1e-6
-    assert difference(thick[2], thin[2]) < 1e-3
+    assert 0 < difference(thick[2], thin[2]) < 1e-3
 
 
 # Interpolation between incident waves
 
 
 def test_intensity_that_varies_smoothly_over_a_disc_is_interpolated():
-    incident = IncidentGrid.over_disc(10, 1.5, (0.0, 0.0))
-    x, y = incident.waves_mrad.T
+    incident = IncidentGrid.over([Cone(10)], 1.5)
+    x, y = incident.directions_mrad.T
 
     def shape(x, y):
         return 1 + 0.3 * np.cos(2 * np.pi * (x - 0.4) / 14) * np.sin(2 * np.pi * (y + 1) / 17)
 
-    beams = BraggBeams(
-        intensity=shape(x, y)[None, :, None].astype(np.float32),
-        g_mrad=np.zeros((1, 2)),
-        within_band=np.ones((1, len(x))),
+    library = ScatteringLibrary(
         incident=incident,
+        g_mrad=np.zeros((1, 2)),
+        beams=shape(x, y)[None, :, None].astype(np.float32),
+        within_band=shape(x, y)[None],
     )
-    detector = Detector((30, 30), (101, 101))
-    aperture = Aperture(10)
+    screen, aperture = detector(30, 101), Aperture(10)
 
-    found = beams.patterns(aperture, detector)[0]
+    found = library.synthesise(aperture, (0.0, 0.0), screen)
 
-    kx, ky = np.meshgrid(detector.kx_mrad, detector.ky_mrad)
-    expected = aperture.weights(detector.kx_mrad, detector.ky_mrad) * shape(kx, ky)
-    assert difference(found, expected) < 0.002
+    kx, ky = np.meshgrid(screen.kx_mrad, screen.ky_mrad)
+    expected = aperture.weights(screen.kx_mrad, screen.ky_mrad) * shape(kx, ky)
+    assert difference(found.patterns[0], expected) < 0.002
+    # What is summed over the aperture is interpolated alike.
+    assert found.within_band[0] == pytest.approx(expected.sum(), abs=2e-4)
 
 
 def test_doubling_the_incident_grid_changes_no_pattern():
@@ -453,77 +456,170 @@ def test_doubling_the_incident_grid_changes_no_pattern():
     assert max(changes) < 0.005, np.round(changes, 4)
 
 
+# Several patterns from one calculation
+
+
+def test_patterns_computed_together_are_those_computed_alone():
+    one = requested(semiangle=9, strain=SHEARED, layers=8, field=50, pixels=51)
+    others = [
+        replace(one, tilt_mrad=(4.0, -3.0)),
+        replace(one, aperture=Aperture(5, 1), tilt_mrad=(-2.0, 6.0)),
+        replace(one, detector=detector(80, 101)),
+    ]
+    requests = [one, *others]
+    together = PlaneWaveEngine(threads=2).simulate_together(requests)
+    for request, result in zip(requests, together, strict=True):
+        alone = patterns(request)
+        assert result.patterns.shape == alone.shape
+        assert difference(result.patterns, alone) < 3e-4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"deformation": Deformation(1.01)},
+        {"layers": 2},
+        {"energy_keV": 60},
+        {"seed": 1},
+        {"thermal": ThermalMotion(debye_waller=False)},
+        {"material": replace(MOS2, zigzag_A=3.2)},
+    ],
+)
+def test_different_crystals_are_not_computed_together(change):
+    one = requested()
+    with pytest.raises(RequestError, match="only for one crystal, energy, treatment of"):
+        PlaneWaveEngine().simulate_together([one, replace(one, **change)])
+
+
 # Reproducibility
 
 
-def test_same_bytes_whatever_the_number_of_threads():
-    request = requested(strain=(0.01, 0.0, 0.02), tilt=(1.0, 2.0), layers=2)
-    one, two = (PlaneWaveEngine(threads=n).simulate(request).patterns for n in (1, 2))
-    assert one.tobytes() == two.tobytes()
+@pytest.mark.parametrize("configurations", [0, 2])
+def test_same_bytes_whatever_the_threads_and_however_many_waves_travel_together(configurations):
+    request = requested(3, (0.01, 0.0, 0.02), (1.0, 2.0), layers=2, configurations=configurations)
+    settings = PlaneWaveSettings(supercell=(3, 2))
+
+    def result(**how):
+        return PlaneWaveEngine(settings, **how).simulate(request).patterns.tobytes()
+
+    usual = result()
+    assert result(threads=2) == usual
+    for batch in (1, 3, 7, 1000):
+        assert result(threads=2, batch=batch) == usual, batch
 
 
-@pytest.mark.parametrize("batch", [1, 7, 1000])
-def test_patterns_do_not_depend_on_how_many_waves_travel_together(monkeypatch, batch):
-    request = requested(semiangle=4, strain=(0.01, 0.0, 0.02), layers=2)
-    before = PlaneWaveEngine().simulate(request).patterns
-    monkeypatch.setattr(planewave, "BATCH", batch)
-    after = PlaneWaveEngine().simulate(request).patterns
-    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6 * before.max())
+def test_double_precision_changes_next_to_nothing():
+    request = requested(strain=SHEARED, tilt=(2.0, 1.0), layers=20)
+    single, double = (patterns(request, precision=p)[19] for p in ("single", "double"))
+    assert 0 < difference(single, double) < 1e-5
 
 
 def test_progress_counts_the_waves_to_their_end():
     seen = []
-    result = PlaneWaveEngine().simulate(requested(), lambda done, total: seen.append((done, total)))
+    engine = PlaneWaveEngine(batch=10)
+    result = engine.simulate(requested(), lambda done, total: seen.append((done, total)))
     total = result.provenance["plane_waves"]
     assert seen[-1] == (total, total)
+    assert len(seen) == math.ceil(total / 10)
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
     assert {t for _, t in seen} == {total}
 
 
 def test_provenance_says_what_was_computed():
-    provenance = simulate(requested(), band_limit="prismatic").provenance
+    result = simulate(requested(layers=2), band_limit="prismatic", slices_per_layer=3)
+    provenance = result.provenance
     assert provenance["engine"] == "planewave"
+    assert provenance["device"] == "cpu"
     assert provenance["settings"]["band_limit"] == "prismatic"
-    assert len(provenance["fraction_within_band"]) == 1
+    assert provenance["configurations_per_wave"] == 0
+    assert len(provenance["fraction_within_band"]) == 2
+    assert max(provenance["fraction_clipped"]) < 1e-6
+    assert "phonon_noise" not in provenance
+    assert 0 < provenance["seconds_propagating"] <= provenance["seconds"]
 
 
 # Grid
 
 
+OBLIQUE = np.array([[3.2, 0.1], [0.1, 5.4]])
+
+
 def test_reciprocal_grid_is_dual_to_the_cell():
-    cell = np.array([[3.2, 0.1], [0.1, 5.4]])
-    grid = ReciprocalGrid.for_cutoff(cell, 2.0)
-    gx, gy = grid.vectors_per_A
-    h, k = grid.indices
-    np.testing.assert_allclose(gx * cell[0, 0] + gy * cell[0, 1], h, atol=1e-12)
-    np.testing.assert_allclose(gx * cell[1, 0] + gy * cell[1, 1], k, atol=1e-12)
-    # Room for four times the cutoff along each cell vector.
-    assert grid.shape[0] >= 4 * 2.0 * np.linalg.norm(cell[0])
-    assert grid.shape[1] >= 4 * 2.0 * np.linalg.norm(cell[1])
+    grid = ReciprocalGrid.for_band(OBLIQUE, Band(2.0), 2, 4)
+    gx, gy = grid.wave_points_per_A()
+    h, k = np.indices(grid.wave_shape) - np.reshape(grid.wave_limit, (2, 1, 1))
+    np.testing.assert_allclose(gx * OBLIQUE[0, 0] + gy * OBLIQUE[0, 1], h, atol=1e-12)
+    np.testing.assert_allclose(gx * OBLIQUE[1, 0] + gy * OBLIQUE[1, 1], k, atol=1e-12)
 
 
-def test_incident_waves_cover_the_aperture_around_their_centre():
-    incident = IncidentGrid.over_disc(10, 1.5, (-3.0, 2.0))
-    relative = incident.waves_mrad - [-3.0, 2.0]
-    assert np.hypot(*relative.T).max() >= 10
+@pytest.mark.parametrize("square", [False, True])
+def test_grid_holds_the_band_of_every_wave_that_starts_near_a_lattice_point(square):
+    band = Band(2.0, square, (0.3, -0.2))
+    grid = ReciprocalGrid.for_band(OBLIQUE, band, 2, 4)
+    gx, gy = grid.wave_points_per_A()
+    edge = np.ones(grid.wave_shape, bool)
+    edge[1:-1, 1:-1] = False
+    for offset in [(0, 0), (0.5, 0.5), (-0.5, 0.5), (0.5, -0.5), (-0.5, -0.5)]:
+        x, y = offset @ grid.reciprocal_per_A
+        # One point further out than the grid reaches, nothing would be let through.
+        outside = [gx + np.sign(gx) * 0.32 + x, gy + np.sign(gy) * 0.19 + y]
+        assert not band.contains(*outside)[edge].any()
+
+
+def test_transform_is_wide_enough_to_fold_nothing_back_into_the_band():
+    grid = ReciprocalGrid.for_band(OBLIQUE, Band(2.0), 2, 4)
+    for points, wave, transmission in zip(
+        grid.fft_shape, grid.wave_limit, grid.transmission_limit, strict=True
+    ):
+        assert points >= 2 * wave + transmission
+
+
+def test_incident_waves_cover_every_aperture_with_a_margin():
+    cones = [Cone(10, (-3.0, 2.0)), Cone(4, (9.0, -1.0))]
+    directions = IncidentGrid.over(cones, 1.5).directions_mrad
     angles = np.linspace(0, 2 * np.pi, 60)
-    rim = 10 * np.column_stack([np.cos(angles), np.sin(angles)])
-    nearest = np.linalg.norm(rim[:, None] - relative[None], axis=-1).min(axis=1)
-    assert nearest.max() <= 1.5 / math.sqrt(2) + 1e-9
+    for cone in cones:
+        rim = cone.centre_mrad + cone.radius_mrad * np.column_stack(
+            [np.cos(angles), np.sin(angles)]
+        )
+        for corner in [(0, 0), (0, 1.5), (1.5, 0), (1.5, 1.5)]:
+            wanted = np.floor(rim / 1.5) * 1.5 + corner
+            distance = np.linalg.norm(wanted[:, None] - directions[None], axis=-1).min(axis=1)
+            assert distance.max() < 1e-9
+
+
+def test_incident_waves_are_anchored_at_the_axis_of_the_crystal():
+    few = IncidentGrid.over([Cone(5, (0.7, -0.2))], 1.5).directions_mrad
+    many = IncidentGrid.over([Cone(12), Cone(5, (0.7, -0.2))], 1.5).directions_mrad
+    np.testing.assert_allclose(np.round(few / 1.5) * 1.5, few, atol=1e-12)
+    assert set(map(tuple, few)) < set(map(tuple, many))
 
 
 # Refusals
 
 
-def test_frozen_phonons_are_refused():
-    request = replace(requested(), thermal=ThermalMotion(phonon_configurations=2))
-    with pytest.raises(RequestError, match="no frozen phonons"):
-        PlaneWaveEngine().simulate(request)
-
-
 def test_negative_number_of_phonon_configurations_is_refused():
     with pytest.raises(RequestError, match="0 or more, not -1"):
         ThermalMotion(phonon_configurations=-1)
+
+
+def test_single_phonon_configuration_is_refused():
+    with pytest.raises(RequestError, match="at least 2 configurations of each plane wave"):
+        PlaneWaveEngine().simulate(requested(configurations=1))
+
+
+@pytest.mark.parametrize("supercell", [(1, 1), (8, 1), (1, 5)])
+def test_supercell_in_which_an_atom_meets_its_image_is_refused(supercell):
+    complaint = f"supercell of {supercell[0]} × {supercell[1]} cells is .* Å × .* Å"
+    with pytest.raises(RequestError, match=complaint):
+        PlaneWaveEngine(PlaneWaveSettings(supercell=supercell)).simulate(
+            requested(configurations=2)
+        )
+
+
+def test_atoms_at_rest_need_no_supercell():
+    one, many = (patterns(requested(layers=2), supercell=n) for n in [(1, 1), (8, 5)])
+    np.testing.assert_array_equal(one, many)
 
 
 def test_semiangle_beyond_the_detector_is_refused():
@@ -532,10 +628,56 @@ def test_semiangle_beyond_the_detector_is_refused():
 
 
 @pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({}, r"reaches 105 mrad, but the band limit 'converged' .* up to 104\.4 mrad"),
+        (
+            {"band_limit": "prismatic", "slices_per_layer": 3},
+            r"reaches 105 mrad, but the band limit 'prismatic' .* up to 69\.6 mrad",
+        ),
+        ({"band_limit": 2.0}, r"the band limit '2\.0' .* field of view of at most 167 mrad"),
+    ],
+)
+def test_detector_beyond_the_band_limit_is_refused(settings, complaint):
+    request = requested(field=210, pixels=21)
+    with pytest.raises(RequestError, match=complaint):
+        PlaneWaveEngine(PlaneWaveSettings(**settings)).simulate(request)
+
+
+@pytest.mark.parametrize(
+    ("semiangle", "tilt"), [(8.0, (0.0, 0.0)), (5.0, (6.0, 0.0)), (5.0, (0.0, -30.0))]
+)
+def test_library_without_the_waves_that_are_asked_for_says_so(semiangle, tilt):
+    request = requested(semiangle=5)
+    library, _ = PlaneWaveEngine().scatter([request])
+    library.synthesise(request.aperture, request.tilt_mrad, request.detector)
+    with pytest.raises(RequestError, match="the library holds no waves"):
+        library.synthesise(Aperture(semiangle), tilt, request.detector)
+
+
+def test_incident_waves_beyond_the_band_limit_are_refused():
+    request = requested(semiangle=20, tilt=(-90.0, 0.0))
+    complaint = r"ask for waves up to 11\d(\.\d)? mrad .* lets waves through up to 104\.4 mrad"
+    with pytest.raises(RequestError, match=complaint):
+        PlaneWaveEngine().simulate(request)
+
+
+def test_calculation_that_does_not_fit_is_refused_before_it_takes_any_memory(monkeypatch):
+    monkeypatch.setattr(planewave, "memory_limit_bytes", lambda: 500_000_000)
+    monkeypatch.setattr(Recorder, "allocate", lambda self: pytest.fail("memory was taken"))
+    request = requested(semiangle=25, layers=20)
+    complaint = r"about 2\.\d GB .* this machine has 0\.5 GB: choose a larger incident_step_mrad"
+    with pytest.raises(RequestError, match=complaint):
+        PlaneWaveEngine(PlaneWaveSettings(incident_step_mrad=0.1)).simulate(request)
+
+
+@pytest.mark.parametrize(
     ("changes", "complaint"),
     [
         ({"layers": 0}, "at least one layer"),
         ({"energy_keV": 0}, "energy must be positive"),
+        ({"tilt_mrad": (0.0, 100.0)}, "tilt must be less than 100 mrad"),
+        ({"seed": -1}, "seed must be 0 or more, not -1"),
     ],
 )
 def test_impossible_request_is_refused(changes, complaint):
@@ -546,9 +688,16 @@ def test_impossible_request_is_refused(changes, complaint):
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"band_limit": "none"}, "'converged' or 'prismatic', not 'none'"),
+        ({"band_limit": "none"}, "'converged', 'prismatic' or a number in 1/Å, not 'none'"),
+        ({"band_limit": 0.4}, "within 0.5 to 10 1/Å, not 0.4"),
+        ({"band_limit": 10.5}, "within 0.5 to 10 1/Å, not 10.5"),
         ({"incident_step_mrad": 0}, "incident step must be positive"),
         ({"slices_per_layer": 0}, "at least one slice"),
+        ({"slices_per_layer": "atoms"}, "a number or 'planes', not 'atoms'"),
+        ({"band_limit": "prismatic"}, r"give their number per layer \(3 in the paper\)"),
+        ({"supercell": (8,)}, "two numbers of cells"),
+        ({"supercell": (8, 0)}, "two numbers of cells, 1 or more"),
+        ({"precision": "half"}, "single or double, not 'half'"),
     ],
 )
 def test_impossible_settings_are_refused(settings, complaint):

@@ -1,4 +1,4 @@
-"""Scattering factors: Kirkland's table, its limits, and atoms cut into slices."""
+"""Scattering factors: Kirkland's table, its limits, atoms cut into slices, and whole atoms."""
 
 import math
 from itertools import pairwise
@@ -6,16 +6,20 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from ase.data import atomic_numbers, chemical_symbols
+from numpy.polynomial.legendre import legval
+from scipy.fft import fft2, ifft2, next_fast_len
 from scipy.integrate import quad, trapezoid
-from scipy.special import j0
+from scipy.special import j0, spherical_jn, spherical_yn
 
 from pacbed.engines.scattering import (
     VOLT_A3_PER_A,
+    AtomTransmission,
     SampledFormFactor,
     analytic_form_factor,
     kirkland,
 )
 from pacbed.errors import RequestError
+from pacbed.microscope import lorentz_factor, wavelength_A
 
 BOHR_A = 0.529177
 MOTT_BETHE = 1 / (2 * math.pi**2 * BOHR_A)  # 4 × 0.023934 1/Å: f = MOTT_BETHE (Z - f_x)/q²
@@ -177,3 +181,137 @@ def test_finer_sampling_tends_to_the_exact_form_factor(element):
     coarse, fine = error(0.15, 2.0), error(0.05, 0.7)
     assert fine < 0.5 * coarse
     assert fine < 0.06
+
+
+# Whole atoms
+
+
+WAVELENGTH_A = wavelength_A(80)
+PHASE_A = WAVELENGTH_A * lorentz_factor(80)
+
+
+def transmission(cutoff_per_A=3.0, strength=1.0, **rms_displacement_A):
+    return AtomTransmission(WAVELENGTH_A, strength * PHASE_A, cutoff_per_A, rms_displacement_A)
+
+
+def test_slope_of_the_potential_is_its_derivative():
+    atom, r, step = kirkland("Mo"), np.array([0.01, 0.1, 0.7, 2.0]), 1e-5
+    numerical = (atom.potential(r * (1 + step)) - atom.potential(r * (1 - step))) / (2 * step * r)
+    np.testing.assert_allclose(atom.potential_slope(r), numerical, rtol=1e-6)
+
+
+@pytest.mark.parametrize("element", OF_INTEREST)
+@pytest.mark.parametrize("rms_A", [0.0, 0.08])
+def test_faint_atom_scatters_as_in_the_first_born_approximation(element, rms_A):
+    found = transmission(strength=1e-4, **{element: rms_A})(element, Q, 0 * Q)
+    born = kirkland(element).scattering_factor(Q) * np.exp(-2 * (np.pi * rms_A * Q) ** 2)
+    np.testing.assert_allclose(found / (1e-4j * PHASE_A), born, rtol=1e-3)
+
+
+@pytest.mark.parametrize("element", OF_INTEREST)
+@pytest.mark.parametrize("rms_A", [0.0, 0.08])
+def test_atom_takes_from_the_forward_beam_what_it_scatters(element, rms_A):
+    # |1 + t| = 1 everywhere, so -2 Re ∫t = ∫|t|².
+    q = np.linspace(0, 20, 4001)
+    found = transmission(cutoff_per_A=20.0, **{element: rms_A})(element, q, 0 * q)
+    scattered = trapezoid(2 * np.pi * q * np.abs(found) ** 2, q)
+    assert -2 * found[0].real == pytest.approx(scattered, rel=0.01)
+
+
+def test_strong_atom_scatters_less_than_in_the_first_born_approximation():
+    ratio = np.abs(transmission()("Mo", Q, 0 * Q)) / (PHASE_A * kirkland("Mo").scattering_factor(Q))
+    assert (ratio < 0.98).all()
+    assert (ratio > 0.8).all()
+
+
+def test_transmission_depends_on_the_length_of_q_alone_and_ends_at_the_cutoff():
+    atom = transmission(cutoff_per_A=2.0)
+    np.testing.assert_allclose(atom("S", Q, 0 * Q), atom("S", 0.6 * Q, -0.8 * Q))
+    assert (atom("S", Q, 0 * Q) != 0).tolist() == [True, True, True, True, False]
+
+
+def relative_difference(found, expected):
+    return np.sqrt((np.abs(found - expected) ** 2).sum() / (np.abs(expected) ** 2).sum())
+
+
+def through_thin_slices(element, edge_A=4.0, cutoff_per_A=24.0, slice_A=0.02, depth_A=1.0):
+    """Amplitudes behind an atom in a square box, as if they came from the plane of the nucleus.
+
+    A multislice calculation with slices thinner than the core of the atom, in a band that holds
+    most of it. Returned are frequencies gx, gy in 1/Å and the amplitudes times the area in Å².
+    """
+    n = next_fast_len(math.ceil(2 * cutoff_per_A * edge_A))
+    gx, gy = np.meshgrid(*[np.fft.fftfreq(n, edge_A / n)] * 2, indexing="ij")
+    g, of_g = np.unique(np.hypot(gx, gy).round(9), return_inverse=True)
+    band = np.hypot(gx, gy) <= cutoff_per_A
+
+    def travel(distance_A):
+        return np.exp(-1j * np.pi * WAVELENGTH_A * distance_A * (gx**2 + gy**2)) * band
+
+    amplitude = travel(-depth_A + slice_A / 2)
+    amplitude *= np.arange(n * n).reshape(n, n) == 0
+    steps = round(2 * depth_A / slice_A)
+    cuts = [-math.inf, *(-depth_A + slice_A * np.arange(1, steps)), math.inf]
+    for z1, z2 in pairwise(cuts):
+        factor = np.where(band, kirkland(element).sliced(g, z1, z2)[of_g].reshape(n, n), 0)
+        phase = PHASE_A * ifft2(factor).real * (n / edge_A) ** 2
+        amplitude = fft2(np.exp(1j * phase) * ifft2(amplitude)) * travel(slice_A)
+    return gx, gy, amplitude * travel(-depth_A - slice_A / 2) * edge_A**2
+
+
+def error_against_thin_slices(element):
+    gx, gy, amplitude = through_thin_slices(element)
+    q = np.hypot(gx, gy)
+    seen = (q > 0.2) & (q < 2.5)
+    return relative_difference(transmission()(element, gx[seen], gy[seen]), amplitude[seen])
+
+
+@pytest.mark.parametrize(("element", "limit"), [("S", 0.002), ("Mo", 0.005), ("W", 0.009)])
+def test_whole_atom_scatters_as_one_cut_into_thin_slices(element, limit):
+    assert error_against_thin_slices(element) < limit
+
+
+@pytest.mark.parametrize("element", ["S", "Mo", "W"])
+def test_whole_atom_that_does_not_bend_the_wave_is_worse(element, monkeypatch):
+    bent = error_against_thin_slices(element)
+    monkeypatch.setattr(AtomTransmission, "_bending", lambda self, element: 0.0)
+    assert error_against_thin_slices(element) > 2 * bent
+
+
+def partial_waves(element, q, reach_A=7.0, step_A=2.5e-4):
+    """Amplitudes of the exact solution of the wave equation of one atom, in Å².
+
+    The radial equations of all angular momenta are integrated outwards by Numerov's method, in
+    its renormalised form, to where only a phase shift is left.
+    """
+    k = 2 * np.pi / WAVELENGTH_A
+    momenta = np.arange(int(k * reach_A))
+    r = step_A * np.arange(1, int(reach_A / step_A) + 1)
+    potential = 2 * k * PHASE_A / VOLT_A3_PER_A * kirkland(element).potential(r)
+    barrier = momenta * (momenta + 1.0)
+
+    def weight(i):
+        return step_A**2 / 12 * (barrier / r[i] ** 2 - k**2 - potential[i])
+
+    ratio = np.full(len(momenta), np.inf)
+    for i in range(len(r) - 1):
+        ratio = (2 + 10 * weight(i)) / (1 - weight(i)) - 1 / ratio
+    ratio *= (1 - weight(-2)) / (1 - weight(-1))  # of the wave function at the last two radii
+
+    last, before = (
+        [r[i] * f(momenta, k * r[i]) for f in (spherical_jn, spherical_yn)] for i in (-1, -2)
+    )
+    shift = np.arctan((last[0] - ratio * before[0]) / (last[1] - ratio * before[1]))
+    angle = 2 * np.arcsin(q * WAVELENGTH_A / 2)
+    amplitude = legval(np.cos(angle), (2 * momenta + 1) * (np.exp(2j * shift) - 1)) / (2j * k)
+    return 1j * WAVELENGTH_A * amplitude
+
+
+@pytest.mark.parametrize(("element", "limit"), [("S", 0.002), ("Mo", 0.003), ("W", 0.003)])
+def test_whole_atom_scatters_as_the_wave_equation_wants(element, limit):
+    q = np.linspace(0.05, 1.4, 28)
+    found, expected = transmission()(element, q, 0 * q), partial_waves(element, q)
+    assert relative_difference(found, expected) < limit
+    # The first Born approximation does not.
+    born = 1j * PHASE_A * kirkland(element).scattering_factor(q)
+    assert relative_difference(born, expected) > 0.1

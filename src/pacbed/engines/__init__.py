@@ -1,11 +1,40 @@
 """Engines: the only place that knows how a pattern is computed."""
 
-from pacbed.engines.base import (
-    Engine,
-    SimulationRequest,
-    SimulationResult,
-    ThermalMotion,
-    engine,
-)
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pacbed.engines.arrays import Device
+from pacbed.engines.base import Engine, SimulationRequest, SimulationResult, ThermalMotion
+from pacbed.errors import RequestError
 
 __all__ = ["Engine", "SimulationRequest", "SimulationResult", "ThermalMotion", "engine"]
+
+
+def engine(
+    name: str, settings: Mapping[str, Any], threads: int = 1, device: Device = "cpu"
+) -> Engine:
+    """Return an engine by name.
+
+    Parameters
+    ----------
+    name
+        ``planewave``.
+    settings
+        Keyword arguments of the engine's settings.
+    threads
+        Number of threads that it may use; results do not depend on it.
+    device
+        ``cpu`` or ``gpu``.
+
+    Raises
+    ------
+    RequestError
+        If there is no such engine, or it cannot use the device.
+    """
+    if name == "planewave":
+        from pacbed.engines.planewave import PlaneWaveEngine, PlaneWaveSettings
+
+        return PlaneWaveEngine(PlaneWaveSettings(**settings), threads=threads, device=device)
+    raise RequestError(f"unknown engine '{name}': known is planewave")

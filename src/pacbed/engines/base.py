@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -28,7 +28,8 @@ class ThermalMotion:
     Parameters
     ----------
     phonon_configurations
-        Number of frozen-phonon configurations; 0 keeps the atoms at rest.
+        Number of frozen-phonon configurations, of each plane wave in the plane-wave engine; 0
+        keeps the atoms at rest.
     debye_waller
         With the atoms at rest, damp the scattering factors by the Debye-Waller factor.
     """
@@ -133,26 +134,14 @@ class Engine(Protocol):
         """
         ...
 
+    def simulate_together(
+        self, requests: Sequence[SimulationRequest], progress: Progress | None = None
+    ) -> list[SimulationResult]:
+        """Carry out simulations of one crystal that differ in aperture, tilt and detector.
 
-def engine(name: str, settings: Mapping[str, Any], threads: int = 1) -> Engine:
-    """Return an engine by name.
-
-    Parameters
-    ----------
-    name
-        ``planewave``.
-    settings
-        Keyword arguments of the engine's settings.
-    threads
-        Number of threads that it may use; results do not depend on it.
-
-    Raises
-    ------
-    RequestError
-        If there is no such engine.
-    """
-    if name == "planewave":
-        from pacbed.engines.planewave import PlaneWaveEngine, PlaneWaveSettings
-
-        return PlaneWaveEngine(PlaneWaveSettings(**settings), threads=threads)
-    raise RequestError(f"unknown engine '{name}': known is planewave")
+        Raises
+        ------
+        RequestError
+            If this engine cannot carry out the requests.
+        """
+        ...

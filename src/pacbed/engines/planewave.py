@@ -6,44 +6,51 @@ every interference between different incident directions, so that
     PACBED(k) = Σ_q |A(q)|² |S(k, q)|²,
 
 with A the aperture and S(k, q) the wave scattered from q into k (cf. LeBeau et al.,
-Ultramicroscopy 110 (2010) 118). A plane wave sees a periodic crystal: one deformed, in general
-oblique, unit cell is exact for any strain. The intensities of the Bragg beams are smooth functions
-of q and are interpolated from a coarse grid of incident waves.
+Ultramicroscopy 110 (2010) 118). A plane wave sees a periodic crystal: a deformed, in general
+oblique, cell is exact for any strain. With frozen phonons the cell is a supercell, and since the
+sum is incoherent, every plane wave may have thermal displacements of its own.
 
-Waves are labelled in the frame of the crystal. Tilting the sample by φ is, seen from there, an
-incident cone centred at -tan φ/λ, and a pattern shifted back by +tan φ/λ: discs stay where they
-are, their filling changes.
+The mean amplitudes of a plane wave are its Bragg beams, smooth functions of q; what remains of its
+intensity is diffuse, smooth functions of k. Both are interpolated from a coarse grid of incident
+waves (:mod:`pacbed.engines.library`).
 """
 
 from __future__ import annotations
 
 import math
-import resource
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
-import ase
 import numpy as np
-import scipy.fft
-from scipy.interpolate import make_interp_spline
-from scipy.ndimage import distance_transform_edt
-from threadpoolctl import threadpool_limits
 
-from pacbed.crystal import Material, slab
+from pacbed.crystal import slab
+from pacbed.engines.arrays import Device, arrays
 from pacbed.engines.base import Progress, SimulationRequest, SimulationResult
-from pacbed.engines.scattering import FormFactor, SampledFormFactor, analytic_form_factor
+from pacbed.engines.library import (
+    Recorder,
+    ScatteringLibrary,
+    Synthesis,
+    cone,
+    crystal_axis_mrad,
+)
+from pacbed.engines.multislice import FrozenPhonons, Multislice, Slicing, atomic_planes
+from pacbed.engines.scattering import (
+    AtomTransmission,
+    FormFactor,
+    SampledFormFactor,
+    analytic_form_factor,
+)
+from pacbed.engines.waves import Band, IncidentGrid, ReciprocalGrid
 from pacbed.errors import RequestError
-from pacbed.microscope import Aperture, Detector, lorentz_factor, wavelength_A
+from pacbed.machine import memory_limit_bytes, peak_memory_MB
+from pacbed.microscope import lorentz_factor, wavelength_A
 
 PRISMATIC_PIXEL_A = 0.15
-CONVERGED_CUTOFF_PER_A = 3.3
-# Beyond this distance the potential of an atom is negligible.
-POTENTIAL_REACH_A = 6.0
-# Plane waves propagated together: enough to feed the FFT, few enough to stay in the cache.
-BATCH = 32
+CONVERGED_CUTOFF_PER_A = 2.5
+# An atom and its periodic image move together; their potentials, of this radius, must not meet.
+ATOM_RADIUS_A = 3.0
 
 
 @dataclass(frozen=True)
@@ -53,374 +60,86 @@ class PlaneWaveSettings:
     Parameters
     ----------
     band_limit
-        ``converged``: analytic potential, beams up to 3.3 1/Å. ``prismatic``: potential and band
-        limit as Prismatic 2.0 at the paper's sampling of 0.15 Å.
+        ``prismatic``: potential and band limit as Prismatic 2.0 at the paper's sampling of 0.15 Å.
+        ``converged``: exact potential, waves up to 2.5 1/Å. A number: the same with another limit
+        in 1/Å.
+    slices_per_layer
+        Number of equal slices per layer, or ``planes``: one slice on every atomic plane, three per
+        layer, with the exact transmission of whole atoms. With ``prismatic`` a number.
     incident_step_mrad
         Spacing of the grid of incident waves in mrad.
-    slices_per_layer
-        Number of slices per layer.
+    supercell
+        Cells along x and y that have thermal displacements of their own. Atoms at rest need but
+        one cell.
+    precision
+        ``single`` or ``double``.
     """
 
-    band_limit: Literal["converged", "prismatic"] = "converged"
-    incident_step_mrad: float = 1.5
-    slices_per_layer: int = 3
+    band_limit: Literal["converged", "prismatic"] | float = "converged"
+    slices_per_layer: Literal["planes"] | int = "planes"
+    incident_step_mrad: float = 2.0
+    supercell: tuple[int, int] = (8, 5)
+    precision: Literal["single", "double"] = "single"
 
     def __post_init__(self) -> None:
-        if self.band_limit not in ("converged", "prismatic"):
+        object.__setattr__(self, "supercell", tuple(self.supercell))
+        if isinstance(self.band_limit, str):
+            if self.band_limit not in ("converged", "prismatic"):
+                raise RequestError(
+                    "band limit must be 'converged', 'prismatic' or a number in 1/Å, not "
+                    f"'{self.band_limit}'"
+                )
+        elif not 0.5 <= self.band_limit <= 10:
             raise RequestError(
-                f"band limit must be 'converged' or 'prismatic', not '{self.band_limit}'"
+                f"a band limit must lie within 0.5 to 10 1/Å, not {self.band_limit} 1/Å"
             )
+        if isinstance(self.slices_per_layer, str):
+            if self.slices_per_layer != "planes":
+                raise RequestError(
+                    f"slices per layer must be a number or 'planes', not '{self.slices_per_layer}'"
+                )
+            if self.band_limit == "prismatic":
+                raise RequestError(
+                    "Prismatic's potential is that of equal slices: give their number per layer "
+                    "(3 in the paper) with the band limit 'prismatic'"
+                )
+        elif self.slices_per_layer < 1:
+            raise RequestError(f"at least one slice per layer, not {self.slices_per_layer}")
         if not self.incident_step_mrad > 0:
             raise RequestError(
                 f"the incident step must be positive, not {self.incident_step_mrad} mrad"
             )
-        if self.slices_per_layer < 1:
-            raise RequestError(f"at least one slice per layer, not {self.slices_per_layer}")
+        if len(self.supercell) != 2 or min(self.supercell) < 1:
+            raise RequestError(
+                f"the supercell must be two numbers of cells, 1 or more, not {self.supercell}"
+            )
+        if self.precision not in ("single", "double"):
+            raise RequestError(f"precision must be single or double, not '{self.precision}'")
 
     @property
     def cutoff_per_A(self) -> float:
         """Largest spatial frequency (per axis, for ``prismatic``) that is propagated, in 1/Å."""
         if self.band_limit == "prismatic":
             return 1 / (4 * PRISMATIC_PIXEL_A)  # half of the Nyquist frequency
-        return CONVERGED_CUTOFF_PER_A
+        return CONVERGED_CUTOFF_PER_A if self.band_limit == "converged" else float(self.band_limit)
 
-    def passes(self, qx: np.ndarray, qy: np.ndarray) -> np.ndarray:
-        """Tell which spatial frequencies (1/Å) are propagated."""
+    def band(self, centre_mrad: tuple[float, float], wavelength: float) -> Band:
+        """Return the band around a direction in the frame of the crystal (wavelength in Å)."""
+        x, y = (c / (1e3 * wavelength) for c in centre_mrad)
+        return Band(self.cutoff_per_A, self.band_limit == "prismatic", (x, y))
+
+    @property
+    def grid_ratios(self) -> tuple[float, float]:
+        """Frequencies of transmission functions, and width of transforms, over the cutoff."""
         if self.band_limit == "prismatic":
-            return np.maximum(np.abs(qx), np.abs(qy)) <= self.cutoff_per_A
-        return np.asarray(qx**2 + qy**2 <= self.cutoff_per_A**2)
+            return 2, 4
+        return (1.25, 3) if self.slices_per_layer == "planes" else (1.5, 3)
 
     def form_factor(self, slice_A: float) -> FormFactor:
-        """Return how the potential of an atom is evaluated."""
+        """Return how the potential of an atom is evaluated in equal slices."""
         if self.band_limit == "prismatic":
             return SampledFormFactor(PRISMATIC_PIXEL_A, slice_A)
         return analytic_form_factor
-
-
-@dataclass(frozen=True)
-class ReciprocalGrid:
-    """Reciprocal-lattice points of an in-plane cell, in FFT order.
-
-    Parameters
-    ----------
-    cell_A
-        In-plane cell vectors as rows, shape (2, 2), Å.
-    shape
-        Number of points along the two cell vectors.
-    """
-
-    cell_A: np.ndarray
-    shape: tuple[int, int]
-
-    @classmethod
-    def for_cutoff(cls, cell_A: np.ndarray, cutoff_per_A: float) -> ReciprocalGrid:
-        """Choose the grid so that products of wave and transmission function do not alias.
-
-        With a wave limited to the cutoff W, the transmission function matters up to 2 W, and a
-        grid that holds 4 W folds nothing back into the band.
-        """
-        edges = np.linalg.norm(cell_A, axis=1)
-        n1, n2 = (scipy.fft.next_fast_len(math.ceil(4 * cutoff_per_A * e)) for e in edges)
-        return cls(cell_A, (n1, n2))
-
-    @property
-    def area_A2(self) -> float:
-        """Area of the cell in Å²."""
-        return float(abs(np.linalg.det(self.cell_A)))
-
-    @property
-    def indices(self) -> tuple[np.ndarray, np.ndarray]:
-        """Miller indices (h, k) of the points, each of shape `shape`."""
-        h, k = (np.fft.fftfreq(n, 1 / n) for n in self.shape)
-        rows, columns = np.meshgrid(h, k, indexing="ij")
-        return rows, columns
-
-    @property
-    def vectors_per_A(self) -> tuple[np.ndarray, np.ndarray]:
-        """Cartesian components (gx, gy) in 1/Å, each of shape `shape`."""
-        h, k = self.indices
-        reciprocal = np.linalg.inv(self.cell_A).T
-        gx, gy = (h * reciprocal[0, i] + k * reciprocal[1, i] for i in range(2))
-        return gx, gy
-
-
-@dataclass(frozen=True)
-class IncidentGrid:
-    """Incident plane waves on a square grid that covers a disc.
-
-    Parameters
-    ----------
-    axis_mrad
-        Grid coordinates, the same along x and y, relative to the centre of the disc, in mrad.
-    covered
-        Which points (y, x) of the grid are propagated, shape (m, m).
-    centre_mrad
-        Centre of the disc in the frame of the crystal (x, y), in mrad.
-    """
-
-    axis_mrad: np.ndarray
-    covered: np.ndarray
-    centre_mrad: tuple[float, float]
-
-    @classmethod
-    def over_disc(
-        cls, radius_mrad: float, step_mrad: float, centre_mrad: tuple[float, float]
-    ) -> IncidentGrid:
-        """Cover a disc, with a margin that keeps interpolation inside the computed waves."""
-        covered_radius = radius_mrad + math.sqrt(2) * step_mrad
-        n = max(2, math.ceil(covered_radius / step_mrad))
-        axis = np.arange(-n, n + 1) * step_mrad
-        covered = np.hypot(axis[None, :], axis[:, None]) <= covered_radius
-        return cls(axis, covered, centre_mrad)
-
-    @property
-    def waves_mrad(self) -> np.ndarray:
-        """Directions (x, y) of the propagated waves in the frame of the crystal, shape (w, 2)."""
-        rows, columns = np.nonzero(self.covered)
-        return np.column_stack([self.axis_mrad[columns], self.axis_mrad[rows]]) + self.centre_mrad
-
-    def fill(self, values: np.ndarray) -> np.ndarray:
-        """Spread values per wave over the square grid; points not covered take the nearest value.
-
-        Parameters
-        ----------
-        values
-            Shape (..., w).
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape (..., m, m).
-        """
-        rows, columns = distance_transform_edt(
-            ~self.covered, return_distances=False, return_indices=True
-        )
-        number = np.zeros(self.covered.shape, int)
-        number[self.covered] = np.arange(np.count_nonzero(self.covered))
-        return np.asarray(values[..., number[rows, columns]])
-
-
-@dataclass(frozen=True)
-class BraggBeams:
-    """Intensities of Bragg beams for a grid of incident waves, after every layer.
-
-    Parameters
-    ----------
-    intensity
-        Shape (layers, waves, beams), float32, fraction of the incident wave.
-    g_mrad
-        Diffraction angles (x, y) of the beams, λg, in mrad, shape (beams, 2).
-    within_band
-        Fraction of each wave that the band limit has left, shape (layers, waves).
-    incident
-        The incident waves.
-    """
-
-    intensity: np.ndarray
-    g_mrad: np.ndarray
-    within_band: np.ndarray
-    incident: IncidentGrid
-
-    def patterns(self, aperture: Aperture, detector: Detector) -> np.ndarray:
-        """Add up the discs of all beams.
-
-        Parameters
-        ----------
-        aperture
-            Filled by the incident waves; its outer radius must lie inside their disc.
-        detector
-            Pixels on which to evaluate the pattern.
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape (layers, ny, nx), float32, fraction of the incident electrons per pixel.
-        """
-        layers = len(self.intensity)
-        kx, ky = detector.kx_mrad, detector.ky_mrad
-        result = np.zeros((layers, len(ky), len(kx)), np.float32)
-        axis = self.incident.axis_mrad
-        # Interpolation is linear in the values: a spline through unit vectors gives its matrix.
-        spline = make_interp_spline(axis, np.eye(len(axis)), k=3)
-        # A pixel takes part if a corner of it may be lit, and a grid needs two pixels.
-        reach = aperture.outer_mrad + 1.5 * max(kx[1] - kx[0], ky[1] - ky[0])
-        # One thread: the order of summation, and so the bytes, must not depend on their number.
-        with threadpool_limits(1, user_api="blas"):
-            for beam, (gx, gy) in enumerate(self.g_mrad):
-                x, y = _within(kx, gx, reach), _within(ky, gy, reach)
-                if x.stop - x.start < 2 or y.stop - y.start < 2:
-                    continue
-                weights = aperture.weights(kx[x] - gx, ky[y] - gy)
-                if not weights.any():
-                    continue
-                along_x = spline(np.clip(kx[x] - gx, axis[0], axis[-1])).astype(np.float32)
-                along_y = spline(np.clip(ky[y] - gy, axis[0], axis[-1])).astype(np.float32)
-                disc = along_y @ self.incident.fill(self.intensity[:, :, beam]) @ along_x.T
-                result[:, y, x] += disc * weights.astype(np.float32)
-        # Interpolation may undershoot where a beam is extinct.
-        return np.maximum(result, 0, out=result)
-
-    def fraction_within_band(self, aperture: Aperture) -> np.ndarray:
-        """Return the fraction of the beam that the band limit leaves after each layer."""
-        axis = self.incident.axis_mrad
-        weights = aperture.weights(axis, axis)[self.incident.covered]
-        return np.asarray(self.within_band @ (weights / weights.sum()))
-
-
-def _within(axis: np.ndarray, centre: float, reach: float) -> slice:
-    start, stop = np.searchsorted(axis, [centre - reach, centre + reach])
-    return slice(int(start), int(stop))
-
-
-class Multislice:
-    """Transmission functions of a slab and the propagation of plane waves through it.
-
-    Parameters
-    ----------
-    atoms
-        One in-plane cell of the slab; the beam enters at the largest z.
-    material
-        For layer thickness and thermal displacements.
-    layers
-        Number of layers of the slab.
-    energy_keV
-        Beam energy in keV.
-    settings
-        Numerical settings.
-    debye_waller
-        Whether to damp the potential by the Debye-Waller factor exp(-2π² u² q²).
-    """
-
-    def __init__(
-        self,
-        atoms: ase.Atoms,
-        material: Material,
-        layers: int,
-        energy_keV: float,
-        settings: PlaneWaveSettings,
-        debye_waller: bool,
-    ) -> None:
-        self.settings = settings
-        self.layers = layers
-        self.wavelength_A = wavelength_A(energy_keV)
-        self.slice_A = material.layer_thickness_A / settings.slices_per_layer
-        self.slices = layers * settings.slices_per_layer
-        self.grid = ReciprocalGrid.for_cutoff(atoms.cell.array[:2, :2], settings.cutoff_per_A)
-        self._gx, self._gy = self.grid.vectors_per_A
-        self._displacement = material.rms_displacement_A if debye_waller else None
-        # Phase per unit of form factor: σ h²/(2π m₀ e) = λ γ, spread over the area of the cell.
-        self._phase = self.wavelength_A * lorentz_factor(energy_keV) / self.grid.area_A2
-        self._form_factor = settings.form_factor(self.slice_A)
-        self._transmissions: dict[tuple, np.ndarray] = {}
-        self._form_factors: dict[tuple, np.ndarray] = {}
-        depth = atoms.cell.array[2, 2] - atoms.positions[:, 2]
-        self._atoms = [
-            (symbol, round(float(d), 9), tuple(np.round(s[:2] % 1, 9)))
-            for symbol, d, s in zip(
-                atoms.get_chemical_symbols(), depth, atoms.get_scaled_positions(), strict=True
-            )
-        ]
-
-    def transmission(self, index: int) -> np.ndarray:
-        """Return the transmission function exp(iσV) of a slice, shape of the grid, complex64.
-
-        Slices with the same contents share one array. What the potential of the outermost atoms
-        leaves outside the slab is added to its first and last slice.
-        """
-        top, bottom = index * self.slice_A, (index + 1) * self.slice_A
-        contents = []
-        for symbol, depth, site in self._atoms:
-            if not top - POTENTIAL_REACH_A < depth < bottom + POTENTIAL_REACH_A:
-                continue
-            z1 = -math.inf if index == 0 else round(top - depth, 6)
-            z2 = math.inf if index == self.slices - 1 else round(bottom - depth, 6)
-            contents.append((symbol, z1, z2, site))
-        key = tuple(contents)
-        if key not in self._transmissions:
-            self._transmissions[key] = self._transmit(contents)
-        return self._transmissions[key]
-
-    def _transmit(self, contents: list) -> np.ndarray:
-        h, k = self.grid.indices
-        potential = np.zeros(self.grid.shape, complex)
-        for symbol, z1, z2, (u, v) in contents:
-            structure = np.exp(-2j * math.pi * (h * u + k * v))
-            potential += self._atom(symbol, z1, z2) * structure
-        points = self.grid.shape[0] * self.grid.shape[1]
-        phase = np.fft.ifft2(potential).real * (points * self._phase)
-        return np.exp(1j * phase).astype(np.complex64)
-
-    def _atom(self, symbol: str, z1: float, z2: float) -> np.ndarray:
-        key = (symbol, z1, z2)
-        if key not in self._form_factors:
-            factor = self._form_factor(symbol, self._gx, self._gy, z1, z2)
-            g2 = self._gx**2 + self._gy**2
-            if self._displacement is not None:
-                factor = factor * np.exp(-2 * math.pi**2 * self._displacement[symbol] ** 2 * g2)
-            # Two beams of a round band are not further apart than this; in the corners of the
-            # square one the window of the sampled potential has closed.
-            self._form_factors[key] = factor * (g2 <= (2 * self.settings.cutoff_per_A) ** 2)
-        return self._form_factors[key]
-
-    def propagate(
-        self,
-        incident: IncidentGrid,
-        reach_mrad: float,
-        threads: int = 1,
-        progress: Progress | None = None,
-    ) -> BraggBeams:
-        """Send every incident wave through the slab.
-
-        Parameters
-        ----------
-        incident
-            The incident waves.
-        reach_mrad
-            Keep the beams whose diffraction angle is not larger than this.
-        threads
-            Threads of the FFT; results do not depend on it.
-        progress
-            Called after each batch with the number of waves done and their total.
-
-        Returns
-        -------
-        BraggBeams
-            Intensities after every layer.
-        """
-        scale = 1e3 * self.wavelength_A
-        angle = np.hypot(self._gx, self._gy) * scale
-        kept = np.flatnonzero(angle <= reach_mrad)
-        waves = incident.waves_mrad / scale
-        centre = np.array(incident.centre_mrad) / scale
-        intensity = np.empty((self.layers, len(waves), len(kept)), np.float32)
-        within_band = np.empty((self.layers, len(waves)))
-        for start in range(0, len(waves), BATCH):
-            batch = slice(start, min(start + BATCH, len(waves)))
-            for layer, beams in enumerate(self._through(waves[batch], centre, threads)):
-                intensity[layer, batch] = beams[:, kept]
-                within_band[layer, batch] = beams.sum(axis=1, dtype=float)
-            if progress:
-                progress(batch.stop, len(waves))
-        g = np.column_stack([self._gx.ravel()[kept], self._gy.ravel()[kept]]) * scale
-        return BraggBeams(intensity, g, within_band, incident)
-
-    def _through(self, waves: np.ndarray, centre: np.ndarray, threads: int) -> Iterator[np.ndarray]:
-        kx = (waves[:, 0, None, None] + self._gx).astype(float)
-        ky = (waves[:, 1, None, None] + self._gy).astype(float)
-        phase = -math.pi * self.wavelength_A * self.slice_A * (kx**2 + ky**2)
-        # The band limit belongs to the frame of the pattern, as in a program that tilts the sample.
-        passes = self.settings.passes(kx - centre[0], ky - centre[1])
-        propagator = (np.exp(1j * phase) * passes).astype(np.complex64)
-        wave = np.zeros(propagator.shape, np.complex64)
-        wave[:, 0, 0] = 1
-        for index in range(self.slices):
-            wave = scipy.fft.ifft2(wave, workers=threads, overwrite_x=True)
-            wave *= self.transmission(index)
-            wave = scipy.fft.fft2(wave, workers=threads, overwrite_x=True)
-            wave *= propagator
-            if (index + 1) % self.settings.slices_per_layer == 0:
-                flat = wave.reshape(len(waves), -1)
-                yield flat.real**2 + flat.imag**2
 
 
 class PlaneWaveEngine:
@@ -432,13 +151,31 @@ class PlaneWaveEngine:
         Numerical settings.
     threads
         Threads that may be used; results do not depend on it.
+    device
+        ``cpu`` or ``gpu``.
+    batch
+        Waves propagated together; by default what suits the device. Results do not depend on it.
+
+    Raises
+    ------
+    RequestError
+        If the device cannot be used.
     """
 
     name = "planewave"
 
-    def __init__(self, settings: PlaneWaveSettings | None = None, threads: int = 1) -> None:
+    def __init__(
+        self,
+        settings: PlaneWaveSettings | None = None,
+        threads: int = 1,
+        device: Device = "cpu",
+        batch: int | None = None,
+    ) -> None:
         self.settings = settings or PlaneWaveSettings()
-        self.threads = threads
+        # A graphics card is kept busy by one batch.
+        self.threads = threads if device == "cpu" else 1
+        self.batch, self.device = batch, device
+        self._on = arrays(device)
 
     def simulate(
         self, request: SimulationRequest, progress: Progress | None = None
@@ -448,48 +185,289 @@ class PlaneWaveEngine:
         Raises
         ------
         RequestError
-            If frozen phonons are asked for, which this engine does not have.
+            If the request cannot be carried out with these settings or on this machine.
         """
-        if request.thermal.phonon_configurations:
-            raise RequestError(
-                "the planewave engine has no frozen phonons yet: ask for 0 phonon configurations "
-                "(a Debye-Waller factor is available)"
-            )
+        return self.simulate_together([request], progress)[0]
+
+    def simulate_together(
+        self, requests: Sequence[SimulationRequest], progress: Progress | None = None
+    ) -> list[SimulationResult]:
+        """Compute the patterns of requests that differ in aperture, tilt and detector only.
+
+        The crystal is calculated once.
+
+        Raises
+        ------
+        RequestError
+            If they differ in anything else, or cannot be carried out with these settings or on
+            this machine.
+        """
         started = time.perf_counter()
-        settings = self.settings
-        aperture, detector = request.aperture, request.detector
-        multislice = Multislice(
-            slab(request.material, request.deformation, request.layers),
-            request.material,
-            request.layers,
-            request.energy_keV,
-            settings,
-            request.thermal.debye_waller,
-        )
-        tilt_x, tilt_y = (-1e3 * math.tan(1e-3 * t) for t in request.tilt_mrad)
-        incident = IncidentGrid.over_disc(
-            aperture.outer_mrad, settings.incident_step_mrad, (tilt_x, tilt_y)
-        )
-        corner = math.hypot(
-            *(
-                f / 2 + f / n
-                for f, n in zip(detector.field_of_view_mrad, detector.pixels, strict=True)
+        library, provenance = self.scatter(requests, progress)
+        propagated = time.perf_counter()
+        results = []
+        for request in requests:
+            synthesis = library.synthesise(request.aperture, request.tilt_mrad, request.detector)
+            results.append(
+                SimulationResult(synthesis.patterns, {**provenance, **_quality(synthesis)})
             )
+        times = {
+            "seconds": round(time.perf_counter() - started, 3),
+            "seconds_propagating": round(propagated - started, 3),
+            "peak_memory_MB": round(peak_memory_MB(), 1),
+        }
+        return [SimulationResult(r.patterns, {**r.provenance, **times}) for r in results]
+
+    def scatter(
+        self,
+        requests: Sequence[SimulationRequest],
+        progress: Progress | None = None,
+        shared_phonons: bool = False,
+    ) -> tuple[ScatteringLibrary, dict[str, Any]]:
+        """Compute what the crystal of some requests does to all waves that they need.
+
+        Parameters
+        ----------
+        requests
+            They differ in aperture, tilt and detector only.
+        progress
+            Called with the number of waves done and their total.
+        shared_phonons
+            Give all waves the same displacements, to study interpolation between waves.
+
+        Returns
+        -------
+        ScatteringLibrary
+            From which the pattern of each request can be synthesised.
+        dict
+            Provenance.
+
+        Raises
+        ------
+        RequestError
+            As :meth:`simulate_together`.
+        """
+        settings, first = self.settings, requests[0]
+        if len({_crystal(r) for r in requests}) > 1:
+            raise RequestError(
+                "patterns can be computed together only for one crystal, energy, treatment of "
+                "thermal motion and seed"
+            )
+        configurations = first.thermal.phonon_configurations
+        supercell = settings.supercell if configurations else (1, 1)
+        wavelength = wavelength_A(first.energy_keV)
+        planes = atomic_planes(slab(first.material, first.deformation, first.layers), supercell)
+        cell = first.material.in_plane_cell_A(first.deformation)
+        if configurations:
+            check_phonons(configurations, cell, supercell)
+
+        band = settings.band(self._band_centre_mrad(requests), wavelength)
+        _check_detectors(requests, band.cutoff_per_A, wavelength, settings)
+        edges = cell * np.array(supercell)[:, None]
+        grid = ReciprocalGrid.for_band(edges, band, *settings.grid_ratios)
+        incident = IncidentGrid.over(
+            [cone(r.aperture, r.tilt_mrad) for r in requests], settings.incident_step_mrad
         )
-        beams = multislice.propagate(incident, corner + aperture.outer_mrad, self.threads, progress)
-        patterns = beams.patterns(aperture, detector)
+        _check_incidence(incident, band, wavelength, settings)
+        recorder = self._recorder(requests, grid, supercell, incident, wavelength)
+        phonons = (
+            FrozenPhonons(first.material, configurations, first.seed, shared_phonons)
+            if configurations
+            else None
+        )
+        multislice = Multislice(
+            grid,
+            planes,
+            self._slicing(first, planes, grid),
+            band.contains,
+            wavelength,
+            phonons,
+            self._on,
+            settings.precision == "double",
+        )
+        self._check_memory(recorder, multislice)
+        recorder.allocate()
+        multislice.propagate(recorder, self.threads, self.batch, progress)
         provenance = {
             "engine": self.name,
             "settings": asdict(settings),
-            "grid": list(multislice.grid.shape),
+            "device": self.device,
+            "grid": list(grid.fft_shape),
             "plane_waves": int(np.count_nonzero(incident.covered)),
-            "fraction_within_band": beams.fraction_within_band(aperture).round(7).tolist(),
-            "seconds": round(time.perf_counter() - started, 3),
-            "peak_memory_MB": round(_peak_memory_MB(), 1),
+            "configurations_per_wave": configurations,
         }
-        return SimulationResult(patterns, provenance)
+        return recorder.library(), provenance
+
+    def _band_centre_mrad(self, requests: Sequence[SimulationRequest]) -> tuple[float, float]:
+        """Return the centre of the band limit in the frame of the crystal.
+
+        In a program that tilts the sample the band limit belongs to the frame of the pattern.
+        Where several tilts share a calculation, it belongs to the crystal.
+        """
+        tilts = {r.tilt_mrad for r in requests}
+        if self.settings.band_limit == "prismatic" and len(tilts) == 1:
+            return crystal_axis_mrad(next(iter(tilts)))
+        return 0.0, 0.0
+
+    def _slicing(
+        self, request: SimulationRequest, planes: list[Any], grid: ReciprocalGrid
+    ) -> Slicing:
+        settings, material = self.settings, request.material
+        thickness = material.layer_thickness_A
+        wavelength = wavelength_A(request.energy_keV)
+        phase = wavelength * lorentz_factor(request.energy_keV)
+        averaged = request.thermal.debye_waller and not request.thermal.phonon_configurations
+        rms = material.rms_displacement_A if averaged else {}
+        if isinstance(settings.slices_per_layer, str):
+            largest = settings.grid_ratios[0] * settings.cutoff_per_A
+            transmission = AtomTransmission(wavelength, phase, largest, rms)
+            return Slicing.on_planes(planes, request.layers, thickness, grid, transmission)
+        return Slicing.equal(
+            planes,
+            request.layers,
+            thickness,
+            settings.slices_per_layer,
+            grid,
+            _damped(settings.form_factor(thickness / settings.slices_per_layer), rms, settings),
+            phase,
+        )
+
+    def _recorder(
+        self,
+        requests: Sequence[SimulationRequest],
+        grid: ReciprocalGrid,
+        supercell: tuple[int, int],
+        incident: IncidentGrid,
+        wavelength: float,
+    ) -> Recorder:
+        reach = [0.0, 0.0]
+        for request in requests:
+            centre = crystal_axis_mrad(request.tilt_mrad)
+            for axis, (field, pixels) in enumerate(
+                zip(request.detector.field_of_view_mrad, request.detector.pixels, strict=True)
+            ):
+                reach[axis] = max(reach[axis], field / 2 + field / pixels + abs(centre[axis]))
+        outermost = max(r.aperture.outer_mrad for r in requests)
+        return Recorder(
+            grid,
+            supercell,
+            incident,
+            requests[0].layers,
+            max(1, requests[0].thermal.phonon_configurations),
+            wavelength,
+            (reach[0], reach[1]),
+            math.hypot(*reach) + outermost,
+        )
+
+    def _check_memory(self, recorder: Recorder, multislice: Multislice) -> None:
+        batch = self.batch or multislice.default_batch()
+        working = 0 if self.device == "gpu" else self.threads * batch * multislice.bytes_per_wave
+        needed, available = recorder.nbytes + working, memory_limit_bytes()
+        if needed > available:
+            raise RequestError(
+                f"about {needed / 1e9:.1f} GB of memory would be needed, but this machine has "
+                f"{available / 1e9:.1f} GB: choose a larger incident_step_mrad, a smaller field of "
+                "view, fewer layers, semi-angles or tilts at once, or fewer threads"
+            )
 
 
-def _peak_memory_MB() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
+def _crystal(request: SimulationRequest) -> str:
+    return repr(
+        (
+            request.material,
+            request.deformation,
+            request.layers,
+            request.energy_keV,
+            request.thermal,
+            request.seed,
+        )
+    )
+
+
+def check_phonons(configurations: int, cell_A: np.ndarray, supercell: tuple[int, int]) -> None:
+    """Check that frozen phonons can be computed.
+
+    Parameters
+    ----------
+    configurations
+        Number of configurations of each plane wave.
+    cell_A
+        In-plane vectors of one cell as rows, shape (2, 2), Å.
+    supercell
+        Cells along the two vectors.
+
+    Raises
+    ------
+    RequestError
+        If there are too few configurations or cells.
+    """
+    if configurations < 2:
+        raise RequestError(
+            "frozen phonons need at least 2 configurations of each plane wave, to tell its Bragg "
+            "beams from diffuse scattering; 0 is for atoms at rest"
+        )
+    edges = cell_A * np.array(supercell)[:, None]
+    heights = abs(np.linalg.det(edges)) / np.linalg.norm(edges[::-1], axis=1)
+    if heights.min() < 2 * ATOM_RADIUS_A:
+        raise RequestError(
+            f"a supercell of {supercell[0]} × {supercell[1]} cells is {heights[0]:.1f} Å × "
+            f"{heights[1]:.1f} Å, but the potential of an atom has a diameter of "
+            f"{2 * ATOM_RADIUS_A:g} Å and would meet that of its own image: choose a larger "
+            "supercell (8 × 5 is a good one)"
+        )
+
+
+def _check_detectors(
+    requests: Sequence[SimulationRequest],
+    cutoff_per_A: float,
+    wavelength: float,
+    settings: PlaneWaveSettings,
+) -> None:
+    limit = 1e3 * wavelength * cutoff_per_A
+    for request in requests:
+        half = max(request.detector.field_of_view_mrad) / 2
+        if half > limit:
+            raise RequestError(
+                f"the detector reaches {half:.4g} mrad, but the band limit "
+                f"'{settings.band_limit}' lets waves through up to {limit:.4g} mrad: choose a "
+                f"field of view of at most {2 * limit:.4g} mrad or another band limit"
+            )
+
+
+def _check_incidence(
+    incident: IncidentGrid, band: Band, wavelength: float, settings: PlaneWaveSettings
+) -> None:
+    directions = incident.directions_mrad
+    if not band.contains(*(directions.T / (1e3 * wavelength))).all():
+        farthest = np.hypot(*directions.T).max()
+        raise RequestError(
+            f"tilt, semi-angle and incident step ask for waves up to {farthest:.4g} mrad from the "
+            f"axis of the crystal, but the band limit '{settings.band_limit}' lets waves through "
+            f"up to {1e3 * wavelength * band.cutoff_per_A:.4g} mrad: choose less tilt or a larger "
+            "band limit"
+        )
+
+
+def _damped(factor: FormFactor, rms: Any, settings: PlaneWaveSettings) -> FormFactor:
+    """Limit a form factor to the band, and average it over thermal motion."""
+    # Two beams of a round band are not further apart than this; in the corners of the square one
+    # the window of the sampled potential has closed.
+    limit = (2 * settings.cutoff_per_A) ** 2
+
+    def damped(element: str, qx: np.ndarray, qy: np.ndarray, z1: float, z2: float) -> np.ndarray:
+        q2 = qx**2 + qy**2
+        averaging = np.exp(-2 * math.pi**2 * rms.get(element, 0.0) ** 2 * q2)
+        return np.asarray(factor(element, qx, qy, z1, z2) * averaging * (q2 <= limit))
+
+    return damped
+
+
+def _quality(synthesis: Synthesis) -> dict[str, Any]:
+    """Return what is known of the errors of patterns, per layer."""
+    quality = {
+        "fraction_within_band": synthesis.within_band.round(7).tolist(),
+        "fraction_clipped": synthesis.clipped.round(9).tolist(),
+    }
+    if synthesis.phonon_noise is not None:
+        quality["phonon_noise"] = synthesis.phonon_noise.round(6).tolist()
+    return quality

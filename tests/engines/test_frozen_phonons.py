@@ -1,0 +1,489 @@
+"""Thermal motion in the plane-wave engine: displacements, beams, diffuse scattering, noise."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from samples import (
+    MOS2,
+    SHEARED,
+    WAVELENGTH_A,
+    detector,
+    difference,
+    patterns,
+    reciprocal_lattice,
+    requested,
+    scattered,
+    simulate,
+    synthesised,
+)
+
+from pacbed.crystal import slab
+from pacbed.deformation import Deformation
+from pacbed.engines import planewave
+from pacbed.engines.arrays import arrays
+from pacbed.engines.library import Recorder
+from pacbed.engines.multislice import FrozenPhonons, atomic_planes
+from pacbed.engines.planewave import PlaneWaveEngine, PlaneWaveSettings
+from pacbed.engines.scattering import kirkland
+from pacbed.engines.waves import Band, IncidentGrid, ReciprocalGrid
+from pacbed.microscope import Aperture, lorentz_factor
+
+SMALL = {"supercell": (3, 2), "incident_step_mrad": 3.0}
+
+
+def shaking(**changes):
+    return requested(**{"strain": SHEARED, "tilt": (2.0, 1.0), "configurations": 2, **changes})
+
+
+# Displacements
+
+
+def displacements(direction=(1.5, -3.0), configuration=0, seed=3, layers=20, shared=False):
+    planes = atomic_planes(slab(MOS2, Deformation(), layers), (8, 5))
+    phonons = FrozenPhonons(MOS2, 2, seed, shared)
+    return planes, phonons.displacements_A(np.array(direction), configuration, planes)
+
+
+@pytest.mark.parametrize("element", ["Mo", "S"])
+def test_each_element_shakes_as_much_as_it_should_along_both_axes(element):
+    planes, found = displacements()
+    of_element = found[[plane.element == element for plane in planes]].reshape(-1, 2)
+    rms = MOS2.rms_displacement_A[element]
+    assert len(of_element) == 20 * 80 * (1 if element == "Mo" else 2)
+    np.testing.assert_allclose(of_element.std(axis=0), rms, rtol=0.03)
+    np.testing.assert_allclose(of_element.mean(axis=0), 0, atol=4 * rms / math.sqrt(3200))
+    assert np.corrcoef(of_element.T)[0, 1] == pytest.approx(0, abs=0.07)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 4},
+        {"configuration": 1},
+        {"direction": (-3.0, 1.5)},
+        {"direction": (-1.5, -3.0)},
+        {"direction": (1.5, 3.0)},
+        {"direction": (1.50001, -3.0)},
+    ],
+)
+def test_seed_configuration_and_wave_each_give_other_displacements(change):
+    one, other = displacements()[1], displacements(**change)[1]
+    assert np.corrcoef(one.ravel(), other.ravel())[0, 1] == pytest.approx(0, abs=0.05)
+
+
+def test_displacements_depend_on_nothing_else():
+    once, again = displacements()[1], displacements(direction=(1.5 + 1e-9, -3.0))[1]
+    np.testing.assert_array_equal(once, again)
+
+
+def test_more_layers_leave_the_displacements_of_the_first_as_they_were():
+    (planes, thick), (_, thin) = displacements(), displacements(layers=3)
+    np.testing.assert_array_equal(thick[: len(thin)], thin)
+    assert len(planes) == 60
+
+
+def test_all_waves_have_the_same_displacements_if_wanted():
+    one, other = (displacements(d, shared=True)[1] for d in [(1.5, -3.0), (0.0, 6.0)])
+    np.testing.assert_array_equal(one, other)
+    second = displacements(shared=True, configuration=1)[1]
+    assert np.corrcoef(one.ravel(), second.ravel())[0, 1] == pytest.approx(0, abs=0.05)
+
+
+def test_atoms_of_a_supercell_do_not_move_together():
+    planes, found = displacements()
+    assert len(np.unique(found)) == found.size == len(planes) * 80 * 2
+
+
+# Bragg beams and diffuse scattering, from amplitudes that are known
+
+
+TRIALS = 2500
+MEAN, SPREAD = 0.2 + 0.1j, 0.5
+
+
+def recorded(configurations):
+    """A library of waves whose amplitudes are normally distributed about one mean.
+
+    At the Bragg positions it is MEAN, elsewhere zero.
+    """
+    cell = np.diag([6.4, 11.0])
+    grid = ReciprocalGrid.for_band(cell, Band(0.6), 1.25, 3)
+    incident = IncidentGrid(np.arange(50.0), np.arange(50.0), np.ones((50, 50), bool))
+    recorder = Recorder(grid, (2, 2), incident, 1, configurations, WAVELENGTH_A, (40, 40), 80)
+    recorder.allocate()
+    shape = (TRIALS, configurations, *grid.wave_shape)
+    real, imaginary = np.random.default_rng(1).normal(0, SPREAD / math.sqrt(2), (2, *shape))
+    amplitudes = (real + 1j * imaginary).astype(np.complex64)
+    at_beams = [slice(n % 2, None, 2) for n in grid.wave_limit]
+    amplitudes[:, :, *at_beams] += MEAN
+    still = np.zeros((TRIALS, 2), int)
+    recorder.batch(slice(0, TRIALS), still, still.astype(float), arrays("cpu")).layer(0, amplitudes)
+    return recorder.library(), amplitudes
+
+
+def bragg_beams(library):
+    """Those of all beams that lie in the band, shape (trials, beams)."""
+    return library.beams[0][:, library.beams[0].any(axis=0)]
+
+
+@pytest.mark.parametrize("configurations", [2, 3, 8])
+def test_bragg_beams_are_unbiased_from_few_configurations(configurations):
+    beams = bragg_beams(recorded(configurations)[0])
+    error = float(beams.std()) / math.sqrt(beams.size)
+    assert beams.mean() == pytest.approx(abs(MEAN) ** 2, abs=4 * error)
+    # The intensity of the mean amplitude is not.
+    assert SPREAD**2 / configurations > 20 * error
+
+
+@pytest.mark.parametrize("configurations", [2, 3, 8])
+def test_bragg_beams_and_diffuse_scattering_are_the_whole_wave(configurations):
+    library, amplitudes = recorded(configurations)
+    total = (np.abs(amplitudes) ** 2).mean(axis=1).sum(axis=(1, 2))
+    np.testing.assert_allclose(library.within_band[0], total, rtol=1e-5)
+
+    diffuse = library.diffuse
+    h, k = (np.arange(-axis.limit, axis.limit + 1) for axis in diffuse.axes)
+    assert (len(h), len(k)) == amplitudes.shape[-2:]
+    scale = 1e3 * WAVELENGTH_A
+    at_points = diffuse.intensity(diffuse.coefficients[:, 0], scale * h / 6.4, scale * k / 11.0)
+    per_mrad2 = 6.4 * 11.0 / scale**2
+    found = bragg_beams(library).sum(axis=1) + at_points.sum(axis=(1, 2)) / per_mrad2
+    np.testing.assert_allclose(found, total, rtol=1e-4)
+
+
+def test_diffuse_scattering_runs_smoothly_under_the_bragg_beams():
+    library, _ = recorded(8)
+    diffuse = library.diffuse
+    k = np.linspace(-12, 12, 25)
+    mean = diffuse.intensity(diffuse.coefficients[:, 0].mean(axis=0, keepdims=True), k, k)[0]
+    per_mrad2 = 6.4 * 11.0 / (1e3 * WAVELENGTH_A) ** 2
+    np.testing.assert_allclose(mean, SPREAD**2 * per_mrad2, rtol=0.03)
+
+
+@pytest.mark.parametrize("configurations", [2, 3, 8])
+def test_halves_of_the_configurations_differ_as_their_mean_errs(configurations):
+    library, amplitudes = recorded(configurations)
+    error = (np.abs(amplitudes) ** 2).mean(axis=1)
+    h, k = (slice(n // 2 % 2, None, 2) for n in amplitudes.shape[2:])
+    noise = library.beam_noise[0][:, library.beams[0].any(axis=0)]
+    assert noise.std() == pytest.approx(error[:, h, k].std(), rel=0.02)
+    assert abs(noise.mean()) < 4 * noise.std() / math.sqrt(noise.size)
+
+
+# Kinematic limit
+
+
+def scattered_faintly(request, **settings):
+    """What atoms do that scatter a hundredth as much as they do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planewave, "lorentz_factor", lambda energy: 0.01 * lorentz_factor(energy))
+        return scattered(request, **{"precision": "double", **SMALL, **settings})
+
+
+@pytest.fixture(scope="module")
+def faint():
+    """A faint monolayer at rest and with frozen phonons."""
+    return {
+        n: scattered_faintly(
+            requested(12, configurations=n, debye_waller=False, field=160, pixels=41)
+        )
+        for n in (0, 8)
+    }
+
+
+@pytest.mark.parametrize("slices_per_layer", ["planes", 12])
+def test_atoms_scatter_from_where_they_are_displaced_to(monkeypatch, slices_per_layer):
+    strain, supercell = (0.05, -0.03, 0.2), (5, 2)
+    atoms = slab(MOS2, Deformation.from_strain(*strain), 1)
+    planes = atomic_planes(atoms, supercell)
+    displaced = np.random.default_rng(0).normal(0, 0.3, (3, 20, 2))
+    # In two configurations alike, Bragg beams hold all that is scattered at their positions.
+    monkeypatch.setattr(FrozenPhonons, "displacements_A", lambda *address: displaced)
+    request = shaking(semiangle=2, strain=strain, tilt=(0.0, 0.0), layers=1)
+    library = scattered_faintly(request, supercell=supercell, slices_per_layer=slices_per_layer)
+
+    cell = atoms.cell.array[:2, :2] * np.reshape(supercell, (2, 1))
+    g = library.g_mrad / (1e3 * WAVELENGTH_A)
+    curvature = WAVELENGTH_A * (g**2).sum(axis=1)
+    structure = sum(
+        kirkland(p.element).scattering_factor(np.hypot(*g.T))
+        * np.exp(-2j * np.pi * (p.sites @ cell + u) @ g.T + 1j * np.pi * curvature * p.depth_A).sum(
+            axis=0
+        )
+        for p, u in zip(planes, displaced, strict=True)
+    )
+    scale = 0.01 * WAVELENGTH_A * lorentz_factor(80) / abs(np.linalg.det(cell))
+    expected = np.abs(scale * structure) ** 2
+    diffracted = np.hypot(*g.T) > 0.01
+    strong = diffracted & (expected > 0.05 * expected[diffracted].max())
+    along_axis = (library.incident.directions_mrad == 0).all(axis=1)
+    found = library.beams[0, along_axis][0]
+    assert strong.sum() > 10
+    np.testing.assert_allclose(found[strong], expected[strong], rtol=0.03)
+
+
+def test_bragg_beams_of_shaking_atoms_are_damped_by_the_debye_waller_factor(faint):
+    still, moving = (faint[n].beams[0].mean(axis=0) for n in (0, 8))
+    g = faint[0].g_mrad / (1e3 * WAVELENGTH_A)
+    atoms = slab(MOS2, Deformation(), 1)
+
+    def structure(amplitude):
+        factors = {e: amplitude(e, np.hypot(*g.T)) for e in ("Mo", "S")}
+        return sum(
+            factors[atom.symbol] * np.exp(-2j * np.pi * g @ atom.position[:2]) for atom in atoms
+        )
+
+    def at_rest(element, k):
+        return kirkland(element).scattering_factor(k)
+
+    def averaged(element, k):
+        return at_rest(element, k) * np.exp(
+            -2 * (np.pi * MOS2.rms_displacement_A[element] * k) ** 2
+        )
+
+    strong = (np.hypot(*g.T) > 0.1) & (still > 0.1 * np.sort(still)[-2])
+    assert strong.sum() >= 18
+    expected = np.abs(structure(averaged) / structure(at_rest)) ** 2
+    np.testing.assert_allclose(moving[strong] / still[strong], expected[strong], rtol=0.03)
+    assert (expected[strong] < 0.9).any()
+
+
+def test_diffuse_scattering_of_faint_atoms_is_einsteins(faint):
+    # Each atom by itself scatters f² (1 - exp(-4π²u²q²)).
+    diffuse = faint[8].diffuse
+    axis = np.arange(-60.0, 61.0, 4.0)
+    angle = np.hypot(axis[None, :], axis[:, None])
+    found = diffuse.intensity(diffuse.coefficients[:, 0].mean(axis=0, keepdims=True), axis, axis)[0]
+    directions = faint[8].incident.directions_mrad
+    expected = np.zeros_like(found)
+    for direction in directions:
+        q = np.hypot(axis[None, :] - direction[0], axis[:, None] - direction[1]) / (
+            1e3 * WAVELENGTH_A
+        )
+        for element, atoms in (("Mo", 2), ("S", 4)):
+            u = MOS2.rms_displacement_A[element]
+            f = kirkland(element).scattering_factor(q)
+            expected += atoms * f**2 * (1 - np.exp(-4 * np.pi**2 * u**2 * q**2))
+    area = MOS2.zigzag_A * MOS2.armchair_A
+    expected *= (0.01 * lorentz_factor(80)) ** 2 * 1e-6 / area / len(directions)
+    ring = (angle > 10) & (angle < 60)
+    assert found[ring].sum() == pytest.approx(expected[ring].sum(), rel=0.02)
+    assert difference(found[ring], expected[ring]) < 0.05
+
+
+# Conservation
+
+
+@pytest.mark.parametrize(
+    ("settings", "reach_mrad"),
+    [({}, 104), ({"band_limit": "prismatic", "slices_per_layer": 3}, 69)],
+)
+def test_detector_of_the_whole_band_catches_what_the_band_limit_leaves(settings, reach_mrad):
+    request = shaking(layers=8, field=2 * reach_mrad, pixels=61, edge=2)
+    library = scattered(request, supercell=(4, 3), incident_step_mrad=3.0, **settings)
+    size = 2 * reach_mrad + 15
+    result = synthesised(library, request, on=detector(size, size))
+    # The edge of the band is a step, at which splines swing below zero.
+    caught = result.patterns.sum(axis=(1, 2), dtype=float) * (1 - result.clipped)
+    np.testing.assert_allclose(caught, result.within_band, atol=0.002)
+    assert result.within_band[7] < 0.96
+
+
+def test_nothing_is_negative_and_little_was():
+    result = simulate(shaking(layers=8, field=100), **SMALL)
+    assert (result.patterns >= 0).all()
+    assert len(result.provenance["fraction_clipped"]) == 8
+    assert max(result.provenance["fraction_clipped"]) < 1e-4
+
+
+def test_thermal_motion_lights_the_space_between_the_discs():
+    moving, averaged = (
+        patterns(shaking(semiangle=3, layers=8, configurations=n), **SMALL)[7] for n in (2, 0)
+    )
+    between = averaged == 0
+    assert between.mean() > 0.5
+    assert (moving[between] > 0).all()
+    assert moving[between].sum() > 0.005 * moving.sum()
+
+
+# Noise
+
+
+@pytest.fixture(scope="module")
+def independent():
+    """Patterns of one crystal from other seeds, with 2 and with 8 configurations of each wave."""
+    request = shaking(semiangle=5, layers=5, field=80, pixels=41)
+    return {
+        n: [
+            simulate(replace(request, seed=seed, thermal=type(request.thermal)(n)), **SMALL)
+            for seed in range(4)
+        ]
+        for n in (2, 8)
+    }
+
+
+def scatter_of(results):
+    """Mean relative L1 deviation of one pattern from the mean of infinitely many, per layer."""
+    found = np.array([r.patterns for r in results], float)
+    pairs = [(a, b) for i, a in enumerate(found) for b in found[:i]]
+    apart = np.mean([np.abs(a - b).sum(axis=(1, 2)) for a, b in pairs], axis=0)
+    return apart / math.sqrt(2) / found.mean(axis=0).sum(axis=(1, 2))
+
+
+@pytest.mark.parametrize("configurations", [2, 8])
+def test_estimated_noise_is_the_scatter_of_independent_patterns(independent, configurations):
+    results = independent[configurations]
+    for result in results:
+        estimate = np.array(result.provenance["phonon_noise"])
+        np.testing.assert_allclose(estimate / scatter_of(results), 1, atol=0.3)
+
+
+def test_noise_falls_with_the_root_of_the_number_of_configurations(independent):
+    few, many = (
+        np.mean([result.provenance["phonon_noise"] for result in independent[n]], axis=0)
+        for n in (2, 8)
+    )
+    np.testing.assert_allclose(few / many, 2, atol=0.4)
+    np.testing.assert_allclose(scatter_of(independent[2]) / scatter_of(independent[8]), 2, atol=0.4)
+
+
+def test_noise_grows_with_thickness(independent):
+    assert (np.diff(independent[2][0].provenance["phonon_noise"]) > 0).all()
+
+
+# Interpolation, slices, tilt
+
+
+def test_doubling_the_incident_grid_changes_no_pattern():
+    request = shaking(semiangle=5, layers=20, field=80)
+    coarse, fine = (
+        synthesised(
+            scattered(request, shared_phonons=True, supercell=(3, 2), incident_step_mrad=step),
+            request,
+        ).patterns.astype(float)
+        for step in (1.65, 0.825)
+    )
+    changes = [difference(c, f) for c, f in zip(coarse, fine, strict=True)]
+    assert max(changes) < 0.005, np.round(changes, 4)
+
+
+def test_whole_atoms_on_planes_are_what_ever_thinner_slices_tend_to():
+    # In a band wide enough for slices to show what the cores of atoms do.
+    request = shaking(semiangle=4, strain=(0.0, 0.0, 0.0), layers=2, field=120)
+    k = request.detector.kx_mrad
+    dark_field = np.hypot(k[None, :], k[:, None]) > 6
+
+    def pattern(slices_per_layer):
+        return patterns(
+            request,
+            band_limit=5.0,
+            slices_per_layer=slices_per_layer,
+            supercell=(3, 2),
+            incident_step_mrad=6.0,
+        )[:, dark_field]
+
+    planes = pattern("planes")
+    apart = [difference(pattern(n), planes) for n in (6, 12, 24)]
+    assert apart[0] > 1.5 * apart[1] > 2 * apart[2]
+    assert apart[2] < 0.021
+
+
+def test_tilt_moves_intensity_not_discs():
+    upright = shaking(semiangle=5, tilt=(0.0, 0.0), strain=(0.0, 0.0, 0.0), layers=10, field=40)
+    tilted = replace(upright, tilt_mrad=(4.0, -3.0))
+    library = scattered(upright, tilted, **SMALL)
+    # Diffuse scattering is everywhere; discs are where the beams are.
+    beams = replace(library, diffuse=None, beam_noise=None)
+
+    k = upright.detector.kx_mrad
+
+    def discs(centres):
+        return sum(upright.aperture.weights(k - x, k - y) for x, y in centres) > 0
+
+    for request in (upright, tilted):
+        lit = synthesised(beams, request).patterns[9] > 0
+        assert lit[discs(reciprocal_lattice((0.0, 0.0, 0.0), reach_mrad=17.5))].all()
+        assert not lit[~discs(library.g_mrad)].any()
+    before, after = (synthesised(library, r).patterns[9].astype(float) for r in (upright, tilted))
+    assert difference(after, before) > 0.1
+
+
+def test_diffuse_scattering_turns_with_the_crystal():
+    # Pixels of 1.25 mrad: a tilt of 5 mrad is four of them.
+    upright = shaking(semiangle=4, tilt=(0.0, 0.0), strain=(0.0, 0.0, 0.0), layers=6)
+    upright = replace(upright, detector=detector(80, 64))
+    tilted = replace(upright, tilt_mrad=(1e3 * math.atan(5e-3), 0.0))
+    library = scattered(upright, tilted, **SMALL)
+    # Not the same waves reach a tilted crystal. Let all be scattered alike, and only diffusely.
+    of_a_wave = library.diffuse.coefficients
+    alike = np.broadcast_to(of_a_wave.mean(axis=0), of_a_wave.shape)
+    library = replace(
+        library,
+        beams=np.zeros_like(library.beams),
+        diffuse=replace(library.diffuse, coefficients=alike),
+    )
+
+    before, after = (synthesised(library, r).patterns[5] for r in (upright, tilted))
+
+    assert difference(after[:, 4:], before[:, :-4]) < 0.002
+    assert difference(after[:, :-4], before[:, 4:]) > 0.1
+
+
+# Several patterns from one calculation
+
+
+def test_patterns_computed_together_are_those_computed_alone():
+    one = shaking(semiangle=6, layers=4, field=50, pixels=51)
+    requests = [
+        one,
+        replace(one, tilt_mrad=(4.0, -3.0)),
+        replace(one, aperture=Aperture(4, 1), detector=detector(80, 61)),
+    ]
+    together = PlaneWaveEngine(PlaneWaveSettings(**SMALL), threads=2).simulate_together(requests)
+    for request, result in zip(requests, together, strict=True):
+        assert difference(result.patterns, patterns(request, **SMALL)) < 0.0005
+
+
+def test_same_wave_has_the_same_phonons_in_company():
+    one = shaking(semiangle=4, layers=2)
+    alone = scattered(one, **SMALL)
+    company = scattered(one, replace(one, aperture=Aperture(9), tilt_mrad=(0.0, 4.0)), **SMALL)
+
+    def beams(library):
+        return {
+            (tuple(direction), tuple(g)): library.beams[1, wave, beam]
+            for wave, direction in enumerate(library.incident.directions_mrad)
+            for beam, g in enumerate(library.g_mrad)
+        }
+
+    few, many = beams(alone), beams(company)
+    assert few.keys() < many.keys()
+    assert all(many[key] == value for key, value in few.items())
+
+
+def test_patterns_depend_on_the_seed_alone():
+    request = shaking(semiangle=3, layers=2)
+    once, again, other = (patterns(replace(request, seed=seed), **SMALL) for seed in (5, 5, 6))
+    np.testing.assert_array_equal(once, again)
+    assert difference(other, once) > 1e-4
+
+
+def test_first_layers_do_not_depend_on_how_many_follow():
+    thin, thick = (patterns(shaking(semiangle=3, layers=n), **SMALL) for n in (2, 3))
+    np.testing.assert_array_equal(thick[:1], thin[:1])
+    assert difference(thick[1], thin[1]) < 1e-6
+
+
+def test_double_precision_changes_next_to_nothing():
+    request = shaking(semiangle=2, layers=20)
+    single, double = (patterns(request, precision=p, **SMALL)[19] for p in ("single", "double"))
+    assert 0 < difference(single, double) < 1e-4
+
+
+def test_provenance_tells_of_the_phonons():
+    provenance = simulate(shaking(semiangle=3, layers=3, configurations=4), **SMALL).provenance
+    assert provenance["configurations_per_wave"] == 4
+    assert provenance["settings"]["supercell"] == (3, 2)
+    assert len(provenance["phonon_noise"]) == 3
