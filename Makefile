@@ -36,15 +36,15 @@ test: env
 	pytest
 
 lint: env
-	ruff format --check src tests workflow docs
-	ruff check src tests workflow docs
+	ruff format --check src tests workflow docs benchmarks
+	ruff check src tests workflow docs benchmarks
 	mypy
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 
 format: env
-	ruff format src tests workflow docs
-	ruff check --fix src tests workflow docs
+	ruff format src tests workflow docs benchmarks
+	ruff check --fix src tests workflow docs benchmarks
 	snakefmt Snakefile workflow
 
 # The table of configuration keys is made from the schema.

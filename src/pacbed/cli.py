@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -15,6 +15,10 @@ from rich.table import Table
 
 from pacbed import __version__
 from pacbed.errors import PacbedError
+
+if TYPE_CHECKING:
+    from pacbed.engines import SimulationRequest
+    from pacbed.microscope import Aperture, Detector
 
 CONFIG = Path("config/config.yaml")
 
@@ -43,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_simulate(commands)
     _add_show(commands)
+    _add_converge(commands)
     _add_network(commands)
     _add_errors(commands)
     return parser
@@ -52,60 +57,29 @@ def _add_simulate(commands: Any) -> None:
     command = commands.add_parser(
         "simulate",
         help="compute the patterns of one crystal",
-        description="Compute the PACBED patterns of one crystal, one per layer, into a Zarr store.",
+        description="Compute the PACBED patterns of one crystal, one per layer, into a Zarr store. "
+        "Several semi-angles and tilts share one calculation, and make a store for each pair.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    _add_crystal(command)
     add = command.add_argument
-    add("--engine", default="planewave", choices=["planewave"], help="what computes the patterns")
-    add("--material", default="MoS2", help="MoS2, MoSe2, WS2, WSe2 or MoTe2")
-    add("--energy", type=float, default=80.0, metavar="KEV", help="beam energy in keV")
     add(
         "--semiangle",
         type=float,
-        default=18.13,
+        nargs="+",
+        default=[18.13],
         metavar="MRAD",
-        help="convergence semi-angle in mrad",
-    )
-    add(
-        "--stretch",
-        type=float,
-        nargs=2,
-        default=(1.0, 1.0),
-        metavar=("L1", "L2"),
-        help="principal stretches, largest first",
-    )
-    add(
-        "--theta", type=float, default=0.0, metavar="DEG", help="first principal direction, degrees"
+        help="convergence semi-angles in mrad",
     )
     add(
         "--tilt",
         type=float,
         nargs=2,
-        default=(0.0, 0.0),
+        action="append",
         metavar=("X", "Y"),
-        help="sample tilt in mrad",
+        help="sample tilt in mrad; repeat for several (default: 0 0)",
     )
-    add("--layers", type=int, default=20, help="number of layers; a pattern is kept after each")
-    add("--phonons", type=int, default=0, metavar="N", help="frozen-phonon configurations")
-    add(
-        "--debye-waller",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="damp the potential of atoms at rest by thermal motion",
-    )
-    add(
-        "--band-limit",
-        choices=["prismatic", "converged"],
-        default="converged",
-        help="potential and band limit as Prismatic 2.0 at 0.15 Å, or converged",
-    )
-    add(
-        "--incident-step",
-        type=float,
-        default=1.5,
-        metavar="MRAD",
-        help="spacing of the incident plane waves in mrad",
-    )
+    _add_numerics(command)
     add(
         "--fov",
         type=float,
@@ -135,46 +109,178 @@ def _add_simulate(commands: Any) -> None:
         default="erf",
         help="shape of a soft edge; linear is that of Prismatic 2.0",
     )
-    add("--seed", type=int, default=0, help="seed of everything random")
-    add("--threads", type=_positive, default=os.cpu_count() or 1, help="threads to use")
-    add("--output", type=Path, required=True, metavar="FILE", help="store, such as mos2.zarr.zip")
+    add(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="store, such as mos2.zarr.zip; of several, semi-angle and tilt are added to the name",
+    )
     command.set_defaults(run=_simulate)
 
 
-def _simulate(options: argparse.Namespace) -> None:
+def _add_crystal(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--material", default="MoS2", help="MoS2, MoSe2, WS2, WSe2 or MoTe2")
+    add("--energy", type=float, default=80.0, metavar="KEV", help="beam energy in keV")
+    add(
+        "--stretch",
+        type=float,
+        nargs=2,
+        default=(1.0, 1.0),
+        metavar=("L1", "L2"),
+        help="principal stretches, largest first",
+    )
+    add(
+        "--theta", type=float, default=0.0, metavar="DEG", help="first principal direction, degrees"
+    )
+    add("--layers", type=int, default=20, help="number of layers; a pattern is kept after each")
+
+
+def _add_numerics(command: argparse.ArgumentParser, phonons: int = 0) -> None:
+    add = command.add_argument
+    add("--engine", default="planewave", choices=["planewave"], help="what computes the patterns")
+    add(
+        "--phonons",
+        type=int,
+        default=phonons,
+        metavar="N",
+        help="frozen-phonon configurations of each plane wave; 0: atoms at rest",
+    )
+    add(
+        "--debye-waller",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="damp the potential of atoms at rest by thermal motion",
+    )
+    add(
+        "--band-limit",
+        type=_band_limit,
+        default="converged",
+        metavar="LIMIT",
+        help="prismatic: potential and band limit as Prismatic 2.0 at 0.15 Å; converged; or a "
+        "number in 1/Å",
+    )
+    add(
+        "--slices",
+        type=_slices,
+        metavar="N",
+        help="equal slices per layer, or planes: one on every atomic plane (default: planes; "
+        "3 with --band-limit prismatic)",
+    )
+    add(
+        "--incident-step",
+        type=float,
+        default=2.0,
+        metavar="MRAD",
+        help="spacing of the incident plane waves in mrad",
+    )
+    add(
+        "--supercell",
+        type=int,
+        nargs=2,
+        default=(8, 5),
+        metavar=("NX", "NY"),
+        help="cells that have thermal displacements of their own",
+    )
+    add("--precision", choices=["single", "double"], default="single", help="of the numbers")
+    add("--device", choices=["cpu", "gpu"], default="cpu", help="where to compute")
+    add("--seed", type=int, default=0, help="seed of everything random")
+    add("--threads", type=_positive, default=os.cpu_count() or 1, help="threads to use")
+
+
+def _request(
+    options: argparse.Namespace, aperture: Aperture, tilt: tuple[float, float], detector: Detector
+) -> SimulationRequest:
     from pacbed.crystal import material
     from pacbed.deformation import Deformation
-    from pacbed.engines import SimulationRequest, ThermalMotion, engine
-    from pacbed.microscope import Aperture, Detector
-    from pacbed.patterns import write_patterns
+    from pacbed.engines import SimulationRequest, ThermalMotion
 
-    request = SimulationRequest(
+    return SimulationRequest(
         material=material(options.material),
         deformation=Deformation(options.stretch[0], options.stretch[1], options.theta),
-        tilt_mrad=tuple(options.tilt),
+        tilt_mrad=tilt,
         layers=options.layers,
         energy_keV=options.energy,
-        aperture=Aperture(options.semiangle, options.aperture_edge, options.aperture_profile),
-        detector=Detector(_pair(options.fov, "--fov"), _pair(options.pixels, "--pixels")),
+        aperture=aperture,
+        detector=detector,
         thermal=ThermalMotion(options.phonons, options.debye_waller),
         seed=options.seed,
     )
-    settings = {
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    slices = 3 if options.band_limit == "prismatic" else "planes"
+    return {
         "band_limit": options.band_limit,
+        "slices_per_layer": options.slices or slices,
         "incident_step_mrad": options.incident_step,
+        "supercell": tuple(options.supercell),
+        "precision": options.precision,
     }
-    chosen = engine(options.engine, settings, threads=options.threads)
+
+
+def _simulate(options: argparse.Namespace) -> None:
+    from itertools import product
+
+    from pacbed.engines import engine
+    from pacbed.microscope import Aperture, Detector
+    from pacbed.patterns import write_patterns
+
+    detector = Detector(_pair(options.fov, "--fov"), _pair(options.pixels, "--pixels"))
+    requests = [
+        _request(
+            options,
+            Aperture(semiangle, options.aperture_edge, options.aperture_profile),
+            tuple(tilt),
+            detector,
+        )
+        for semiangle, tilt in product(options.semiangle, options.tilt or [(0.0, 0.0)])
+    ]
+    outputs = [_store_name(options.output, r, len(requests)) for r in requests]
+    if len(set(outputs)) < len(outputs):
+        raise PacbedError("a pair of semi-angle and tilt is asked for twice")
+    chosen = engine(options.engine, _settings(options), options.threads, options.device)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("plane waves")
-        result = chosen.simulate(
-            request, lambda done, total: bar.update(task, completed=done, total=total)
+        results = chosen.simulate_together(
+            requests, lambda done, total: bar.update(task, completed=done, total=total)
         )
-    write_patterns(options.output, request, result)
-    print(
-        f"{options.output}: {options.layers} patterns of {request.detector.pixels[0]} × "
-        f"{request.detector.pixels[1]} pixels, {result.provenance['seconds']:.1f} s. "
-        f"Look at them: pacbed show {options.output}"
-    )
+    for output, request, result in zip(outputs, requests, results, strict=True):
+        write_patterns(output, request, result)
+        noise = result.provenance.get("phonon_noise")
+        print(
+            f"{output}: {request.layers} patterns of {request.detector.pixels[0]} × "
+            f"{request.detector.pixels[1]} pixels"
+            + (f", phonon noise up to {100 * max(noise):.2g} %" if noise else "")
+        )
+    print(f"{results[0].provenance['seconds']:.1f} s. Look at them: pacbed show {outputs[0]}")
+
+
+def _store_name(output: Path, request: SimulationRequest, count: int) -> Path:
+    """Return the name of a store; of several, with semi-angle and tilt before the suffixes."""
+    if count == 1:
+        return output
+    suffix = "".join(s for s in (".zarr", ".zip") if s in output.suffixes)
+    stem = output.name.removesuffix(suffix)
+    x, y = request.tilt_mrad
+    name = f"{stem}_{request.aperture.semiangle_mrad:g}mrad_tilt{x:+g}{y:+g}{suffix}"
+    return output.with_name(name)
+
+
+def _band_limit(text: str) -> str | float:
+    if text in ("prismatic", "converged"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"prismatic, converged or a number in 1/Å, not '{text}'"
+        ) from None
+
+
+def _slices(text: str) -> str | int:
+    return text if text == "planes" else _positive(text)
 
 
 def _positive(text: str) -> int:
@@ -230,6 +336,91 @@ def _show(options: argparse.Namespace) -> None:
     output = options.output or options.store.with_name(f"{name}.png")
     save(figure, output)
     print(output)
+
+
+def _add_converge(commands: Any) -> None:
+    command = commands.add_parser(
+        "converge",
+        help="find out how much the numerical settings matter",
+        description="Refine the band limit, the slices, the incident grid, the supercell and the "
+        "number of configurations, one after another, and print and draw how much each changes "
+        "the pattern after every layer.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_crystal(command)
+    add = command.add_argument
+    add("--semiangle", type=float, default=6.35, metavar="MRAD", help="semi-angle in mrad")
+    add(
+        "--tilt",
+        type=float,
+        nargs=2,
+        default=(0.0, 0.0),
+        metavar=("X", "Y"),
+        help="sample tilt in mrad",
+    )
+    add("--fov", type=float, default=100.0, metavar="MRAD", help="width of the field in mrad")
+    _add_numerics(command, phonons=2)
+    add(
+        "--output",
+        type=Path,
+        default=Path("convergence.png"),
+        metavar="FILE",
+        help="figure (PNG or PDF); a table of the same name ends in .csv",
+    )
+    command.set_defaults(run=_converge)
+
+
+def _converge(options: argparse.Namespace) -> None:
+    import pandas as pd
+
+    from pacbed.convergence import Refinement, refinements
+    from pacbed.engines.planewave import PlaneWaveSettings
+    from pacbed.figures import changes_against_thickness, save
+    from pacbed.files import write_text
+    from pacbed.microscope import Aperture, Detector
+
+    detector = Detector((options.fov, options.fov), (256, 256))
+    request = _request(options, Aperture(options.semiangle), tuple(options.tilt), detector)
+    found: list[Refinement] = []
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+
+        def progress(name: str) -> Callable[[int, int], None]:
+            task = bar.add_task(name)
+            return lambda done, total: bar.update(task, completed=done, total=total)
+
+        settings = PlaneWaveSettings(**_settings(options))
+        found += refinements(request, settings, options.threads, options.device, progress)
+    layers = [n for n in (1, 2, 5, 10, 15) if n < options.layers] + [options.layers]
+    table = Table(
+        title="Change of the pattern (%) by number of layers; due to phonon noise in brackets"
+    )
+    for column in ("setting", "from", "to", *map(str, layers)):
+        table.add_column(column)
+    for one in found:
+        cells = [f"{100 * one.change[n - 1]:.2f}" for n in layers]
+        if one.noise is not None:
+            cells = [
+                f"{c} ({100 * one.noise[n - 1]:.2f})" for c, n in zip(cells, layers, strict=True)
+            ]
+        table.add_row(one.setting, one.before, one.after, *cells)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    rows = [
+        {
+            "setting": one.setting,
+            "from": one.before,
+            "to": one.after,
+            "layers": n + 1,
+            "relative_change": change,
+            "phonon_noise": None if one.noise is None else one.noise[n],
+        }
+        for one in found
+        for n, change in enumerate(one.change)
+    ]
+    title = f"{options.material}, {options.energy:g} keV, {options.semiangle:g} mrad"
+    save(changes_against_thickness(found, title), options.output)
+    csv = options.output.with_suffix(".csv")
+    write_text(csv, pd.DataFrame(rows).to_csv(index=False))
+    print(f"{options.output}, {csv}")
 
 
 def _add_network(commands: Any) -> None:

@@ -19,7 +19,7 @@ from pacbed.augment import AugmentationSettings
 from pacbed.crystal import Material
 from pacbed.deformation import SPLITS, Deformation, DrawRanges, assign_splits
 from pacbed.engines.base import SimulationRequest, ThermalMotion
-from pacbed.engines.planewave import PlaneWaveSettings
+from pacbed.engines.planewave import PlaneWaveSettings, check_phonons
 from pacbed.engines.scattering import kirkland
 from pacbed.errors import ConfigError, RequestError
 from pacbed.microscope import Aperture, Detector, wavelength_A
@@ -175,9 +175,11 @@ def _conflicts(config: Config) -> Iterator[str]:
                 f"material.chalcogen_height_A = {made.chalcogen_height_A}: must be less than half "
                 f"a layer, {made.layer_thickness_A / 2:g} Å"
             )
+        yield from _phonon_conflicts(config, made)
     except RequestError as error:
         yield f"material: {error}"
     yield from _geometry_conflicts(config)
+    yield from _planewave_conflicts(config)
     yield from _network_conflicts(config)
 
 
@@ -246,19 +248,37 @@ def _geometry_conflicts(config: Config) -> Iterator[str]:
             f"{math.ceil(stored / finest)} for stored pixels ({pixel:.3g} mrad) not to be larger "
             f"than those of the examples ({finest:.3g} mrad)"
         )
-    band = 1e3 * wavelength_A(config["microscope"]["energy_keV"])
-    band *= PlaneWaveSettings(**simulation["planewave"]).cutoff_per_A
-    if stored / 2 > band:
-        yield (
-            f"simulation.field_of_view_mrad = {stored:g}: must be at most {2 * band:.4g} mrad, "
-            f"what the band limit '{simulation['planewave']['band_limit']}' lets through"
-        )
     for layers in dataset["layers"]:
         if layers > simulation["layers"]:
             yield (
                 f"dataset.layers = {layers}: must be at most simulation.layers = "
                 f"{simulation['layers']}"
             )
+
+
+def _phonon_conflicts(config: Config, made: Material) -> Iterator[str]:
+    if configurations := config["simulation"]["phonon_configurations"]:
+        supercell = config["simulation"]["planewave"]["supercell"]
+        try:
+            check_phonons(configurations, made.in_plane_cell_A(Deformation()), supercell)
+        except RequestError as error:
+            yield f"simulation.phonon_configurations = {configurations}: {error}"
+
+
+def _planewave_conflicts(config: Config) -> Iterator[str]:
+    simulation = config["simulation"]
+    stored = simulation["field_of_view_mrad"]
+    try:
+        settings = PlaneWaveSettings(**simulation["planewave"])
+    except RequestError as error:
+        yield f"simulation.planewave: {error}"
+        return
+    band = 1e3 * wavelength_A(config["microscope"]["energy_keV"]) * settings.cutoff_per_A
+    if stored / 2 > band:
+        yield (
+            f"simulation.field_of_view_mrad = {stored:g}: must be at most {2 * band:.4g} mrad, "
+            f"what the band limit '{settings.band_limit}' lets through"
+        )
 
 
 def _network_conflicts(config: Config) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pacbed.errors import RequestError
-from pacbed.seeding import stream
+from pacbed.seeding import seed_at, stream
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,24 +110,52 @@ class Draw:
         return self.tilt_x_mrad, self.tilt_y_mrad
 
 
-def draw(seed: int, semiangle_mrad: float, index: int, ranges: DrawRanges) -> Draw:
+def draw(
+    seed: int,
+    semiangle_mrad: float,
+    index: int,
+    ranges: DrawRanges,
+    shared_strain: bool = False,
+) -> Draw:
     """Draw deformation number `index` of a semi-angle.
 
     The result depends on these arguments alone: asking for more draws or other semi-angles leaves
     it as it is. Two stretches are drawn uniformly and sorted, then θ, φx and φy uniformly
-    (Yankovich et al. 2026, section 2.2).
+    (Yankovich et al. 2026, section 2.2). With `shared_strain` the stretches and θ are the same for
+    all semi-angles; the tilts are not.
     """
     random = stream(seed, "draw", float(semiangle_mrad), index)
-    stretch_2, stretch_1 = sorted(random.uniform(*ranges.stretch, size=2).tolist())
+    stretch_1, stretch_2, angle = _strain(random, ranges)
+    tilt_x, tilt_y = (float(random.uniform(*ranges.tilt_mrad)) for _ in range(2))
+    if shared_strain:
+        stretch_1, stretch_2, angle = _strain(stream(seed, "strain", index), ranges)
     return Draw(
         semiangle_mrad=float(semiangle_mrad),
         index=index,
         stretch_1=stretch_1,
         stretch_2=stretch_2,
-        angle_deg=float(random.uniform(*ranges.angle_deg)),
-        tilt_x_mrad=float(random.uniform(*ranges.tilt_mrad)),
-        tilt_y_mrad=float(random.uniform(*ranges.tilt_mrad)),
+        angle_deg=angle,
+        tilt_x_mrad=tilt_x,
+        tilt_y_mrad=tilt_y,
     )
+
+
+def _strain(random: np.random.Generator, ranges: DrawRanges) -> tuple[float, float, float]:
+    stretch_2, stretch_1 = sorted(random.uniform(*ranges.stretch, size=2).tolist())
+    return stretch_1, stretch_2, float(random.uniform(*ranges.angle_deg))
+
+
+def simulation_seed(
+    seed: int, semiangle_mrad: float, index: int | None, shared_strain: bool = False
+) -> int:
+    """Return the seed of what is random in the simulation of a draw (None: the undeformed crystal).
+
+    With `shared_strain` the simulations of all semi-angles share a seed, since they share thermal
+    displacements.
+    """
+    address: list[str | int | float] = [] if shared_strain else [float(semiangle_mrad)]
+    address.append("undeformed" if index is None else index)
+    return seed_at(seed, "simulation", *address)
 
 
 def assign_splits(count: int, fractions: Mapping[str, float]) -> list[str]:
@@ -165,6 +193,7 @@ def draw_table(
     count: int,
     ranges: DrawRanges,
     fractions: Mapping[str, float],
+    shared_strain: bool = False,
 ) -> pd.DataFrame:
     """Tabulate all draws, one row each.
 
@@ -178,15 +207,24 @@ def draw_table(
 
     splits = assign_splits(count, fractions)
     return pd.DataFrame(
-        [row for a in semiangles_mrad for row in _rows(seed, a, count, ranges, splits)]
+        [
+            row
+            for angle in semiangles_mrad
+            for row in _rows(seed, angle, count, ranges, splits, shared_strain)
+        ]
     )
 
 
 def _rows(
-    seed: int, semiangle: float, count: int, ranges: DrawRanges, splits: Sequence[str]
+    seed: int,
+    semiangle: float,
+    count: int,
+    ranges: DrawRanges,
+    splits: Sequence[str],
+    shared_strain: bool,
 ) -> Iterator[dict[str, object]]:
     for index in range(count):
-        one = draw(seed, semiangle, index, ranges)
+        one = draw(seed, semiangle, index, ranges, shared_strain)
         strain = one.deformation.strain
         yield {
             **asdict(one),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
@@ -18,6 +19,9 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from pacbed.errors import RequestError
 from pacbed.patterns import PatternStore
+
+if TYPE_CHECKING:
+    from pacbed.convergence import Refinement
 
 # Width of a journal page, in inches.
 PAGE = 7.2
@@ -135,6 +139,28 @@ def show_patterns(store: PatternStore, layers: Sequence[int], field_mrad: float)
         for panel in axes[len(layers) :]:
             panel.set_axis_off()
         figure.suptitle("left half linear, right half cube-root intensity", fontsize=7)
+    return figure
+
+
+def changes_against_thickness(refinements: Sequence[Refinement], title: str) -> Figure:
+    """Draw what refining each setting changes, and the phonon noise in it, against thickness."""
+    with paper_style():
+        figure = Figure(figsize=(5.4, 2.6), layout="constrained")
+        axes = figure.subplots()
+        colours = sns.color_palette("colorblind", len(refinements))
+        for one, colour in zip(refinements, colours, strict=True):
+            layers = np.arange(1, len(one.change) + 1)
+            label = f"{one.setting}: {one.before} → {one.after}"
+            axes.plot(layers, 100 * one.change, "o-", ms=2.5, color=colour, label=label)
+            if one.noise is not None:
+                axes.plot(layers, 100 * one.noise, ":", color=colour)
+        axes.axhline(1, color="0.6", lw=0.6, zorder=0)
+        if any(one.noise is not None for one in refinements):
+            axes.plot([], [], ":", color="0.4", label="phonon noise alone")
+        axes.set(xlabel="number of layers", ylabel="change of the pattern (%)", title=title)
+        axes.set_yscale("log")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.legend(loc="outside right upper", handlelength=1.5)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""How far predictions are from the truth, in physical units."""
+"""How far predictions are from the truth, in physical units, and patterns from each other."""
 
 from __future__ import annotations
 
@@ -17,6 +17,18 @@ UNITS = {
     "tilt_x_mrad": "mrad",
     "tilt_y_mrad": "mrad",
 }
+
+
+def relative_l1(patterns: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Return the sum of absolute differences over the sum of the reference, per layer.
+
+    Parameters
+    ----------
+    patterns, reference
+        Shape (layers, ny, nx).
+    """
+    difference = np.abs(patterns - reference).sum(axis=(1, 2), dtype=float)
+    return np.asarray(difference / reference.sum(axis=(1, 2), dtype=float))
 
 
 def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:

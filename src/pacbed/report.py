@@ -16,6 +16,7 @@ import yaml
 
 from pacbed import __version__
 from pacbed.figures import display_unit
+from pacbed.files import write_text
 
 CAPTIONS = {
     "fig1": "Patterns of the undeformed crystal, by thickness and semi-angle. Left half on a "
@@ -86,9 +87,7 @@ def write_report(
             **{name: version(name) for name in PACKAGES if find_spec(name)},
         },
     )
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, page)
 
 
 def _error_rows(errors: pd.DataFrame) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The command line: from a crystal to a picture, and mistakes told in one line."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -109,6 +110,68 @@ def test_every_option_of_the_first_command_is_taken(tmp_path):
     assert "prismatic" in str(attributes)
 
 
+def test_several_semiangles_and_tilts_make_a_store_for_each_pair(tmp_path, capsys):
+    path = tmp_path / "mos2.zarr.zip"
+    field = ["--fov", "60", "--pixels", "24"]
+    tilts = ["--tilt", "0", "0", "--tilt", "3", "-2.5"]
+    assert simulate(path, "--semiangle", "6.35", "8", *tilts, *field) == 0
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "mos2_6.35mrad_tilt+0+0.zarr.zip",
+        "mos2_6.35mrad_tilt+3-2.5.zarr.zip",
+        "mos2_8mrad_tilt+0+0.zarr.zip",
+        "mos2_8mrad_tilt+3-2.5.zarr.zip",
+    }
+    tilted = read_patterns(tmp_path / "mos2_8mrad_tilt+3-2.5.zarr.zip")
+    assert tilted.attributes["request"]["tilt_mrad"] == [3, -2.5]
+    assert tilted.attributes["request"]["aperture"]["semiangle_mrad"] == 8
+    alone = tmp_path / "alone.zarr.zip"
+    assert simulate(alone, "--semiangle", "8", *tilts[3:], *field) == 0
+    np.testing.assert_allclose(
+        tilted.patterns, read_patterns(alone).patterns, atol=1e-4 * tilted.patterns.max()
+    )
+
+
+def test_a_pair_of_semiangle_and_tilt_is_asked_for_once(tmp_path, complaint):
+    line = failing(tmp_path, complaint, "--semiangle", "6.35", "6.35")
+    assert "asked for twice" in line
+
+
+def test_frozen_phonons_fill_the_gaps_between_the_discs(tmp_path):
+    def between_discs(*options):
+        path = tmp_path / "one.zarr.zip"
+        assert simulate(path, "--semiangle", "3", "--fov", "60", "--pixels", "60", *options) == 0
+        store = read_patterns(path)
+        radius = np.hypot(store.kx_mrad[None, :], store.ky_mrad[:, None])
+        return store.patterns[1, (radius > 5) & (radius < 9)].sum(), store.attributes
+
+    at_rest, _ = between_discs()
+    moving, attributes = between_discs("--phonons", "2", "--supercell", "4", "3")
+    assert at_rest < 1e-8
+    assert 1e-5 < moving < 0.01
+    assert attributes["configurations_per_wave"] == 2
+    assert attributes["settings"]["supercell"] == [4, 3]
+    assert len(attributes["phonon_noise"]) == 2
+    assert attributes["seconds"] > 0
+    assert attributes["peak_memory_MB"] > 50
+
+
+def test_a_graphics_card_that_is_not_there_is_named(tmp_path, complaint):
+    if importlib.util.find_spec("cupy"):
+        pytest.skip("CuPy is installed")
+    line = failing(tmp_path, complaint, "--device", "gpu")
+    assert "device 'gpu' needs CuPy" in line
+    assert "device 'cpu'" in line
+
+
+def test_more_memory_than_the_machine_has_is_refused_with_what_to_change(
+    tmp_path, complaint, monkeypatch
+):
+    monkeypatch.setattr("pacbed.engines.planewave.memory_limit_bytes", lambda: 1_000_000)
+    line = failing(tmp_path, complaint, "--phonons", "2")
+    assert "GB of memory would be needed, but this machine has 0.0 GB" in line
+    assert "incident_step_mrad" in line
+
+
 def test_stretches_are_given_largest_first(tmp_path, complaint):
     line = failing(tmp_path, complaint, "--stretch", "0.97", "1.02")
     assert "λ1 = 0.97 is smaller than λ2 = 1.02" in line
@@ -133,7 +196,10 @@ def test_the_central_disc_lies_on_the_detector(tmp_path, complaint):
         (["--pixels", "1"], "at least 2 × 2 pixels"),
         (["--fov", "-60"], "field of view must be positive"),
         (["--phonons", "-1"], "phonon configurations must be 0 or more, not -1"),
-        (["--phonons", "2"], "phonon"),
+        (["--phonons", "1"], "at least 2 configurations of each plane wave"),
+        (["--phonons", "2", "--supercell", "1", "1"], "supercell of 1 × 1 cells is 3.2 Å × 5.5 Å"),
+        (["--fov", "300"], "the detector reaches 150 mrad, but the band limit 'converged'"),
+        (["--band-limit", "prismatic", "--slices", "planes"], "give their number per layer"),
         (["--incident-step", "0"], "incident step must be positive"),
         (["--aperture-edge", "-1"], "aperture edge must be 0 or more, not -1"),
     ],
@@ -147,6 +213,36 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, complaint):
     output = tmp_path / "file" / "mos2.zarr.zip"
     line = complaint("simulate", *TINY, "--fov", "60", "--pixels", "24", "--output", output)
     assert f"cannot write {output}" in line
+
+
+# pacbed converge
+
+
+def test_converge_refines_every_setting_and_draws_and_tabulates_what_changes(tmp_path, capsys):
+    figure = tmp_path / "convergence.png"
+    command = (
+        "converge --semiangle 3 --layers 2 --supercell 3 2 --band-limit 1.2 --incident-step 3 "
+        "--slices 2 --fov 40"
+    )
+    assert main([*command.split(), "--output", str(figure)]) == 0
+    printed = capsys.readouterr().out
+    table = pd.read_csv(figure.with_suffix(".csv"))
+    settings = {
+        "band limit (1/Å)": ("1.2", "2.4"),
+        "slices per layer": ("2", "4"),
+        "incident step (mrad)": ("3", "1.5"),
+        "supercell": ("3 × 2", "6 × 4"),
+        "configurations": ("2", "4"),
+    }
+    assert list(dict.fromkeys(table["setting"])) == list(settings)
+    for name, values in settings.items():
+        assert name in printed
+        rows = table[table["setting"] == name]
+        assert tuple(rows.iloc[0][["from", "to"]]) == values
+        assert rows["layers"].tolist() == [1, 2]
+        assert rows["relative_change"].between(1e-7, 0.2).all()
+        assert rows["phonon_noise"].notna().all() == (name in ("supercell", "configurations"))
+    assert figure.stat().st_size > 10_000
 
 
 # pacbed show

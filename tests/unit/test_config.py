@@ -262,8 +262,8 @@ def test_a_missing_section_is_named(config):
         ("dataset.noise", "gaussian", "must be one of lognormal, poisson"),
         ("dataset.field_of_view_variation", 1, "must be less than 1"),
         ("simulation.debye_waller", "on", "must be of type boolean"),
-        ("simulation.phonon_configurations", 10, "must be at most 0"),
-        ("simulation.planewave.band_limit", "sharp", "must be one of converged, prismatic"),
+        ("simulation.phonon_configurations", -1, "must be at least 0"),
+        ("simulation.phonon_configurations", 2.5, "must be of type integer"),
         ("network.pooled_head", "none", "must be of type integer or null"),
         ("training.momentum", 1.0, "must be less than 1"),
     ],
@@ -427,12 +427,44 @@ def test_patterns_are_stored_at_least_as_finely_as_examples_are_sampled(config):
 def test_the_stored_field_lies_within_the_band_limit(config):
     # Prismatic keeps half of the Nyquist frequency of 0.15 Å: 1.667 1/Å, 69.6 mrad at 80 kV.
     change(config, "simulation.planewave.band_limit", "prismatic")
+    change(config, "simulation.planewave.slices_per_layer", 3)
     validate(config, ROOT / SCHEMA)
     change(config, "simulation.field_of_view_mrad", 140)
     line = the_complaint(config)
     assert "simulation.field_of_view_mrad = 140" in line
     assert "must be at most 139.2 mrad" in line
     assert "prismatic" in line
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("band_limit", "sharp", "must be 'converged', 'prismatic' or a number in 1/Å, not 'sharp'"),
+        ("band_limit", 20, "must lie within 0.5 to 10 1/Å, not 20"),
+        ("band_limit", "prismatic", "give their number per layer (3 in the paper)"),
+        ("slices_per_layer", "many", "must be a number or 'planes', not 'many'"),
+        ("slices_per_layer", 0, "at least one slice per layer"),
+    ],
+)
+def test_settings_of_the_planewave_engine_fit_together(config, key, value, message):
+    change(config, f"simulation.planewave.{key}", value)
+    line = the_complaint(config)
+    assert line.startswith("  - simulation.planewave: ")
+    assert message in line
+
+
+def test_one_phonon_configuration_is_too_few(config):
+    change(config, "simulation.phonon_configurations", 1)
+    line = the_complaint(config)
+    assert "simulation.phonon_configurations = 1" in line
+    assert "at least 2 configurations" in line
+
+
+def test_a_supercell_holds_more_than_an_atom(config):
+    change(config, "simulation.planewave.supercell", [1, 5])
+    assert "a supercell of 1 × 5 cells" in the_complaint(config)
+    change(config, "simulation.phonon_configurations", 0)
+    validate(config, ROOT / SCHEMA)
 
 
 def test_thicknesses_lie_within_the_simulated_crystal(config):

@@ -12,6 +12,7 @@ from pacbed.deformation import (
     assign_splits,
     draw,
     draw_table,
+    simulation_seed,
 )
 from pacbed.errors import RequestError
 from pacbed.seeding import stream
@@ -272,3 +273,51 @@ def test_strains_in_the_table_are_those_of_its_stretches(table):
 def test_split_in_the_table_is_that_of_the_index(table):
     for _, draws_of_one in table.groupby("semiangle_mrad"):
         assert draws_of_one["split"].tolist() == assign_splits(40, HALVES)
+
+
+# Strain states shared by all semi-angles
+
+
+def test_semiangles_may_share_strain_states_but_not_tilts():
+    one, other = (draw(1, angle, 7, RANGES, shared_strain=True) for angle in SEMIANGLES[:2])
+    assert one.deformation == other.deformation
+    assert one.tilt_mrad != other.tilt_mrad
+
+
+def test_shared_strain_states_differ_from_each_other_and_cover_the_ranges():
+    stretches = np.array(
+        [
+            (one.stretch_1, one.stretch_2)
+            for one in (draw(1, 6.35, index, RANGES, shared_strain=True) for index in range(500))
+        ]
+    )
+    assert len(np.unique(stretches)) == stretches.size
+    assert stretches.min() < 0.951
+    assert stretches.max() > 1.049
+    assert (stretches[:, 0] >= stretches[:, 1]).all()
+
+
+def test_tilts_are_the_same_whether_strain_is_shared_or_not(draws):
+    assert draw(1, 6.35, 7, RANGES, shared_strain=True).tilt_mrad == draws[7].tilt_mrad
+
+
+def test_table_of_shared_strain_states_repeats_them_for_every_semiangle():
+    table = draw_table(1, SEMIANGLES, 40, RANGES, HALVES, shared_strain=True)
+    assert (table.groupby("index")["strain_xy"].nunique() == 1).all()
+    assert table["tilt_x_mrad"].nunique() == len(table)
+
+
+def test_every_simulation_has_thermal_displacements_of_its_own():
+    seeds = {
+        simulation_seed(run, angle, index)
+        for run in (1, 2)
+        for angle in SEMIANGLES
+        for index in (None, 0, 1)
+    }
+    assert len(seeds) == 2 * len(SEMIANGLES) * 3
+
+
+def test_simulations_that_share_a_crystal_share_its_thermal_displacements():
+    seeds = {simulation_seed(1, angle, 0, shared_strain=True) for angle in SEMIANGLES}
+    assert len(seeds) == 1
+    assert seeds != {simulation_seed(1, SEMIANGLES[0], 1, shared_strain=True)}

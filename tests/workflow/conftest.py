@@ -24,7 +24,7 @@ TINY = {
         "layers": 2,
         "pixels": 32,
         "field_of_view_mrad": 150,
-        "planewave": {"incident_step_mrad": 3, "slices_per_layer": 1},
+        "planewave": {"incident_step_mrad": 3, "supercell": [3, 2]},
     },
     "dataset": {
         "layers": [1, 2],

@@ -104,6 +104,18 @@ def test_a_changed_key_reruns_only_what_depends_on_it(finished, change, planned)
     assert finished.plan(change=change).jobs == planned
 
 
+def test_shared_strain_states_are_simulated_once_for_all_semiangles(workspace):
+    change = {
+        "draws": {"shared_strain": True},
+        "microscope": {"semiangles_mrad": [6.35, 12.65]},
+    }
+    outcome = workspace.plan(change=change)
+    assert outcome.jobs["simulate"] == 4
+    assert outcome.jobs["simulate_undeformed"] == 1
+    for angle in ("6.35", "12.65"):
+        assert f"results/patterns/{angle}mrad/00003.zarr.zip" in outcome.text
+
+
 def test_more_draws_leave_those_that_exist(finished):
     text = finished.plan(change={"draws": {"count": 8}}).text
     planned = re.findall(r"output: results/patterns/6\.35mrad/(\w+)\.zarr\.zip", text)

@@ -46,6 +46,33 @@ def test_every_draw_is_simulated_in_every_layer(results, finished, draws):
         assert np.all(patterns.patterns.sum(axis=(1, 2)) > 0.8)
 
 
+def test_every_draw_has_thermal_displacements_of_its_own(results):
+    stores = [*(results / "patterns" / "6.35mrad").glob("*.zarr.zip")]
+    attributes = [read_patterns(store).attributes for store in stores]
+    assert {a["configurations_per_wave"] for a in attributes} == {2}
+    assert len({a["request"]["seed"] for a in attributes}) == len(stores) == 5
+
+
+def test_one_job_simulates_a_shared_strain_state_for_every_semiangle(workspace):
+    change = {
+        "draws": {"shared_strain": True},
+        "microscope": {"semiangles_mrad": [6.35, 8]},
+        "simulation": {"layers": 2},
+    }
+    outcome = workspace.run("results/patterns/6.35mrad/00001.zarr.zip", change=change)
+    assert outcome.status == 0, outcome.text
+    stores = [
+        read_patterns(workspace.folder / f"results/patterns/{angle}mrad/00001.zarr.zip")
+        for angle in ("6.35", "8")
+    ]
+    one, other = (store.attributes["request"] for store in stores)
+    assert one["deformation"] == other["deformation"]
+    assert one["seed"] == other["seed"]
+    assert one["tilt_mrad"] != other["tilt_mrad"]
+    assert [r["aperture"]["semiangle_mrad"] for r in (one, other)] == [6.35, 8]
+    assert not np.array_equal(stores[0].patterns, stores[1].patterns)
+
+
 def test_the_table_of_draws_is_complete(draws):
     assert set(draws["semiangle_mrad"]) == {6.35}
     assert draws["split"].value_counts().to_dict() == {"train": 2, "validation": 1, "test": 1}

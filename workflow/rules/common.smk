@@ -2,7 +2,7 @@
 from pathlib import Path
 
 from pacbed.config import SCHEMA, canonical, draw_ranges, networks, validate
-from pacbed.deformation import SPLITS, assign_splits
+from pacbed.deformation import SPLITS, assign_splits, simulation_seed
 from pacbed.deformation import draw as draw_deformation
 from pacbed.errors import ConfigError
 from snakemake.exceptions import WorkflowError
@@ -18,6 +18,7 @@ config.update(whole)
 RESULTS = config["results"].rstrip("/")
 SEMIANGLES = [f"{angle:g}" for angle in config["microscope"]["semiangles_mrad"]]
 NETWORKS = networks(config)
+SHARED_STRAIN = config["draws"]["shared_strain"]
 DRAW_SPLITS = assign_splits(config["draws"]["count"], config["draws"]["split"])
 
 PATTERNS = f"{RESULTS}/patterns/{{semiangle}}mrad"
@@ -49,19 +50,43 @@ def pattern_stores(wildcards):
     return [f"{folder}/{draw:05d}.zarr.zip" for draw in draws_of(wildcards.split)]
 
 
+def together(wildcards):
+    """The semi-angles that one job simulates."""
+    angles = SEMIANGLES if SHARED_STRAIN else [wildcards.semiangle]
+    return [float(angle) for angle in angles]
+
+
 def drawn(wildcards):
-    """The deformation and tilt of a draw."""
-    one = draw_deformation(
-        config["seed"],
-        semiangle_mrad(wildcards),
-        int(wildcards.draw),
-        draw_ranges(config),
-    )
-    return {
-        "stretch": [one.stretch_1, one.stretch_2],
-        "angle_deg": one.angle_deg,
-        "tilt_mrad": list(one.tilt_mrad),
-    }
+    """What a job simulates: deformation and tilt of a draw, for each of its semi-angles."""
+    index, seed = int(wildcards.draw), config["seed"]
+    draws = [
+        draw_deformation(seed, angle, index, draw_ranges(config), SHARED_STRAIN)
+        for angle in together(wildcards)
+    ]
+    return [
+        {
+            "semiangle_mrad": draw.semiangle_mrad,
+            "stretch": [draw.stretch_1, draw.stretch_2],
+            "angle_deg": draw.angle_deg,
+            "tilt_mrad": list(draw.tilt_mrad),
+            "seed": simulation_seed(seed, draw.semiangle_mrad, index, SHARED_STRAIN),
+        }
+        for draw in draws
+    ]
+
+
+def undeformed(wildcards):
+    """The same for the undeformed crystal."""
+    return [
+        {
+            "semiangle_mrad": angle,
+            "stretch": [1.0, 1.0],
+            "angle_deg": 0.0,
+            "tilt_mrad": [0.0, 0.0],
+            "seed": simulation_seed(config["seed"], angle, None, SHARED_STRAIN),
+        }
+        for angle in together(wildcards)
+    ]
 
 
 def for_networks(pattern, chosen=NETWORKS):

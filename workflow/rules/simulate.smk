@@ -1,42 +1,42 @@
-# One job per semi-angle and draw: the patterns of one deformed crystal after every layer.
+# The patterns of a deformed crystal after every layer: one job per semi-angle and draw or, where
+# all semi-angles share their strain states, one job per draw with a store for each semi-angle.
 SIMULATION_PARAMS = dict(
-    seed=config["seed"],
     energy_keV=config["microscope"]["energy_keV"],
     aperture_edge_mrad=config["microscope"]["aperture_edge_mrad"],
     material=config["material"],
     simulation=config["simulation"],
 )
+JOB = "shared" if SHARED_STRAIN else "{semiangle}mrad"
+JOB_PATTERNS = expand(PATTERNS, semiangle=SEMIANGLES) if SHARED_STRAIN else [PATTERNS]
 
 
 rule simulate:
     output:
-        f"{PATTERNS}/{{draw}}.zarr.zip",
+        [f"{folder}/{{draw}}.zarr.zip" for folder in JOB_PATTERNS],
     log:
-        f"{RESULTS}/logs/patterns/{{semiangle}}mrad/{{draw}}.log",
+        f"{RESULTS}/logs/patterns/{JOB}/{{draw}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/patterns/{{semiangle}}mrad/{{draw}}.tsv"
+        f"{RESULTS}/benchmarks/patterns/{JOB}/{{draw}}.tsv"
     conda:
         "../envs/simulate-planewave.yaml"
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 15 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         **SIMULATION_PARAMS,
-        semiangle_mrad=semiangle_mrad,
-        draw=drawn,
+        draws=drawn,
     script:
         "../scripts/simulate.py"
 
 
 use rule simulate as simulate_undeformed with:
     output:
-        f"{PATTERNS}/undeformed.zarr.zip",
+        [f"{folder}/undeformed.zarr.zip" for folder in JOB_PATTERNS],
     log:
-        f"{RESULTS}/logs/patterns/{{semiangle}}mrad/undeformed.log",
+        f"{RESULTS}/logs/patterns/{JOB}/undeformed.log",
     benchmark:
-        f"{RESULTS}/benchmarks/patterns/{{semiangle}}mrad/undeformed.tsv"
+        f"{RESULTS}/benchmarks/patterns/{JOB}/undeformed.tsv"
     params:
         **SIMULATION_PARAMS,
-        semiangle_mrad=semiangle_mrad,
-        draw={"stretch": [1.0, 1.0], "angle_deg": 0.0, "tilt_mrad": [0.0, 0.0]},
+        draws=undeformed,

@@ -11,5 +11,6 @@ with job(snakemake.log[0]):
         params.draws["count"],
         draw_ranges({"deformation": params.deformation}),
         params.draws["split"],
+        params.draws["shared_strain"],
     )
     table.to_csv(snakemake.output[0], index=False)

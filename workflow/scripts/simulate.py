@@ -9,20 +9,22 @@ from pacbed.patterns import write_patterns
 
 params = snakemake.params
 with job(snakemake.log[0]):
-    stretch_1, stretch_2 = params.draw["stretch"]
-    request = simulation_request(
-        seed=params.seed,
-        material_section=params.material,
-        energy_keV=params.energy_keV,
-        aperture_edge_mrad=params.aperture_edge_mrad,
-        simulation=params.simulation,
-        semiangle_mrad=params.semiangle_mrad,
-        deformation=Deformation(stretch_1, stretch_2, params.draw["angle_deg"]),
-        tilt_mrad=tuple(params.draw["tilt_mrad"]),
-    )
+    requests = [
+        simulation_request(
+            seed=draw["seed"],
+            material_section=params.material,
+            energy_keV=params.energy_keV,
+            aperture_edge_mrad=params.aperture_edge_mrad,
+            simulation=params.simulation,
+            semiangle_mrad=draw["semiangle_mrad"],
+            deformation=Deformation(*draw["stretch"], draw["angle_deg"]),
+            tilt_mrad=tuple(draw["tilt_mrad"]),
+        )
+        for draw in params.draws
+    ]
     name = params.simulation["engine"]
-    chosen = engine(name, params.simulation[name], snakemake.threads)
-    result = chosen.simulate(request, sparse_progress("plane waves"))
-    write_patterns(
-        Path(snakemake.output[0]), request, result, {"workflow_revision": git_revision()}
-    )
+    device = "gpu" if snakemake.resources.get("gpu") else "cpu"
+    chosen = engine(name, params.simulation[name], snakemake.threads, device)
+    results = chosen.simulate_together(requests, sparse_progress("plane waves"))
+    for path, request, result in zip(snakemake.output, requests, results, strict=True):
+        write_patterns(Path(path), request, result, {"workflow_revision": git_revision()})
