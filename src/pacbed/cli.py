@@ -15,6 +15,7 @@ from rich.table import Table
 
 from pacbed import __version__
 from pacbed.errors import PacbedError
+from pacbed.machine import usable_cores
 
 if TYPE_CHECKING:
     from pacbed.engines import SimulationRequest
@@ -186,7 +187,7 @@ def _add_numerics(command: argparse.ArgumentParser, phonons: int = 0) -> None:
     add("--precision", choices=["single", "double"], default="single", help="of the numbers")
     add("--device", choices=["cpu", "gpu"], default="cpu", help="where to compute")
     add("--seed", type=int, default=0, help="seed of everything random")
-    add("--threads", type=_positive, default=os.cpu_count() or 1, help="threads to use")
+    add("--threads", type=_positive, default=usable_cores(), help="threads to use")
 
 
 def _request(
@@ -239,7 +240,7 @@ def _simulate(options: argparse.Namespace) -> None:
     ]
     outputs = [_store_name(options.output, r, len(requests)) for r in requests]
     if len(set(outputs)) < len(outputs):
-        raise PacbedError("a pair of semi-angle and tilt is asked for twice")
+        raise PacbedError("a pair of semi-angle and tilt (to six digits) is asked for twice")
     chosen = engine(options.engine, _settings(options), options.threads, options.device)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("plane waves")
@@ -280,14 +281,15 @@ def _band_limit(text: str) -> str | float:
 
 
 def _slices(text: str) -> str | int:
-    return text if text == "planes" else _positive(text)
+    if text == "planes" or text.isdecimal():
+        return text if text == "planes" else _positive(text)
+    raise argparse.ArgumentTypeError(f"planes or a number of slices, not '{text}'")
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, not '{text}'")
+    return int(text)
 
 
 def _pair(values: Sequence[Any], name: str) -> tuple[Any, Any]:

@@ -259,8 +259,11 @@ def _geometry_conflicts(config: Config) -> Iterator[str]:
 def _phonon_conflicts(config: Config, made: Material) -> Iterator[str]:
     if configurations := config["simulation"]["phonon_configurations"]:
         supercell = config["simulation"]["planewave"]["supercell"]
+        smallest = config["deformation"]["principal_stretch"][0]
+        # A stretch that makes no sense has its own complaint.
+        deformation = Deformation(smallest, smallest) if smallest >= 0.5 else Deformation()
         try:
-            check_phonons(configurations, made.in_plane_cell_A(Deformation()), supercell)
+            check_phonons(configurations, made.in_plane_cell_A(deformation), supercell)
         except RequestError as error:
             yield f"simulation.phonon_configurations = {configurations}: {error}"
 
@@ -274,10 +277,14 @@ def _planewave_conflicts(config: Config) -> Iterator[str]:
         yield f"simulation.planewave: {error}"
         return
     band = 1e3 * wavelength_A(config["microscope"]["energy_keV"]) * settings.cutoff_per_A
-    if stored / 2 > band:
+    # Prismatic's band belongs to the frame of the pattern, unless several tilts share a crystal.
+    moves = settings.band_limit != "prismatic" or config["draws"]["shared_strain"]
+    tilt = max(map(abs, config["deformation"]["tilt_mrad"])) if moves else 0.0
+    if stored / 2 + tilt > band:
         yield (
-            f"simulation.field_of_view_mrad = {stored:g}: must be at most {2 * band:.4g} mrad, "
-            f"what the band limit '{settings.band_limit}' lets through"
+            f"simulation.field_of_view_mrad = {stored:g}: must be at most "
+            f"{2 * (band - tilt):.4g} mrad, what the band limit '{settings.band_limit}' lets "
+            f"through{f' at tilts of up to {tilt:g} mrad' if tilt else ''}"
         )
 
 

@@ -95,31 +95,31 @@ def refinements(
         made = library.synthesise(request.aperture, request.tilt_mrad, request.detector)
         return _Pattern(made.patterns, made.phonon_noise)
 
+    cutoff, slices = settings.cutoff_per_A, settings.slices_per_layer
+    wider = replace(settings, slices_per_layer=1, band_limit=2 * cutoff).band_limit
     base = run("as given")
-    cutoff = settings.cutoff_per_A
-    if settings.slices_per_layer == "planes":
-        wide = run("band limit", band_limit=2 * cutoff)
-        coarse, thin = (
-            run(f"{n} slices", band_limit=2 * cutoff, slices_per_layer=n).patterns.astype(float)
-            for n in _THIN_SLICES
-        )
-        slices = ("planes", "∞", relative_l1(wide.patterns, 2 * thin - coarse))
-    else:
-        wide = run("band limit", band_limit=2 * cutoff)
-        double = 2 * int(settings.slices_per_layer)
-        finer = run("slices", slices_per_layer=double)
-        before = str(settings.slices_per_layer)
-        slices = (before, str(double), relative_l1(base.patterns, finer.patterns))
+    wide = run("band limit", band_limit=wider)
     yield Refinement(
         "band limit (1/Å)",
         settings.band_limit if isinstance(settings.band_limit, str) else f"{cutoff:.3g}",
         f"{2 * cutoff:.3g}",
         relative_l1(base.patterns, wide.patterns),
     )
-    yield Refinement("slices per layer", *slices)
+    if isinstance(slices, str):
+        coarse, thin = (
+            run(f"{n} slices", band_limit=wider, slices_per_layer=n).patterns.astype(float)
+            for n in _THIN_SLICES
+        )
+        yield Refinement(
+            "slices per layer", slices, "∞", relative_l1(wide.patterns, 2 * thin - coarse)
+        )
+    else:
+        finer = run("slices", slices_per_layer=2 * slices)
+        change = relative_l1(base.patterns, finer.patterns)
+        yield Refinement("slices per layer", str(slices), str(2 * slices), change)
 
-    step = settings.incident_step_mrad
-    same = run("incident grid, as given", shared=True)
+    step, configurations = settings.incident_step_mrad, request.thermal.phonon_configurations
+    same = run("incident grid, as given", shared=True) if configurations else base
     finer = run("incident grid", shared=True, incident_step_mrad=step / 2)
     yield Refinement(
         "incident step (mrad)",
@@ -127,7 +127,7 @@ def refinements(
         f"{step / 2:g}",
         relative_l1(same.patterns, finer.patterns),
     )
-    if not (configurations := request.thermal.phonon_configurations):
+    if not configurations:
         return
     nx, ny = settings.supercell
     larger = run("supercell", supercell=(2 * nx, 2 * ny))

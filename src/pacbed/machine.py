@@ -5,21 +5,53 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 
 def memory_limit_bytes() -> int:
     """Return how much memory a process may use: that of the machine, or of its control group."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    # SLURM and containers limit a job by its control group (version 2, version 1).
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        path = Path(file)
-        if path.is_file() and (text := path.read_text().strip()).isdigit():
-            limits.append(int(text))
+    # SLURM and containers limit a job by its control group, or by one above it.
+    for group in _control_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            path = group / name
+            if path.is_file() and (text := path.read_text().strip()).isdigit():
+                limits.append(int(text))
     return min(limits)
+
+
+def _control_groups(table: Path, root: Path) -> Iterator[Path]:
+    """Yield the folders of the control groups of memory, from the innermost outwards.
+
+    A line of the table is `number:controllers:path`; version 2 names no controllers, and version 1
+    has a folder for each.
+    """
+    if not table.is_file():
+        return
+    for line in table.read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            base = root
+        elif "memory" in controllers.split(","):
+            base = root / "memory"
+        else:
+            continue
+        group = base / path.lstrip("/")
+        while group != base:
+            yield group
+            group = group.parent
+        yield base
 
 
 def peak_memory_MB() -> float:
     """Return the largest resident size of this process so far, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

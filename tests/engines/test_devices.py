@@ -163,13 +163,20 @@ def test_card_gives_the_patterns_of_the_processor(monkeypatch, configurations, s
     assert result.provenance["device"] == "gpu"
 
 
-@pytest.mark.parametrize(("free_bytes", "batches"), [(10**10, 1), (1, "all")])
+@pytest.mark.parametrize(("free_bytes", "batches"), [(10**10, 1), (3 * 10**6, "all")])
 def test_as_many_waves_travel_together_as_the_card_has_room_for(monkeypatch, free_bytes, batches):
     seen = []
     monkeypatch.setattr(planewave, "arrays", lambda device: stand_in(free_bytes))
     engine = PlaneWaveEngine(PlaneWaveSettings(**SMALL), device="gpu")
     engine.simulate(requested(3, configurations=2), lambda done, total: seen.append(total))
     assert len(seen) == (seen[0] if batches == "all" else batches)
+
+
+def test_a_card_without_room_for_one_wave_is_refused(monkeypatch):
+    monkeypatch.setattr(planewave, "arrays", lambda device: stand_in(1000))
+    engine = PlaneWaveEngine(PlaneWaveSettings(**SMALL), device="gpu")
+    with pytest.raises(RequestError, match="choose a smaller supercell or band limit"):
+        engine.simulate(requested(3, configurations=2))
 
 
 def test_real_card_gives_the_patterns_of_the_processor():

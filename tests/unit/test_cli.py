@@ -200,7 +200,7 @@ def test_the_central_disc_lies_on_the_detector(tmp_path, complaint):
         (["--phonons", "2", "--supercell", "1", "1"], "supercell of 1 × 1 cells is 3.2 Å × 5.5 Å"),
         (["--fov", "300"], "the detector reaches 150 mrad, but the band limit 'converged'"),
         (["--band-limit", "prismatic", "--slices", "planes"], "give their number per layer"),
-        (["--incident-step", "0"], "incident step must be positive"),
+        (["--incident-step", "0"], "incident step must lie within 0.1 to 10"),
         (["--aperture-edge", "-1"], "aperture edge must be 0 or more, not -1"),
     ],
 )
@@ -218,18 +218,21 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, complaint):
 # pacbed converge
 
 
-def test_converge_refines_every_setting_and_draws_and_tabulates_what_changes(tmp_path, capsys):
+@pytest.mark.parametrize("slices", [("2", "4"), ("planes", "∞")])
+def test_converge_refines_every_setting_and_draws_and_tabulates_what_changes(
+    tmp_path, capsys, slices
+):
     figure = tmp_path / "convergence.png"
     command = (
         "converge --semiangle 3 --layers 2 --supercell 3 2 --band-limit 1.2 --incident-step 3 "
-        "--slices 2 --fov 40"
+        "--fov 40"
     )
-    assert main([*command.split(), "--output", str(figure)]) == 0
+    assert main([*command.split(), "--slices", slices[0], "--output", str(figure)]) == 0
     printed = capsys.readouterr().out
     table = pd.read_csv(figure.with_suffix(".csv"))
     settings = {
         "band limit (1/Å)": ("1.2", "2.4"),
-        "slices per layer": ("2", "4"),
+        "slices per layer": slices,
         "incident step (mrad)": ("3", "1.5"),
         "supercell": ("3 × 2", "6 × 4"),
         "configurations": ("2", "4"),

@@ -27,6 +27,9 @@ from pacbed.microscope import Aperture, Detector
 # Kikuchi bands and the like vary over 7 mrad or more (1/(t G) for 12 nm); cubic splines with this
 # spacing of their knots follow them, and average over what is only speckle of the phonons.
 DIFFUSE_STEP_mrad = 3.3
+# Points to fit per knot. With fewer, depending on where they lie, the ends of a fit are determined
+# badly or not at all.
+_FEWEST_POINTS = 2.0
 # Diffuse scattering is evaluated on this grid and from there interpolated to the pixels.
 _EVALUATION_STEP_mrad = 1.0
 # Pixels per axis on which the noise of a pattern is estimated.
@@ -86,8 +89,7 @@ class SplineAxis:
     @classmethod
     def over(cls, limit: int, spacing: float) -> SplineAxis:
         """Make splines with about this spacing of their knots."""
-        # More splines than points to fit, wherever those lie, would leave some undetermined.
-        intervals = max(1, int((2 * limit + 1) / max(spacing, 1.5)))
+        intervals = max(1, int((2 * limit + 1) / max(spacing, _FEWEST_POINTS)))
         inner = np.linspace(-limit - 0.5, limit + 0.5, intervals + 1)
         return cls(limit, np.concatenate([[inner[0]] * 3, inner, [inner[-1]] * 3]))
 
@@ -284,7 +286,8 @@ class ScatteringLibrary:
             along_x = _spline_matrix(self.incident.x_mrad, kx[x] - gx + cx).astype(np.float32)
             along_y = _spline_matrix(self.incident.y_mrad, ky[y] - gy + cy).astype(np.float32)
             disc = along_y @ beams[:, nearest, beam] @ along_x.T
-            result[:, y, x] += disc * weights.astype(np.float32)
+            disc *= weights.astype(np.float32)
+            result[:, y, x] += disc
         return result
 
     def _background(
@@ -382,15 +385,15 @@ class Recorder:
         self.grid, self.incident = grid, incident
         self.configurations, self.wavelength_A = configurations, wavelength_A
         scale = 1e3 * wavelength_A
+        self._axes = self._diffuse_axes(reach_mrad) if configurations > 1 else None
         # Every beam that can lie in the band, for a wave at any place in it.
         limits = [2 * w // n + 1 for w, n in zip(grid.wave_limit, supercell, strict=True)]
         beams = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in limits), indexing="ij"), -1)
         self._beam_index = beams.reshape(-1, 2) * supercell
         self.g_mrad = scale * self._beam_index @ grid.reciprocal_per_A
-        kept = np.hypot(*self.g_mrad.T) <= beam_reach_mrad
+        kept = np.hypot(*self.g_mrad.T) <= max(beam_reach_mrad, self._fit_reach_mrad())
         self._beam_index, self.g_mrad = self._beam_index[kept], self.g_mrad[kept]
         waves = int(np.count_nonzero(incident.covered))
-        self._axes = self._diffuse_axes(reach_mrad) if configurations > 1 else None
         self._shape = (layers, waves, len(self.g_mrad))
 
     def _diffuse_axes(self, reach_mrad: tuple[float, float]) -> tuple[SplineAxis, SplineAxis]:
@@ -402,9 +405,21 @@ class Recorder:
             spacing = DIFFUSE_STEP_mrad / (scale * float(np.linalg.norm(reciprocal)))
             needed = float(np.abs(edge) @ np.array(reach_mrad)) / scale
             # Two knots more than needed: the ends of a fit are its weakest part.
-            points = math.ceil(needed + 2 * max(1.5, spacing))
+            points = math.ceil(needed + 2 * max(_FEWEST_POINTS, spacing))
             axes.append(SplineAxis.over(min(points, limit), spacing))
         return axes[0], axes[1]
+
+    def _fit_reach_mrad(self) -> float:
+        """Return how far the beams reach that lie among the points fitted as diffuse.
+
+        They have to be known, to be taken out.
+        """
+        if self._axes is None:
+            return 0.0
+        first, second = (axis.limit + 0.5 for axis in self._axes)
+        corners = np.array([[first, second], [first, -second]]) @ self.grid.reciprocal_per_A
+        farthest = 1e3 * self.wavelength_A * np.hypot(*corners.T).max()
+        return float(farthest + np.hypot(*self.incident.directions_mrad.T).max())
 
     @property
     def nbytes(self) -> int:

@@ -162,7 +162,7 @@ class Slicing:
         slices = [
             Slice(
                 ((i, elements.index(plane.element)),),
-                depths[i + 1] - depths[i],
+                round(depths[i + 1] - depths[i], 6),
                 layer_of[i + 1] > layer_of[i],
             )
             for i, plane in enumerate(planes)
@@ -207,6 +207,23 @@ class Slicing:
             contents = [(n, t) for n, t in contents if tables[t].any()]
             slices.append(Slice(tuple(contents), thickness, (index + 1) % slices_per_layer == 0))
         return cls(slices, tables, linear=False)
+
+
+def waves_together(configurations: int) -> int:
+    """Return how many waves a processor propagates together."""
+    return _WAVES_WITH_PHONONS if configurations > 1 else _WAVES_AT_REST
+
+
+def bytes_per_wave(
+    grid: ReciprocalGrid, configurations: int, atoms: int, bytes_per_number: int
+) -> int:
+    """Estimate the working memory of one wave and its configurations.
+
+    Wave, transmission, their transforms and the temporary arrays of these, and the positions of the
+    atoms of the supercell.
+    """
+    n1, n2 = grid.fft_shape
+    return configurations * (8 * n1 * n2 * bytes_per_number + 32 * atoms)
 
 
 class Multislice:
@@ -259,23 +276,13 @@ class Multislice:
         """Configurations of each wave; 1 for atoms at rest."""
         return self.phonons.configurations if self.phonons else 1
 
-    def default_batch(self) -> int:
-        """Return how many waves to propagate together.
-
-        A graphics card wants as many as its memory holds.
-        """
-        if (free := self._on.free_memory_bytes()) is not None:
-            return max(1, min(256, free // (2 * self.bytes_per_wave)))
-        return _WAVES_WITH_PHONONS if self.phonons else _WAVES_AT_REST
-
-    @property
-    def bytes_per_wave(self) -> int:
-        """Working memory of one wave and its configurations, in bytes."""
-        n1, n2 = self.grid.fft_shape
-        item = self._complex.itemsize
-        atoms = sum(p.sites.size for p in self.planes)
-        # Wave, transmission, their transforms and the temporary arrays of these.
-        return self.configurations * (8 * n1 * n2 * item + 8 * atoms)
+    def _default_batch(self) -> int:
+        """Return how many waves to propagate together: on a card, as many as its memory holds."""
+        if (free := self._on.free_memory_bytes()) is None:
+            return waves_together(self.configurations)
+        atoms = sum(len(p.sites) for p in self.planes)
+        each = bytes_per_wave(self.grid, self.configurations, atoms, self._complex.itemsize)
+        return max(1, min(256, free // (2 * each)))
 
     def propagate(
         self,
@@ -299,7 +306,7 @@ class Multislice:
             Called with the number of waves done and their total.
         """
         directions = recorder.incident.directions_mrad
-        size = batch or self.default_batch()
+        size = batch or self._default_batch()
         starts = range(0, len(directions), size)
         if not self.phonons and not self._at_rest:
             self._at_rest = self._transmissions_at_rest()

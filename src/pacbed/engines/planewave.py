@@ -20,10 +20,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from pacbed.crystal import slab
 from pacbed.engines.arrays import Device, arrays
@@ -35,7 +37,14 @@ from pacbed.engines.library import (
     cone,
     crystal_axis_mrad,
 )
-from pacbed.engines.multislice import FrozenPhonons, Multislice, Slicing, atomic_planes
+from pacbed.engines.multislice import (
+    FrozenPhonons,
+    Multislice,
+    Slicing,
+    atomic_planes,
+    bytes_per_wave,
+    waves_together,
+)
 from pacbed.engines.scattering import (
     AtomTransmission,
     FormFactor,
@@ -105,9 +114,9 @@ class PlaneWaveSettings:
                 )
         elif self.slices_per_layer < 1:
             raise RequestError(f"at least one slice per layer, not {self.slices_per_layer}")
-        if not self.incident_step_mrad > 0:
+        if not 0.1 <= self.incident_step_mrad <= 10:
             raise RequestError(
-                f"the incident step must be positive, not {self.incident_step_mrad} mrad"
+                f"the incident step must lie within 0.1 to 10 mrad, not {self.incident_step_mrad}"
             )
         if len(self.supercell) != 2 or min(self.supercell) < 1:
             raise RequestError(
@@ -205,18 +214,21 @@ class PlaneWaveEngine:
         started = time.perf_counter()
         library, provenance = self.scatter(requests, progress)
         propagated = time.perf_counter()
-        results = []
-        for request in requests:
-            synthesis = library.synthesise(request.aperture, request.tilt_mrad, request.detector)
-            results.append(
-                SimulationResult(synthesis.patterns, {**provenance, **_quality(synthesis)})
+        provenance["patterns_computed_together"] = len(requests)
+        with ThreadPoolExecutor(self.threads) as pool:
+            made = list(
+                pool.map(
+                    lambda r: library.synthesise(r.aperture, r.tilt_mrad, r.detector), requests
+                )
             )
         times = {
             "seconds": round(time.perf_counter() - started, 3),
             "seconds_propagating": round(propagated - started, 3),
             "peak_memory_MB": round(peak_memory_MB(), 1),
         }
-        return [SimulationResult(r.patterns, {**r.provenance, **times}) for r in results]
+        return [
+            SimulationResult(one.patterns, {**provenance, **_quality(one), **times}) for one in made
+        ]
 
     def scatter(
         self,
@@ -261,8 +273,9 @@ class PlaneWaveEngine:
         if configurations:
             check_phonons(configurations, cell, supercell)
 
-        band = settings.band(self._band_centre_mrad(requests), wavelength)
-        _check_detectors(requests, band.cutoff_per_A, wavelength, settings)
+        centre = self._band_centre_mrad(requests)
+        band = settings.band(centre, wavelength)
+        _check_detectors(requests, centre, wavelength, settings)
         edges = cell * np.array(supercell)[:, None]
         grid = ReciprocalGrid.for_band(edges, band, *settings.grid_ratios)
         incident = IncidentGrid.over(
@@ -270,22 +283,24 @@ class PlaneWaveEngine:
         )
         _check_incidence(incident, band, wavelength, settings)
         recorder = self._recorder(requests, grid, supercell, incident, wavelength)
+        self._check_memory(requests, recorder, len(planes) * len(planes[0].sites))
         phonons = (
             FrozenPhonons(first.material, configurations, first.seed, shared_phonons)
             if configurations
             else None
         )
-        multislice = Multislice(
-            grid,
-            planes,
-            self._slicing(first, planes, grid),
-            band.contains,
-            wavelength,
-            phonons,
-            self._on,
-            settings.precision == "double",
-        )
-        self._check_memory(recorder, multislice)
+        # The last bits of a product may depend on the number of threads of the linear algebra.
+        with threadpool_limits(1, user_api="blas"):
+            multislice = Multislice(
+                grid,
+                planes,
+                self._slicing(first, planes, grid),
+                band.contains,
+                wavelength,
+                phonons,
+                self._on,
+                settings.precision == "double",
+            )
         recorder.allocate()
         multislice.propagate(recorder, self.threads, self.batch, progress)
         provenance = {
@@ -295,6 +310,7 @@ class PlaneWaveEngine:
             "grid": list(grid.fft_shape),
             "plane_waves": int(np.count_nonzero(incident.covered)),
             "configurations_per_wave": configurations,
+            "band_centre_mrad": list(centre),
         }
         return recorder.library(), provenance
 
@@ -359,15 +375,33 @@ class PlaneWaveEngine:
             math.hypot(*reach) + outermost,
         )
 
-    def _check_memory(self, recorder: Recorder, multislice: Multislice) -> None:
-        batch = self.batch or multislice.default_batch()
-        working = 0 if self.device == "gpu" else self.threads * batch * multislice.bytes_per_wave
-        needed, available = recorder.nbytes + working, memory_limit_bytes()
+    def _check_memory(
+        self, requests: Sequence[SimulationRequest], recorder: Recorder, atoms: int
+    ) -> None:
+        """Compare an estimate with what there is, before anything large is allocated."""
+        layers, pixels = requests[0].layers, [math.prod(r.detector.pixels) for r in requests]
+        # All patterns, and two more of the largest while it is put together.
+        patterns = 4 * layers * (sum(pixels) + 2 * max(pixels))
+        batch = self.batch or waves_together(recorder.configurations)
+        item = 16 if self.settings.precision == "double" else 8
+        working = bytes_per_wave(recorder.grid, recorder.configurations, atoms, item)
+        if self.device == "cpu":
+            needed = recorder.nbytes + patterns + self.threads * batch * working
+        else:
+            needed = recorder.nbytes + patterns
+            free = self._on.free_memory_bytes()
+            if free is not None and working > free:
+                raise RequestError(
+                    f"a plane wave needs {working / 1e9:.1f} GB, but the card has "
+                    f"{free / 1e9:.1f} GB: choose a smaller supercell or band limit"
+                )
+        available = memory_limit_bytes()
         if needed > available:
             raise RequestError(
                 f"about {needed / 1e9:.1f} GB of memory would be needed, but this machine has "
-                f"{available / 1e9:.1f} GB: choose a larger incident_step_mrad, a smaller field of "
-                "view, fewer layers, semi-angles or tilts at once, or fewer threads"
+                f"{available / 1e9:.1f} GB: choose a larger incident_step_mrad, fewer pixels, a "
+                "smaller field of view or supercell, fewer layers, semi-angles or tilts at once, "
+                "or fewer threads"
             )
 
 
@@ -419,18 +453,21 @@ def check_phonons(configurations: int, cell_A: np.ndarray, supercell: tuple[int,
 
 def _check_detectors(
     requests: Sequence[SimulationRequest],
-    cutoff_per_A: float,
+    band_centre_mrad: tuple[float, float],
     wavelength: float,
     settings: PlaneWaveSettings,
 ) -> None:
-    limit = 1e3 * wavelength * cutoff_per_A
+    limit = 1e3 * wavelength * settings.cutoff_per_A
     for request in requests:
-        half = max(request.detector.field_of_view_mrad) / 2
-        if half > limit:
+        axis = np.abs(np.subtract(crystal_axis_mrad(request.tilt_mrad), band_centre_mrad))
+        reach = float((np.array(request.detector.field_of_view_mrad) / 2 + axis).max())
+        if reach > limit:
+            tilted = f" at a tilt of {request.tilt_mrad} mrad" if axis.any() else ""
             raise RequestError(
-                f"the detector reaches {half:.4g} mrad, but the band limit "
+                f"the detector reaches {reach:.4g} mrad{tilted}, but the band limit "
                 f"'{settings.band_limit}' lets waves through up to {limit:.4g} mrad: choose a "
-                f"field of view of at most {2 * limit:.4g} mrad or another band limit"
+                f"field of view of at most {2 * (limit - axis.max()):.4g} mrad or another band "
+                "limit"
             )
 
 

@@ -187,7 +187,8 @@ class IncidentGrid:
     @classmethod
     def over(cls, cones: Sequence[Cone], step_mrad: float) -> IncidentGrid:
         """Cover cones, with a margin that keeps interpolation inside the computed waves."""
-        margin = math.sqrt(2) * step_mrad
+        # Splines carry the bend at the rim of what is known two points inwards.
+        margin = 2.4 * step_mrad
         axes = []
         for axis in range(2):
             low = min(c.centre_mrad[axis] - c.radius_mrad for c in cones) - margin
