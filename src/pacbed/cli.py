@@ -281,8 +281,10 @@ def _band_limit(text: str) -> str | float:
 
 
 def _slices(text: str) -> str | int:
-    if text == "planes" or text.isdecimal():
-        return text if text == "planes" else _positive(text)
+    if text == "planes":
+        return text
+    if text.isdecimal():
+        return _positive(text)
     raise argparse.ArgumentTypeError(f"planes or a number of slices, not '{text}'")
 
 

@@ -96,6 +96,7 @@ def refinements(
         return _Pattern(made.patterns, made.phonon_noise)
 
     cutoff, slices = settings.cutoff_per_A, settings.slices_per_layer
+    # Refused here, before the first calculation, if there is no such limit.
     wider = replace(settings, slices_per_layer=1, band_limit=2 * cutoff).band_limit
     base = run("as given")
     wide = run("band limit", band_limit=wider)

@@ -17,6 +17,7 @@ import pandas as pd
 
 from pacbed.dataset import Dataset
 from pacbed.errors import PacbedError
+from pacbed.files import write_text
 from pacbed.labels import LabelScaling
 from pacbed.network import build_network
 from pacbed.seeding import stream
@@ -188,8 +189,8 @@ def train(
             "parameters": model.count_params(),
             "data": dict(training.attributes),
         }
-        _write(folder / "settings.json", json.dumps(described, indent=2) + "\n", scratch)
-        _write(folder / "history.csv", history.to_csv(index=False), scratch)
+        write_text(folder / "settings.json", json.dumps(described, indent=2) + "\n")
+        write_text(folder / "history.csv", history.to_csv(index=False))
         os.replace(best, folder / "model.keras")
     return history
 
@@ -274,9 +275,3 @@ class _Batches(keras.utils.PyDataset):
         if self.shuffle_seed is not None:
             random = stream(self.shuffle_seed, "shuffle", self.epoch)
             self.order = random.permutation(len(self.images))
-
-
-def _write(path: Path, text: str, scratch: str) -> None:
-    temporary = Path(scratch) / path.name
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

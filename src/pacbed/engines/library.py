@@ -12,6 +12,7 @@ where they are, their filling changes.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -255,7 +256,7 @@ class ScatteringLibrary:
         axis = np.arange(-n, n + 1) * fine
         area = aperture.weights(axis, axis)
         x, y = self.incident.x_mrad, self.incident.y_mrad
-        grid = _spline_matrix(y, axis + cy).T @ area @ _spline_matrix(x, axis + cx)
+        grid = _spline(y)(axis + cy).T @ area @ _spline(x)(axis + cx)
         waves = np.bincount(self.incident.nearest().ravel(), grid.ravel())
         return np.asarray(waves / waves.sum())
 
@@ -274,6 +275,7 @@ class ScatteringLibrary:
         kx, ky = detector.kx_mrad, detector.ky_mrad
         result = np.zeros((len(beams), len(ky), len(kx)), np.float32)
         nearest = self.incident.nearest()
+        spline_x, spline_y = _spline(self.incident.x_mrad), _spline(self.incident.y_mrad)
         # A pixel takes part if a corner of it may be lit, and a grid needs two pixels.
         reach = aperture.outer_mrad + 1.5 * max(kx[1] - kx[0], ky[1] - ky[0])
         for beam, (gx, gy) in enumerate(self.g_mrad):
@@ -283,8 +285,8 @@ class ScatteringLibrary:
             weights = aperture.weights(kx[x] - gx, ky[y] - gy)
             if not weights.any():
                 continue
-            along_x = _spline_matrix(self.incident.x_mrad, kx[x] - gx + cx).astype(np.float32)
-            along_y = _spline_matrix(self.incident.y_mrad, ky[y] - gy + cy).astype(np.float32)
+            along_x = spline_x(kx[x] - gx + cx).astype(np.float32)
+            along_y = spline_y(ky[y] - gy + cy).astype(np.float32)
             disc = along_y @ beams[:, nearest, beam] @ along_x.T
             disc *= weights.astype(np.float32)
             result[:, y, x] += disc
@@ -307,7 +309,7 @@ class ScatteringLibrary:
             count = max(4, math.ceil((pixels[-1] - pixels[0]) / _EVALUATION_STEP_mrad) + 1)
             coarse = np.linspace(pixels[0], pixels[-1], count)
             axes.append(coarse + centre)
-            matrices.append(_spline_matrix(coarse, pixels).astype(np.float32))
+            matrices.append(_spline(coarse)(pixels).astype(np.float32))
         intensity = self.diffuse.intensity(averaged, *axes).astype(np.float32)
         return np.asarray(matrices[1] @ intensity @ matrices[0].T) * np.float32(
             detector.pixel_mrad2
@@ -343,11 +345,14 @@ def _within(axis: np.ndarray, centre: float, reach: float) -> slice:
     return slice(int(start), int(stop))
 
 
-def _spline_matrix(points: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Return the matrix that interpolates values at points by a cubic spline, constant outside."""
+def _spline(points: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what makes, from places, the matrix that interpolates values at points to there.
+
+    By a cubic spline, constant outside.
+    """
     # Interpolation is linear in the values: a spline through unit vectors gives its matrix.
     spline = make_interp_spline(points, np.eye(len(points)), k=3)
-    return np.asarray(spline(np.clip(where, points[0], points[-1])))
+    return lambda where: np.asarray(spline(np.clip(where, points[0], points[-1])))
 
 
 class Recorder:

@@ -308,8 +308,6 @@ class Multislice:
         directions = recorder.incident.directions_mrad
         size = batch or self._default_batch()
         starts = range(0, len(directions), size)
-        if not self.phonons and not self._at_rest:
-            self._at_rest = self._transmissions_at_rest()
         done = 0
         # Threads share out the waves. Within one, matrix products and transforms are serial: the
         # order of summation, and so the bytes, must not depend on the number of threads.
@@ -317,11 +315,14 @@ class Multislice:
             threadpool_limits(1, user_api="blas"),
             ThreadPoolExecutor(max_workers=threads) as pool,
         ):
+            if not self.phonons and not self._at_rest:
+                self._at_rest = self._transmissions_at_rest()
             futures = {}
             try:
                 for start in starts:
                     part = slice(start, min(start + size, len(directions)))
-                    futures[pool.submit(self._propagate_batch, recorder, part)] = part
+                    job = pool.submit(self._propagate_batch, recorder, part, directions[part])
+                    futures[job] = part
                 for future in as_completed(futures):
                     future.result()
                     part = futures[future]
@@ -332,8 +333,7 @@ class Multislice:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _propagate_batch(self, recorder: Recorder, part: slice) -> None:
-        directions = recorder.incident.directions_mrad[part]
+    def _propagate_batch(self, recorder: Recorder, part: slice, directions: np.ndarray) -> None:
         fraction = directions / (1e3 * self._wavelength_A) @ self.grid.cell_A.T
         start = np.rint(fraction).astype(int)
         record = recorder.batch(part, start, fraction - start, self._on)
@@ -405,12 +405,12 @@ class Multislice:
 
     def _transmissions_at_rest(self) -> list[Any]:
         """Return the transmission of each slice; slices with the same contents share one."""
+        atoms = self._on.xp.asarray(np.array([p.sites for p in self.planes])[None, None])
         found: dict[Any, Any] = {}
         result = []
         for one in self._slices:
             key = tuple((self.planes[p].sites.tobytes(), table) for p, table in one.contents)
             if key not in found:
-                atoms = self._on.xp.asarray(np.array([p.sites for p in self.planes])[None, None])
                 found[key] = self._transmission(one, atoms)
             result.append(found[key])
         return result

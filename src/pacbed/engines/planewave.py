@@ -21,7 +21,7 @@ import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -260,7 +260,12 @@ class PlaneWaveEngine:
             As :meth:`simulate_together`.
         """
         settings, first = self.settings, requests[0]
-        if len({_crystal(r) for r in requests}) > 1:
+        asks: dict[str, Any] = {
+            "aperture": first.aperture,
+            "tilt_mrad": first.tilt_mrad,
+            "detector": first.detector,
+        }
+        if any(replace(r, **asks) != first for r in requests):
             raise RequestError(
                 "patterns can be computed together only for one crystal, energy, treatment of "
                 "thermal motion and seed"
@@ -403,19 +408,6 @@ class PlaneWaveEngine:
                 "smaller field of view or supercell, fewer layers, semi-angles or tilts at once, "
                 "or fewer threads"
             )
-
-
-def _crystal(request: SimulationRequest) -> str:
-    return repr(
-        (
-            request.material,
-            request.deformation,
-            request.layers,
-            request.energy_keV,
-            request.thermal,
-            request.seed,
-        )
-    )
 
 
 def check_phonons(configurations: int, cell_A: np.ndarray, supercell: tuple[int, int]) -> None:
