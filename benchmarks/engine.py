@@ -71,7 +71,7 @@ def requests(layers: int) -> list[SimulationRequest]:
         energy_keV=config["microscope"]["energy_keV"],
         aperture=Aperture(1.0),
         detector=Detector((field, field), (pixels, pixels)),
-        thermal=ThermalMotion(simulation["phonon_configurations"]),
+        thermal=ThermalMotion(simulation["planewave"]["phonon_configurations"]),
         seed=config["seed"],
     )
     angles = config["microscope"]["semiangles_mrad"]

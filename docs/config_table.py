@@ -38,13 +38,22 @@ def rows(schema: dict[str, Any], node: dict[str, Any], key: str = "") -> Iterato
         if "properties" in resolved:
             yield from rows(schema, resolved, full)
             continue
-        kind = resolved.get("type", "")
-        kind = " or ".join(kind) if isinstance(kind, list) else kind
-        if "enum" in resolved:
-            kind = ", ".join(f"`{v}`" for v in resolved["enum"])
+        kind = " or ".join(kinds(resolved))
         default = resolved.get("default", "see file")
         default = "null" if default is None else default
         yield f"| `{full}` | {kind} | {default} | {resolved.get('description', '')} |\n"
+
+
+def kinds(node: dict[str, Any]) -> list[str]:
+    """Return what a value may be."""
+    if "oneOf" in node:
+        return [kind for one in node["oneOf"] for kind in kinds(one)]
+    if "const" in node:
+        return [f"`{node['const']}`"]
+    if "enum" in node:
+        return [f"`{value}`" for value in node["enum"]]
+    kind = node.get("type", "")
+    return kind if isinstance(kind, list) else [kind]
 
 
 def table() -> str:

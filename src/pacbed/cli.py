@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -20,6 +22,7 @@ from pacbed.machine import usable_cores
 if TYPE_CHECKING:
     from pacbed.engines import SimulationRequest
     from pacbed.microscope import Aperture, Detector
+    from pacbed.patterns import PatternStore
 
 CONFIG = Path("config/config.yaml")
 
@@ -27,6 +30,8 @@ CONFIG = Path("config/config.yaml")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, or 1 after an error."""
     options = _parser().parse_args(arguments)
+    # As an interruption: what was begun is cleared away on the way out.
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         options.run(options)
     except PacbedError as error:
@@ -39,6 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that names defaults, where there is one that says something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        named = action.default is None or "(default:" in (action.help or "")
+        return action.help if named else super()._get_help_string(action)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pacbed",
@@ -48,9 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_simulate(commands)
     _add_show(commands)
+    _add_compare(commands)
     _add_converge(commands)
     _add_network(commands)
     _add_errors(commands)
+    _add_doctor(commands)
     return parser
 
 
@@ -60,7 +79,7 @@ def _add_simulate(commands: Any) -> None:
         help="compute the patterns of one crystal",
         description="Compute the PACBED patterns of one crystal, one per layer, into a Zarr store. "
         "Several semi-angles and tilts share one calculation, and make a store for each pair.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     _add_crystal(command)
     add = command.add_argument
@@ -80,7 +99,14 @@ def _add_simulate(commands: Any) -> None:
         metavar=("X", "Y"),
         help="sample tilt in mrad; repeat for several (default: 0 0)",
     )
+    add(
+        "--engine",
+        default="planewave",
+        choices=["planewave", "prismatic"],
+        help="what computes the patterns",
+    )
     _add_numerics(command)
+    _add_prismatic(command)
     add(
         "--fov",
         type=float,
@@ -91,11 +117,11 @@ def _add_simulate(commands: Any) -> None:
     )
     add(
         "--pixels",
-        type=int,
+        type=_pixels,
         nargs="+",
         default=[256],
         metavar="N",
-        help="pixels: NX [NY]; zero angle lies on pixel N // 2",
+        help="pixels: NX [NY]; zero angle lies on pixel N // 2; or native, those of Prismatic",
     )
     add(
         "--aperture-edge",
@@ -140,13 +166,13 @@ def _add_crystal(command: argparse.ArgumentParser) -> None:
 
 def _add_numerics(command: argparse.ArgumentParser, phonons: int = 0) -> None:
     add = command.add_argument
-    add("--engine", default="planewave", choices=["planewave"], help="what computes the patterns")
     add(
         "--phonons",
         type=int,
         default=phonons,
         metavar="N",
-        help="frozen-phonon configurations of each plane wave; 0: atoms at rest",
+        help="frozen-phonon configurations, of each plane wave or of Prismatic's box; 0: atoms at "
+        "rest",
     )
     add(
         "--debye-waller",
@@ -155,19 +181,23 @@ def _add_numerics(command: argparse.ArgumentParser, phonons: int = 0) -> None:
         help="damp the potential of atoms at rest by thermal motion",
     )
     add(
+        "--slices",
+        type=_slices,
+        metavar="N",
+        help="equal slices per layer, or planes: one on every atomic plane (default: planes; "
+        "3 for Prismatic and with --band-limit prismatic)",
+    )
+    add("--device", choices=["cpu", "gpu"], default="cpu", help="where to compute")
+    add("--seed", type=int, default=0, help="seed of everything random")
+    add("--threads", type=_positive, default=usable_cores(), help="threads to use")
+    add = command.add_argument_group("plane-wave engine").add_argument
+    add(
         "--band-limit",
         type=_band_limit,
         default="converged",
         metavar="LIMIT",
         help="prismatic: potential and band limit as Prismatic 2.0 at 0.15 Å; converged; or a "
         "number in 1/Å",
-    )
-    add(
-        "--slices",
-        type=_slices,
-        metavar="N",
-        help="equal slices per layer, or planes: one on every atomic plane (default: planes; "
-        "3 with --band-limit prismatic)",
     )
     add(
         "--incident-step",
@@ -185,9 +215,50 @@ def _add_numerics(command: argparse.ArgumentParser, phonons: int = 0) -> None:
         help="cells that have thermal displacements of their own",
     )
     add("--precision", choices=["single", "double"], default="single", help="of the numbers")
-    add("--device", choices=["cpu", "gpu"], default="cpu", help="where to compute")
-    add("--seed", type=int, default=0, help="seed of everything random")
-    add("--threads", type=_positive, default=usable_cores(), help="threads to use")
+
+
+def _add_prismatic(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument_group("Prismatic 2.0").add_argument
+    add("--sampling", type=float, default=0.15, metavar="ANGSTROM", help="of the potential in Å")
+    add(
+        "--box",
+        type=_or_auto(float),
+        default=400.0,
+        metavar="ANGSTROM",
+        help="edge of the box in Å, or auto",
+    )
+    add(
+        "--probe-region",
+        type=float,
+        default=200.0,
+        metavar="ANGSTROM",
+        help="edge of the central square of the box that holds the probes, in Å",
+    )
+    add(
+        "--probes",
+        type=_or_auto(_positive),
+        nargs="+",
+        default=[16, 28],
+        metavar="N",
+        help="positions along x and y of the cell: NX NY, or auto",
+    )
+    add(
+        "--probes-per-configuration",
+        choices=["all", "split"],
+        default="all",
+        help="split gives each phonon configuration its share of the probes",
+    )
+    add(
+        "--prismatic-python",
+        metavar="PATH",
+        help="interpreter that has pyprismatic 2.0 (default: this one)",
+    )
+    add(
+        "--scratch",
+        type=float,
+        metavar="GB",
+        help="largest part of TMPDIR to fill (default: most of what is free)",
+    )
 
 
 def _request(
@@ -221,14 +292,38 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _prismatic_settings(options: argparse.Namespace) -> dict[str, Any]:
+    if options.slices == "planes":
+        raise PacbedError("Prismatic has equal slices: give their number per layer (--slices 3)")
+    return {
+        "pixel_A": options.sampling,
+        "slices_per_layer": options.slices or 3,
+        "box_A": options.box,
+        "probe_region_A": options.probe_region,
+        "probes": "auto" if options.probes == ["auto"] else tuple(options.probes),
+        "probes_per_configuration": options.probes_per_configuration,
+    }
+
+
+def _detector(options: argparse.Namespace) -> Detector:
+    from pacbed.engines.prismatic import PrismaticSettings, native_detector
+    from pacbed.microscope import Detector
+
+    if options.pixels != ["native"]:
+        return Detector(_pair(options.fov, "--fov"), _pair(options.pixels, "--pixels"))
+    if options.engine != "prismatic":
+        raise PacbedError("only Prismatic has native pixels: give a number with --pixels")
+    return native_detector(PrismaticSettings(**_prismatic_settings(options)), options.energy)
+
+
 def _simulate(options: argparse.Namespace) -> None:
     from itertools import product
 
     from pacbed.engines import engine
-    from pacbed.microscope import Aperture, Detector
-    from pacbed.patterns import write_patterns
+    from pacbed.microscope import Aperture
+    from pacbed.patterns import checkpoint_of, write_patterns
 
-    detector = Detector(_pair(options.fov, "--fov"), _pair(options.pixels, "--pixels"))
+    detector = _detector(options)
     requests = [
         _request(
             options,
@@ -241,11 +336,20 @@ def _simulate(options: argparse.Namespace) -> None:
     outputs = [_store_name(options.output, r, len(requests)) for r in requests]
     if len(set(outputs)) < len(outputs):
         raise PacbedError("a pair of semi-angle and tilt (to six digits) is asked for twice")
-    chosen = engine(options.engine, _settings(options), options.threads, options.device)
+    prismatic = options.engine == "prismatic"
+    chosen = engine(
+        options.engine,
+        _prismatic_settings(options) if prismatic else _settings(options),
+        options.threads,
+        options.device,
+        {"python": options.prismatic_python, "scratch_GB": options.scratch},
+    )
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("plane waves")
+        task = bar.add_task("probes" if prismatic else "plane waves")
         results = chosen.simulate_together(
-            requests, lambda done, total: bar.update(task, completed=done, total=total)
+            requests,
+            lambda done, total: bar.update(task, completed=done, total=total),
+            [checkpoint_of(output) for output in outputs],
         )
     for output, request, result in zip(outputs, requests, results, strict=True):
         write_patterns(output, request, result)
@@ -288,6 +392,18 @@ def _slices(text: str) -> str | int:
     raise argparse.ArgumentTypeError(f"planes or a number of slices, not '{text}'")
 
 
+def _pixels(text: str) -> str | int:
+    return text if text == "native" else _positive(text)
+
+
+def _or_auto(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    def value(text: str) -> Any:
+        return text if text == "auto" else kind(text)
+
+    value.__name__ = f"{kind.__name__.strip('_')} or auto"
+    return value
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, not '{text}'")
@@ -318,28 +434,93 @@ def _add_show(commands: Any) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    import numpy as np
-
     from pacbed.figures import save, show_patterns
     from pacbed.patterns import read_patterns
 
     store = read_patterns(options.store)
-    available = store.layers.tolist()
-    layers = options.layers or [n for n in (1, 2, 5, 10, 20) if n in available] or available[-1:]
-    absent = [n for n in layers if n not in available]
-    if absent:
-        raise PacbedError(
-            f"{options.store} has layers {available[0]} to {available[-1]}: {absent}?"
-        )
-    narrowest = 2 * min(np.abs(store.kx_mrad).max(), np.abs(store.ky_mrad).max())
-    field = narrowest if options.fov is None else options.fov
-    if not 0 < field <= narrowest * (1 + 1e-9):
-        raise PacbedError(f"--fov must be between 0 and {narrowest:.4g} mrad, not {field:g}")
+    layers = _layers(options, store.layers.tolist(), f"{options.store} has")
+    field = _field_mrad(options, store)
     figure = show_patterns(store, layers, field)
     name = options.store.name.removesuffix(".zip").removesuffix(".zarr")
     output = options.output or options.store.with_name(f"{name}.png")
     save(figure, output)
     print(output)
+
+
+def _layers(options: argparse.Namespace, available: list[int], which: str) -> list[int]:
+    """Return the layers that are asked for, or a choice of those that there are."""
+    layers = options.layers or [n for n in (1, 2, 5, 10, 20) if n in available] or available[-1:]
+    if absent := [n for n in layers if n not in available]:
+        raise PacbedError(f"{which} layers {available[0]} to {available[-1]}: {absent}?")
+    return layers
+
+
+def _field_mrad(options: argparse.Namespace, store: PatternStore) -> float:
+    """Return the width to draw, by default that of the patterns."""
+    narrowest = 2 * float(min(abs(axis).max() for axis in (store.kx_mrad, store.ky_mrad)))
+    field = narrowest if options.fov is None else options.fov
+    if not 0 < field <= narrowest * (1 + 1e-9):
+        raise PacbedError(f"--fov must be between 0 and {narrowest:.4g} mrad, not {field:g}")
+    return field
+
+
+def _add_compare(commands: Any) -> None:
+    command = commands.add_parser(
+        "compare",
+        help="tell how far the patterns of two stores are apart",
+        description="Print the relative L1 distance of the patterns of A from those of B, of "
+        "another engine or other settings, and draw both and their difference.",
+    )
+    add = command.add_argument
+    add("a", type=Path, metavar="A", help="a store made by pacbed simulate or the workflow")
+    add("b", type=Path, metavar="B", help="the store that A is compared with")
+    add(
+        "--layers", type=int, nargs="+", metavar="N", help="thicknesses to draw (default: a choice)"
+    )
+    add("--fov", type=float, metavar="MRAD", help="width to show in mrad (default: all)")
+    add(
+        "--output",
+        type=Path,
+        default=Path("compare.png"),
+        metavar="FILE",
+        help="PNG or PDF (default: compare.png)",
+    )
+    command.set_defaults(run=_compare)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from pacbed.comparison import compare, differences
+    from pacbed.figures import compare_patterns, save
+    from pacbed.patterns import read_patterns
+
+    a, b = read_patterns(options.a), read_patterns(options.b)
+    found = compare(a, b)
+    common = found.layers.tolist()
+    layers = _layers(options, common, "both stores have")
+    field = _field_mrad(options, a)
+    names = str(options.a), str(options.b)
+    save(compare_patterns(a, b, layers, field, names), options.output)
+    for letter, name, store in zip("AB", names, (a, b), strict=True):
+        print(f"{letter}: {name}: {_made_by(store, common[-1])}")
+    if differing := differences(a, b):
+        Console(stderr=True).print("[bold yellow]warning:[/] ", end="")
+        print(f"they differ in what was simulated: {'; '.join(differing)}", file=sys.stderr)
+    table = Table(title="A against B in %, and how many of the electrons are in the field")
+    for column in ("layers", "relative L1", "relative L1 at equal sums", "sum of A", "sum of B"):
+        table.add_column(column, justify="right")
+    columns = found.change, found.change_of_shape, found.sum_a, found.sum_b
+    for n, *values in zip(common, *columns, strict=True):
+        table.add_row(str(n), *(f"{100 * v:.3f}" for v in values))
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    print(options.output)
+
+
+def _made_by(store: PatternStore, layers: int) -> str:
+    noise = store.attributes.get("phonon_noise")
+    number = store.layers.tolist().index(layers)
+    return f"engine {store.attributes.get('engine', 'unknown')}" + (
+        f", phonon noise {100 * noise[number]:.2g} % at {layers} layers" if noise else ""
+    )
 
 
 def _add_converge(commands: Any) -> None:
@@ -349,7 +530,7 @@ def _add_converge(commands: Any) -> None:
         description="Refine the band limit, the slices, the incident grid, the supercell and the "
         "number of configurations, one after another, and print and draw how much each changes "
         "the pattern after every layer.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     _add_crystal(command)
     add = command.add_argument
@@ -514,4 +695,41 @@ def _errors(options: argparse.Namespace) -> None:
             )
         table.add_row(f"{angle:g} mrad", str(layers), outputs, intensity, *cells)
     # In a log the width of a terminal is not known: do not fold the table.
+    Console(width=None if sys.stdout.isatty() else 170).print(table)
+
+
+def _add_doctor(commands: Any) -> None:
+    command = commands.add_parser(
+        "doctor",
+        help="say what this machine has and what is missing",
+        description="Look for what each part of the work needs on this machine, and say how to "
+        "get what is missing.",
+    )
+    command.add_argument(
+        "--prismatic-python",
+        metavar="PATH",
+        help="interpreter that has pyprismatic (default: that of pacbed)",
+    )
+    command.set_defaults(run=_doctor)
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from rich.text import Text
+
+    from pacbed.doctor import examine
+
+    colours = {"ok": "green", "limited": "yellow", "missing": "red"}
+    table = Table(title="What this machine has")
+    for column in ("part", "state", "found", "what to do"):
+        table.add_column(column, overflow="fold")
+    part = ""
+    with Console(stderr=True).status("looking"):
+        findings = examine(options.prismatic_python)
+    for one in findings:
+        if part and one.part != part:
+            table.add_section()
+        # As text: in names such as tensorflow[and-cuda] the brackets are no markup.
+        cells = [Text(t) for t in ("" if one.part == part else one.part, one.found, one.advice)]
+        table.add_row(cells[0], Text(one.state, colours[one.state]), *cells[1:])
+        part = one.part
     Console(width=None if sys.stdout.isatty() else 170).print(table)

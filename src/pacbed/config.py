@@ -20,6 +20,7 @@ from pacbed.crystal import Material
 from pacbed.deformation import SPLITS, Deformation, DrawRanges, assign_splits
 from pacbed.engines.base import SimulationRequest, ThermalMotion
 from pacbed.engines.planewave import PlaneWaveSettings, check_phonons
+from pacbed.engines.prismatic import PrismaticSettings, check_request, native_detector
 from pacbed.engines.scattering import kirkland
 from pacbed.errors import ConfigError, RequestError
 from pacbed.microscope import Aperture, Detector, wavelength_A
@@ -158,29 +159,43 @@ def _allowed(error: jsonschema.ValidationError) -> str:
             bound = "at least" if error.validator == "minItems" else "at most"
             return f"must have {bound} {limit} items"
         case "oneOf":
-            return "must be 'all' or a list of numbers"
+            return f"must be {' or '.join(_described(one) for one in limit)}"
     return error.message
+
+
+def _described(alternative: Mapping[str, Any]) -> str:
+    if "const" in alternative:
+        return f"'{alternative['const']}'"
+    if alternative["type"] == "array":
+        return "a list of numbers"
+    kind = "a whole number" if alternative["type"] == "integer" else "a number"
+    low, high = alternative.get("minimum"), alternative.get("maximum")
+    return kind + (f" from {low}" if low is not None else "") + (f" to {high}" if high else "")
 
 
 def _conflicts(config: Config) -> Iterator[str]:
     """Yield what the schema cannot see."""
-    yield from _range_conflicts(config)
-    yield from _split_conflicts(config)
+    problems = [*_range_conflicts(config), *_split_conflicts(config), *_material_conflicts(config)]
+    problems += [*_geometry_conflicts(config), *_planewave_conflicts(config)]
+    if not problems and config["simulation"]["engine"] == "prismatic":
+        problems += _prismatic_conflicts(config)
+    yield from problems
+    yield from _network_conflicts(config)
+
+
+def _material_conflicts(config: Config) -> Iterator[str]:
     try:
         made = material(config["material"])
         for element in made.elements:
             kirkland(element)
-        if made.chalcogen_height_A >= made.layer_thickness_A / 2:
-            yield (
-                f"material.chalcogen_height_A = {made.chalcogen_height_A}: must be less than half "
-                f"a layer, {made.layer_thickness_A / 2:g} Å"
-            )
-        yield from _phonon_conflicts(config, made)
     except RequestError as error:
         yield f"material: {error}"
-    yield from _geometry_conflicts(config)
-    yield from _planewave_conflicts(config)
-    yield from _network_conflicts(config)
+        return
+    if made.chalcogen_height_A >= made.layer_thickness_A / 2:
+        yield (
+            f"material.chalcogen_height_A = {made.chalcogen_height_A}: must be less than half a "
+            f"layer, {made.layer_thickness_A / 2:g} Å"
+        )
 
 
 def _range_conflicts(config: Config) -> Iterator[str]:
@@ -220,7 +235,12 @@ def _split_conflicts(config: Config) -> Iterator[str]:
 
 def _geometry_conflicts(config: Config) -> Iterator[str]:
     simulation, dataset = config["simulation"], config["dataset"]
-    stored = simulation["field_of_view_mrad"]
+    try:
+        kept = detector(simulation, config["microscope"]["energy_keV"])
+    except RequestError as error:
+        yield f"simulation.pixels = {simulation['pixels']}: {error}"
+        return
+    stored, pixels = kept.field_of_view_mrad[0], kept.pixels[0]
     field = dataset["field_of_view_mrad"]
     edge = config["microscope"]["aperture_edge_mrad"]
     for angle in config["microscope"]["semiangles_mrad"]:
@@ -235,13 +255,13 @@ def _geometry_conflicts(config: Config) -> Iterator[str]:
                 f"edge must be less than {reach:g} mrad, half of the field of view"
             )
     augmentation = augmentation_settings(config)
-    needed = augmentation.reach_mrad * 2 + stored / simulation["pixels"]
+    needed = augmentation.reach_mrad * 2 + stored / pixels
     if stored < needed:
         yield (
             f"simulation.field_of_view_mrad = {stored:g}: must be at least {needed:.4g} mrad, what "
             "rotation, field-of-view variation and translation of the examples can reach"
         )
-    pixel, finest = stored / simulation["pixels"], augmentation.smallest_pixel_mrad
+    pixel, finest = stored / pixels, augmentation.smallest_pixel_mrad
     if pixel > finest * (1 + 1e-9):
         yield (
             f"simulation.pixels = {simulation['pixels']}: too coarse; must be at least "
@@ -256,26 +276,26 @@ def _geometry_conflicts(config: Config) -> Iterator[str]:
             )
 
 
-def _phonon_conflicts(config: Config, made: Material) -> Iterator[str]:
-    if configurations := config["simulation"]["phonon_configurations"]:
-        supercell = config["simulation"]["planewave"]["supercell"]
-        smallest = config["deformation"]["principal_stretch"][0]
-        # A stretch that makes no sense has its own complaint.
-        deformation = Deformation(smallest, smallest) if smallest >= 0.5 else Deformation()
-        try:
-            check_phonons(configurations, made.in_plane_cell_A(deformation), supercell)
-        except RequestError as error:
-            yield f"simulation.phonon_configurations = {configurations}: {error}"
-
-
 def _planewave_conflicts(config: Config) -> Iterator[str]:
     simulation = config["simulation"]
-    stored = simulation["field_of_view_mrad"]
+    section = simulation["planewave"]
     try:
-        settings = PlaneWaveSettings(**simulation["planewave"])
+        settings = PlaneWaveSettings(**_settings(section))
     except RequestError as error:
         yield f"simulation.planewave: {error}"
         return
+    if simulation["engine"] != "planewave":
+        return
+    if configurations := section["phonon_configurations"]:
+        smallest = config["deformation"]["principal_stretch"][0]
+        # A stretch, or a material, that makes no sense has its own complaint.
+        deformation = Deformation(smallest, smallest) if smallest >= 0.5 else Deformation()
+        try:
+            cell = material(config["material"]).in_plane_cell_A(deformation)
+            check_phonons(configurations, cell, settings.supercell)
+        except RequestError as error:
+            yield f"simulation.planewave.phonon_configurations = {configurations}: {error}"
+    stored = simulation["field_of_view_mrad"]
     band = 1e3 * wavelength_A(config["microscope"]["energy_keV"]) * settings.cutoff_per_A
     # Prismatic's band belongs to the frame of the pattern, unless several tilts share a crystal.
     moves = settings.band_limit != "prismatic" or config["draws"]["shared_strain"]
@@ -286,6 +306,33 @@ def _planewave_conflicts(config: Config) -> Iterator[str]:
             f"{2 * (band - tilt):.4g} mrad, what the band limit '{settings.band_limit}' lets "
             f"through{f' at tilts of up to {tilt:g} mrad' if tilt else ''}"
         )
+
+
+def _prismatic_conflicts(config: Config) -> Iterator[str]:
+    try:
+        settings = PrismaticSettings(**_settings(config["simulation"]["prismatic"]))
+        low, high = config["deformation"]["principal_stretch"]
+        for angle in config["microscope"]["semiangles_mrad"]:
+            for stretch in ((high, high), (high, low), (low, low)):
+                if min(stretch) >= 0.5:
+                    check_request(_example_request(config, angle, Deformation(*stretch)), settings)
+    except RequestError as error:
+        yield f"simulation.prismatic: {error}"
+
+
+def _example_request(
+    config: Config, semiangle_mrad: float, deformation: Deformation
+) -> SimulationRequest:
+    return simulation_request(
+        seed=config["seed"],
+        material_section=config["material"],
+        energy_keV=config["microscope"]["energy_keV"],
+        aperture_edge_mrad=config["microscope"]["aperture_edge_mrad"],
+        simulation=config["simulation"],
+        semiangle_mrad=semiangle_mrad,
+        deformation=deformation,
+        tilt_mrad=(0.0, 0.0),
+    )
 
 
 def _network_conflicts(config: Config) -> Iterator[str]:
@@ -374,6 +421,46 @@ def networks(config: Config) -> list[Network]:
     return list(found)
 
 
+def engine_settings(simulation: Config) -> dict[str, Any]:
+    """Return the settings of the chosen engine."""
+    return _settings(simulation[simulation["engine"]])
+
+
+def execution_settings(section: Config) -> dict[str, Any]:
+    """Return how a program outside is run."""
+    return {
+        "python": section["prismatic_python"],
+        "scratch_GB": section["scratch_GB"],
+        "call_limit_h": section["call_limit_h"],
+    }
+
+
+def _settings(section: Config) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if key != "phonon_configurations"}
+
+
+def scientific(simulation: Config) -> dict[str, Any]:
+    """Return what the patterns depend on: not the settings of engines that are not used."""
+    engines = {"planewave", "prismatic"} - {simulation["engine"]}
+    return {key: value for key, value in simulation.items() if key not in engines}
+
+
+def detector(simulation: Config, energy_keV: float) -> Detector:
+    """Return the pixels in which patterns are stored.
+
+    Raises
+    ------
+    RequestError
+        If the engine has no pixels of its own and they are asked for.
+    """
+    field, pixels = simulation["field_of_view_mrad"], simulation["pixels"]
+    if pixels != "native":
+        return Detector((field, field), (pixels, pixels))
+    if simulation["engine"] != "prismatic":
+        raise RequestError("only Prismatic has native pixels: give a number (640 by default)")
+    return native_detector(PrismaticSettings(**engine_settings(simulation)), energy_keV)
+
+
 def simulation_request(
     *,
     seed: int,
@@ -386,7 +473,7 @@ def simulation_request(
     tilt_mrad: tuple[float, float],
 ) -> SimulationRequest:
     """Make the request for one simulation from sections of a configuration."""
-    field, pixels = simulation["field_of_view_mrad"], simulation["pixels"]
+    configurations = simulation[simulation["engine"]]["phonon_configurations"]
     return SimulationRequest(
         material=material(material_section),
         deformation=deformation,
@@ -394,7 +481,7 @@ def simulation_request(
         layers=simulation["layers"],
         energy_keV=energy_keV,
         aperture=Aperture(semiangle_mrad, aperture_edge_mrad),
-        detector=Detector((field, field), (pixels, pixels)),
-        thermal=ThermalMotion(simulation["phonon_configurations"], simulation["debye_waller"]),
+        detector=detector(simulation, energy_keV),
+        thermal=ThermalMotion(configurations, simulation["debye_waller"]),
         seed=seed,
     )

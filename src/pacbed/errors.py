@@ -15,6 +15,10 @@ class RequestError(PacbedError):
     """A simulation that cannot be carried out as asked."""
 
 
+class EngineError(PacbedError):
+    """An engine that failed, or wrote what cannot be used."""
+
+
 class StoreError(PacbedError):
     """A pattern or dataset store that is damaged, incomplete or of another kind."""
 

@@ -97,12 +97,20 @@ def crop(
 
 
 def draw_split_pattern(
-    axes: Axes, store: PatternStore, index: int, field_mrad: float, scale_bar_mrad: float | None
+    axes: Axes,
+    store: PatternStore,
+    index: int,
+    field_mrad: float,
+    scale_bar_mrad: float | None,
+    brightest: float | None = None,
 ) -> None:
-    """Draw a pattern, left half on a linear and right half on a cube-root intensity scale."""
+    """Draw a pattern, left half on a linear and right half on a cube-root intensity scale.
+
+    The scales end at the brightest value given, or at that of the pattern.
+    """
     pattern, extent = crop(store, index, field_mrad)
     half = field_mrad / 2
-    pattern = np.maximum(pattern, 0) / pattern.max()
+    pattern = np.maximum(pattern, 0) / (pattern.max() if brightest is None else brightest)
     shown = pattern.copy()
     # The half-scales meet at zero angle, the middle of pixel n // 2 of the store.
     middle = round(-extent[0] / (extent[1] - extent[0]) * pattern.shape[1] - 0.5)
@@ -140,6 +148,85 @@ def show_patterns(store: PatternStore, layers: Sequence[int], field_mrad: float)
             panel.set_axis_off()
         figure.suptitle("left half linear, right half cube-root intensity", fontsize=7)
     return figure
+
+
+def compare_patterns(
+    a: PatternStore,
+    b: PatternStore,
+    layers: Sequence[int],
+    field_mrad: float,
+    names: tuple[str, str],
+) -> Figure:
+    """Draw the patterns of two stores and their difference, one row per thickness.
+
+    Parameters
+    ----------
+    a, b
+        Stores of one detector.
+    layers
+        Thicknesses, in both stores.
+    field_mrad
+        Width to show in mrad.
+    names
+        What to call the stores.
+    """
+    half = field_mrad / 2
+    with paper_style():
+        figure = Figure(figsize=(PAGE, 2 * len(layers) + 1), layout="constrained")
+        grid = figure.subplots(len(layers), 3, squeeze=False, sharex=True, sharey=True)
+        for row, layer in zip(grid, layers, strict=True):
+            index_a, index_b = (s.layers.tolist().index(layer) for s in (a, b))
+            shown_a, extent = crop(a, index_a, field_mrad)
+            shown_b, _ = crop(b, index_b, field_mrad)
+            brightest = max(shown_a.max(), shown_b.max())
+            draw_split_pattern(row[0], a, index_a, field_mrad, None, brightest)
+            draw_split_pattern(row[1], b, index_b, field_mrad, None, brightest)
+            difference = (shown_a - shown_b) / shown_b.max()
+            _draw_difference(row[2], difference, extent, "% of the brightest of B")
+            row[0].set_ylabel(f"{layer} layer{'s' if layer > 1 else ''}\n$k_y$ (mrad)")
+        for panel, title in zip(grid[0], ("A", "B", "A − B"), strict=True):
+            panel.set_title(title)
+        for panel in grid[-1]:
+            panel.set_xlabel("$k_x$ (mrad)")
+        for panel in grid.ravel():
+            panel.tick_params(direction="out")  # inside they would be black on black
+        # All panels share these; drawing a pattern takes the ticks away. A field of the detector's
+        # width would show half a pixel on one side that is not there.
+        panel, (left, right, bottom, top) = grid[0, 0], np.clip(extent, -half, half)
+        panel.set(xlim=(left, right), ylim=(bottom, top))
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], prune="both"))
+        lines = [f"{letter}: {_end(name)}" for letter, name in zip("AB", names, strict=True)]
+        lines.append("A and B: left half linear, right half cube-root intensity, one scale per row")
+        figure.suptitle("\n".join(lines), fontsize=7, parse_math=False)
+    return figure
+
+
+def _draw_difference(
+    axes: Axes, difference: np.ndarray, extent: tuple[float, float, float, float], label: str
+) -> None:
+    percent = 100 * difference
+    # A few pixels on the edges of discs must not hide the rest; equal patterns need a scale too.
+    size = np.abs(percent)
+    limit = float(np.quantile(size, 0.998)) or float(size.max()) or 1.0
+    image = axes.imshow(
+        percent,
+        origin="lower",
+        extent=extent,
+        vmin=-limit,
+        vmax=limit,
+        cmap="RdBu_r",
+        interpolation="nearest",
+    )
+    beside = axes.inset_axes((1.04, 0, 0.05, 1))
+    ticks = _nice_length(0.9 * limit) * np.linspace(-1, 1, 5)
+    bar = axes.figure.colorbar(image, cax=beside, ticks=ticks, format="{x:g}", extend="both")
+    bar.set_label(label)
+
+
+def _end(text: str, most: int = 100) -> str:
+    """Shorten a long text, such as a path, to its end."""
+    return text if len(text) <= most else f"…{text[1 - most :]}"
 
 
 def changes_against_thickness(refinements: Sequence[Refinement], title: str) -> Figure:

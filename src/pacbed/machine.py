@@ -44,10 +44,22 @@ def _control_groups(table: Path, root: Path) -> Iterator[Path]:
         yield base
 
 
-def peak_memory_MB() -> float:
-    """Return the largest resident size of this process so far, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak_memory_MB(of: int = resource.RUSAGE_SELF) -> float:
+    """Return the largest resident size so far of this process, or of its children, in MB."""
+    peak = resource.getrusage(of).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def is_in_memory(path: Path, mounts: Path = Path("/proc/mounts")) -> bool:
+    """Return whether a folder lies in memory, so that what is written there takes some of it."""
+    if not mounts.is_file():
+        return False
+    # A line of the table is `device folder type options ...`; the deepest folder counts.
+    # A space in the name of a folder is written as \040.
+    table = [line.split() for line in mounts.read_text().splitlines()]
+    kinds = {entry[1].replace("\\040", " "): entry[2] for entry in table}
+    above = [str(folder) for folder in (path.resolve(), *path.resolve().parents)]
+    return next((kinds[folder] for folder in above if folder in kinds), "") in ("tmpfs", "ramfs")
 
 
 def usable_cores() -> int:

@@ -124,6 +124,12 @@ def write_patterns(
             # xarray asks for consolidated metadata, which Zarr v3 has but does not specify yet.
             warnings.simplefilter("ignore", ZarrUserWarning)
             zarr.consolidate_metadata(group.store)
+    checkpoint_of(path).unlink(missing_ok=True)
+
+
+def checkpoint_of(path: Path) -> Path:
+    """Return the file in which the unfinished simulation of a store is kept."""
+    return path.with_name(f".{path.name}.unfinished")
 
 
 def read_patterns(path: Path, layers: Iterable[int] | None = None) -> PatternStore:

@@ -428,7 +428,9 @@ def test_a_command_that_is_not_understood_explains_its_use(arguments, capsys):
     assert "usage: pacbed" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["simulate", "show", "network", "errors"])
+@pytest.mark.parametrize(
+    "name", ["simulate", "show", "compare", "converge", "network", "errors", "doctor"]
+)
 def test_every_command_has_help(name, capsys):
     with pytest.raises(SystemExit) as caught:
         main([name, "--help"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pacbed.config import SCHEMA, load, material, networks, validate
+from pacbed.config import SCHEMA, detector, load, material, networks, scientific, validate
 from pacbed.crystal import MATERIALS
 from pacbed.errors import ConfigError
 
@@ -142,7 +142,11 @@ def test_the_demo_has_two_semiangles_three_thicknesses_and_64_pixels():
 def test_an_overlay_changes_what_it_names_and_nothing_else(paper):
     demo, overlay = load([DEFAULT, DEMO]), yaml.safe_load(DEMO.read_text(encoding="utf-8"))
     assert demo["simulation"]["layers"] == overlay["simulation"]["layers"]
-    assert demo["simulation"]["planewave"] == paper["simulation"]["planewave"]
+    assert demo["simulation"]["planewave"] == {
+        **paper["simulation"]["planewave"],
+        "phonon_configurations": 0,
+    }
+    assert demo["simulation"]["prismatic"] == paper["simulation"]["prismatic"]
     assert demo["material"] == paper["material"]
 
 
@@ -262,8 +266,8 @@ def test_a_missing_section_is_named(config):
         ("dataset.noise", "gaussian", "must be one of lognormal, poisson"),
         ("dataset.field_of_view_variation", 1, "must be less than 1"),
         ("simulation.debye_waller", "on", "must be of type boolean"),
-        ("simulation.phonon_configurations", -1, "must be at least 0"),
-        ("simulation.phonon_configurations", 2.5, "must be of type integer"),
+        ("simulation.prismatic.phonon_configurations", -1, "must be at least 0"),
+        ("simulation.planewave.phonon_configurations", 2.5, "must be of type integer"),
         ("network.pooled_head", "none", "must be of type integer or null"),
         ("training.momentum", 1.0, "must be less than 1"),
     ],
@@ -426,6 +430,7 @@ def test_patterns_are_stored_at_least_as_finely_as_examples_are_sampled(config):
 
 def test_the_stored_field_lies_within_the_band_limit(config):
     # Prismatic keeps half of the Nyquist frequency of 0.15 Å: 1.667 1/Å, 69.6 mrad at 80 kV.
+    change(config, "simulation.engine", "planewave")
     change(config, "simulation.planewave.band_limit", "prismatic")
     change(config, "simulation.planewave.slices_per_layer", 3)
     validate(config, ROOT / SCHEMA)
@@ -454,17 +459,67 @@ def test_settings_of_the_planewave_engine_fit_together(config, key, value, messa
 
 
 def test_one_phonon_configuration_is_too_few(config):
-    change(config, "simulation.phonon_configurations", 1)
+    change(config, "simulation.engine", "planewave")
+    change(config, "simulation.planewave.phonon_configurations", 1)
     line = the_complaint(config)
-    assert "simulation.phonon_configurations = 1" in line
+    assert "simulation.planewave.phonon_configurations = 1" in line
     assert "at least 2 configurations" in line
 
 
 def test_a_supercell_holds_more_than_an_atom(config):
+    change(config, "simulation.engine", "planewave")
     change(config, "simulation.planewave.supercell", [1, 5])
     assert "a supercell of 1 × 5 cells" in the_complaint(config)
-    change(config, "simulation.phonon_configurations", 0)
+    change(config, "simulation.planewave.phonon_configurations", 0)
     validate(config, ROOT / SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("simulation.prismatic.box_A", "large", "must be a number from 10 to 2000 or 'auto'"),
+        ("simulation.prismatic.box_A", 5, "must be a number from 10 to 2000 or 'auto'"),
+        ("simulation.prismatic.probes", 16, "must be a list of numbers or 'auto'"),
+        ("simulation.prismatic.probe_region_A", 80, "16 × 28 probes need a cell each"),
+        ("simulation.prismatic.phonon_configurations", 0, "has no Debye-Waller factor"),
+        ("microscope.aperture_edge_mrad", 0.2, "an aperture edge of its own"),
+        ("simulation.field_of_view_mrad", 140, "lets waves through up to 69.68 mrad"),
+        ("simulation.pixels", 1400, "finer than Prismatic's own of 0.1044 mrad"),
+        ("simulation.pixels", "raw", "must be a whole number from 8 or 'native'"),
+    ],
+)
+def test_prismatic_is_asked_only_for_what_it_can_do(config, key, value, message):
+    change(config, key, value)
+    assert message in the_complaint(config)
+
+
+def test_probes_are_split_between_no_more_configurations_than_there_are(config):
+    change(config, "simulation.prismatic.probes_per_configuration", "split")
+    validate(config, ROOT / SCHEMA)
+    change(config, "simulation.prismatic.probes", [3, 3])
+    assert "9 probes cannot be split between 10 configurations" in the_complaint(config)
+
+
+def test_native_pixels_are_those_of_the_paper(config):
+    change(config, "simulation.pixels", "native")
+    validate(config, ROOT / SCHEMA)
+    kept = detector(config["simulation"], 80)
+    assert kept.pixels == (1336, 1336)
+    assert kept.kx_mrad[669] == pytest.approx(0.10439, abs=1e-5)
+
+
+def test_native_pixels_need_prismatic_and_one_box(config):
+    change(config, "simulation.pixels", "native")
+    change(config, "simulation.prismatic.box_A", "auto")
+    assert "a box of a fixed size" in the_complaint(config)
+    change(config, "simulation.engine", "planewave")
+    assert "only Prismatic has native pixels" in the_complaint(config)
+
+
+def test_what_is_not_used_does_not_belong_to_a_simulation(config):
+    kept = scientific(config["simulation"])
+    assert "prismatic" in kept
+    assert "planewave" not in kept
 
 
 def test_thicknesses_lie_within_the_simulated_crystal(config):

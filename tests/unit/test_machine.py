@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from pacbed.machine import _control_groups, memory_limit_bytes, peak_memory_MB, usable_cores
+from pacbed.machine import (
+    _control_groups,
+    is_in_memory,
+    memory_limit_bytes,
+    peak_memory_MB,
+    usable_cores,
+)
 
 ROOT = Path("/sys/fs/cgroup")
 
@@ -36,3 +42,43 @@ def test_memory_limit_is_not_more_than_the_machine_has():
 
 def test_cores_are_those_that_the_process_may_use():
     assert 1 <= usable_cores() <= os.cpu_count()
+
+
+@pytest.fixture
+def mounts(tmp_path):
+    """A table of what is mounted where, in a folder that stands for the root."""
+
+    def write(kinds):
+        file = tmp_path / "mounts"
+        lines = [f"device {tmp_path / name} {kind} rw,relatime 0 0" for name, kind in kinds]
+        file.write_text("\n".join(["rootfs / ext4 rw 0 0", *lines]) + "\n")
+        return file
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        ([], False),
+        ([("scratch", "tmpfs")], True),
+        ([("scratch/job", "tmpfs")], True),
+        ([("scratch", "ext4")], False),
+        ([("scratch", "tmpfs"), ("scratch/job", "xfs")], False),
+        ([("scratch/job", "tmpfs"), ("scratch", "xfs")], True),
+        ([("scratch", "xfs"), ("scratch", "tmpfs")], True),
+        ([("scr", "tmpfs")], False),
+    ],
+)
+def test_folder_is_in_memory_if_the_deepest_mount_above_it_is(tmp_path, mounts, kinds, expected):
+    assert is_in_memory(tmp_path / "scratch" / "job" / "portion", mounts(kinds)) is expected
+
+
+def test_link_into_memory_is_in_memory(tmp_path, mounts):
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "link").symlink_to("memory")
+    assert is_in_memory(tmp_path / "link", mounts([("memory", "tmpfs")]))
+
+
+def test_without_a_table_of_mounts_nothing_is_known_to_be_in_memory(tmp_path):
+    assert is_in_memory(tmp_path, tmp_path / "absent") is False

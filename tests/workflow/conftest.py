@@ -21,6 +21,7 @@ TINY = {
     "microscope": {"semiangles_mrad": [6.35]},
     "draws": {"count": 4},
     "simulation": {
+        "engine": "planewave",
         "layers": 2,
         "pixels": 32,
         "field_of_view_mrad": 150,

@@ -6,7 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pacbed.config import augmentation_settings, draw_ranges, load, simulation_request
+from pacbed.config import (
+    augmentation_settings,
+    draw_ranges,
+    engine_settings,
+    load,
+    simulation_request,
+)
 from pacbed.dataset import Library, read_dataset, write_dataset
 from pacbed.deformation import SPLITS, assign_splits, draw
 from pacbed.engines import engine
@@ -43,7 +49,7 @@ def datasets(config, tmp_path_factory):
             deformation=one.deformation,
             tilt_mrad=one.tilt_mrad,
         )
-        result = engine("planewave", simulation["planewave"]).simulate(request)
+        result = engine("planewave", engine_settings(simulation)).simulate(request)
         return result.patterns[LAYERS - 1]
 
     with ThreadPoolExecutor(2) as pool:

@@ -16,10 +16,7 @@ rule augment:
     resources:
         # The patterns of one thickness, and examples on their way into a shard.
         mem_mb=lambda wildcards, attempt: attempt
-        * (
-            2000
-            + 4 * config["simulation"]["pixels"] ** 2 * len(DRAW_SPLITS) // 1_000_000
-        ),
+        * (2000 + 4 * math.prod(STORED.pixels) * len(DRAW_SPLITS) // 1_000_000),
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         seed=config["seed"],

@@ -1,7 +1,16 @@
 # The configuration, checked before any job is planned, and the names of files.
+import math
 from pathlib import Path
 
-from pacbed.config import SCHEMA, canonical, draw_ranges, networks, validate
+from pacbed.config import (
+    SCHEMA,
+    canonical,
+    detector,
+    draw_ranges,
+    networks,
+    scientific,
+    validate,
+)
 from pacbed.deformation import SPLITS, assign_splits, simulation_seed
 from pacbed.deformation import draw as draw_deformation
 from pacbed.errors import ConfigError
@@ -19,6 +28,7 @@ RESULTS = config["results"].rstrip("/")
 SEMIANGLES = [f"{angle:g}" for angle in config["microscope"]["semiangles_mrad"]]
 NETWORKS = networks(config)
 SHARED_STRAIN = config["draws"]["shared_strain"]
+STORED = detector(config["simulation"], config["microscope"]["energy_keV"])
 DRAW_SPLITS = assign_splits(config["draws"]["count"], config["draws"]["split"])
 
 PATTERNS = f"{RESULTS}/patterns/{{semiangle}}mrad"

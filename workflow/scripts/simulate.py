@@ -1,11 +1,12 @@
+from functools import partial
 from pathlib import Path
 
 from _job import git_revision, job, sparse_progress
 
-from pacbed.config import simulation_request
+from pacbed.config import engine_settings, execution_settings, simulation_request
 from pacbed.deformation import Deformation
 from pacbed.engines import engine
-from pacbed.patterns import write_patterns
+from pacbed.patterns import checkpoint_of, write_patterns
 
 params = snakemake.params
 with job(snakemake.log[0]):
@@ -22,9 +23,18 @@ with job(snakemake.log[0]):
         )
         for draw in params.draws
     ]
-    name = params.simulation["engine"]
-    device = "gpu" if snakemake.resources.get("gpu") else "cpu"
-    chosen = engine(name, params.simulation[name], snakemake.threads, device)
-    results = chosen.simulate_together(requests, sparse_progress("plane waves"))
-    for path, request, result in zip(snakemake.output, requests, results, strict=True):
-        write_patterns(Path(path), request, result, {"workflow_revision": git_revision()})
+    # Not a parameter of the rule: the patterns do not depend on it, so that nothing runs again.
+    execution = snakemake.config["execution"]
+    chosen = engine(
+        params.simulation["engine"],
+        engine_settings(params.simulation),
+        snakemake.threads,
+        execution["device"],
+        execution_settings(execution),
+        partial(print, flush=True),
+    )
+    stores = [Path(path) for path in snakemake.output]
+    checkpoints = [checkpoint_of(store) for store in stores]
+    results = chosen.simulate_together(requests, sparse_progress("simulation"), checkpoints)
+    for store, request, result in zip(stores, requests, results, strict=True):
+        write_patterns(store, request, result, {"workflow_revision": git_revision()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,8 +29,8 @@ class ThermalMotion:
     Parameters
     ----------
     phonon_configurations
-        Number of frozen-phonon configurations, of each plane wave in the plane-wave engine; 0
-        keeps the atoms at rest.
+        Number of frozen-phonon configurations, of each plane wave in the plane-wave engine, of the
+        whole crystal elsewhere; 0 keeps the atoms at rest.
     debye_waller
         With the atoms at rest, damp the scattering factors by the Debye-Waller factor.
     """
@@ -123,9 +124,21 @@ class Engine(Protocol):
     name: str
 
     def simulate(
-        self, request: SimulationRequest, progress: Progress | None = None
+        self,
+        request: SimulationRequest,
+        progress: Progress | None = None,
+        checkpoint: Path | None = None,
     ) -> SimulationResult:
         """Carry out a simulation.
+
+        Parameters
+        ----------
+        request
+            What to simulate.
+        progress
+            Told what is done.
+        checkpoint
+            File in which an engine that takes hours keeps what it has done.
 
         Raises
         ------
@@ -135,7 +148,10 @@ class Engine(Protocol):
         ...
 
     def simulate_together(
-        self, requests: Sequence[SimulationRequest], progress: Progress | None = None
+        self,
+        requests: Sequence[SimulationRequest],
+        progress: Progress | None = None,
+        checkpoints: Sequence[Path] | None = None,
     ) -> list[SimulationResult]:
         """Carry out simulations of one crystal that differ in aperture, tilt and detector.
 

@@ -22,6 +22,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -187,9 +188,12 @@ class PlaneWaveEngine:
         self._on = arrays(device)
 
     def simulate(
-        self, request: SimulationRequest, progress: Progress | None = None
+        self,
+        request: SimulationRequest,
+        progress: Progress | None = None,
+        checkpoint: Path | None = None,
     ) -> SimulationResult:
-        """Compute the patterns of a request.
+        """Compute the patterns of a request; in minutes, so that nothing is kept on the way.
 
         Raises
         ------
@@ -199,7 +203,10 @@ class PlaneWaveEngine:
         return self.simulate_together([request], progress)[0]
 
     def simulate_together(
-        self, requests: Sequence[SimulationRequest], progress: Progress | None = None
+        self,
+        requests: Sequence[SimulationRequest],
+        progress: Progress | None = None,
+        checkpoints: Sequence[Path] | None = None,
     ) -> list[SimulationResult]:
         """Compute the patterns of requests that differ in aperture, tilt and detector only.
 

@@ -1,0 +1,464 @@
+"""PACBED patterns from Prismatic 2.0 (Ophus 2017; Rangel DaCosta et al., Micron 151 (2021) 103141).
+
+The paper's protocol: probes on a grid of positions in the deformed cell, each in a cell of its own,
+through frozen-phonon configurations of a large box; the mean of their patterns after every layer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import resource
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pacbed import __version__
+from pacbed.engines.arrays import Device
+from pacbed.engines.base import Progress, SimulationRequest, SimulationResult
+from pacbed.engines.prismatic.checkpoint import Checkpoint
+from pacbed.engines.prismatic.files import (
+    add_patterns,
+    keep_potential,
+    on_detector,
+    write_atoms,
+    write_probes,
+)
+from pacbed.engines.prismatic.process import Installation, call, installation, scratch_folder
+from pacbed.engines.prismatic.settings import Grid, PrismaticSettings
+from pacbed.engines.prismatic.specimen import Specimen, box, probe_positions, shares, specimen
+from pacbed.errors import RequestError
+from pacbed.machine import is_in_memory, memory_limit_bytes, peak_memory_MB
+from pacbed.microscope import Detector, wavelength_A
+
+# Of the free space, what one job may fill.
+_SCRATCH_SHARE = 0.8
+_PROBE = re.compile(r"Computing Probe Position #(\d+)/")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How Prismatic is run; the patterns do not depend on it.
+
+    Parameters
+    ----------
+    python
+        Interpreter that has pyprismatic; that of this process if not given.
+    scratch_GB
+        Largest part of ``$TMPDIR`` to fill; the probes are computed in portions that fit.
+    call_limit_h
+        Time after which a call of Prismatic is taken to hang, in hours.
+    """
+
+    python: str | None = None
+    scratch_GB: float | None = None
+    call_limit_h: float | None = None
+
+
+class PrismaticEngine:
+    """PACBED patterns from Prismatic 2.0 (an :class:`~pacbed.engines.base.Engine`).
+
+    Atoms and probes of a seed are the same, byte for byte, wherever they are made. The patterns
+    agree to rounding: Prismatic adds up potentials in the order in which its threads end, and
+    chooses its Fourier transforms by measuring their speed.
+
+    Parameters
+    ----------
+    settings
+        What is simulated.
+    threads
+        Threads of Prismatic.
+    device
+        ``cpu`` or ``gpu``; the latter needs a build of Prismatic for graphics cards.
+    execution
+        How Prismatic is run.
+    log
+        Called with every line that Prismatic prints.
+
+    Raises
+    ------
+    RequestError
+        If Prismatic 2.0 is not there, or was not built for the device.
+    """
+
+    name = "prismatic"
+
+    def __init__(
+        self,
+        settings: PrismaticSettings | None = None,
+        threads: int = 1,
+        device: Device = "cpu",
+        execution: Execution | None = None,
+        log: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.settings = settings or PrismaticSettings()
+        self.threads, self.device, self.log = threads, device, log
+        self.execution = execution or Execution()
+        self.installation: Installation = installation(self.execution.python)
+        if device == "gpu" and not self.installation.gpu:
+            raise RequestError(
+                f"the pyprismatic of '{self.installation.python}' was not built for graphics "
+                "cards: install 'pyprismatic=2.0=gpu*' (workflow/envs/simulate-prismatic-gpu.yaml)"
+            )
+
+    def simulate(
+        self,
+        request: SimulationRequest,
+        progress: Progress | None = None,
+        checkpoint: Path | None = None,
+    ) -> SimulationResult:
+        """Compute the patterns of a request.
+
+        Parameters
+        ----------
+        request
+            What to simulate.
+        progress
+            Called with the number of probes done, in all configurations, and their total.
+        checkpoint
+            File in which finished configurations are kept; a calculation that was killed goes on
+            from there. To be removed by who has stored the result.
+
+        Raises
+        ------
+        RequestError
+            If the request cannot be carried out with these settings or on this machine.
+        EngineError
+            If Prismatic fails.
+        """
+        started = time.perf_counter()
+        settings = self.settings
+        edges, region = box(request, settings)
+        grid = Grid(edges, settings.pixel_A, settings.interpolation_factor)
+        pixel = _pixel_mrad(grid, request.energy_keV)
+        _check(request, grid, pixel)
+        self._check_memory(request, grid)
+        atoms = specimen(request, edges)
+        probes = probe_positions(request, settings, edges, region)
+        dealt = _dealt(request, settings, len(probes))
+        configurations = len(dealt)
+        total = sum(map(len, dealt))
+
+        layers, shape = request.layers, request.detector.pixels[::-1]
+        kept = Checkpoint.load(checkpoint, self._fingerprint(request), (2, layers, *shape))
+        if kept.configurations:
+            self.log(f"{kept.configurations} of {configurations} configurations were kept")
+        done = sum(map(len, dealt[: kept.configurations]))
+        with scratch_folder() as folder:
+            for number in range(kept.configurations, configurations):
+                moved = atoms.positions_A
+                if request.thermal.phonon_configurations:
+                    moved = atoms.displaced(request.seed, number)
+                native = self._patterns(
+                    request,
+                    grid,
+                    Specimen(atoms.numbers, moved, atoms.rms_A, atoms.edges_A),
+                    probes[dealt[number]],
+                    folder,
+                    _from(progress, done, total),
+                )
+                kept.within_band += native.sum(axis=(1, 2))
+                # Two halves: their difference tells how large the phonon noise is.
+                kept.sums[number % 2] += on_detector(native, pixel, request.detector)
+                kept.configurations += 1
+                kept.save()
+                done += len(dealt[number])
+        patterns = (kept.sums.sum(axis=0) / total).astype(np.float32)
+        provenance: dict[str, Any] = {
+            "engine": self.name,
+            "prismatic_version": self.installation.version,
+            "settings": asdict(settings),
+            "device": self.device,
+            "box_A": list(edges),
+            "grid": list(grid.points),
+            "native_pixel_mrad": list(pixel),
+            "atoms": len(atoms.numbers),
+            "probes": len(probes),
+            "probes_of_all_configurations": total,
+            "configurations": request.thermal.phonon_configurations,
+            "fraction_within_band": (kept.within_band / total).round(7).tolist(),
+        }
+        if configurations > 1 and settings.probes_per_configuration == "all":
+            provenance["phonon_noise"] = _phonon_noise(kept.sums, configurations)
+        provenance["seconds"] = round(time.perf_counter() - started, 3)
+        provenance["peak_memory_MB"] = round(peak_memory_MB(resource.RUSAGE_CHILDREN), 1)
+        return SimulationResult(patterns, provenance)
+
+    def simulate_together(
+        self,
+        requests: Sequence[SimulationRequest],
+        progress: Progress | None = None,
+        checkpoints: Sequence[Path] | None = None,
+    ) -> list[SimulationResult]:
+        """Compute the patterns of several requests, one after another.
+
+        Raises
+        ------
+        RequestError, EngineError
+            As :meth:`simulate`.
+        """
+        results = []
+        for number, request in enumerate(requests):
+            # As if all had as many probes; with `probes: auto` larger semi-angles have more.
+            def of_all(done: int, total: int, before: int = number) -> None:
+                if progress:
+                    progress(before * total + done, len(requests) * total)
+
+            results.append(
+                self.simulate(request, of_all, checkpoints[number] if checkpoints else None)
+            )
+        return results
+
+    def _patterns(
+        self,
+        request: SimulationRequest,
+        grid: Grid,
+        atoms: Specimen,
+        probes: np.ndarray,
+        folder: Path,
+        progress: Progress,
+    ) -> np.ndarray:
+        """Return the sum of the patterns of some probes, shape (layers, nx, ny), float64."""
+        write_atoms(folder / "atoms.xyz", atoms.numbers, atoms.positions_A, atoms.edges_A)
+        native = np.zeros((request.layers, *grid.output_points))
+        # Prismatic writes the pattern of every probe: 64 GB in the paper's protocol.
+        portion = self._portion(request, grid, folder, len(probes))
+        output, potential = folder / "patterns.h5", folder / "potential.h5"
+        limit = self.execution.call_limit_h
+        for first in range(0, len(probes), portion):
+            some = probes[first : first + portion]
+            write_probes(folder / "probes.txt", some)
+            parameters = self._parameters(request)
+            if first:
+                parameters |= {"importPotential": True, "importFile": potential.name}
+            elif portion < len(probes):
+                parameters["savePotentialSlices"] = True
+
+            heard = _Listener(self.log, _from(progress, first, len(probes)), len(some))
+            call(self.installation.python, parameters, folder, limit and 3600 * limit, heard)
+            add_patterns(output, native, grid, len(some), request.material.layer_thickness_A)
+            if not first and portion < len(probes):
+                # It takes minutes, whatever the number of threads: not for every portion again.
+                keep_potential(output, potential)
+            output.unlink()
+            progress(first + len(some), len(probes))
+        potential.unlink(missing_ok=True)
+        return native
+
+    def _parameters(self, request: SimulationRequest) -> dict[str, Any]:
+        settings = self.settings
+        tilt_x, tilt_y = request.tilt_mrad
+        return {
+            "algorithm": "multislice",
+            "filenameAtoms": "atoms.xyz",
+            "filenameOutput": "patterns.h5",
+            "probes_file": "probes.txt",
+            "E0": request.energy_keV,
+            "probeSemiangle": request.aperture.semiangle_mrad,
+            # By default Prismatic defocuses to correct a C3 of its own.
+            "probeDefocus": 0.0,
+            "C3": 0.0,
+            "C5": 0.0,
+            "probeXtilt": tilt_x,
+            "probeYtilt": tilt_y,
+            "interpolationFactorX": settings.interpolation_factor,
+            "interpolationFactorY": settings.interpolation_factor,
+            "realspacePixelSizeX": settings.pixel_A,
+            "realspacePixelSizeY": settings.pixel_A,
+            "potential3D": True,
+            "potBound": settings.potential_bound_A,
+            "sliceThickness": settings.slice_A(request.material.layer_thickness_A),
+            "numSlices": settings.slices_per_layer,
+            "zStart": 0.0,
+            # We displace the atoms: see `Specimen.displaced`.
+            "numFP": 1,
+            "includeThermalEffects": False,
+            # Otherwise it draws a random number for each atom, and can leave out a full one.
+            "includeOccupancy": False,
+            "save4DOutput": True,
+            "save2DOutput": False,
+            "save3DOutput": False,
+            # Python must pass it as an integer; Prismatic refuses to write more.
+            "maxFileSize": 10**18,
+            "numThreads": self.threads,
+            "numGPUs": 1 if self.device == "gpu" else 0,
+            "alsoDoCPUWork": True,
+        }
+
+    def _portion(self, request: SimulationRequest, grid: Grid, folder: Path, probes: int) -> int:
+        """Return for how many probes at a time there is space."""
+        nx, ny = grid.output_points
+        each = 4 * request.layers * nx * ny
+        free = _SCRATCH_SHARE * shutil.disk_usage(folder).free
+        if is_in_memory(folder):
+            free = min(free, memory_limit_bytes() - self._memory_bytes(request, grid))
+        if self.execution.scratch_GB is not None:
+            free = min(free, 1e9 * self.execution.scratch_GB)
+        if probes * each <= free:
+            return probes
+        # For the next portion the potential is kept: in the output and in a file of its own.
+        potential = 4 * request.layers * self.settings.slices_per_layer * math.prod(grid.points)
+        needed = each + 2 * potential
+        if free < needed:
+            raise RequestError(
+                f"the patterns of one probe and the potential take {needed / 1e9:.2g} GB, but "
+                f"{max(0, free) / 1e9:.2g} GB of {folder.parent} can be used: free some space "
+                "there, set TMPDIR to a folder on a larger local disk, or raise "
+                "execution.scratch_GB"
+            )
+        return int((free - 2 * potential) // each)
+
+    def _memory_bytes(self, request: SimulationRequest, grid: Grid) -> int:
+        """Estimate what Prismatic needs, and this process for sums on the way."""
+        points = grid.points[0] * grid.points[1]
+        slices = request.layers * self.settings.slices_per_layer
+        # Potential and transmission of each slice; coordinates, masks, propagators; for each
+        # thread a wave, its propagator and its intensity; our own sums.
+        return points * (12 * slices + 80 + 40 * self.threads + 2 * request.layers)
+
+    def _check_memory(self, request: SimulationRequest, grid: Grid) -> None:
+        needed, available = self._memory_bytes(request, grid), memory_limit_bytes()
+        if needed > available:
+            raise RequestError(
+                f"Prismatic would need about {needed / 1e9:.1f} GB of memory for "
+                f"{grid.points[0]} × {grid.points[1]} pixels and {self.threads} threads, but there "
+                f"are {available / 1e9:.1f} GB: choose a smaller box_A (or 'auto'), a larger "
+                "pixel_A, fewer layers or threads, or a machine with more memory"
+            )
+
+    def _fingerprint(self, request: SimulationRequest) -> str:
+        """Return what changes whenever a kept configuration could not be used any more."""
+        asked = {
+            "request": request.to_dict(),
+            "settings": asdict(self.settings),
+            "versions": [__version__, self.installation.version],
+        }
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+class _Listener:
+    """Passes on what Prismatic prints, and tells with how many probes it has begun."""
+
+    def __init__(self, log: Callable[[str], None], progress: Progress, probes: int) -> None:
+        self._log, self._progress, self._probes, self._most = log, progress, probes, 0
+
+    def __call__(self, line: str) -> None:
+        self._log(line)
+        # Its threads print across each other, and not in order.
+        for number in map(int, _PROBE.findall(line)):
+            if self._most < number < self._probes:
+                self._most = number
+                self._progress(number, self._probes)
+
+
+def check_request(request: SimulationRequest, settings: PrismaticSettings) -> None:
+    """Check what can be checked without Prismatic and without computing anything.
+
+    Raises
+    ------
+    RequestError
+        If Prismatic cannot carry out the request with these settings.
+    """
+    edges, region = box(request, settings)
+    grid = Grid(edges, settings.pixel_A, settings.interpolation_factor)
+    _check(request, grid, _pixel_mrad(grid, request.energy_keV))
+    probes = probe_positions(request, settings, edges, region)
+    _dealt(request, settings, len(probes))
+
+
+def native_detector(settings: PrismaticSettings, energy_keV: float) -> Detector:
+    """Return the detector that takes the pixels of Prismatic as they are.
+
+    Raises
+    ------
+    RequestError
+        If the box, and with it the pixel, differs from one deformation to another.
+    """
+    if isinstance(settings.box_A, str):
+        raise RequestError("native pixels need a box of a fixed size, not box_A: auto")
+    edges = settings.box_A if isinstance(settings.box_A, tuple) else (settings.box_A,) * 2
+    grid = Grid(edges, settings.pixel_A, settings.interpolation_factor)
+    x, y = _pixel_mrad(grid, energy_keV)
+    nx, ny = grid.output_points
+    return Detector((nx * x, ny * y), (nx, ny))
+
+
+def _pixel_mrad(grid: Grid, energy_keV: float) -> tuple[float, float]:
+    wavelength = wavelength_A(energy_keV)
+    return 1e3 * wavelength / grid.edges_A[0], 1e3 * wavelength / grid.edges_A[1]
+
+
+def _dealt(
+    request: SimulationRequest, settings: PrismaticSettings, probes: int
+) -> list[np.ndarray]:
+    """Return the numbers of the probes of each configuration."""
+    configurations = max(1, request.thermal.phonon_configurations)
+    if settings.probes_per_configuration == "all":
+        return [np.arange(probes)] * configurations
+    if probes < configurations:
+        raise RequestError(
+            f"{probes} probes cannot be split between {configurations} configurations: choose more "
+            "probes, or probes_per_configuration: all"
+        )
+    return shares(probes, configurations, request)
+
+
+def _check(request: SimulationRequest, grid: Grid, pixel_mrad: tuple[float, float]) -> None:
+    """Refuse what Prismatic cannot do."""
+    if request.aperture.edge_mrad:
+        raise RequestError(
+            "Prismatic has an aperture edge of its own, one pixel of its grid wide: aperture_edge "
+            f"must be 0, not {request.aperture.edge_mrad} mrad"
+        )
+    if not request.thermal.phonon_configurations and request.thermal.debye_waller:
+        raise RequestError(
+            "Prismatic has no Debye-Waller factor: ask for frozen phonons (the paper has 10 "
+            "configurations), or for atoms at rest without it (debye_waller: false, "
+            "--no-debye-waller)"
+        )
+    detector = request.detector
+    for axis, (field, pixels) in enumerate(
+        zip(detector.field_of_view_mrad, detector.pixels, strict=True)
+    ):
+        own, points = pixel_mrad[axis], grid.output_points[axis]
+        if field / pixels < own * (1 - 1e-9):
+            raise RequestError(
+                f"pixels of {field / pixels:.4g} mrad are finer than Prismatic's own of "
+                f"{own:.4g} mrad in a box of {grid.edges_A[axis]:g} Å: choose at most "
+                f"{int(field / own)} pixels, or a box of at least "
+                f"{grid.edges_A[axis] * own * pixels / field:.4g} Å"
+            )
+        centres = (detector.kx_mrad, detector.ky_mrad)[axis]
+        outer = max(-centres[0], centres[-1]) + field / pixels / 2
+        limit = (points / 2 - 0.5) * own
+        native = pixels == points and abs(field - own * points) < 1e-6 * field
+        if outer > limit * (1 + 1e-9) and not native:
+            raise RequestError(
+                f"the detector reaches {outer:.4g} mrad, but Prismatic's band limit at this "
+                f"sampling lets waves through up to {limit:.4g} mrad: choose a smaller field of "
+                "view or pixel_A"
+            )
+
+
+def _from(progress: Progress | None, before: int, total: int) -> Progress:
+    def forward(done: int, _: int) -> None:
+        if progress:
+            progress(before + done, total)
+
+    return forward
+
+
+def _phonon_noise(sums: np.ndarray, configurations: int) -> list[float]:
+    """Return the relative L1 by which phonon noise moves each pattern, from the two halves."""
+    sizes = np.array([(configurations + 1) // 2, configurations // 2])
+    halves = sums / sizes[:, None, None, None]
+    apart = np.abs(halves[0] - halves[1]).sum(axis=(1, 2)) * np.sqrt(sizes.prod()) / configurations
+    mean = sums.sum(axis=(0, 2, 3)) / configurations
+    return [round(float(value), 6) for value in apart / mean]

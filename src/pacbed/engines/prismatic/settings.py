@@ -1,0 +1,135 @@
+"""What can be chosen of a simulation with Prismatic, and what follows from it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from pacbed.errors import RequestError
+
+
+@dataclass(frozen=True)
+class PrismaticSettings:
+    """Settings of a simulation with Prismatic; the defaults are the paper's (2.3).
+
+    Parameters
+    ----------
+    pixel_A
+        Sampling of the potential in Å; the grid of Prismatic fits it to the box.
+    slices_per_layer
+        Number of equal slices per layer.
+    interpolation_factor
+        Prismatic makes the points of its grid a multiple of four times this number: 400 Å at
+        0.15 Å become 2672 points with 4, the paper's. It has no other effect on multislice.
+    potential_bound_A
+        Radius within which the potential of an atom is computed, in Å.
+    box_A
+        Edge of the box, one for both axes or (x, y), in Å. ``auto``: the smallest box in which no
+        probe reaches the edge, with pixels no larger than the detector's.
+    probe_region_A
+        Edge of the central square that holds the probes, in Å. With ``auto`` it is the smallest
+        that has a cell for each of them.
+    probes
+        Number of positions along x and y in relative coordinates of the deformed cell. ``auto``:
+        the fewest whose average is that over all positions.
+    probes_per_configuration
+        ``all``: every frozen-phonon configuration is seen by all probes. ``split``: every
+        configuration by its share of them, which has the same mean at a fraction of the cost.
+    """
+
+    pixel_A: float = 0.15
+    slices_per_layer: int = 3
+    interpolation_factor: int = 4
+    potential_bound_A: float = 3.0
+    box_A: float | tuple[float, float] | Literal["auto"] = 400.0
+    probe_region_A: float = 200.0
+    probes: tuple[int, int] | Literal["auto"] = (16, 28)
+    probes_per_configuration: Literal["all", "split"] = "all"
+
+    def __post_init__(self) -> None:
+        for name in ("box_A", "probes"):
+            if isinstance(value := getattr(self, name), list | tuple):
+                object.__setattr__(self, name, tuple(value))
+        if not 0.01 <= self.pixel_A <= 0.5:
+            raise RequestError(f"pixel_A must lie within 0.01 to 0.5 Å, not {self.pixel_A}")
+        if self.slices_per_layer < 1:
+            raise RequestError(f"at least one slice per layer, not {self.slices_per_layer}")
+        if self.interpolation_factor < 1:
+            raise RequestError(
+                f"interpolation_factor must be 1 or more, not {self.interpolation_factor}"
+            )
+        if not 1 <= self.potential_bound_A <= 10:
+            raise RequestError(
+                f"potential_bound_A must lie within 1 to 10 Å, not {self.potential_bound_A}"
+            )
+        if isinstance(self.box_A, str):
+            if self.box_A != "auto":
+                raise RequestError(f"box_A must be a length in Å or 'auto', not '{self.box_A}'")
+        else:
+            edges = self.box_A if isinstance(self.box_A, tuple) else (self.box_A,) * 2
+            if len(edges) != 2 or not all(10 <= edge <= 2000 for edge in edges):
+                raise RequestError(f"box_A must lie within 10 to 2000 Å, not {self.box_A}")
+        if not 1 <= self.probe_region_A <= 2000:
+            raise RequestError(
+                f"probe_region_A must lie within 1 to 2000 Å, not {self.probe_region_A}"
+            )
+        if isinstance(self.probes, str):
+            if self.probes != "auto":
+                raise RequestError(f"probes must be two numbers or 'auto', not '{self.probes}'")
+        elif len(self.probes) != 2 or min(self.probes) < 1:
+            raise RequestError(f"probes must be two numbers, 1 or more, not {self.probes}")
+        if self.probes_per_configuration not in ("all", "split"):
+            raise RequestError(
+                "probes_per_configuration must be 'all' or 'split', not "
+                f"'{self.probes_per_configuration}'"
+            )
+
+    def slice_A(self, layer_A: float) -> float:
+        """Return the thickness of slices for layers of this thickness, in Å.
+
+        Prismatic rounds the number of slices up, in single precision: the exact quotient can give
+        one slice, and one pattern, too many. A hundred-thousandth more gives the right number.
+        """
+        return layer_A / self.slices_per_layer * (1 + 1e-5)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The grid on which Prismatic computes, and the half of it that is its output.
+
+    Parameters
+    ----------
+    edges_A
+        Edges (x, y) of the box in Å.
+    pixel_A
+        Sampling asked for, in Å.
+    interpolation_factor
+        Prismatic's: points are a multiple of four times this.
+    """
+
+    edges_A: tuple[float, float]
+    pixel_A: float
+    interpolation_factor: int = 4
+
+    @property
+    def points(self) -> tuple[int, int]:
+        """Points along x and y, rounded as Prismatic does it, in single precision."""
+        return self._points(0), self._points(1)
+
+    def _points(self, axis: int) -> int:
+        multiple = 4 * self.interpolation_factor
+        edge, pixel = np.float32(self.edges_A[axis]), np.float32(self.pixel_A)
+        return max(4, multiple * math.floor(float(edge / pixel / np.float32(multiple)) + 0.5))
+
+    @property
+    def output_points(self) -> tuple[int, int]:
+        """Points along x and y of a pattern: the half of the frequencies within the band limit."""
+        return self.points[0] // 2, self.points[1] // 2
+
+    def frequencies_per_A(self, axis: int) -> np.ndarray:
+        """Return the spatial frequencies of a pattern along x (0) or y (1), ascending, in 1/Å."""
+        points = self.output_points[axis]
+        return (np.arange(points) - points // 2) / self.edges_A[axis]

@@ -1,0 +1,705 @@
+"""How Prismatic is called: its input, its output, and all that can go wrong with its processes.
+
+In its place stands a program that does what a test wants (``stand_in_prismatic.py``).
+"""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import stand_in_prismatic
+from samples import detector, requested
+
+from pacbed.crystal import material
+from pacbed.engines import ThermalMotion
+from pacbed.engines import engine as engine_by_name
+from pacbed.engines.prismatic import (
+    Execution,
+    PrismaticEngine,
+    PrismaticSettings,
+    check_request,
+    native_detector,
+)
+from pacbed.engines.prismatic import engine as engine_module
+from pacbed.engines.prismatic.checkpoint import Checkpoint
+from pacbed.engines.prismatic.process import installation, scratch_folder
+from pacbed.engines.prismatic.settings import Grid
+from pacbed.errors import EngineError, RequestError
+from pacbed.microscope import Aperture
+from pacbed.patterns import checkpoint_of, read_patterns
+
+ROOT = Path(__file__).resolve().parents[2]
+STAND_IN = Path(stand_in_prismatic.__file__)
+
+BOX = PrismaticSettings(box_A=30, probe_region_A=30, probes=(2, 2))
+SHAKING = requested(12.65, layers=2, field=100, pixels=56, configurations=3, seed=5)
+AT_REST = requested(12.65, layers=2, field=100, pixels=56, debye_waller=False, seed=5)
+
+
+class StandIn:
+    """An interpreter with a made-up Prismatic, in a home and a scratch folder of its own."""
+
+    def __init__(self, folder, monkeypatch):
+        self.folder, self.monkeypatch = folder, monkeypatch
+        self.scratch, self.home, self.here = (folder / name for name in ("scratch", "home", "here"))
+        for new in (self.scratch, self.home, self.here):
+            new.mkdir()
+        self.python = folder / "python"
+        self.python.write_text(f"#!/bin/sh\nexec '{sys.executable}' -u '{STAND_IN}' \"$@\"\n")
+        self.python.chmod(0o755)
+        monkeypatch.setattr(tempfile, "tempdir", str(self.scratch))
+        monkeypatch.setenv("TMPDIR", str(self.scratch))
+        monkeypatch.setenv("HOME", str(self.home))
+        monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+        monkeypatch.chdir(self.here)
+        self.does("write")
+
+    def does(self, what, first=1):
+        """From a run on, do this; and count the runs from one again."""
+        record = self.folder / f"record{len(list(self.folder.glob('record*')))}"
+        record.mkdir()
+        for name, value in (("RECORD", record), ("DOES", what), ("FROM", first)):
+            self.monkeypatch.setenv(f"STAND_IN_{name}", str(value))
+
+    @property
+    def runs(self):
+        """The folders with the input of the runs so far."""
+        return sorted(Path(os.environ["STAND_IN_RECORD"]).glob("*"))
+
+    def engine(self, settings=BOX, log=lambda line: None, threads=1, device="cpu", **execution):
+        run = Execution(str(self.python), **execution)
+        return PrismaticEngine(settings, threads, device, run, log)
+
+    def simulate(self, request=SHAKING, progress=None, checkpoint=None, **options):
+        return self.engine(**options).simulate(request, progress, checkpoint).patterns
+
+    def fails(self, what, first=1, request=AT_REST, **options):
+        """Return what is said when a run does this."""
+        self.does(what, first)
+        with pytest.raises(EngineError) as caught:
+            self.simulate(request, **options)
+        return str(caught.value)
+
+    def command(self, output):
+        """The same as `simulate`, as a command in a process of its own."""
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "pacbed", "simulate", "--engine", "prismatic"),
+                *("--prismatic-python", str(self.python), "--semiangle", "12.65", "--layers", "2"),
+                *("--fov", "100", "--pixels", "56", "--phonons", "3", "--seed", "5"),
+                *("--box", "30", "--probe-region", "30", "--probes", "2", "2", "--threads", "1"),
+                *("--output", str(output)),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    return StandIn(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def undisturbed(stand_in):
+    return stand_in.simulate()
+
+
+def text(run, name):
+    return (run / name).read_text()
+
+
+def about(run):
+    return json.loads(text(run, "call.json"))
+
+
+def probes(run):
+    return stand_in_prismatic.read_probes(run / "probes.txt")
+
+
+def wait_until(condition, limit_s=60):
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def gone(pid):
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def room_GB(settings, patterns, potentials=0, layers=2):
+    """What the patterns of some probes and some potentials take."""
+    grid = Grid((30, 30), settings.pixel_A, settings.interpolation_factor)
+    pattern = 4 * layers * math.prod(grid.output_points)
+    potential = 4 * layers * settings.slices_per_layer * math.prod(grid.points)
+    return (patterns * pattern + potentials * potential) / 1e9
+
+
+# What Prismatic is given
+
+
+def test_prismatic_computes_nothing_random_and_no_aberrations(stand_in):
+    request = replace(AT_REST, tilt_mrad=(2.5, -1.5), energy_keV=60.0)
+    stand_in.simulate(request, threads=3)
+    [run] = stand_in.runs
+    given = json.loads(text(run, "parameters.json"))
+    expected = {
+        "algorithm": "multislice",
+        "probes_file": "probes.txt",
+        "includeThermalEffects": False,
+        "includeOccupancy": False,
+        "numFP": 1,
+        "potential3D": True,
+        "zStart": 0,
+        "numSlices": 3,
+        "probeXtilt": 2.5,
+        "probeYtilt": -1.5,
+        "probeDefocus": 0,
+        "C3": 0,
+        "C5": 0,
+        "E0": 60,
+        "probeSemiangle": 12.65,
+        "save4DOutput": True,
+        "numThreads": 3,
+        "numGPUs": 0,
+    }
+    assert {name: given[name] for name in expected} == expected
+    assert isinstance(given["maxFileSize"], int)
+
+
+def test_settings_reach_prismatic(stand_in):
+    settings = replace(
+        BOX, pixel_A=0.12, slices_per_layer=5, interpolation_factor=2, potential_bound_A=4.0
+    )
+    stand_in.simulate(AT_REST, settings=settings)
+    given = json.loads(text(stand_in.runs[0], "parameters.json"))
+    assert given["realspacePixelSizeX"] == given["realspacePixelSizeY"] == 0.12
+    assert given["interpolationFactorX"] == given["interpolationFactorY"] == 2
+    assert (given["numSlices"], given["potBound"]) == (5, 4.0)
+
+
+@pytest.mark.parametrize("name", ["MoS2", "MoSe2", "WS2", "WSe2", "MoTe2"])
+def test_prismatic_rounds_up_to_the_right_number_of_slices(name):
+    layer_A = material(name).layer_thickness_A
+    for slices in range(1, 13):
+        slice_A = np.float32(PrismaticSettings(slices_per_layer=slices).slice_A(layer_A))
+        for layers in range(1, 101):
+            assert np.ceil(np.float32(layers * layer_A) / slice_A) == layers * slices
+
+
+def test_atoms_are_listed_as_prismatic_reads_them(stand_in):
+    stand_in.simulate()
+    lines = text(stand_in.runs[0], "atoms.xyz").splitlines()
+    assert all(line.strip() for line in lines)
+    assert lines[-1] == "-1"
+    edges = np.array([float(edge) for edge in lines[1].split()])
+    np.testing.assert_allclose(edges, [30, 30, 2 * SHAKING.material.layer_thickness_A])
+    atoms = np.array([line.split() for line in lines[2:-1]]).astype(float)
+    assert set(atoms[:, 0]) == {42, 16}
+    # Two layers of a MoS2 in as many cells as fit.
+    cell = abs(np.linalg.det(SHAKING.material.in_plane_cell_A(SHAKING.deformation)))
+    assert len(atoms) == pytest.approx(2 * 6 * 900 / cell, rel=0.03)
+    assert ((atoms[:, 1:3] >= 0) & (atoms[:, 1:3] < 30)).all()
+    assert (atoms[:, 4] == 1).all()
+    assert (atoms[:, 5] == 0).all()
+
+
+def test_every_probe_stands_in_the_central_square(stand_in):
+    settings = replace(BOX, probe_region_A=18, probes=(3, 2))
+    stand_in.simulate(AT_REST, settings=settings)
+    positions = np.array(probes(stand_in.runs[0]))
+    assert positions.shape == (6, 2)
+    assert (abs(positions - 15) <= 9).all()
+    assert text(stand_in.runs[0], "probes.txt").splitlines()[-1] == "-1"
+
+
+def input_of(stand_in, seed):
+    stand_in.does("write")
+    stand_in.simulate(replace(SHAKING, seed=seed))
+    return [
+        ((run / "atoms.xyz").read_bytes(), (run / "probes.txt").read_bytes())
+        for run in stand_in.runs
+    ]
+
+
+def test_input_depends_on_the_seed_and_not_on_the_time(stand_in, monkeypatch):
+    now = time.time()
+    first = input_of(stand_in, seed=1)
+    monkeypatch.setattr(time, "time", lambda: now)
+    again, other = input_of(stand_in, seed=1), input_of(stand_in, seed=2)
+    assert first == again
+    assert len({atoms for atoms, _ in first + other}) == 6
+    assert len({probes for _, probes in first + other}) == 2
+
+
+def test_atoms_at_rest_are_where_the_crystal_has_them(stand_in):
+    stand_in.simulate(AT_REST)
+    atoms = stand_in_prismatic.read_atoms(stand_in.runs[0] / "atoms.xyz")
+    assert len(set(atoms[:, 3])) == 6  # S, Mo, S; twice
+
+
+# What comes of its output
+
+
+def written(run):
+    """What the stand-in wrote in a run, shape (layer, probe, x, y)."""
+    metadata = stand_in_prismatic.Metadata()
+    for name, value in json.loads(text(run, "parameters.json")).items():
+        setattr(metadata, name, value)
+    axes = stand_in_prismatic.frequencies(metadata, [30.0, 30.0])
+    atoms = stand_in_prismatic.read_atoms(run / "atoms.xyz")
+    return stand_in_prismatic.made_up_patterns(atoms, probes(run), axes, 2).astype(float)
+
+
+def test_patterns_are_the_mean_over_probes_and_configurations_of_what_prismatic_wrote(stand_in):
+    patterns = stand_in.simulate(replace(SHAKING, detector=native_detector(BOX, 80)))
+    mean = np.mean([written(run) for run in stand_in.runs], axis=(0, 2))  # (layer, x, y)
+    upright = mean.transpose(0, 2, 1)
+    assert abs(mean - upright).max() > 0.1 * mean.max()
+    np.testing.assert_allclose(patterns, upright, rtol=1e-5, atol=1e-9)
+
+
+def test_electrons_are_shared_out_to_larger_pixels_without_loss(stand_in):
+    native = stand_in.simulate(replace(SHAKING, detector=native_detector(BOX, 80)))
+    np.testing.assert_allclose(
+        stand_in.simulate().sum(axis=(1, 2)), native.sum(axis=(1, 2)), rtol=1e-5
+    )
+
+
+def test_all_probes_see_every_configuration(stand_in):
+    stand_in.simulate()
+    assert [len(probes(run)) for run in stand_in.runs] == [4, 4, 4]
+    assert len({text(run, "probes.txt") for run in stand_in.runs}) == 1
+
+
+def test_split_probes_are_seen_once_and_weigh_the_same(stand_in):
+    # Seven between three configurations: shares of two or three must not make a difference.
+    settings = replace(BOX, probes=(7, 1), probes_per_configuration="split")
+    request = replace(SHAKING, detector=native_detector(BOX, 80))
+    patterns = stand_in.simulate(request, settings=settings)
+    shares = [probes(run) for run in stand_in.runs]
+    assert sorted(map(len, shares)) == [2, 2, 3]
+    mean = sum(written(run).sum(axis=1) for run in stand_in.runs) / 7
+    np.testing.assert_allclose(patterns, mean.transpose(0, 2, 1), rtol=1e-5, atol=1e-9)
+
+    stand_in.does("write")
+    stand_in.simulate(AT_REST, settings=replace(settings, probes_per_configuration="all"))
+    assert sorted(chain(*shares)) == sorted(probes(stand_in.runs[0]))
+
+
+def test_probes_are_computed_in_portions_that_fit_into_the_scratch_folder(stand_in):
+    settings = replace(BOX, slices_per_layer=1, probes=(4, 3))
+    request = replace(SHAKING, thermal=ThermalMotion(2))
+    at_once = stand_in.simulate(request, settings=settings)
+    assert [len(probes(run)) for run in stand_in.runs] == [12, 12]
+
+    stand_in.does("write")
+    told = []
+    patterns = stand_in.simulate(
+        request,
+        settings=settings,
+        scratch_GB=room_GB(settings, 3.5, potentials=2),
+        progress=lambda *counts: told.append(counts),
+    )
+    assert [len(probes(run)) for run in stand_in.runs] == [3] * 8
+    assert patterns.tobytes() == at_once.tobytes()
+    assert told == sorted(told)
+    assert told[-1] == (24, 24)
+
+
+def test_the_potential_is_computed_once_per_configuration(stand_in):
+    settings = replace(BOX, slices_per_layer=1, probes=(4, 3))
+    request = replace(SHAKING, thermal=ThermalMotion(2))
+    room = room_GB(settings, 3.5, potentials=2)
+    stand_in.simulate(request, settings=settings, scratch_GB=room)
+    given = [json.loads(text(run, "parameters.json")) for run in stand_in.runs]
+    assert [one.get("importPotential", False) for one in given] == [False, True, True, True] * 2
+
+
+@pytest.mark.parametrize("probes", [(1, 1), (8, 4)])
+def test_without_room_for_one_probe_the_scratch_folder_is_named(stand_in, probes):
+    settings = replace(BOX, probes=probes)
+    room = room_GB(settings, 0.9, potentials=2 if math.prod(probes) > 1 else 0)
+    with pytest.raises(RequestError, match="TMPDIR") as caught:
+        stand_in.simulate(settings=settings, scratch_GB=room)
+    assert str(stand_in.scratch) in str(caught.value)
+    assert stand_in.runs == []
+
+
+def test_progress_counts_probes_of_all_configurations(stand_in):
+    told = []
+    stand_in.simulate(progress=lambda *counts: told.append(counts))
+    assert {total for _, total in told} == {12}
+    done = [done for done, _ in told]
+    assert done == sorted(done)
+    assert {2, 3, 6, 7, 10, 11, 12} <= set(done)
+    assert done[-1] == 12
+
+
+def test_progress_never_goes_back_where_threads_print_across_each_other(stand_in):
+    stand_in.does("print_across_itself")
+    told = []
+    stand_in.simulate(progress=lambda *counts: told.append(counts))
+    done = [done for done, _ in told]
+    assert done == sorted(done)
+    assert done[-1] == 12
+
+
+def test_every_line_is_logged(stand_in):
+    lines = []
+    stand_in.simulate(AT_REST, log=lines.append)
+    steps = [f"Computing Probe Position #{n}/4" for n in range(4)]
+    assert lines == ["Prismatic stand-in", *steps, "a last word, as an error"]
+
+
+# Files and folders
+
+
+def test_prismatic_works_in_a_folder_and_a_home_of_its_own(stand_in):
+    stand_in.simulate()
+    for run in stand_in.runs:
+        cwd, home = about(run)["cwd"], about(run)["home"]
+        assert cwd == home
+        assert Path(cwd).parent == stand_in.scratch
+    assert not any(stand_in.scratch.iterdir())
+    assert not any(stand_in.home.iterdir())
+    assert not any(stand_in.here.iterdir())
+
+
+def test_folder_of_a_process_that_was_killed_is_removed_that_of_a_living_one_is_not(stand_in):
+    hold = (
+        "import time; from pacbed.engines.prismatic.process import scratch_folder\n"
+        "with scratch_folder() as folder:\n"
+        "    (folder / 'large').write_text('much')\n"
+        "    print(folder, flush=True)\n"
+        "    time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True) as other:
+        try:
+            folder = Path(other.stdout.readline().strip())
+            assert folder.parent == stand_in.scratch
+            stand_in.simulate(AT_REST)
+            assert (folder / "large").is_file()
+        finally:
+            other.kill()
+    assert folder.is_dir()
+    stand_in.simulate(AT_REST)
+    assert not any(stand_in.scratch.iterdir())
+
+
+def test_scratch_folder_is_removed_after_an_error(stand_in):
+    def fail():
+        with scratch_folder() as folder:
+            (folder / "inner").mkdir()
+            raise KeyError(folder.name)
+
+    with pytest.raises(KeyError, match="pacbed-prismatic-"):
+        fail()
+    assert not any(stand_in.scratch.iterdir())
+
+
+# What can go wrong
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("exit", ["exit status 1", "reading atoms | std::bad_alloc of doom"]),
+        ("raise", ["exit status 1", "RuntimeError: HDF5 is full of doom"]),
+        ("sigkill", ["SIGKILL", "want of memory", "Prismatic stand-in"]),
+        ("sigsegv", ["SIGSEGV", "Prismatic stand-in"]),
+        ("write_nothing", ["cannot be read"]),
+        ("write_half_a_file", ["cannot be read"]),
+        ("write_one_depth_too_many", ["3 depths instead of 2"]),
+        ("write_another_depth", ["after layer 1", "instead of 6.1"]),
+        ("write_nan", ["probe 4 after 1 layers", "not finite"]),
+        ("write_too_many_electrons", ["probe 1 after 1 layers", "1.078"]),
+        ("write_darkness", ["probe 1 after 1 layers", "is 0 of"]),
+        ("lose_a_probe", ["(3, 1,", "instead of (4, 1,"]),
+        ("write_another_box", ["axis x", "30 Å"]),
+    ],
+)
+def test_a_failure_says_what_happened_and_leaves_nothing(stand_in, what, said):
+    message = stand_in.fails(what)
+    assert all(part in message for part in said), message
+    assert not any(stand_in.scratch.iterdir())
+
+
+def test_a_signal_other_than_kill_is_not_put_down_to_memory(stand_in):
+    assert "memory" not in stand_in.fails("sigsegv")
+
+
+def test_a_call_that_hangs_is_stopped_with_all_that_it_started(stand_in):
+    message = stand_in.fails("hang", call_limit_h=3 / 3600)
+    assert "did not end within 0.000833 h" in message
+    assert "thinking" in message
+    [run] = stand_in.runs
+    wait_until(lambda: gone(about(run)["pid"]), 10)
+    wait_until(lambda: gone(int(text(run, "helper.pid"))), 10)
+    assert not any(stand_in.scratch.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "said"),
+    [
+        ({"aperture": Aperture(12.65, 1.0)}, {}, "aperture_edge must be 0"),
+        ({"thermal": requested().thermal}, {}, "no Debye-Waller factor"),
+        ({"detector": detector(100, 90)}, {}, "finer than Prismatic's own"),
+        ({"detector": detector(150, 56)}, {}, "band limit"),
+        ({}, {"probe_region_A": 5}, "larger probe_region_A"),
+        ({}, {"probes_per_configuration": "split", "probes": (2, 1)}, "cannot be split"),
+    ],
+)
+def test_what_prismatic_cannot_do_is_refused_before_it_is_started(
+    stand_in, changes, settings, said
+):
+    request, chosen = replace(SHAKING, **changes), replace(BOX, **settings)
+    with pytest.raises(RequestError, match=said):
+        check_request(request, chosen)
+    with pytest.raises(RequestError, match=said):
+        stand_in.simulate(request, settings=chosen)
+    assert stand_in.runs == []
+
+
+def test_what_does_not_fit_into_memory_is_refused_before_it_is_started(stand_in, monkeypatch):
+    monkeypatch.setattr(engine_module, "memory_limit_bytes", lambda: 1_000_000)
+    with pytest.raises(RequestError, match="smaller box_A"):
+        stand_in.simulate()
+    assert stand_in.runs == []
+
+
+def test_a_card_is_refused_without_a_build_for_it(stand_in):
+    with pytest.raises(RequestError, match="not built for graphics cards"):
+        stand_in.engine(device="gpu")
+
+
+def test_a_card_is_used_by_a_build_for_it(stand_in, monkeypatch, tmp_path):
+    core = tmp_path / "core.so"
+    core.write_bytes(b"\x7fELF\x00COMPILED FOR GPU\x00")
+    monkeypatch.setenv("STAND_IN_CORE", str(core))
+    stand_in.simulate(AT_REST, device="gpu")
+    assert json.loads(text(stand_in.runs[0], "parameters.json"))["numGPUs"] == 1
+
+
+# What is kept of a calculation that was cut short
+
+
+def test_finished_configurations_outlive_a_failure(stand_in, undisturbed, tmp_path):
+    kept = tmp_path / "kept"
+    stand_in.fails("exit", first=3, request=SHAKING, checkpoint=kept)
+    stand_in.does("write")
+    told = []
+    patterns = stand_in.simulate(checkpoint=kept, progress=lambda *counts: told.append(counts))
+    assert len(stand_in.runs) == 1
+    assert patterns.tobytes() == undisturbed.tobytes()
+    assert min(told)[0] >= 8
+    assert told[-1] == (12, 12)
+
+
+def test_how_prismatic_is_run_does_not_matter_to_what_was_kept(stand_in, tmp_path):
+    stand_in.simulate(checkpoint=tmp_path / "kept")
+    stand_in.does("exit")
+    stand_in.simulate(checkpoint=tmp_path / "kept", threads=2, scratch_GB=1.0)
+    assert stand_in.runs == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings"),
+    [
+        ({"seed": 6}, {}),
+        ({"tilt_mrad": (0.0, 1.0)}, {}),
+        ({"aperture": Aperture(12.0)}, {}),
+        ({}, {"potential_bound_A": 2.0}),
+        ({}, {"probes": (4, 1)}),
+        ({}, {"probes_per_configuration": "split"}),
+    ],
+)
+def test_what_was_kept_of_another_calculation_is_ignored(stand_in, tmp_path, changes, settings):
+    kept = tmp_path / "kept"
+    stand_in.simulate(checkpoint=kept)
+    stand_in.does("write")
+    other = {"request": replace(SHAKING, **changes), "settings": replace(BOX, **settings)}
+    patterns = stand_in.simulate(**other, checkpoint=kept)
+    assert len(stand_in.runs) == 3
+    assert patterns.tobytes() == stand_in.simulate(**other).tobytes()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: b"",
+        lambda whole: b"not an archive",
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole.replace(b"NUMPY", b"NUMPI"),
+        # A byte of the sums; the member is found by its length.
+        lambda whole: whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:],
+        lambda whole: whole.replace(
+            b"PK\x01\x02\x2d\x03\x2d\x00\x00\x00", b"PK\x01\x02" + b"\x01" * 6
+        ),
+    ],
+    ids=["empty", "text", "half", "magic", "sums", "encrypted"],
+)
+def test_what_was_kept_and_is_damaged_is_ignored(stand_in, undisturbed, tmp_path, damage):
+    kept = tmp_path / "kept"
+    stand_in.simulate(checkpoint=kept)
+    whole = kept.read_bytes()
+    damaged = damage(whole)
+    assert damaged != whole
+    kept.write_bytes(damaged)
+    stand_in.does("write")
+    assert stand_in.simulate(checkpoint=kept).tobytes() == undisturbed.tobytes()
+    assert len(stand_in.runs) == 3
+
+
+def test_nothing_that_can_be_read_wrongly_comes_out_of_a_damaged_checkpoint(tmp_path):
+    kept = tmp_path / "kept"
+    shape = (2, 1, 2, 3)
+    Checkpoint(kept, "mine", np.ones(shape), np.ones(1), 2).save()
+    whole = kept.read_bytes()
+    for place in range(len(whole)):
+        spoilt = bytearray(whole)
+        spoilt[place] ^= 0x21
+        kept.write_bytes(spoilt)
+        loaded = Checkpoint.load(kept, "mine", shape)
+        # Not all bytes of an archive matter.
+        assert loaded.configurations in (0, 2)
+        assert (loaded.sums == (loaded.configurations > 0)).all()
+
+
+def test_a_killed_command_goes_on_from_the_last_configuration(stand_in, undisturbed, tmp_path):
+    output = tmp_path / "x.zarr.zip"
+    stand_in.does("hang", first=2)
+    with stand_in.command(output) as command:
+        try:
+            wait_until(
+                lambda: len(stand_in.runs) == 2 and (stand_in.runs[1] / "helper.pid").exists()
+            )
+            assert checkpoint_of(output).is_file()
+        finally:
+            command.kill()
+    child, helper = about(stand_in.runs[1])["pid"], int(text(stand_in.runs[1], "helper.pid"))
+    wait_until(lambda: gone(child), 10)
+    psutil.Process(helper).kill()  # the stand-in's own: Prismatic starts none
+    assert not output.exists()
+
+    stand_in.does("write")
+    with stand_in.command(output) as command:
+        said, _ = command.communicate(timeout=120)
+    assert command.returncode == 0, said
+    assert len(stand_in.runs) == 2
+    assert read_patterns(output).patterns.tobytes() == undisturbed.tobytes()
+    assert not checkpoint_of(output).exists()
+    assert not any(stand_in.scratch.iterdir())
+
+
+def test_a_terminated_command_clears_away_and_keeps_what_is_finished(stand_in, tmp_path):
+    output = tmp_path / "x.zarr.zip"
+    stand_in.does("hang", first=2)
+    with stand_in.command(output) as command:
+        try:
+            wait_until(
+                lambda: len(stand_in.runs) == 2 and (stand_in.runs[1] / "helper.pid").exists()
+            )
+            command.send_signal(signal.SIGTERM)
+            assert command.wait(30) == 143
+        finally:
+            command.kill()
+    for pid in (about(stand_in.runs[1])["pid"], int(text(stand_in.runs[1], "helper.pid"))):
+        wait_until(lambda pid=pid: gone(pid), 10)
+    assert not any(stand_in.scratch.iterdir())
+    assert checkpoint_of(output).is_file()
+    assert not output.exists()
+
+
+# Looking for Prismatic
+
+
+CONDA = "conda install -c conda-forge 'pyprismatic=2.0=cpu*'"
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Make a package pyprismatic for the interpreter of the tests."""
+
+    def make(init, core="", version=None):
+        folder = tmp_path / "packages" / "pyprismatic"
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text(init)
+        (folder / "core.py").write_text(core)
+        if version:
+            about = folder.with_name(f"pyprismatic-{version}.dist-info")
+            about.mkdir()
+            (about / "METADATA").write_text(
+                f"Metadata-Version: 2.1\nName: pyprismatic\nVersion: {version}\n"
+            )
+        monkeypatch.setenv("PYTHONPATH", str(folder.parent))
+        return folder
+
+    return make
+
+
+def test_an_interpreter_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(RequestError, match="no-such-python' cannot be run: No such file"):
+        installation(str(tmp_path / "no-such-python"))
+
+
+def test_without_pyprismatic_the_installation_is_told(package):
+    package("raise ImportError('there is none')")
+    with pytest.raises(RequestError) as caught:
+        installation()
+    message = str(caught.value)
+    assert "there is none" in message
+    assert CONDA in message
+    assert sys.executable in message
+    assert "planewave" in message
+
+
+def test_version_one_is_refused_and_the_installation_of_two_is_told(package):
+    folder = package(
+        "from . import core\nclass Metadata:\n    fields = ['interpolationFactorX', 'numFP']"
+    )
+    with pytest.raises(RequestError) as caught:
+        installation()
+    message = str(caught.value)
+    assert "this is version 1" in message
+    assert str(folder) in message
+    assert CONDA in message
+
+
+@pytest.mark.parametrize(("core", "gpu"), [("", False), ("# COMPILED FOR GPU", True)])
+def test_version_two_is_found(package, core, gpu):
+    init = "from . import core\nclass Metadata:\n    fields = ['numFP', 'probes_file']"
+    folder = package(init, core, version="2.0.7")
+    found = installation()
+    assert (found.python, found.version, found.gpu) == (sys.executable, "2.0.7", gpu)
+    assert Path(found.path) == folder
+
+
+def test_an_interpreter_that_says_something_else_is_refused(tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho hello\n")
+    python.chmod(0o755)
+    with pytest.raises(RequestError, match="does not describe its pyprismatic: hello"):
+        installation(str(python))
+
+
+def test_without_prismatic_the_engine_is_refused_by_name(package):
+    package("raise ImportError('there is none')")
+    with pytest.raises(RequestError, match=r"Prismatic 2\.0 is needed"):
+        engine_by_name("prismatic", {})

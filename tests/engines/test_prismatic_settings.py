@@ -1,0 +1,131 @@
+"""Prismatic's grid and slices, and settings that are refused."""
+
+import math
+
+import numpy as np
+import pytest
+from samples import MOS2
+
+from pacbed.engines.prismatic import PrismaticSettings, native_detector
+from pacbed.engines.prismatic.settings import Grid
+from pacbed.errors import RequestError
+
+LAYER_A = MOS2.layer_thickness_A
+
+
+# Grid
+
+
+def test_grid_of_the_paper_has_2672_points_and_1336_in_a_pattern():
+    grid = Grid((400.0, 400.0), 0.15, 4)
+    assert grid.points == (2672, 2672)
+    assert grid.output_points == (1336, 1336)
+
+
+@pytest.mark.parametrize(
+    ("edge_A", "pixel_A", "factor", "points"),
+    # Multiples of four times the factor, the nearest one.
+    [(400, 0.15, 1, 2668), (400, 0.15, 2, 2664), (12.6452, 0.3, 1, 44), (10.951, 0.3, 1, 36)],
+)
+def test_points_are_the_nearest_multiple_of_four_times_the_factor(edge_A, pixel_A, factor, points):
+    assert Grid((edge_A, 50.0), pixel_A, factor).points[0] == points
+    assert Grid((50.0, edge_A), pixel_A, factor).points[1] == points
+
+
+def test_grid_is_never_empty():
+    assert Grid((1.0, 1.0), 0.5, 4).points == (4, 4)
+
+
+def test_frequencies_of_a_pattern_are_multiples_of_one_over_the_edge():
+    found = Grid((12.6452, 10.951), 0.3, 1).frequencies_per_A(1)
+    assert len(found) == 18
+    np.testing.assert_allclose(found, np.arange(-9, 9) / 10.951)
+
+
+def test_native_detector_has_the_pixels_of_prismatic():
+    detector = native_detector(PrismaticSettings(box_A=(400, 200)), energy_keV=80)
+    assert detector.pixels == (1336, 664)
+    assert np.diff(detector.kx_mrad)[0] == pytest.approx(0.1044, abs=5e-5)
+    assert np.diff(detector.ky_mrad)[0] == pytest.approx(0.2088, abs=1e-4)
+
+
+def test_there_is_no_native_detector_of_a_box_of_changing_size():
+    with pytest.raises(RequestError, match="native pixels need a box of a fixed size"):
+        native_detector(PrismaticSettings(box_A="auto"), energy_keV=80)
+
+
+# Slices
+
+
+def slices(thickness_A, slice_A):
+    """Number of slices, as Prismatic computes it."""
+    return int(np.ceil(np.float32(thickness_A) / np.float32(slice_A)))
+
+
+def test_exact_quotient_would_make_a_slice_too_many():
+    assert slices(20 * LAYER_A, 20 * LAYER_A / 60) == 61
+
+
+@pytest.mark.parametrize("per_layer", range(1, 7))
+def test_every_layer_has_its_number_of_slices(per_layer):
+    slice_A = PrismaticSettings(slices_per_layer=per_layer).slice_A(LAYER_A)
+    found = [slices(layers * LAYER_A, slice_A) for layers in range(1, 41)]
+    assert found == [per_layer * layers for layers in range(1, 41)]
+    assert per_layer * slice_A == pytest.approx(LAYER_A, rel=1e-4)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"pixel_A": 0.009}, "pixel_A must lie within 0.01 to 0.5 Å, not 0.009"),
+        ({"pixel_A": 0.51}, "pixel_A must lie within 0.01 to 0.5 Å, not 0.51"),
+        ({"pixel_A": math.nan}, "pixel_A must lie within 0.01 to 0.5 Å, not nan"),
+        ({"slices_per_layer": 0}, "at least one slice per layer, not 0"),
+        ({"interpolation_factor": 0}, "interpolation_factor must be 1 or more, not 0"),
+        ({"potential_bound_A": 0.9}, "potential_bound_A must lie within 1 to 10 Å, not 0.9"),
+        ({"potential_bound_A": 11}, "potential_bound_A must lie within 1 to 10 Å, not 11"),
+        ({"box_A": "large"}, "box_A must be a length in Å or 'auto', not 'large'"),
+        ({"box_A": 9}, "box_A must lie within 10 to 2000 Å, not 9"),
+        ({"box_A": 2001}, "box_A must lie within 10 to 2000 Å, not 2001"),
+        ({"box_A": math.nan}, "box_A must lie within 10 to 2000 Å, not nan"),
+        ({"box_A": (400, 9)}, r"box_A must lie within 10 to 2000 Å, not \(400, 9\)"),
+        ({"box_A": (400, 400, 123)}, r"box_A must .*, not \(400, 400, 123\)"),
+        ({"probe_region_A": 0.5}, "probe_region_A must lie within 1 to 2000 Å, not 0.5"),
+        ({"probe_region_A": 2001}, "probe_region_A must lie within 1 to 2000 Å, not 2001"),
+        ({"probes": "many"}, "probes must be two numbers or 'auto', not 'many'"),
+        ({"probes": (448,)}, r"probes must be two numbers, 1 or more, not \(448,\)"),
+        ({"probes": (16, 0)}, r"probes must be two numbers, 1 or more, not \(16, 0\)"),
+        ({"probes": (2, 3, 4)}, r"probes must be two numbers, 1 or more, not \(2, 3, 4\)"),
+        ({"probes_per_configuration": "half"}, "must be 'all' or 'split', not 'half'"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, complaint):
+    with pytest.raises(RequestError, match=complaint):
+        PrismaticSettings(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"pixel_A": 0.01},
+        {"pixel_A": 0.5},
+        {"potential_bound_A": 1},
+        {"potential_bound_A": 10},
+        {"box_A": (10, 2000)},
+        {"box_A": "auto", "probes": "auto"},
+        {"probes": (1, 1)},
+        {"probes_per_configuration": "split"},
+    ],
+)
+def test_settings_at_their_limits_are_taken_as_they_are(settings):
+    made = PrismaticSettings(**settings)
+    assert {name: getattr(made, name) for name in settings} == settings
+
+
+def test_lists_of_a_configuration_file_are_the_same_settings_as_tuples():
+    made = PrismaticSettings(box_A=[300, 200], probes=[4, 8])
+    assert made == PrismaticSettings(box_A=(300, 200), probes=(4, 8))
+    assert hash(made) == hash(PrismaticSettings(box_A=(300, 200), probes=(4, 8)))

@@ -1,0 +1,87 @@
+"""The workflow with Prismatic, in whose place stands a program that makes up its patterns."""
+
+import sys
+
+import pytest
+from conftest import ROOT
+
+from pacbed.patterns import checkpoint_of, read_patterns
+
+STAND_IN = ROOT / "tests" / "engines" / "stand_in_prismatic.py"
+STORE = "results/patterns/6.35mrad/00000.zarr.zip"
+
+
+@pytest.fixture
+def change(tmp_path, monkeypatch):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nexec '{sys.executable}' -u '{STAND_IN}' \"$@\"\n")
+    python.chmod(0o755)
+    record = tmp_path / "record"
+    record.mkdir()
+    monkeypatch.setenv("STAND_IN_RECORD", str(record))
+    prismatic = {"box_A": 60, "probe_region_A": 40, "probes": [2, 2], "phonon_configurations": 2}
+    return {
+        "simulation": {"engine": "prismatic", "field_of_view_mrad": 134, "prismatic": prismatic},
+        # What examples can reach must lie within Prismatic's field.
+        "dataset": {"translation_px": 0, "field_of_view_variation": 0},
+        "execution": {"prismatic_python": str(python)},
+    }
+
+
+def test_a_deformation_is_simulated_with_prismatic(workspace, change):
+    outcome = workspace.run(STORE, change=change)
+    assert outcome.status == 0, outcome.text
+
+    store = read_patterns(workspace.folder / STORE)
+
+    assert store.attributes["engine"] == "prismatic"
+    assert store.attributes["probes_of_all_configurations"] == 2 * 4
+    assert store.patterns.shape == (2, 32, 32)
+    assert not checkpoint_of(workspace.folder / STORE).exists()
+    log = (workspace.folder / "results/logs/patterns/6.35mrad/00000.log").read_text()
+    assert "Computing Probe Position #3/4" in log
+    assert "simulation: 8 of 8" in log
+
+
+def test_what_prismatic_depends_on_and_nothing_else_runs_it_again(workspace, change):
+    assert workspace.run(STORE, change=change).status == 0
+
+    change["execution"] |= {"scratch_GB": 7, "call_limit_h": None}
+    change["simulation"]["planewave"] = {"slices_per_layer": 5}
+    assert workspace.plan(STORE, change=change).nothing_to_do
+
+    change["simulation"]["prismatic"]["slices_per_layer"] = 4
+    assert workspace.plan(STORE, change=change).jobs == {"simulate": 1}
+
+
+def test_a_failure_of_prismatic_is_named_and_leaves_no_store(workspace, change, monkeypatch):
+    monkeypatch.setenv("STAND_IN_DOES", "sigkill")
+
+    outcome = workspace.run(STORE, change=change)
+
+    assert outcome.status == 1
+    assert "Prismatic was killed by SIGKILL" in outcome.text
+    assert not (workspace.folder / STORE).exists()
+
+
+def test_a_killed_simulation_goes_on_where_it_was(workspace, change, monkeypatch):
+    monkeypatch.setenv("STAND_IN_DOES", "sigkill")
+    monkeypatch.setenv("STAND_IN_FROM", "2")
+    assert workspace.run(STORE, change=change).status == 1
+    assert checkpoint_of(workspace.folder / STORE).exists()
+
+    monkeypatch.setenv("STAND_IN_DOES", "write")
+    assert workspace.run(STORE, change=change).status == 0
+
+    log = (workspace.folder / "results/logs/patterns/6.35mrad/00000.log").read_text()
+    assert "1 of 2 configurations were kept" in log
+    assert read_patterns(workspace.folder / STORE).attributes["configurations"] == 2
+
+
+def test_a_machine_without_prismatic_is_told_how_to_get_it(workspace, change):
+    change["execution"]["prismatic_python"] = "/nowhere/python"
+
+    outcome = workspace.run(STORE, change=change)
+
+    assert outcome.status == 1
+    assert "the interpreter '/nowhere/python' cannot be run" in outcome.text
