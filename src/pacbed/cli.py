@@ -6,7 +6,8 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -221,6 +222,20 @@ def _add_prismatic(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("Prismatic 2.0").add_argument
     add("--sampling", type=float, default=0.15, metavar="ANGSTROM", help="of the potential in Å")
     add(
+        "--interpolation-factor",
+        type=_positive,
+        default=4,
+        metavar="N",
+        help="grid points are a multiple of four times this",
+    )
+    add(
+        "--potential-bound",
+        type=float,
+        default=3.0,
+        metavar="ANGSTROM",
+        help="radius of the potential of an atom in Å",
+    )
+    add(
         "--box",
         type=_or_auto(float),
         default=400.0,
@@ -232,7 +247,8 @@ def _add_prismatic(command: argparse.ArgumentParser) -> None:
         type=float,
         default=200.0,
         metavar="ANGSTROM",
-        help="edge of the central square of the box that holds the probes, in Å",
+        help="edge of the central square of the box that holds the probes, in Å; an automatic box "
+        "has its own",
     )
     add(
         "--probes",
@@ -259,6 +275,7 @@ def _add_prismatic(command: argparse.ArgumentParser) -> None:
         metavar="GB",
         help="largest part of TMPDIR to fill (default: most of what is free)",
     )
+    add("--log", type=Path, metavar="FILE", help="where to write what Prismatic prints")
 
 
 def _request(
@@ -298,9 +315,11 @@ def _prismatic_settings(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "pixel_A": options.sampling,
         "slices_per_layer": options.slices or 3,
+        "interpolation_factor": options.interpolation_factor,
+        "potential_bound_A": options.potential_bound,
         "box_A": options.box,
         "probe_region_A": options.probe_region,
-        "probes": "auto" if options.probes == ["auto"] else tuple(options.probes),
+        "probes": _words("auto", options.probes, "--probes"),
         "probes_per_configuration": options.probes_per_configuration,
     }
 
@@ -309,8 +328,9 @@ def _detector(options: argparse.Namespace) -> Detector:
     from pacbed.engines.prismatic import PrismaticSettings, native_detector
     from pacbed.microscope import Detector
 
-    if options.pixels != ["native"]:
-        return Detector(_pair(options.fov, "--fov"), _pair(options.pixels, "--pixels"))
+    pixels = _words("native", options.pixels, "--pixels")
+    if pixels != "native":
+        return Detector(_pair(options.fov, "--fov"), _pair(pixels, "--pixels"))
     if options.engine != "prismatic":
         raise PacbedError("only Prismatic has native pixels: give a number with --pixels")
     return native_detector(PrismaticSettings(**_prismatic_settings(options)), options.energy)
@@ -337,19 +357,26 @@ def _simulate(options: argparse.Namespace) -> None:
     if len(set(outputs)) < len(outputs):
         raise PacbedError("a pair of semi-angle and tilt (to six digits) is asked for twice")
     prismatic = options.engine == "prismatic"
-    chosen = engine(
-        options.engine,
-        _prismatic_settings(options) if prismatic else _settings(options),
-        options.threads,
-        options.device,
-        {"python": options.prismatic_python, "scratch_GB": options.scratch},
-    )
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    if options.scratch is not None and options.scratch <= 0:
+        raise PacbedError(f"--scratch must be greater than 0, not {options.scratch:g}")
+    checkpoints = [checkpoint_of(output) for output in outputs]
+    with (
+        _log(options.log) as log,
+        Progress(console=Console(stderr=True), transient=True) as bar,
+    ):
+        chosen = engine(
+            options.engine,
+            _prismatic_settings(options) if prismatic else _settings(options),
+            options.threads,
+            options.device,
+            {"python": options.prismatic_python, "scratch_GB": options.scratch},
+            log,
+        )
         task = bar.add_task("probes" if prismatic else "plane waves")
         results = chosen.simulate_together(
             requests,
             lambda done, total: bar.update(task, completed=done, total=total),
-            [checkpoint_of(output) for output in outputs],
+            checkpoints,
         )
     for output, request, result in zip(outputs, requests, results, strict=True):
         write_patterns(output, request, result)
@@ -359,7 +386,26 @@ def _simulate(options: argparse.Namespace) -> None:
             f"{request.detector.pixels[1]} pixels"
             + (f", phonon noise up to {100 * max(noise):.2g} %" if noise else "")
         )
-    print(f"{results[0].provenance['seconds']:.1f} s. Look at them: pacbed show {outputs[0]}")
+    for checkpoint in checkpoints:  # not before all stores are there
+        checkpoint.unlink(missing_ok=True)
+    seconds = [result.provenance["seconds"] for result in results]
+    print(
+        f"{sum(seconds) if prismatic else seconds[0]:.1f} s. Look at them: pacbed show {outputs[0]}"
+    )
+
+
+@contextmanager
+def _log(path: Path | None) -> Iterator[Callable[[str], None]]:
+    """Provide what writes lines to a file, or nowhere."""
+    if path is None:
+        yield lambda line: None
+        return
+    try:
+        file = open(path, "w", buffering=1, encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise PacbedError(f"cannot write {path}: {error.strerror}") from error
+    with file:
+        yield lambda line: print(line, file=file)
 
 
 def _store_name(output: Path, request: SimulationRequest, count: int) -> Path:
@@ -410,6 +456,15 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _words(word: str, values: Sequence[Any], name: str) -> Any:
+    """Return a word that stands by itself, or numbers."""
+    if word not in values:
+        return tuple(values)
+    if len(values) > 1:
+        raise PacbedError(f"{name} takes numbers or the word '{word}', not both")
+    return word
+
+
 def _pair(values: Sequence[Any], name: str) -> tuple[Any, Any]:
     if len(values) > 2:
         raise PacbedError(f"{name} takes one or two values, not {len(values)}")
@@ -445,6 +500,9 @@ def _show(options: argparse.Namespace) -> None:
     output = options.output or options.store.with_name(f"{name}.png")
     save(figure, output)
     print(output)
+    widest = 2 * float(max(abs(axis).max() for axis in (store.kx_mrad, store.ky_mrad)))
+    if options.fov is None and widest > 1.01 * field:
+        print(f"shown: {field:.4g} mrad, the narrower side of the field", file=sys.stderr)
 
 
 def _layers(options: argparse.Namespace, available: list[int], which: str) -> list[int]:

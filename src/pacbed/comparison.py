@@ -73,7 +73,17 @@ def differences(a: PatternStore, b: PatternStore) -> list[str]:
 
 def _simulated(store: PatternStore) -> dict[str, Any]:
     request = store.attributes.get("request", {})
-    return {name: request[name] for name in SIMULATED if name in request}
+    found = {name: request[name] for name in SIMULATED if name in request}
+    if "thermal" in request:
+        found["thermal motion"] = _motion(request["thermal"])
+    return found
+
+
+def _motion(thermal: Mapping[str, Any]) -> str:
+    """Describe the physics; in how many configurations is a matter of the engine."""
+    if thermal["phonon_configurations"]:
+        return "frozen phonons"
+    return "at rest, with a Debye-Waller factor" if thermal["debye_waller"] else "at rest"
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

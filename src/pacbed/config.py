@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pacbed.augment import AugmentationSettings
-from pacbed.crystal import Material
+from pacbed.crystal import MATERIALS, Material
 from pacbed.deformation import SPLITS, Deformation, DrawRanges, assign_splits
 from pacbed.engines.base import SimulationRequest, ThermalMotion
 from pacbed.engines.planewave import PlaneWaveSettings, check_phonons
-from pacbed.engines.prismatic import PrismaticSettings, check_request, native_detector
+from pacbed.engines.prismatic import Plan, PrismaticSettings, memory_bytes, native_detector
+from pacbed.engines.prismatic.specimen import probe_counts
 from pacbed.engines.scattering import kirkland
 from pacbed.errors import ConfigError, RequestError
 from pacbed.microscope import Aperture, Detector, wavelength_A
@@ -167,7 +168,7 @@ def _described(alternative: Mapping[str, Any]) -> str:
     if "const" in alternative:
         return f"'{alternative['const']}'"
     if alternative["type"] == "array":
-        return "a list of numbers"
+        return "two whole numbers, 1 or more" if "maxItems" in alternative else "a list of numbers"
     kind = "a whole number" if alternative["type"] == "integer" else "a number"
     low, high = alternative.get("minimum"), alternative.get("maximum")
     return kind + (f" from {low}" if low is not None else "") + (f" to {high}" if high else "")
@@ -191,6 +192,12 @@ def _material_conflicts(config: Config) -> Iterator[str]:
     except RequestError as error:
         yield f"material: {error}"
         return
+    others = [m for m in MATERIALS.values() if m.formula != made.formula]
+    for name in ("zigzag_A", "armchair_A", "stacking_A"):
+        value = getattr(made, name)
+        if made.formula in MATERIALS and value in [getattr(other, name) for other in others]:
+            right = getattr(MATERIALS[made.formula], name)
+            yield f"material.{name} = {value}: that is another crystal; {made.formula} has {right}"
     if made.chalcogen_height_A >= made.layer_thickness_A / 2:
         yield (
             f"material.chalcogen_height_A = {made.chalcogen_height_A}: must be less than half a "
@@ -309,15 +316,40 @@ def _planewave_conflicts(config: Config) -> Iterator[str]:
 
 
 def _prismatic_conflicts(config: Config) -> Iterator[str]:
+    probes = config["simulation"]["prismatic"]["probes"]
     try:
-        settings = PrismaticSettings(**_settings(config["simulation"]["prismatic"]))
-        low, high = config["deformation"]["principal_stretch"]
-        for angle in config["microscope"]["semiangles_mrad"]:
-            for stretch in ((high, high), (high, low), (low, low)):
-                if min(stretch) >= 0.5:
-                    check_request(_example_request(config, angle, Deformation(*stretch)), settings)
+        for request, _ in _prismatic_plans(config):
+            needed = probe_counts(request, PrismaticSettings(probes="auto"))
+            if probes != "auto" and any(n < least for n, least in zip(probes, needed, strict=True)):
+                yield (
+                    f"simulation.prismatic.probes = {probes}: too few at "
+                    f"{request.aperture.semiangle_mrad:g} mrad, where the mean over all positions "
+                    f"takes at least {list(needed)}"
+                )
+                return
     except RequestError as error:
         yield f"simulation.prismatic: {error}"
+
+
+def _prismatic_plans(config: Config) -> Iterator[tuple[SimulationRequest, Plan]]:
+    """Yield what simulations of the undeformed and the most deformed crystals come to."""
+    settings = PrismaticSettings(**engine_settings(config["simulation"]))
+    low, high = config["deformation"]["principal_stretch"]
+    states = [Deformation(), *(Deformation(*s) for s in ((high, high), (high, low), (low, low)))]
+    for angle in config["microscope"]["semiangles_mrad"]:
+        for deformation in states:
+            request = _example_request(config, angle, deformation)
+            yield request, Plan.of(request, settings)
+
+
+def prismatic_memory_MB(config: Config, threads: int) -> int:
+    """Return the memory that a simulation with Prismatic needs on so many threads, in MB."""
+    settings = PrismaticSettings(**engine_settings(config["simulation"]))
+    needed = (
+        memory_bytes(request, settings, plan.grid, threads)
+        for request, plan in _prismatic_plans(config)
+    )
+    return math.ceil(max(needed) / 1e6)
 
 
 def _example_request(
@@ -440,9 +472,19 @@ def _settings(section: Config) -> dict[str, Any]:
 
 
 def scientific(simulation: Config) -> dict[str, Any]:
-    """Return what the patterns depend on: not the settings of engines that are not used."""
-    engines = {"planewave", "prismatic"} - {simulation["engine"]}
-    return {key: value for key, value in simulation.items() if key not in engines}
+    """Return what the patterns depend on, so that other keys make no simulation run again."""
+    name = simulation["engine"]
+    kept = {k: v for k, v in simulation.items() if k not in {"planewave", "prismatic"} - {name}}
+    kept[name] = dict(simulation[name])
+    if simulation[name]["phonon_configurations"]:
+        del kept["debye_waller"]
+    elif name == "planewave":
+        del kept[name]["supercell"]
+    if simulation["pixels"] == "native":
+        del kept["field_of_view_mrad"]
+    if simulation[name].get("box_A") == "auto":
+        del kept[name]["probe_region_A"]
+    return kept
 
 
 def detector(simulation: Config, energy_keV: float) -> Detector:
@@ -453,8 +495,9 @@ def detector(simulation: Config, energy_keV: float) -> Detector:
     RequestError
         If the engine has no pixels of its own and they are asked for.
     """
-    field, pixels = simulation["field_of_view_mrad"], simulation["pixels"]
+    pixels = simulation["pixels"]
     if pixels != "native":
+        field = simulation["field_of_view_mrad"]
         return Detector((field, field), (pixels, pixels))
     if simulation["engine"] != "prismatic":
         raise RequestError("only Prismatic has native pixels: give a number (640 by default)")
@@ -482,6 +525,6 @@ def simulation_request(
         energy_keV=energy_keV,
         aperture=Aperture(semiangle_mrad, aperture_edge_mrad),
         detector=detector(simulation, energy_keV),
-        thermal=ThermalMotion(configurations, simulation["debye_waller"]),
+        thermal=ThermalMotion(configurations, simulation.get("debye_waller", True)),
         seed=seed,
     )

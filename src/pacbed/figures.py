@@ -120,7 +120,9 @@ def draw_split_pattern(
     axes.axvline(0, color="white", lw=0.4, alpha=0.6)
     if scale_bar_mrad:
         left, bottom = -0.92 * half, -0.88 * half
-        axes.plot([left, left + scale_bar_mrad], [bottom, bottom], color="white", lw=2)
+        ends = [left, left + scale_bar_mrad]
+        # Other caps would make it longer than it says.
+        axes.plot(ends, [bottom, bottom], color="white", lw=2, solid_capstyle="butt")
         axes.text(
             left + scale_bar_mrad / 2,
             bottom + 0.05 * half,

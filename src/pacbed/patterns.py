@@ -124,7 +124,6 @@ def write_patterns(
             # xarray asks for consolidated metadata, which Zarr v3 has but does not specify yet.
             warnings.simplefilter("ignore", ZarrUserWarning)
             zarr.consolidate_metadata(group.store)
-    checkpoint_of(path).unlink(missing_ok=True)
 
 
 def checkpoint_of(path: Path) -> Path:

@@ -43,7 +43,7 @@ def written(tmp_path):
 
 
 def test_atoms_and_edges_come_back_as_they_were(written):
-    edges = np.array([4 * 3.1613 * 1.03, 2 * 5.4755 * 0.98, 2 * LAYER_A])
+    edges = np.array([4 * np.pi, 37 / 3, 2 * LAYER_A])  # more decimals than atoms have
     positions = np.random.default_rng(1).random((500, 3)) * edges * 0.999999
     numbers = np.where(np.arange(500) % 3, 16, 42)
 

@@ -14,6 +14,7 @@ import time
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -26,9 +27,9 @@ from pacbed.engines import ThermalMotion
 from pacbed.engines import engine as engine_by_name
 from pacbed.engines.prismatic import (
     Execution,
+    Plan,
     PrismaticEngine,
     PrismaticSettings,
-    check_request,
     native_detector,
 )
 from pacbed.engines.prismatic import engine as engine_module
@@ -42,9 +43,9 @@ from pacbed.patterns import checkpoint_of, read_patterns
 ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = Path(stand_in_prismatic.__file__)
 
-BOX = PrismaticSettings(box_A=30, probe_region_A=30, probes=(2, 2))
-SHAKING = requested(12.65, layers=2, field=100, pixels=56, configurations=3, seed=5)
-AT_REST = requested(12.65, layers=2, field=100, pixels=56, debye_waller=False, seed=5)
+BOX = PrismaticSettings(box_A=30, probe_region_A=22, probes=(2, 2))
+SHAKING = requested(30.0, layers=2, field=100, pixels=56, configurations=3, seed=5)
+AT_REST = requested(30.0, layers=2, field=100, pixels=56, debye_waller=False, seed=5)
 
 
 class StandIn:
@@ -96,9 +97,9 @@ class StandIn:
         return subprocess.Popen(
             [
                 *(sys.executable, "-m", "pacbed", "simulate", "--engine", "prismatic"),
-                *("--prismatic-python", str(self.python), "--semiangle", "12.65", "--layers", "2"),
+                *("--prismatic-python", str(self.python), "--semiangle", "30", "--layers", "2"),
                 *("--fov", "100", "--pixels", "56", "--phonons", "3", "--seed", "5"),
-                *("--box", "30", "--probe-region", "30", "--probes", "2", "2", "--threads", "1"),
+                *("--box", "30", "--probe-region", "22", "--probes", "2", "2", "--threads", "1"),
                 *("--output", str(output)),
             ],
             stdout=subprocess.PIPE,
@@ -155,7 +156,7 @@ def room_GB(settings, patterns, potentials=0, layers=2):
 
 
 def test_prismatic_computes_nothing_random_and_no_aberrations(stand_in):
-    request = replace(AT_REST, tilt_mrad=(2.5, -1.5), energy_keV=60.0)
+    request = replace(AT_REST, tilt_mrad=(2.5, -1.5), energy_keV=100.0)
     stand_in.simulate(request, threads=3)
     [run] = stand_in.runs
     given = json.loads(text(run, "parameters.json"))
@@ -173,9 +174,11 @@ def test_prismatic_computes_nothing_random_and_no_aberrations(stand_in):
         "probeDefocus": 0,
         "C3": 0,
         "C5": 0,
-        "E0": 60,
-        "probeSemiangle": 12.65,
+        "E0": 100,
+        "probeSemiangle": 30.0,
         "save4DOutput": True,
+        "save3DOutput": False,
+        "save2DOutput": False,
         "numThreads": 3,
         "numGPUs": 0,
     }
@@ -303,6 +306,52 @@ def test_split_probes_are_seen_once_and_weigh_the_same(stand_in):
     assert sorted(chain(*shares)) == sorted(probes(stand_in.runs[0]))
 
 
+def test_noise_of_the_mean_is_told_from_two_halves_of_the_configurations(stand_in):
+    request = replace(SHAKING, detector=native_detector(BOX, 80))
+    found = stand_in.engine().simulate(request).provenance["phonon_noise"]
+    one, two, three = (written(run).mean(axis=1) for run in stand_in.runs)
+    apart = abs((one + three) / 2 - two).sum(axis=(1, 2))
+    mean = (one + two + three).sum(axis=(1, 2)) / 3
+    # The halves differ by sqrt(1/2 + 1/1) of the noise of one, the mean has sqrt(1/3) of it.
+    assert found == pytest.approx(apart / mean / 1.5**0.5 / 3**0.5, abs=2e-6)
+    assert min(found) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("request_", "settings"),
+    [(AT_REST, BOX), (SHAKING, replace(BOX, probes_per_configuration="split"))],
+)
+def test_noise_is_not_told_where_it_cannot_be(stand_in, request_, settings):
+    result = stand_in.engine(settings).simulate(request_)
+    assert "phonon_noise" not in result.provenance
+
+
+def test_electrons_within_the_band_limit_are_told_wherever_the_detector_ends(stand_in):
+    request = replace(SHAKING, detector=detector(62, 31))
+    result = stand_in.engine().simulate(request)
+    told = result.provenance["fraction_within_band"]
+    assert told == pytest.approx([0.98, 0.98**2], abs=1e-5)
+    assert (result.patterns.sum(axis=(1, 2)) < np.array(told) - 1e-4).all()
+
+
+def test_requests_together_are_kept_each_and_told_as_one(stand_in, tmp_path):
+    requests = [replace(SHAKING, thermal=ThermalMotion(1), seed=seed) for seed in (5, 6)]
+    checkpoints = [tmp_path / "one", tmp_path / "two"]
+    told = []
+    results = stand_in.engine().simulate_together(
+        requests, lambda *counts: told.append(counts), checkpoints
+    )
+    assert told == sorted(told)
+    assert told[-1] == (8, 8)
+
+    stand_in.does("exit")
+    again = stand_in.engine().simulate_together(requests, checkpoints=checkpoints)
+    assert stand_in.runs == []
+    one, two = (result.patterns.tobytes() for result in again)
+    assert [one, two] == [result.patterns.tobytes() for result in results]
+    assert one != two
+
+
 def test_probes_are_computed_in_portions_that_fit_into_the_scratch_folder(stand_in):
     settings = replace(BOX, slices_per_layer=1, probes=(4, 3))
     request = replace(SHAKING, thermal=ThermalMotion(2))
@@ -323,6 +372,29 @@ def test_probes_are_computed_in_portions_that_fit_into_the_scratch_folder(stand_
     assert told[-1] == (24, 24)
 
 
+def test_a_scratch_folder_in_memory_leaves_prismatic_what_it_needs(stand_in, monkeypatch):
+    settings = replace(BOX, slices_per_layer=1, probes=(4, 3))
+    grid = Grid((30, 30), settings.pixel_A, settings.interpolation_factor)
+    needed = stand_in.engine(settings)._memory_bytes(AT_REST, grid)
+    limit = needed + 1e9 * room_GB(settings, 3.5, potentials=2)
+    monkeypatch.setattr(engine_module, "memory_limit_bytes", lambda: limit)
+    for in_memory, expected in [(False, [12]), (True, [3] * 4)]:
+        stand_in.does("write")
+        monkeypatch.setattr(engine_module, "is_in_memory", lambda folder, it=in_memory: it)
+        stand_in.simulate(AT_REST, settings=settings)
+        assert [len(probes(run)) for run in stand_in.runs] == expected
+
+
+def test_the_disk_of_the_scratch_folder_is_not_filled(stand_in, monkeypatch):
+    settings = replace(BOX, slices_per_layer=1, probes=(4, 3))
+    free = 1e9 * room_GB(settings, 12.5)
+    monkeypatch.setattr(
+        engine_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free)
+    )
+    stand_in.simulate(AT_REST, settings=settings)
+    assert len(stand_in.runs) > 1
+
+
 def test_the_potential_is_computed_once_per_configuration(stand_in):
     settings = replace(BOX, slices_per_layer=1, probes=(4, 3))
     request = replace(SHAKING, thermal=ThermalMotion(2))
@@ -332,9 +404,9 @@ def test_the_potential_is_computed_once_per_configuration(stand_in):
     assert [one.get("importPotential", False) for one in given] == [False, True, True, True] * 2
 
 
-@pytest.mark.parametrize("probes", [(1, 1), (8, 4)])
+@pytest.mark.parametrize("probes", [(1, 1), (6, 4)])
 def test_without_room_for_one_probe_the_scratch_folder_is_named(stand_in, probes):
-    settings = replace(BOX, probes=probes)
+    settings = replace(BOX, slices_per_layer=1, probes=probes)
     room = room_GB(settings, 0.9, potentials=2 if math.prod(probes) > 1 else 0)
     with pytest.raises(RequestError, match="TMPDIR") as caught:
         stand_in.simulate(settings=settings, scratch_GB=room)
@@ -403,6 +475,14 @@ def test_folder_of_a_process_that_was_killed_is_removed_that_of_a_living_one_is_
     assert not any(stand_in.scratch.iterdir())
 
 
+def test_folder_that_is_just_being_made_is_left_alone(stand_in):
+    folder = stand_in.scratch / "pacbed-prismatic-new"
+    folder.mkdir()
+    (folder / "lock").touch()
+    stand_in.simulate(AT_REST)
+    assert (folder / "lock").is_file()
+
+
 def test_scratch_folder_is_removed_after_an_error(stand_in):
     def fail():
         with scratch_folder() as folder:
@@ -458,7 +538,7 @@ def test_a_call_that_hangs_is_stopped_with_all_that_it_started(stand_in):
 @pytest.mark.parametrize(
     ("changes", "settings", "said"),
     [
-        ({"aperture": Aperture(12.65, 1.0)}, {}, "aperture_edge must be 0"),
+        ({"aperture": Aperture(30.0, 1.0)}, {}, "aperture_edge must be 0"),
         ({"thermal": requested().thermal}, {}, "no Debye-Waller factor"),
         ({"detector": detector(100, 90)}, {}, "finer than Prismatic's own"),
         ({"detector": detector(150, 56)}, {}, "band limit"),
@@ -471,7 +551,7 @@ def test_what_prismatic_cannot_do_is_refused_before_it_is_started(
 ):
     request, chosen = replace(SHAKING, **changes), replace(BOX, **settings)
     with pytest.raises(RequestError, match=said):
-        check_request(request, chosen)
+        Plan.of(request, chosen)
     with pytest.raises(RequestError, match=said):
         stand_in.simulate(request, settings=chosen)
     assert stand_in.runs == []
@@ -524,7 +604,7 @@ def test_how_prismatic_is_run_does_not_matter_to_what_was_kept(stand_in, tmp_pat
     [
         ({"seed": 6}, {}),
         ({"tilt_mrad": (0.0, 1.0)}, {}),
-        ({"aperture": Aperture(12.0)}, {}),
+        ({"aperture": Aperture(29.0)}, {}),
         ({}, {"potential_bound_A": 2.0}),
         ({}, {"probes": (4, 1)}),
         ({}, {"probes_per_configuration": "split"}),
@@ -538,6 +618,14 @@ def test_what_was_kept_of_another_calculation_is_ignored(stand_in, tmp_path, cha
     patterns = stand_in.simulate(**other, checkpoint=kept)
     assert len(stand_in.runs) == 3
     assert patterns.tobytes() == stand_in.simulate(**other).tobytes()
+
+
+def test_what_was_kept_of_another_version_is_ignored(stand_in, tmp_path, monkeypatch):
+    stand_in.simulate(AT_REST, checkpoint=tmp_path / "kept")
+    monkeypatch.setattr(engine_module, "__version__", "another")
+    stand_in.does("write")
+    stand_in.simulate(AT_REST, checkpoint=tmp_path / "kept")
+    assert len(stand_in.runs) == 1
 
 
 @pytest.mark.parametrize(

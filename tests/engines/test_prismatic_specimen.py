@@ -110,7 +110,7 @@ def many_atoms():
 
 
 def test_displacements_have_the_spread_of_each_element_along_every_axis(many_atoms):
-    moved = many_atoms.displaced(7, 0) - many_atoms.positions_A
+    moved = many_atoms.displaced(7, 0).positions_A - many_atoms.positions_A
     for number, rms_A in [(42, 0.07535), (16, 0.08856)]:
         of_element = moved[many_atoms.numbers == number]
         assert of_element.std(axis=0) == pytest.approx(np.full(3, rms_A), rel=0.04)
@@ -120,12 +120,15 @@ def test_displacements_have_the_spread_of_each_element_along_every_axis(many_ato
 
 def test_displacements_are_the_same_bytes_for_the_same_seed_and_configuration(many_atoms):
     again = specimen(requested(layers=4), (100.0, 100.0))
-    assert many_atoms.displaced(7, 3).tobytes() == again.displaced(7, 3).tobytes()
+    one, other = (crystal.displaced(7, 3).positions_A for crystal in (many_atoms, again))
+    assert one.tobytes() == other.tobytes()
 
 
 @pytest.mark.parametrize("other", [(7, 1), (8, 0)])
 def test_another_seed_or_configuration_moves_the_atoms_elsewhere(many_atoms, other):
-    one, another = (many_atoms.displaced(*s) - many_atoms.positions_A for s in [(7, 0), other])
+    one, another = (
+        many_atoms.displaced(*s).positions_A - many_atoms.positions_A for s in [(7, 0), other]
+    )
     assert abs(np.corrcoef(one.ravel(), another.ravel())[0, 1]) < 0.03
 
 
@@ -163,13 +166,35 @@ def test_probes_are_scattered_over_the_whole_region():
         assert 80 < quadrant.sum() < 144
 
 
-@pytest.mark.parametrize(("box_A", "region_A"), [(400, 30), (30, 200)])
-def test_fewer_cells_than_probes_are_refused_with_both_numbers(box_A, region_A):
+def test_fewer_cells_than_probes_are_refused_with_both_numbers():
     # From the centre, four cells of 3.16 Å and two of 5.48 Å fit into 15 Å.
-    settings = PrismaticSettings(box_A=box_A, probe_region_A=region_A)
+    settings = PrismaticSettings(probe_region_A=30)
     complaint = "16 × 28 probes need a cell each, but only 32 cells fit into the central 30 Å × 30"
     with pytest.raises(RequestError, match=complaint):
         placed(requested(), settings)
+
+
+@pytest.mark.parametrize(
+    ("semiangle", "layers", "fits", "too_large"),
+    # λ/(π² α 0.05), where 5 % of the probe are left, and 70 mrad through the thickness.
+    [(6.35, 1, 172.4, 172.5), (6.35, 20, 156.0, 156.2), (32.94, 20, 177.6, 177.8)],
+)
+def test_probes_keep_away_from_where_the_crystal_is_cropped(semiangle, layers, fits, too_large):
+    request = requested(semiangle, layers=layers, strain=SHEARED, field=100)
+    box(request, PrismaticSettings(box_A=200, probe_region_A=fits))
+    with pytest.raises(RequestError, match=r"to the edges.*probe_region_A of at most 1[57]\d\.\d"):
+        box(request, PrismaticSettings(box_A=200, probe_region_A=too_large))
+
+
+def test_a_region_larger_than_the_box_is_refused():
+    with pytest.raises(RequestError, match="leaves nothing to the edges"):
+        box(requested(), PrismaticSettings(box_A=120))
+
+
+def test_a_box_of_whole_cells_has_no_edge():
+    # Where the lattice goes on across it, probes may stand anywhere.
+    whole = (16 * 3.1613, 9 * 5.4755)
+    assert box(requested(), PrismaticSettings(box_A=whole, probe_region_A=1000))[0] == whole
 
 
 def test_as_many_probes_as_cells_are_placed():

@@ -166,9 +166,17 @@ def test_another_material_is_told_constant_by_constant(made):
 
 def test_how_it_was_computed_does_not_count(made):
     other = replace(REQUEST, layers=2, seed=7, thermal=ThermalMotion(8))
-    mine = made(settings={"band_limit": "converged"})
+    shaking = replace(REQUEST, thermal=ThermalMotion(2))
+    mine = made(request=shaking, settings={"band_limit": "converged"})
     theirs = made(request=other, engine="prismatic", settings={"probes": 16})
     assert differences(mine, theirs) == []
+
+
+def test_a_crystal_at_rest_is_another_one_than_a_shaking_one(made):
+    shaking = replace(REQUEST, thermal=ThermalMotion(2))
+    (line,) = differences(made(), made(request=shaking))
+    assert line.startswith("thermal motion at rest, with a Debye-Waller factor in A")
+    assert line.endswith("frozen phonons in B")
 
 
 # How it looks

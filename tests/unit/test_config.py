@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pacbed.config import SCHEMA, detector, load, material, networks, scientific, validate
+from pacbed.config import (
+    SCHEMA,
+    detector,
+    load,
+    material,
+    networks,
+    prismatic_memory_MB,
+    scientific,
+    validate,
+)
 from pacbed.crystal import MATERIALS
 from pacbed.errors import ConfigError
 
@@ -479,8 +488,10 @@ def test_a_supercell_holds_more_than_an_atom(config):
     [
         ("simulation.prismatic.box_A", "large", "must be a number from 10 to 2000 or 'auto'"),
         ("simulation.prismatic.box_A", 5, "must be a number from 10 to 2000 or 'auto'"),
-        ("simulation.prismatic.probes", 16, "must be a list of numbers or 'auto'"),
+        ("simulation.prismatic.probes", 16, "must be two whole numbers, 1 or more or 'auto'"),
         ("simulation.prismatic.probe_region_A", 80, "16 × 28 probes need a cell each"),
+        ("simulation.prismatic.box_A", 210, "leaves only 5 Å to the edges"),
+        ("simulation.prismatic.probes", [5, 10], "too few at 32.94 mrad"),
         ("simulation.prismatic.phonon_configurations", 0, "has no Debye-Waller factor"),
         ("microscope.aperture_edge_mrad", 0.2, "an aperture edge of its own"),
         ("simulation.field_of_view_mrad", 140, "lets waves through up to 69.68 mrad"),
@@ -514,6 +525,46 @@ def test_native_pixels_need_prismatic_and_one_box(config):
     assert "a box of a fixed size" in the_complaint(config)
     change(config, "simulation.engine", "planewave")
     assert "only Prismatic has native pixels" in the_complaint(config)
+
+
+def test_a_material_has_its_own_lattice_constants(config):
+    change(config, "material.formula", "WSe2")
+    change(config, "material.rms_displacement_A", {"W": 0.065, "Se": 0.08})
+    with pytest.raises(ConfigError, match=r"zigzag_A = 3.1613: that is another.*WSe2 has 3.282"):
+        validate(config, ROOT / SCHEMA)
+
+
+def test_memory_follows_from_the_box(config):
+    # 12 bytes per point and slice, 5.1 GB, are potential and transmission.
+    paper = prismatic_memory_MB(config, 32)
+    assert 12_000 < paper < 20_000
+    change(config, "simulation.prismatic.box_A", "auto")
+    change(config, "simulation.prismatic.probes", "auto")
+    assert prismatic_memory_MB(config, 1) < paper / 5
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({}, {"simulation.debye_waller": False}),
+        ({"simulation.prismatic.box_A": "auto"}, {"simulation.prismatic.probe_region_A": 100}),
+        ({"simulation.pixels": "native"}, {"simulation.field_of_view_mrad": 100}),
+        (
+            {
+                "simulation.engine": "planewave",
+                "simulation.planewave.phonon_configurations": 0,
+            },
+            {"simulation.planewave.supercell": [3, 3]},
+        ),
+    ],
+)
+def test_what_changes_no_pattern_runs_nothing_again(config, first, then):
+    for key, value in first.items():
+        change(config, key, value)
+    before = copy.deepcopy(scientific(config["simulation"]))
+    for key, value in then.items():
+        change(config, key, value)
+    assert scientific(config["simulation"]) == before
 
 
 def test_what_is_not_used_does_not_belong_to_a_simulation(config):

@@ -19,7 +19,7 @@ def change(tmp_path, monkeypatch):
     record = tmp_path / "record"
     record.mkdir()
     monkeypatch.setenv("STAND_IN_RECORD", str(record))
-    prismatic = {"box_A": 60, "probe_region_A": 40, "probes": [2, 2], "phonon_configurations": 2}
+    prismatic = {"box_A": 60, "probe_region_A": 30, "probes": [2, 2], "phonon_configurations": 2}
     return {
         "simulation": {"engine": "prismatic", "field_of_view_mrad": 134, "prismatic": prismatic},
         # What examples can reach must lie within Prismatic's field.

@@ -8,6 +8,7 @@ from pacbed.config import (
     detector,
     draw_ranges,
     networks,
+    prismatic_memory_MB,
     scientific,
     validate,
 )

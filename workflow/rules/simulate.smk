@@ -12,10 +12,11 @@ SIMULATION_PARAMS = dict(
 JOB = "shared" if SHARED_STRAIN else "{semiangle}mrad"
 JOB_PATTERNS = expand(PATTERNS, semiangle=SEMIANGLES) if SHARED_STRAIN else [PATTERNS]
 # What a job needs: the paper's protocol takes 3.8 hours on 32 cores, a plane-wave run minutes on one.
-NEEDS = {
-    "prismatic": dict(threads=32, mem_mb=24_000, runtime_min=480),
-    "planewave": dict(threads=1, mem_mb=2_000, runtime_min=30),
-}[ENGINE]
+if ENGINE == "prismatic":
+    THREADS, RUNTIME_MIN = 32, 480
+    MEMORY_MB = 1000 + prismatic_memory_MB(config, THREADS) * 5 // 4
+else:
+    THREADS, RUNTIME_MIN, MEMORY_MB = 1, 30, 2000
 
 
 rule simulate:
@@ -27,11 +28,11 @@ rule simulate:
         f"{RESULTS}/benchmarks/patterns/{JOB}/{{draw}}.tsv"
     conda:
         f"../envs/simulate-{BUILD}.yaml"
-    threads: NEEDS["threads"]
+    threads: THREADS
     resources:
         **({"gpu": 1} if DEVICE == "gpu" else {}),
-        mem_mb=lambda wildcards, attempt: NEEDS["mem_mb"] * attempt,
-        runtime=lambda wildcards, attempt: NEEDS["runtime_min"] * attempt,
+        mem_mb=lambda wildcards, attempt: MEMORY_MB * attempt,
+        runtime=lambda wildcards, attempt: RUNTIME_MIN * attempt,
     params:
         **SIMULATION_PARAMS,
         draws=drawn,

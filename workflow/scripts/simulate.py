@@ -6,6 +6,7 @@ from _job import git_revision, job, sparse_progress
 from pacbed.config import engine_settings, execution_settings, simulation_request
 from pacbed.deformation import Deformation
 from pacbed.engines import engine
+from pacbed.errors import ConfigError
 from pacbed.patterns import checkpoint_of, write_patterns
 
 params = snakemake.params
@@ -25,6 +26,11 @@ with job(snakemake.log[0]):
     ]
     # Not a parameter of the rule: the patterns do not depend on it, so that nothing runs again.
     execution = snakemake.config["execution"]
+    if snakemake.resources.get("gpu") and execution["device"] == "cpu":
+        raise ConfigError(
+            "a graphics card is reserved for this job, but execution.device is cpu: set it to gpu, "
+            "or take gpu out of the resources in the profile"
+        )
     chosen = engine(
         params.simulation["engine"],
         engine_settings(params.simulation),
@@ -38,3 +44,5 @@ with job(snakemake.log[0]):
     results = chosen.simulate_together(requests, sparse_progress("simulation"), checkpoints)
     for store, request, result in zip(stores, requests, results, strict=True):
         write_patterns(store, request, result, {"workflow_revision": git_revision()})
+    for checkpoint in checkpoints:  # not before all stores are there
+        checkpoint.unlink(missing_ok=True)

@@ -10,7 +10,6 @@ import signal
 import sys
 
 NOT_INSTALLED, TOO_OLD = 3, 4
-PARENT = os.getppid()
 
 
 def main() -> int:
@@ -31,8 +30,10 @@ def main() -> int:
         folder = os.path.dirname(pyprismatic.__file__)
         print(json.dumps({"version": _version(), "path": folder, "gpu": gpu}))
         return 0
-    _end_with_parent()
+    _end_with_job()
     _write_by_line()
+    # Only now: pyprismatic may have been found by way of the real one.
+    os.environ["HOME"] = os.environ["TMPDIR"] = os.getcwd()
     with open(sys.argv[1]) as file:
         metadata = Metadata()
         for name, value in json.load(file).items():
@@ -50,13 +51,16 @@ def _version() -> str:
         return "2"
 
 
-def _end_with_parent() -> None:
-    # When the job is killed outright, nobody is left to end this process.
-    if sys.platform.startswith("linux"):
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != PARENT:
-        sys.exit("the job has gone")
+def _end_with_job() -> None:
+    # When the job is killed outright, nobody is left to end this process. Python does not run while
+    # Prismatic does, so a second process waits for the end of the job's pipe.
+    watched = os.getpid()
+    if os.fork() == 0:
+        os.close(1)  # or the job would wait for more output
+        os.close(2)
+        os.read(0, 1)
+        os.kill(watched, signal.SIGKILL)
+        os._exit(0)
 
 
 def _write_by_line() -> None:

@@ -31,15 +31,17 @@ from pacbed.engines.prismatic.files import (
     write_atoms,
     write_probes,
 )
+from pacbed.engines.prismatic.plan import Plan, memory_bytes
 from pacbed.engines.prismatic.process import Installation, call, installation, scratch_folder
 from pacbed.engines.prismatic.settings import Grid, PrismaticSettings
-from pacbed.engines.prismatic.specimen import Specimen, box, probe_positions, shares, specimen
-from pacbed.errors import RequestError
+from pacbed.engines.prismatic.specimen import Specimen, specimen
+from pacbed.errors import EngineError, RequestError
 from pacbed.machine import is_in_memory, memory_limit_bytes, peak_memory_MB
-from pacbed.microscope import Detector, wavelength_A
 
 # Of the free space, what one job may fill.
 _SCRATCH_SHARE = 0.8
+# With less free space than this, a failure is taken to be due to it.
+_SPARE_BYTES = 500_000_000
 _PROBE = re.compile(r"Computing Probe Position #(\d+)/")
 
 
@@ -134,61 +136,53 @@ class PrismaticEngine:
             If Prismatic fails.
         """
         started = time.perf_counter()
-        settings = self.settings
-        edges, region = box(request, settings)
-        grid = Grid(edges, settings.pixel_A, settings.interpolation_factor)
-        pixel = _pixel_mrad(grid, request.energy_keV)
-        _check(request, grid, pixel)
-        self._check_memory(request, grid)
-        atoms = specimen(request, edges)
-        probes = probe_positions(request, settings, edges, region)
-        dealt = _dealt(request, settings, len(probes))
-        configurations = len(dealt)
-        total = sum(map(len, dealt))
-
-        layers, shape = request.layers, request.detector.pixels[::-1]
-        kept = Checkpoint.load(checkpoint, self._fingerprint(request), (2, layers, *shape))
+        plan = Plan.of(request, self.settings)
+        self._check_memory(request, plan.grid)
+        configurations = len(plan.shares)
+        shape = 2, request.layers, *request.detector.pixels[::-1]
+        kept = Checkpoint.load(checkpoint, self._fingerprint(request), shape, self.log)
         if kept.configurations:
             self.log(f"{kept.configurations} of {configurations} configurations were kept")
-        done = sum(map(len, dealt[: kept.configurations]))
+        before_s = kept.seconds
+        atoms = specimen(request, plan.grid.edges_A)
         with scratch_folder() as folder:
             for number in range(kept.configurations, configurations):
-                moved = atoms.positions_A
+                moved = atoms
                 if request.thermal.phonon_configurations:
                     moved = atoms.displaced(request.seed, number)
+                done = sum(map(len, plan.shares[:number]))
                 native = self._patterns(
                     request,
-                    grid,
-                    Specimen(atoms.numbers, moved, atoms.rms_A, atoms.edges_A),
-                    probes[dealt[number]],
+                    plan.grid,
+                    moved,
+                    plan.probes_A[plan.shares[number]],
                     folder,
-                    _from(progress, done, total),
+                    _from(progress, done, plan.total),
                 )
                 kept.within_band += native.sum(axis=(1, 2))
                 # Two halves: their difference tells how large the phonon noise is.
-                kept.sums[number % 2] += on_detector(native, pixel, request.detector)
+                kept.sums[number % 2] += on_detector(native, plan.pixel_mrad, request.detector)
                 kept.configurations += 1
+                kept.seconds = before_s + time.perf_counter() - started
+                peak = peak_memory_MB(resource.RUSAGE_CHILDREN)
+                kept.peak_memory_MB = max(kept.peak_memory_MB, peak)
                 kept.save()
-                done += len(dealt[number])
-        patterns = (kept.sums.sum(axis=0) / total).astype(np.float32)
         provenance: dict[str, Any] = {
             "engine": self.name,
             "prismatic_version": self.installation.version,
-            "settings": asdict(settings),
+            "settings": asdict(self.settings),
             "device": self.device,
-            "box_A": list(edges),
-            "grid": list(grid.points),
-            "native_pixel_mrad": list(pixel),
+            **plan.provenance(),
             "atoms": len(atoms.numbers),
-            "probes": len(probes),
-            "probes_of_all_configurations": total,
             "configurations": request.thermal.phonon_configurations,
-            "fraction_within_band": (kept.within_band / total).round(7).tolist(),
+            "fraction_within_band": (kept.within_band / plan.total).round(7).tolist(),
+            # Of all attempts, if it was killed and went on.
+            "seconds": round(kept.seconds, 3),
+            "peak_memory_MB": round(kept.peak_memory_MB, 1),
         }
-        if configurations > 1 and settings.probes_per_configuration == "all":
+        if configurations > 1 and self.settings.probes_per_configuration == "all":
             provenance["phonon_noise"] = _phonon_noise(kept.sums, configurations)
-        provenance["seconds"] = round(time.perf_counter() - started, 3)
-        provenance["peak_memory_MB"] = round(peak_memory_MB(resource.RUSAGE_CHILDREN), 1)
+        patterns = (kept.sums.sum(axis=0) / plan.total).astype(np.float32)
         return SimulationResult(patterns, provenance)
 
     def simulate_together(
@@ -242,7 +236,17 @@ class PrismaticEngine:
                 parameters["savePotentialSlices"] = True
 
             heard = _Listener(self.log, _from(progress, first, len(probes)), len(some))
-            call(self.installation.python, parameters, folder, limit and 3600 * limit, heard)
+            try:
+                call(self.installation.python, parameters, folder, limit and 3600 * limit, heard)
+            except EngineError as error:
+                free = shutil.disk_usage(folder).free
+                if free > _SPARE_BYTES:
+                    raise
+                raise EngineError(
+                    f"{error}. Only {free / 1e9:.2g} GB are free in {folder.parent}: other jobs of "
+                    "this machine use it too; lower execution.scratch_GB, or set TMPDIR to a "
+                    "folder on a larger local disk"
+                ) from error
             add_patterns(output, native, grid, len(some), request.material.layer_thickness_A)
             if not first and portion < len(probes):
                 # It takes minutes, whatever the number of threads: not for every portion again.
@@ -283,6 +287,9 @@ class PrismaticEngine:
             # Otherwise it draws a random number for each atom, and can leave out a full one.
             "includeOccupancy": False,
             "save4DOutput": True,
+            # Cropped patterns would have wrong axes; complex ones are waves, not intensities.
+            "crop4DOutput": False,
+            "saveComplexOutputWave": False,
             "save2DOutput": False,
             "save3DOutput": False,
             # Python must pass it as an integer; Prismatic refuses to write more.
@@ -316,12 +323,7 @@ class PrismaticEngine:
         return int((free - 2 * potential) // each)
 
     def _memory_bytes(self, request: SimulationRequest, grid: Grid) -> int:
-        """Estimate what Prismatic needs, and this process for sums on the way."""
-        points = grid.points[0] * grid.points[1]
-        slices = request.layers * self.settings.slices_per_layer
-        # Potential and transmission of each slice; coordinates, masks, propagators; for each
-        # thread a wave, its propagator and its intensity; our own sums.
-        return points * (12 * slices + 80 + 40 * self.threads + 2 * request.layers)
+        return memory_bytes(request, self.settings, grid, self.threads)
 
     def _check_memory(self, request: SimulationRequest, grid: Grid) -> None:
         needed, available = self._memory_bytes(request, grid), memory_limit_bytes()
@@ -356,95 +358,6 @@ class _Listener:
             if self._most < number < self._probes:
                 self._most = number
                 self._progress(number, self._probes)
-
-
-def check_request(request: SimulationRequest, settings: PrismaticSettings) -> None:
-    """Check what can be checked without Prismatic and without computing anything.
-
-    Raises
-    ------
-    RequestError
-        If Prismatic cannot carry out the request with these settings.
-    """
-    edges, region = box(request, settings)
-    grid = Grid(edges, settings.pixel_A, settings.interpolation_factor)
-    _check(request, grid, _pixel_mrad(grid, request.energy_keV))
-    probes = probe_positions(request, settings, edges, region)
-    _dealt(request, settings, len(probes))
-
-
-def native_detector(settings: PrismaticSettings, energy_keV: float) -> Detector:
-    """Return the detector that takes the pixels of Prismatic as they are.
-
-    Raises
-    ------
-    RequestError
-        If the box, and with it the pixel, differs from one deformation to another.
-    """
-    if isinstance(settings.box_A, str):
-        raise RequestError("native pixels need a box of a fixed size, not box_A: auto")
-    edges = settings.box_A if isinstance(settings.box_A, tuple) else (settings.box_A,) * 2
-    grid = Grid(edges, settings.pixel_A, settings.interpolation_factor)
-    x, y = _pixel_mrad(grid, energy_keV)
-    nx, ny = grid.output_points
-    return Detector((nx * x, ny * y), (nx, ny))
-
-
-def _pixel_mrad(grid: Grid, energy_keV: float) -> tuple[float, float]:
-    wavelength = wavelength_A(energy_keV)
-    return 1e3 * wavelength / grid.edges_A[0], 1e3 * wavelength / grid.edges_A[1]
-
-
-def _dealt(
-    request: SimulationRequest, settings: PrismaticSettings, probes: int
-) -> list[np.ndarray]:
-    """Return the numbers of the probes of each configuration."""
-    configurations = max(1, request.thermal.phonon_configurations)
-    if settings.probes_per_configuration == "all":
-        return [np.arange(probes)] * configurations
-    if probes < configurations:
-        raise RequestError(
-            f"{probes} probes cannot be split between {configurations} configurations: choose more "
-            "probes, or probes_per_configuration: all"
-        )
-    return shares(probes, configurations, request)
-
-
-def _check(request: SimulationRequest, grid: Grid, pixel_mrad: tuple[float, float]) -> None:
-    """Refuse what Prismatic cannot do."""
-    if request.aperture.edge_mrad:
-        raise RequestError(
-            "Prismatic has an aperture edge of its own, one pixel of its grid wide: aperture_edge "
-            f"must be 0, not {request.aperture.edge_mrad} mrad"
-        )
-    if not request.thermal.phonon_configurations and request.thermal.debye_waller:
-        raise RequestError(
-            "Prismatic has no Debye-Waller factor: ask for frozen phonons (the paper has 10 "
-            "configurations), or for atoms at rest without it (debye_waller: false, "
-            "--no-debye-waller)"
-        )
-    detector = request.detector
-    for axis, (field, pixels) in enumerate(
-        zip(detector.field_of_view_mrad, detector.pixels, strict=True)
-    ):
-        own, points = pixel_mrad[axis], grid.output_points[axis]
-        if field / pixels < own * (1 - 1e-9):
-            raise RequestError(
-                f"pixels of {field / pixels:.4g} mrad are finer than Prismatic's own of "
-                f"{own:.4g} mrad in a box of {grid.edges_A[axis]:g} Å: choose at most "
-                f"{int(field / own)} pixels, or a box of at least "
-                f"{grid.edges_A[axis] * own * pixels / field:.4g} Å"
-            )
-        centres = (detector.kx_mrad, detector.ky_mrad)[axis]
-        outer = max(-centres[0], centres[-1]) + field / pixels / 2
-        limit = (points / 2 - 0.5) * own
-        native = pixels == points and abs(field - own * points) < 1e-6 * field
-        if outer > limit * (1 + 1e-9) and not native:
-            raise RequestError(
-                f"the detector reaches {outer:.4g} mrad, but Prismatic's band limit at this "
-                f"sampling lets waves through up to {limit:.4g} mrad: choose a smaller field of "
-                "view or pixel_A"
-            )
 
 
 def _from(progress: Progress | None, before: int, total: int) -> Progress:

@@ -67,7 +67,7 @@ def installation(python: str | None = None) -> Installation:
     RequestError
         If the interpreter cannot be run, or has no pyprismatic or that of version 1.
     """
-    python = python or sys.executable
+    python = _interpreter(python)
     try:
         done = subprocess.run(
             [python, child.__file__, "--describe"],
@@ -137,10 +137,10 @@ def call(
     last: deque[str] = deque(maxlen=_LAST_WORDS)
     hung = threading.Event()
     with subprocess.Popen(
-        [python, "-u", child.__file__, "parameters.json"],
+        [_interpreter(python), "-u", child.__file__, "parameters.json"],
         cwd=folder,
-        env={**os.environ, "HOME": str(folder), "TMPDIR": str(folder)},
-        stdin=subprocess.DEVNULL,
+        # An end of it that closes when this process ends, however that happens.
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -198,6 +198,16 @@ def scratch_folder() -> Iterator[Path]:
             lock.write(f"{os.getpid()}\n")  # what is empty is not locked yet, not abandoned
             lock.flush()
             yield folder
+
+
+def _interpreter(python: str | None) -> str:
+    """Return an interpreter by a path that holds in any folder."""
+    if python is None:
+        return sys.executable
+    expanded = os.path.expanduser(python)
+    found = shutil.which(expanded)
+    # Links stay as they are: that of a virtual environment says which one it is.
+    return os.path.abspath(found) if found else expanded
 
 
 def _remove_if_abandoned(folder: Path) -> None:

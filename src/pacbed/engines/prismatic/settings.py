@@ -27,8 +27,9 @@ class PrismaticSettings:
     potential_bound_A
         Radius within which the potential of an atom is computed, in Å.
     box_A
-        Edge of the box, one for both axes or (x, y), in Å. ``auto``: the smallest box in which no
-        probe reaches the edge, with pixels no larger than the detector's.
+        Edges (x, y) of the box in Å; one number serves for both. ``auto``: the smallest box that
+        leaves less than 1 % of a probe's electrons beyond its edge and has pixels no larger than
+        the detector's (at 0.21 mrad the pixels decide: 202 Å).
     probe_region_A
         Edge of the central square that holds the probes, in Å. With ``auto`` it is the smallest
         that has a cell for each of them.
@@ -37,22 +38,24 @@ class PrismaticSettings:
         the fewest whose average is that over all positions.
     probes_per_configuration
         ``all``: every frozen-phonon configuration is seen by all probes. ``split``: every
-        configuration by its share of them, which has the same mean at a fraction of the cost.
+        configuration by its share of them; the waves cost that much less, the potential as much.
     """
 
     pixel_A: float = 0.15
     slices_per_layer: int = 3
     interpolation_factor: int = 4
     potential_bound_A: float = 3.0
-    box_A: float | tuple[float, float] | Literal["auto"] = 400.0
+    box_A: tuple[float, float] | Literal["auto"] = (400.0, 400.0)
     probe_region_A: float = 200.0
     probes: tuple[int, int] | Literal["auto"] = (16, 28)
     probes_per_configuration: Literal["all", "split"] = "all"
 
     def __post_init__(self) -> None:
-        for name in ("box_A", "probes"):
-            if isinstance(value := getattr(self, name), list | tuple):
-                object.__setattr__(self, name, tuple(value))
+        if not isinstance(self.box_A, str):
+            edges = self.box_A if isinstance(self.box_A, list | tuple) else (self.box_A,) * 2
+            object.__setattr__(self, "box_A", tuple(map(float, edges)))
+        if not isinstance(self.probes, str):
+            object.__setattr__(self, "probes", tuple(self.probes))
         if not 0.01 <= self.pixel_A <= 0.5:
             raise RequestError(f"pixel_A must lie within 0.01 to 0.5 Å, not {self.pixel_A}")
         if self.slices_per_layer < 1:
@@ -68,10 +71,8 @@ class PrismaticSettings:
         if isinstance(self.box_A, str):
             if self.box_A != "auto":
                 raise RequestError(f"box_A must be a length in Å or 'auto', not '{self.box_A}'")
-        else:
-            edges = self.box_A if isinstance(self.box_A, tuple) else (self.box_A,) * 2
-            if len(edges) != 2 or not all(10 <= edge <= 2000 for edge in edges):
-                raise RequestError(f"box_A must lie within 10 to 2000 Å, not {self.box_A}")
+        elif len(self.box_A) != 2 or not all(10 <= edge <= 2000 for edge in self.box_A):
+            raise RequestError(f"box_A must lie within 10 to 2000 Å, not {self.box_A}")
         if not 1 <= self.probe_region_A <= 2000:
             raise RequestError(
                 f"probe_region_A must lie within 1 to 2000 Å, not {self.probe_region_A}"

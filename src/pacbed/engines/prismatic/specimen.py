@@ -7,7 +7,7 @@ the edges of the box no better than any crystal fits another. The probes keep aw
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from pacbed.seeding import stream
 _EDGE_A = 1e-3
 # What of the electrons of a probe may lie beyond the edge of an automatic box.
 _BEYOND_BOX = 0.01
+# The same for a box that is given.
+_MOST_BEYOND_BOX = 0.05
 # Scattering angle of the electrons that must not reach the edge of an automatic box, in mrad.
 _SCATTERING_mrad = 70
 
@@ -48,8 +50,8 @@ class Specimen:
     rms_A: np.ndarray
     edges_A: np.ndarray
 
-    def displaced(self, seed: int, configuration: int) -> np.ndarray:
-        """Return the positions of a frozen-phonon configuration, shape (atoms, 3), in Å.
+    def displaced(self, seed: int, configuration: int) -> Specimen:
+        """Return a frozen-phonon configuration.
 
         Prismatic's own displacements cannot be used: it takes their seed from the clock, and its
         threads draw them in any order. Independent of anything but the arguments and the box.
@@ -57,7 +59,7 @@ class Specimen:
         drawn = stream(seed, "prismatic", "phonons", configuration).standard_normal(
             self.positions_A.shape
         )
-        return self.positions_A + drawn * self.rms_A[:, None]
+        return replace(self, positions_A=self.positions_A + drawn * self.rms_A[:, None])
 
 
 def specimen(request: SimulationRequest, edges_A: tuple[float, float]) -> Specimen:
@@ -80,6 +82,62 @@ def specimen(request: SimulationRequest, edges_A: tuple[float, float]) -> Specim
         rms_A=np.broadcast_to(rms, inside.shape)[inside],
         edges_A=np.array([*edges_A, cell.cell[2, 2]]),
     )
+
+
+def box(
+    request: SimulationRequest, settings: PrismaticSettings
+) -> tuple[tuple[float, float], float]:
+    """Return the edges (x, y) of the box and of the square that holds the probes, in Å.
+
+    Raises
+    ------
+    RequestError
+        If probes would stand where the crystal is cropped. A box of whole cells is not.
+    """
+    if not isinstance(settings.box_A, str):
+        _check_margin(request, settings.box_A, settings.probe_region_A)
+        return settings.box_A, settings.probe_region_A
+    needed = math.prod(probe_counts(request, settings))
+    cell = request.material.in_plane_cell_A(request.deformation)
+    region = math.sqrt(needed * abs(np.linalg.det(cell)))
+    while len(_cells_within(cell, np.array([region, region]))) < needed:
+        region += 1
+    field, pixels = request.detector.field_of_view_mrad, request.detector.pixels
+    resolution = max(
+        1e3 * wavelength_A(request.energy_keV) * n / f for f, n in zip(field, pixels, strict=True)
+    )
+    edge = max(region + 2 * _margin_A(request, _BEYOND_BOX), resolution)
+    points = _fast_length(edge / settings.pixel_A, 4 * settings.interpolation_factor)
+    return (points * settings.pixel_A, points * settings.pixel_A), region
+
+
+def _margin_A(request: SimulationRequest, beyond: float) -> float:
+    """Return how far from a probe all but a part of its electrons stay, in Å."""
+    # Rings of the probe: beyond radius r lie λ/(π² α r) of its electrons, on average.
+    alpha = 1e-3 * request.aperture.semiangle_mrad
+    rings = wavelength_A(request.energy_keV) / (math.pi**2 * alpha * beyond)
+    path = request.layers * request.material.layer_thickness_A * 1e-3 * _SCATTERING_mrad
+    return rings + path
+
+
+def _check_margin(
+    request: SimulationRequest, edges_A: tuple[float, float], region_A: float
+) -> None:
+    cells = np.array(edges_A) @ np.linalg.inv(request.material.in_plane_cell_A(request.deformation))
+    shear = request.deformation.strain[0, 1]
+    if abs(shear) < 1e-9 and np.allclose(cells, np.round(cells), atol=1e-4):
+        return  # whole cells: the crystal goes on across the edges
+    margin, allowed = (min(edges_A) - region_A) / 2, _margin_A(request, _MOST_BEYOND_BOX)
+    if margin < allowed:
+        left = f"only {margin:.3g} Å" if margin > 0 else "nothing"
+        raise RequestError(
+            f"a square of {region_A:g} Å for the probes in a box of {min(edges_A):g} Å leaves "
+            f"{left} to the edges, where the crystal is cropped; at "
+            f"{request.aperture.semiangle_mrad:g} mrad and {request.layers} layers it must be "
+            f"{allowed:.3g} Å: choose a probe_region_A of at most "
+            f"{max(0, min(edges_A) - 2 * allowed):.4g} Å, a box_A of at least "
+            f"{region_A + 2 * allowed:.4g} Å, or box_A: auto"
+        )
 
 
 def probe_counts(request: SimulationRequest, settings: PrismaticSettings) -> tuple[int, int]:
@@ -123,6 +181,7 @@ def probe_positions(
     """
     n, m = probe_counts(request, settings)
     cell = request.material.in_plane_cell_A(request.deformation)
+    # Larger than the box only where that holds whole cells.
     region = np.minimum(region_A, edges_A)
     cells = _cells_within(cell, region)
     if len(cells) < n * m:
@@ -151,31 +210,6 @@ def _cells_within(cell_A: np.ndarray, region_A: np.ndarray) -> np.ndarray:
     corners = grid[:, None] + np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
     inside = np.abs(corners @ cell_A) <= region_A / 2 + _EDGE_A
     return np.asarray(grid[inside.all(axis=(1, 2))])
-
-
-def box(
-    request: SimulationRequest, settings: PrismaticSettings
-) -> tuple[tuple[float, float], float]:
-    """Return the edges (x, y) of the box and of the square that holds the probes, in Å."""
-    if isinstance(settings.box_A, tuple):
-        return settings.box_A, settings.probe_region_A
-    if not isinstance(settings.box_A, str):
-        return (settings.box_A, settings.box_A), settings.probe_region_A
-    needed = math.prod(probe_counts(request, settings))
-    cell = request.material.in_plane_cell_A(request.deformation)
-    region = math.sqrt(needed * abs(np.linalg.det(cell)))
-    while len(_cells_within(cell, np.array([region, region]))) < needed:
-        region += 1
-    wavelength = wavelength_A(request.energy_keV)
-    # Rings of the probe: beyond radius r lie λ/(π² α r) of its electrons, on average.
-    alpha = 1e-3 * request.aperture.semiangle_mrad
-    rings = wavelength / (math.pi**2 * alpha * _BEYOND_BOX)
-    path = request.layers * request.material.layer_thickness_A * 1e-3 * _SCATTERING_mrad
-    field, pixels = request.detector.field_of_view_mrad, request.detector.pixels
-    resolution = max(1e3 * wavelength * n / f for f, n in zip(field, pixels, strict=True))
-    edge = max(region + 2 * (rings + path), resolution)
-    points = _fast_length(edge / settings.pixel_A, 4 * settings.interpolation_factor)
-    return (points * settings.pixel_A, points * settings.pixel_A), region
 
 
 def _fast_length(least: float, multiple: int) -> int:
