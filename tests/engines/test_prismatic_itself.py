@@ -94,14 +94,14 @@ def test_patterns_of_a_shaking_crystal_are_those_that_others_computed(execution)
 
 
 def test_both_engines_agree_on_a_sheared_tilted_shaking_crystal(execution):
-    box_A, semiangle_mrad = 48.0, 12.65
+    box_A, semiangle_mrad = 56.0, 12.65
     native_mrad = 1e3 * wavelength_A(80) / box_A
     request = replace(
         requested(semiangle_mrad, tilt=(-2.0, 3.0), layers=20, configurations=6),
         deformation=Deformation(1.04, 0.97, 30.0),
         detector=detector(81 * native_mrad, 81),
     )
-    boxed = PrismaticSettings(interpolation_factor=1, box_A=box_A, probe_region_A=22, probes="auto")
+    boxed = PrismaticSettings(interpolation_factor=1, box_A=box_A, probe_region_A=24, probes="auto")
     theirs = PrismaticEngine(boxed, threads=2, execution=execution).simulate(request).patterns
     # The plane-wave engine has configurations for each of its waves: a few make many.
     soft = replace(
@@ -121,7 +121,7 @@ def test_probes_in_portions_give_the_same_pattern(execution):
     # After the first portion Prismatic imports the potential that it wrote.
     settings = PrismaticSettings(slices_per_layer=1, box_A=40, probe_region_A=22, probes=(4, 3))
     request = requested(12.65, tilt=(4.0, -3.0), layers=2, field=100, pixels=56, debye_waller=False)
-    grid = Grid((30, 30), settings.pixel_A, settings.interpolation_factor)
+    grid = Grid(settings.box_A, settings.pixel_A, settings.interpolation_factor)
     potential, pattern = (4 * 2 * math.prod(n) for n in (grid.points, grid.output_points))
     lines = []
 
