@@ -742,5 +742,7 @@ def test_engine_is_found_by_name():
 
 
 def test_unknown_engine_is_refused():
-    with pytest.raises(RequestError, match="unknown engine 'abacus': known are planewave and prismatic"):
+    with pytest.raises(
+        RequestError, match="unknown engine 'abacus': known are planewave and prismatic"
+    ):
         engine("abacus", {})
