@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -18,7 +16,7 @@ from rich.table import Table
 
 from pacbed import __version__
 from pacbed.errors import PacbedError
-from pacbed.machine import usable_cores
+from pacbed.machine import clear_away_on_sigterm, usable_cores
 
 if TYPE_CHECKING:
     from pacbed.engines import SimulationRequest
@@ -31,8 +29,7 @@ CONFIG = Path("config/config.yaml")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, or 1 after an error."""
     options = _parser().parse_args(arguments)
-    # As an interruption: what was begun is cleared away on the way out.
-    signal.signal(signal.SIGTERM, _terminate)
+    clear_away_on_sigterm()
     try:
         options.run(options)
     except PacbedError as error:
@@ -51,10 +48,6 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         named = action.default is None or "(default:" in (action.help or "")
         return action.help if named else super()._get_help_string(action)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)
 
 
 def _parser() -> argparse.ArgumentParser:

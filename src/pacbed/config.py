@@ -319,8 +319,10 @@ def _prismatic_conflicts(config: Config) -> Iterator[str]:
     probes = config["simulation"]["prismatic"]["probes"]
     try:
         for request, _ in _prismatic_plans(config):
+            if probes == "auto":
+                continue
             needed = probe_counts(request, PrismaticSettings(probes="auto"))
-            if probes != "auto" and any(n < least for n, least in zip(probes, needed, strict=True)):
+            if any(n < least for n, least in zip(probes, needed, strict=True)):
                 yield (
                     f"simulation.prismatic.probes = {probes}: too few at "
                     f"{request.aperture.semiangle_mrad:g} mrad, where the mean over all positions "

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 
 def memory_limit_bytes() -> int:
@@ -60,6 +62,18 @@ def is_in_memory(path: Path, mounts: Path = Path("/proc/mounts")) -> bool:
     kinds = {entry[1].replace("\\040", " "): entry[2] for entry in table}
     above = [str(folder) for folder in (path.resolve(), *path.resolve().parents)]
     return next((kinds[folder] for folder in above if folder in kinds), "") in ("tmpfs", "ramfs")
+
+
+def clear_away_on_sigterm() -> None:
+    """Let SIGTERM, by which a cluster ends a job, end this process in the ordinary way.
+
+    What was begun is cleared away on the way out, as after an interruption.
+    """
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, terminate)
 
 
 def usable_cores() -> int:

@@ -1,7 +1,6 @@
 """What every script does: write to the rule's log, and end with a message rather than a trace."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -9,13 +8,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 
 ROOT = Path(__file__).resolve().parents[2]
 # In a conda environment of a rule the library is not installed: it runs from the checkout.
 sys.path.insert(0, str(ROOT / "src"))
 
 from pacbed.errors import DamagedStoreError, PacbedError  # noqa: E402
+from pacbed.machine import clear_away_on_sigterm  # noqa: E402
 
 
 @contextmanager
@@ -25,7 +24,7 @@ def job(log: str) -> Iterator[None]:
     A damaged store is moved aside, so that the next run makes it again. SIGTERM, by which a
     cluster ends a job, ends the script in the ordinary way, so that it leaves nothing behind.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    clear_away_on_sigterm()
     with open(log, "w", buffering=1, encoding="utf-8") as stream:
         # File descriptors, since libraries below Python write there too.
         for descriptor in (1, 2):
@@ -44,10 +43,6 @@ def job(log: str) -> Iterator[None]:
         except Exception:
             traceback.print_exc()
             sys.exit(1)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)
 
 
 def sparse_progress(what: str, seconds: float = 30) -> Callable[[int, int], None]:

@@ -118,7 +118,7 @@ def call(
     Parameters
     ----------
     python
-        The interpreter.
+        The interpreter, that of an :class:`Installation`.
     parameters
         Fields of its ``Metadata``; files relative to the folder.
     folder
@@ -137,7 +137,7 @@ def call(
     last: deque[str] = deque(maxlen=_LAST_WORDS)
     hung = threading.Event()
     with subprocess.Popen(
-        [_interpreter(python), "-u", child.__file__, "parameters.json"],
+        [python, "-u", child.__file__, "parameters.json"],
         cwd=folder,
         # An end of it that closes when this process ends, however that happens.
         stdin=subprocess.PIPE,
