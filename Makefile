@@ -33,7 +33,7 @@ demo: env
 	@echo "Figures: results/demo/figures    Report: results/demo/report.html"
 
 test: env
-	pytest -n 2
+	pytest -n 2 --dist loadgroup
 
 lint: env
 	ruff format --check src tests workflow docs benchmarks
