@@ -15,7 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from pacbed import __version__
-from pacbed.errors import PacbedError
+from pacbed.errors import BudgetExceeded, PacbedError
 from pacbed.machine import clear_away_on_sigterm, usable_cores
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ CONFIG = Path("config/config.yaml")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status: 0, or 1 after an error."""
+    """Run the command line and return the exit status: 0, 1 after an error, 3 over a limit."""
     options = _parser().parse_args(arguments)
     clear_away_on_sigterm()
     try:
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PacbedError as error:
         Console(stderr=True).print("[bold red]error:[/] ", end="")
         print(error, file=sys.stderr)
-        return 1
+        return 3 if isinstance(error, BudgetExceeded) else 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_converge(commands)
     _add_network(commands)
     _add_errors(commands)
+    _add_plan(commands)
     _add_doctor(commands)
     return parser
 
@@ -747,6 +748,69 @@ def _errors(options: argparse.Namespace) -> None:
         table.add_row(f"{angle:g} mrad", str(layers), outputs, intensity, *cells)
     # In a log the width of a terminal is not known: do not fold the table.
     Console(width=None if sys.stdout.isatty() else 170).print(table)
+
+
+def _add_plan(commands: Any) -> None:
+    command = commands.add_parser(
+        "plan",
+        help="say what a run of the workflow will cost, before it is submitted",
+        description="Plan a run and print what remains to be done: jobs, core-hours, GPU-hours, "
+        "storage and wall-clock time, at most and likely. Nothing is run or submitted. Over a "
+        "limit, the exit status is 3.",
+        formatter_class=_HelpFormatter,
+    )
+    add = command.add_argument
+    add(
+        "--profile",
+        type=Path,
+        default=Path("profiles/slurm"),
+        metavar="FOLDER",
+        help="profile with which it is going to run",
+    )
+    add(
+        "--config",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help=f"overlays of {CONFIG}, as for snakemake --configfile",
+    )
+    add("--max-core-hours", type=_amount, metavar="N", help="how many there may be")
+    add("--max-gpu-hours", type=_amount, metavar="N", help="how many there may be")
+    add("--max-storage", type=_amount, metavar="TB", help="how much may be written, in TB")
+    add("--json", type=Path, metavar="FILE", help="also write the budget to a file, as JSON")
+    add("--snakefile", type=Path, default=Path("Snakefile"), metavar="FILE", help="the workflow")
+    add("--directory", type=Path, metavar="FOLDER", help="where it is going to run (default: here)")
+    command.set_defaults(run=_plan)
+
+
+def _amount(text: str) -> float:
+    try:
+        value = float(text.replace(",", ""))
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number, 0 or more, not '{text}'")
+    return value
+
+
+def _plan(options: argparse.Namespace) -> None:
+    import json
+
+    from pacbed.files import write_text
+    from pacbed.plan import Limits, plan
+
+    # The plugin makes its table as wide as the terminal that it cannot see.
+    if sys.stdout.isatty():
+        os.environ.setdefault("COLUMNS", str(Console().width))
+    with Console(stderr=True).status("planning"):
+        table, budget = plan(options.profile, options.config, options.snakefile, options.directory)
+    print(table or "Nothing to be done.")
+    if options.json:
+        write_text(options.json, json.dumps(budget, indent=2) + "\n")
+    limits = Limits(options.max_core_hours, options.max_gpu_hours, options.max_storage)
+    if exceeded := list(limits.exceeded(budget)):
+        raise BudgetExceeded("over the limit: " + "; ".join(exceeded))
 
 
 def _add_doctor(commands: Any) -> None:

@@ -19,6 +19,10 @@ class EngineError(PacbedError):
     """An engine that failed, or wrote what cannot be used."""
 
 
+class BudgetExceeded(PacbedError):  # noqa: N818
+    """A run that would cost more than it may."""
+
+
 class StoreError(PacbedError):
     """A pattern or dataset store that is damaged, incomplete or of another kind."""
 

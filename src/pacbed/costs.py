@@ -1,0 +1,448 @@
+"""How long a job will take, before any has run.
+
+Arithmetic with constants that were measured once: for a compute budget, not for a race. Prismatic
+and the propagation of plane waves are those of an AMD EPYC; what else runs on processors that of an
+Intel Xeon (Sapphire Rapids), shared with other jobs, by processor time. Training on a graphics card
+is that of the paper (Yankovich et al. 2026, 2.5). See docs/cost.md.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from pacbed.config import (
+    Config,
+    augmentation_settings,
+    detector,
+    draw_ranges,
+    engine_settings,
+    simulation_request,
+)
+from pacbed.crystal import slab
+from pacbed.deformation import SPLITS, Deformation, assign_splits
+from pacbed.deformation import draw as draw_deformation
+from pacbed.engines.base import SimulationRequest
+from pacbed.engines.library import cone
+from pacbed.engines.planewave import PlaneWaveSettings
+from pacbed.engines.prismatic import Plan, PrismaticSettings
+from pacbed.engines.waves import IncidentGrid, ReciprocalGrid
+from pacbed.labels import OUTPUTS
+from pacbed.microscope import wavelength_A
+
+# What `benchmark:` of a rule counts besides the work: the imports of its script, best of four, and
+# a tenth for the rest; the fastest of 178 simulations of the demo took 1.18 s in all.
+_START_s = 1.1
+_START_TENSORFLOW_s = 4.6
+
+# --- Prismatic: benchmarks/prismatic.py, docs/cost.md ---
+# The potential of an atom: what one lock lets through at a time, and what threads share.
+_ATOM_SERIAL_s, _ATOM_SHARED_s = 0.3e-3, 0.3e-3
+# Of a probe, slice and grid point: with and without a prime factor above 7 in the length.
+_POINT_AWKWARD_s, _POINT_FAST_s = 45e-9, 17e-9
+
+# --- Plane waves: PlaneWaveEngine.scatter and ScatteringLibrary.synthesise timed one by one, best
+# of four, sizes from 32 × 48 to 400 × 432 points; benchmarks/engine.py sets the first number ---
+# Of a wave, configuration, slice and n log2 n of the n points of a transform. With atoms at rest
+# the transmission is at hand; else it costs two transforms of its own.
+_PHONON_SLICE_s, _REST_SLICE_s = 1.45e-9, 1.06e-9
+_PLANES_PER_LAYER = 3
+# Equal slices have the potentials of many planes in each: so much more, with phonons.
+_EQUAL_SLICES = 2.0
+_DOUBLE_PRECISION = 1.8
+# Propagators and displacements, of a wave, configuration and point.
+_WAVE_POINT_s = 30e-9
+# Putting patterns together: of a disc; of a pixel in a disc, and per layer of it.
+_DISC_s, _DISC_PIXEL_s, _DISC_PIXEL_LAYER_s = 0.45e-3, 50e-9, 3e-9
+# Of a pixel and layer: checking and writing; with phonons, the diffuse scattering too.
+_WRITE_PIXEL_s, _DIFFUSE_PIXEL_s = 30e-9, 65e-9
+# The noise of a pattern is estimated on so many pixels per axis, in two more patterns.
+_NOISE_PIXELS = 128
+# Draws over which a simulation of plane waves is averaged.
+_SAMPLE = 8
+
+# --- Pattern stores and datasets: read_patterns, make_image and write_dataset, best of four,
+# stored patterns of 32 to 1336 pixels and examples of 16 to 256 ---
+_READ_STORE_s, _READ_STORE_PIXEL_s = 4.5e-3, 10e-9
+# Of a bilinear sample (at least as dense as the stored pixels), and of a pixel of an example,
+# which gets its noise; of an example, what only one thread can do at a time.
+_SAMPLE_POINT_s, _NOISE_PIXEL_s = 40e-9, 45e-9
+_EXAMPLE_s, _EXAMPLE_PIXEL_s = 0.15e-3, 45e-9
+_READ_DATASET_PIXEL_s = 10e-9
+# Size of the compressed chunks over that of the numbers: patterns of 192 and 640 pixels, at rest
+# and with phonons, 0.89 to 0.93; datasets of the demo 0.90 to 0.94. And what else is in a file.
+_PATTERN_RATIO, _DATASET_RATIO, _STORE_MB = 0.90, 0.92, 0.011
+
+# --- Training: pacbed.training.train and predict with five networks of 3,000 to 35 million weights,
+# batches of 16 to 64, processor time ---
+_CORE_FLOPS = 105e9
+# Python in a step; at the end of an epoch (a checkpoint); building and tracing a network.
+_STEP_s, _EPOCH_s, _TRACE_s, _TRACE_PREDICTION_s = 6e-3, 0.06, 2.1, 0.4
+# A model is its weights in single precision; predictions have so many bytes per example.
+_MODEL_MB, _PREDICTION_B, _PREDICTION_OUTPUT_B = 0.06, 8, 10
+_PREDICTION_BATCH = 256
+
+# The paper's training: 60 hours on an NVIDIA A100.
+_PAPER_h, _PAPER_EPOCHS, _PAPER_TRAINING, _PAPER_VALIDATION = 60, 4000, 128_000, 32_000
+_BACKWARD = 2  # of the operations of a forward pass
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a job is expected to take and to write.
+
+    Parameters
+    ----------
+    seconds
+        Wall-clock time of the job on the threads (and the graphics card) that it was asked for,
+        start-up included.
+    output_MB
+        Size of its output files in MB (1e6 bytes).
+    source
+        Where the numbers come from, one short line.
+    """
+
+    seconds: float
+    output_MB: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A network as far as its cost goes.
+
+    Parameters
+    ----------
+    pixels
+        Pixels of an image per axis.
+    outputs
+        Number of predicted parameters.
+    filters, dense, pooled_head
+        As in :func:`pacbed.network.build_network`.
+    """
+
+    pixels: int
+    outputs: int
+    filters: tuple[int, ...] = (32, 64, 128, 256)
+    dense: tuple[int, ...] = (512, 384, 256, 128)
+    pooled_head: int | None = None
+
+    def sizes(self) -> tuple[int, float]:
+        """Return the number of weights, and of floating-point operations of a forward pass.
+
+        Of convolutions and dense layers; a multiplication and an addition are two operations.
+        """
+        weights, products = 0, 0
+        channels, pixels = 1, self.pixels
+        for width in self.filters:
+            for _ in range(2):
+                weights += (9 * channels + 1) * width
+                products += 9 * channels * width * pixels**2
+                channels = width
+            pixels //= 2
+        features = channels * (self.pooled_head or pixels) ** 2
+        for width in (*self.dense, self.outputs):
+            weights += (features + 1) * width
+            products += features * width
+            features = width
+        return weights, 2.0 * products
+
+
+def simulation(
+    config: Config, semiangles_mrad: Sequence[float], threads: int, draws: int = 1
+) -> Cost:
+    """Estimate one simulation job.
+
+    Parameters
+    ----------
+    config
+        The resolved configuration.
+    semiangles_mrad
+        Semi-angles that the job simulates, in mrad; several share their strain states.
+    threads
+        Cores of the job.
+    draws
+        Draws that it simulates one after another.
+    """
+    sections = ("seed", "material", "microscope", "deformation", "simulation", "execution")
+    key = json.dumps({name: config[name] for name in sections})
+    return _simulation(key, tuple(map(float, semiangles_mrad)), threads, draws)
+
+
+@lru_cache(maxsize=1024)
+def _simulation(sections: str, angles: tuple[float, ...], threads: int, draws: int) -> Cost:
+    config = json.loads(sections)
+    section = config["simulation"]
+    planewave = section["engine"] == "planewave"
+    seconds = _START_s + draws * (_planewave_s if planewave else _prismatic_s)(
+        config, angles, threads
+    )
+    pixels = math.prod(detector(section, config["microscope"]["energy_keV"]).pixels)
+    store_MB = _STORE_MB + 4e-6 * _PATTERN_RATIO * section["layers"] * pixels
+    if planewave:
+        phonons = section["planewave"]["phonon_configurations"]
+        source = (
+            f"plane-wave engine: {1e9 * (_PHONON_SLICE_s if phonons else _REST_SLICE_s):g} ns × "
+            "n log2 n per wave and slice of n points, one core (benchmarks/engine.py)"
+        )
+    else:
+        source = "Prismatic: arithmetic of docs/cost.md; the paper reports 2.2 times as much"
+    if config["execution"]["device"] == "gpu":
+        source += "; on a graphics card not known: figure of processors"
+    return Cost(seconds, draws * len(angles) * store_MB, source)
+
+
+def _request(
+    config: Config, angle: float, deformation: Deformation, tilt_mrad: tuple[float, float]
+) -> SimulationRequest:
+    return simulation_request(
+        seed=config["seed"],
+        material_section=config["material"],
+        energy_keV=config["microscope"]["energy_keV"],
+        aperture_edge_mrad=config["microscope"]["aperture_edge_mrad"],
+        simulation=config["simulation"],
+        semiangle_mrad=angle,
+        deformation=deformation,
+        tilt_mrad=tilt_mrad,
+    )
+
+
+def _prismatic_s(config: Config, angles: Sequence[float], threads: int) -> float:
+    """Return the seconds of the undeformed crystal, one semi-angle after another."""
+    settings = PrismaticSettings(**engine_settings(config["simulation"]))
+    seconds = 0.0
+    for angle in angles:
+        request = _request(config, angle, Deformation(), (0.0, 0.0))
+        plan = Plan.of(request, settings)
+        cells = math.prod(plan.grid.edges_A) / _cell_A2(request)
+        atoms = cells * len(slab(request.material, request.deformation, request.layers))
+        potential = atoms * (_ATOM_SERIAL_s + _ATOM_SHARED_s / threads)
+        fast = all(_largest_prime(n) <= 7 for n in plan.grid.points)
+        points = math.prod(plan.grid.points) * request.layers * settings.slices_per_layer
+        waves = plan.total * points * (_POINT_FAST_s if fast else _POINT_AWKWARD_s)
+        seconds += len(plan.shares) * potential + waves / threads
+    return seconds
+
+
+def _planewave_s(config: Config, angles: Sequence[float], threads: int) -> float:
+    """Return the seconds of a draw, all semi-angles together: the mean of the first draws."""
+    ranges = draw_ranges(config)
+    settings = PlaneWaveSettings(**engine_settings(config["simulation"]))
+    total = 0.0
+    for index in range(_SAMPLE):
+        drawn = [
+            draw_deformation(config["seed"], angle, index, ranges, len(angles) > 1)
+            for angle in angles
+        ]
+        requests = [_request(config, d.semiangle_mrad, d.deformation, d.tilt_mrad) for d in drawn]
+        patterns = [_pattern_s(request) for request in requests]
+        total += _waves_s(requests, settings) / threads
+        # A thread for each semi-angle: none ends before its longest, nor before its share.
+        total += max(sum(patterns) / threads, *patterns) + sum(map(_writing_s, requests))
+    return total / _SAMPLE
+
+
+def _waves_s(requests: Sequence[SimulationRequest], settings: PlaneWaveSettings) -> float:
+    """Return the core-seconds of all incident waves of one crystal."""
+    first = requests[0]
+    configurations = first.thermal.phonon_configurations
+    cells = settings.supercell if configurations else (1, 1)
+    edges = first.material.in_plane_cell_A(first.deformation) * np.array(cells)[:, None]
+    # The place of the band matters little.
+    band = settings.band((0.0, 0.0), wavelength_A(first.energy_keV))
+    points = math.prod(ReciprocalGrid.for_band(edges, band, *settings.grid_ratios).fft_shape)
+    incident = IncidentGrid.over(
+        [cone(r.aperture, r.tilt_mrad) for r in requests], settings.incident_step_mrad
+    )
+    waves = np.count_nonzero(incident.covered) * max(1, configurations)
+    on_planes = isinstance(settings.slices_per_layer, str)
+    slices = first.layers * (_PLANES_PER_LAYER if on_planes else int(settings.slices_per_layer))
+    each = (_PHONON_SLICE_s if configurations else _REST_SLICE_s) * points * math.log2(points)
+    if configurations and not on_planes:
+        each *= _EQUAL_SLICES
+    if settings.precision == "double":
+        each *= _DOUBLE_PRECISION
+    return float(waves * (slices * each + _WAVE_POINT_s * points))
+
+
+def _pattern_s(request: SimulationRequest) -> float:
+    """Return the seconds in which the patterns of a request are put together by one thread."""
+    pixels = request.detector.pixels
+    seconds = _discs_s(request, pixels)
+    if request.thermal.phonon_configurations:
+        nx, ny = (min(n, _NOISE_PIXELS) for n in pixels)
+        seconds += 2 * _discs_s(request, (nx, ny))
+    return seconds
+
+
+def _discs_s(request: SimulationRequest, pixels: tuple[int, int]) -> float:
+    field, layers = request.detector.field_of_view_mrad, request.layers
+    radius = request.aperture.outer_mrad
+    # Bragg beams per mrad².
+    density = _cell_A2(request) / (1e3 * wavelength_A(request.energy_keV)) ** 2
+    discs = density * math.prod(f + 2 * radius for f in field)
+    # Each pixel lies in the squares around so many of them.
+    lit = density * math.prod(2 * radius + 3 * f / n for f, n in zip(field, pixels, strict=True))
+    each = _DISC_PIXEL_s + layers * _DISC_PIXEL_LAYER_s
+    return discs * _DISC_s + lit * math.prod(pixels) * each
+
+
+def _writing_s(request: SimulationRequest) -> float:
+    phonons = request.thermal.phonon_configurations
+    each = _WRITE_PIXEL_s + (_DIFFUSE_PIXEL_s if phonons else 0)
+    return request.layers * math.prod(request.detector.pixels) * each
+
+
+def _cell_A2(request: SimulationRequest) -> float:
+    return float(abs(np.linalg.det(request.material.in_plane_cell_A(request.deformation))))
+
+
+def _largest_prime(number: int) -> int:
+    largest, factor = 1, 2
+    while number > 1:
+        if number % factor:
+            factor += 1
+        else:
+            largest, number = factor, number // factor
+    return largest
+
+
+def dataset(config: Config, split: str, threads: int) -> Cost:
+    """Estimate the making of one set of examples of one semi-angle and thickness.
+
+    Parameters
+    ----------
+    config
+        The resolved configuration.
+    split
+        ``train``, ``validation`` or ``test``.
+    threads
+        Cores of the job.
+    """
+    settings = augmentation_settings(config)
+    stored = detector(config["simulation"], config["microscope"]["energy_keV"])
+    examples = config["dataset"]["examples"][split]
+    shares = config["draws"]["split"]
+    draws = _draws(split, config["draws"]["count"], tuple(shares[name] for name in SPLITS))
+    reading = draws * (_READ_STORE_s + _READ_STORE_PIXEL_s * math.prod(stored.pixels))
+    stored_mrad = min(
+        field / n for field, n in zip(stored.field_of_view_mrad, stored.pixels, strict=True)
+    )
+    samples = max(1, math.ceil(settings.field_of_view_mrad / settings.pixels / stored_mrad - 1e-9))
+    pixels = settings.pixels**2
+    shared = pixels * (samples**2 * _SAMPLE_POINT_s + _NOISE_PIXEL_s)
+    serial = _EXAMPLE_s + pixels * _EXAMPLE_PIXEL_s
+    return Cost(
+        _START_s + reading + examples * (serial + shared / threads),
+        _STORE_MB + 2e-6 * _DATASET_RATIO * examples * pixels,
+        f"{1e3 * (serial + shared):.2g} ms per example on one core of an Intel Xeon",
+    )
+
+
+@lru_cache(maxsize=64)
+def _draws(split: str, count: int, shares: tuple[float, ...]) -> int:
+    return assign_splits(count, dict(zip(SPLITS, shares, strict=True))).count(split)
+
+
+def network(config: Config, outputs: str) -> Layers:
+    """Return the network of a configuration that predicts a set of parameters.
+
+    Parameters
+    ----------
+    config
+        The resolved configuration.
+    outputs
+        Name of the set, a key of :data:`pacbed.labels.OUTPUTS`.
+    """
+    section = config["network"]
+    return Layers(
+        config["dataset"]["pixels"],
+        len(OUTPUTS[outputs]),
+        tuple(section["filters"]),
+        tuple(section["dense"]),
+        section["pooled_head"],
+    )
+
+
+@lru_cache(maxsize=1)
+def _card_flops() -> float:
+    """Return the operations per second at which the paper's training takes the paper's time."""
+    _, forward = Layers(256, 6).sizes()
+    passes = (1 + _BACKWARD) * _PAPER_TRAINING + _PAPER_VALIDATION
+    return _PAPER_EPOCHS * passes * forward / (3600 * _PAPER_h)
+
+
+def training(config: Config, outputs: str, threads: int, gpus: int) -> Cost:
+    """Estimate the training of one network.
+
+    Parameters
+    ----------
+    config
+        The resolved configuration.
+    outputs
+        What it predicts, a key of :data:`pacbed.labels.OUTPUTS`.
+    threads
+        Cores of the job.
+    gpus
+        Graphics cards of the job; a network takes no more than one.
+    """
+    weights, forward = network(config, outputs).sizes()
+    examples, batch = config["dataset"]["examples"], config["training"]["batch_size"]
+    train, validation = examples["train"], examples["validation"]
+    epochs = sum(step["epochs"] for step in config["training"]["learning_rate_steps"])
+    steps = math.ceil(train / batch) + math.ceil(validation / batch)
+    epoch = _EPOCH_s + _passes_s(
+        ((1 + _BACKWARD) * train + validation) * forward, steps, threads, gpus
+    )
+    return Cost(
+        _START_TENSORFLOW_s + _TRACE_s + _reading_s(config, train + validation) + epochs * epoch,
+        _MODEL_MB + 4e-6 * weights,
+        _training_source(gpus),
+    )
+
+
+def prediction(config: Config, outputs: str, threads: int, gpus: int) -> Cost:
+    """Estimate what one network takes to predict all three sets.
+
+    Parameters
+    ----------
+    config, outputs, threads, gpus
+        As for :func:`training`.
+    """
+    _, forward = network(config, outputs).sizes()
+    sizes = [config["dataset"]["examples"][split] for split in SPLITS]
+    steps = sum(math.ceil(n / _PREDICTION_BATCH) for n in sizes)
+    work = _passes_s(sum(sizes) * forward, steps, threads, gpus)
+    start = _START_TENSORFLOW_s + len(sizes) * _TRACE_PREDICTION_s
+    each_B = _PREDICTION_B + _PREDICTION_OUTPUT_B * len(OUTPUTS[outputs])
+    return Cost(
+        start + _reading_s(config, sum(sizes)) + work,
+        len(sizes) * _STORE_MB + 1e-6 * each_B * sum(sizes),
+        _training_source(gpus),
+    )
+
+
+def _passes_s(operations: float, steps: int, threads: int, gpus: int) -> float:
+    """Return the seconds of so many floating-point operations in so many steps."""
+    if gpus:
+        # The processor prepares steps while the card computes.
+        return max(operations / _card_flops(), steps * _STEP_s)
+    return operations / (_CORE_FLOPS * threads) + steps * _STEP_s
+
+
+def _reading_s(config: Config, examples: int) -> float:
+    return float(examples * config["dataset"]["pixels"] ** 2 * _READ_DATASET_PIXEL_s)
+
+
+def _training_source(gpus: int) -> str:
+    if gpus:
+        return (
+            f"{_PAPER_h} h of the paper on an A100, scaled by the operations of the network "
+            f"({1e-12 * _card_flops():.0f} TFLOP/s)"
+        )
+    return f"{1e-9 * _CORE_FLOPS:.0f} GFLOP/s per core of an Intel Xeon with AVX-512"
