@@ -9,6 +9,7 @@ configfile: f"{workflow.basedir}/config/config.yaml"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/start.smk"
 include: "workflow/rules/draws.smk"
 include: "workflow/rules/simulate.smk"
 include: "workflow/rules/augment.smk"

@@ -238,6 +238,8 @@ def _split_conflicts(config: Config) -> Iterator[str]:
     for name in SPLITS:
         if name not in assigned:
             yield f"draws.count = {count}: too few for a {name} set with a share of {split[name]:g}"
+    if count % (together := config["execution"]["draws_per_job"]):
+        yield f"draws.count = {count}: must be a multiple of execution.draws_per_job = {together}"
 
 
 def _geometry_conflicts(config: Config) -> Iterator[str]:

@@ -126,6 +126,17 @@ def write_patterns(
             zarr.consolidate_metadata(group.store)
 
 
+def holds(path: Path, request: SimulationRequest, engine: str, settings: Mapping[str, Any]) -> bool:
+    """Return whether a store exists, is whole, and is what an engine makes of a request."""
+    try:
+        with open_store(path) as group:
+            found = dict(group.attrs)
+    except StoreError:
+        return False
+    asked = {"request": request.to_dict(), "engine": engine, "settings": settings}
+    return all(found.get(key) == value for key, value in plain(asked).items())
+
+
 def checkpoint_of(path: Path) -> Path:
     """Return the file in which the unfinished simulation of a store is kept."""
     return path.with_name(f".{path.name}.unfinished")

@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from conftest import ROOT
+from workspace import ROOT
 
 from pacbed.patterns import checkpoint_of, read_patterns
 
@@ -40,7 +40,7 @@ def test_a_deformation_is_simulated_with_prismatic(workspace, change):
     assert not checkpoint_of(workspace.folder / STORE).exists()
     log = (workspace.folder / "results/logs/patterns/6.35mrad/00000.log").read_text()
     assert "Computing Probe Position #3/4" in log
-    assert "simulation: 8 of 8" in log
+    assert "simulation of 00000: 8 of 8" in log
 
 
 def test_what_prismatic_depends_on_and_nothing_else_runs_it_again(workspace, change):

@@ -14,6 +14,9 @@ rule augment:
         "../envs/analyse.yaml"
     threads: 8
     resources:
+        **expected(
+            lambda wildcards, threads: costs.dataset(config, wildcards.split, threads)
+        ),
         # The patterns of one thickness, and examples on their way into a shard.
         mem_mb=lambda wildcards, attempt: attempt
         * (2000 + 4 * math.prod(STORED.pixels) * len(DRAW_SPLITS) // 1_000_000),

@@ -1,25 +1,25 @@
 # The configuration, checked before any job is planned, and the names of files.
 import math
+import sys
 from pathlib import Path
 
+from pacbed import costs
 from pacbed.config import (
     SCHEMA,
     canonical,
     detector,
-    draw_ranges,
     networks,
     prismatic_memory_MB,
     scientific,
     validate,
 )
-from pacbed.deformation import SPLITS, assign_splits, simulation_seed
-from pacbed.deformation import draw as draw_deformation
-from pacbed.errors import ConfigError
+from pacbed.deformation import SPLITS, assign_splits
+from pacbed.errors import PacbedError
 from snakemake.exceptions import WorkflowError
 
 try:
     validate(config, Path(workflow.basedir) / SCHEMA)
-except ConfigError as error:
+except PacbedError as error:
     raise WorkflowError(str(error))
 whole = canonical(config)
 config.clear()
@@ -61,43 +61,20 @@ def pattern_stores(wildcards):
     return [f"{folder}/{draw:05d}.zarr.zip" for draw in draws_of(wildcards.split)]
 
 
-def together(wildcards):
-    """The semi-angles that one job simulates."""
-    angles = SEMIANGLES if SHARED_STRAIN else [wildcards.semiangle]
-    return [float(angle) for angle in angles]
+def expected(cost):
+    """What a budget says of jobs of which none has run: functions of wildcards and threads."""
+    return dict(
+        expected_s=lambda wildcards, threads: f"{cost(wildcards, threads).seconds:.2f}",
+        expected_from=lambda wildcards, threads: cost(wildcards, threads).source,
+        output_mb=lambda wildcards, threads: f"{cost(wildcards, threads).output_MB:.3f}",
+    )
 
 
-def drawn(wildcards):
-    """What a job simulates: deformation and tilt of a draw, for each of its semi-angles."""
-    index, seed = int(wildcards.draw), config["seed"]
-    draws = [
-        draw_deformation(seed, angle, index, draw_ranges(config), SHARED_STRAIN)
-        for angle in together(wildcards)
-    ]
-    return [
-        {
-            "semiangle_mrad": draw.semiangle_mrad,
-            "stretch": [draw.stretch_1, draw.stretch_2],
-            "angle_deg": draw.angle_deg,
-            "tilt_mrad": list(draw.tilt_mrad),
-            "seed": simulation_seed(seed, draw.semiangle_mrad, index, SHARED_STRAIN),
-        }
-        for draw in draws
-    ]
-
-
-def undeformed(wildcards):
-    """The same for the undeformed crystal."""
-    return [
-        {
-            "semiangle_mrad": angle,
-            "stretch": [1.0, 1.0],
-            "angle_deg": 0.0,
-            "tilt_mrad": [0.0, 0.0],
-            "seed": simulation_seed(config["seed"], angle, None, SHARED_STRAIN),
-        }
-        for angle in together(wildcards)
-    ]
+def reserves_gpu(rule):
+    """Whether the profile gives the jobs of a rule a graphics card."""
+    return not {"gpu", "gres"}.isdisjoint(
+        workflow.resource_settings.overwrite_resources.get(rule, {})
+    )
 
 
 def for_networks(pattern, chosen=NETWORKS):

@@ -16,6 +16,11 @@ rule predict:
         "../envs/train-gpu.yaml"
     threads: 4
     resources:
+        **expected(
+            lambda wildcards, threads: costs.prediction(
+                config, wildcards.outputs, threads, reserves_gpu("predict")
+            )
+        ),
         mem_mb=lambda wildcards, attempt: attempt
         * (
             8000

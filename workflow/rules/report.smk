@@ -64,7 +64,6 @@ rule summary:
         figures=expand(f"{FIGURES}/{{name}}.png", name=["fig1", "fig5", "fig6"]),
     output:
         f"{RESULTS}/report.html",
-        f"{RESULTS}/config.yaml",
     log:
         f"{RESULTS}/logs/report.log",
     localrule: True

@@ -3,7 +3,10 @@
 ENGINE = config["simulation"]["engine"]
 DEVICE = config["execution"]["device"]
 BUILD = "prismatic-gpu" if (ENGINE, DEVICE) == ("prismatic", "gpu") else ENGINE
+# The same for all jobs, whose stores tell which draws they are: other batches rerun nothing.
 SIMULATION_PARAMS = dict(
+    seed=config["seed"],
+    shared_strain=SHARED_STRAIN,
     energy_keV=config["microscope"]["energy_keV"],
     aperture_edge_mrad=config["microscope"]["aperture_edge_mrad"],
     material=config["material"],
@@ -11,6 +14,10 @@ SIMULATION_PARAMS = dict(
 )
 JOB = "shared" if SHARED_STRAIN else "{semiangle}mrad"
 JOB_PATTERNS = expand(PATTERNS, semiangle=SEMIANGLES) if SHARED_STRAIN else [PATTERNS]
+# A job of several draws has those whose numbers differ in the last digits: 0012x.
+DRAWS_PER_JOB = config["execution"]["draws_per_job"]
+LAST_DIGITS = {1: [""], 10: list("0123456789"), 100: [f"{n:02d}" for n in range(100)]}
+BATCH = "{draw}" + "x" * len(LAST_DIGITS[DRAWS_PER_JOB][0])
 # What a job needs: the paper's protocol takes 3.8 hours on 32 cores, a plane-wave run minutes on one.
 if ENGINE == "prismatic":
     THREADS, RUNTIME_MIN = 32, 480
@@ -19,34 +26,60 @@ else:
     THREADS, RUNTIME_MIN, MEMORY_MB = 1, 30, 2000
 
 
+def together(wildcards):
+    """The semi-angles that one job simulates."""
+    angles = SEMIANGLES if SHARED_STRAIN else [wildcards.semiangle]
+    return [float(angle) for angle in angles]
+
+
 rule simulate:
     output:
-        [f"{folder}/{{draw}}.zarr.zip" for folder in JOB_PATTERNS],
+        # To be updated: Snakemake deletes no store before the job has seen whether it is good.
+        [
+            update(f"{folder}/{{draw}}{digits}.zarr.zip")
+            for digits in LAST_DIGITS[DRAWS_PER_JOB]
+            for folder in JOB_PATTERNS
+        ],
     log:
-        f"{RESULTS}/logs/patterns/{JOB}/{{draw}}.log",
+        f"{RESULTS}/logs/patterns/{JOB}/{BATCH}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/patterns/{JOB}/{{draw}}.tsv"
+        f"{RESULTS}/benchmarks/patterns/{JOB}/{BATCH}.tsv"
     conda:
         f"../envs/simulate-{BUILD}.yaml"
     threads: THREADS
     resources:
         **({"gpu": 1} if DEVICE == "gpu" else {}),
+        **expected(
+            lambda wildcards, threads: costs.simulation(
+                config, together(wildcards), threads, DRAWS_PER_JOB
+            )
+        ),
         mem_mb=lambda wildcards, attempt: MEMORY_MB * attempt,
-        runtime=lambda wildcards, attempt: RUNTIME_MIN * attempt,
+        runtime=lambda wildcards, attempt: RUNTIME_MIN * DRAWS_PER_JOB * attempt,
     params:
         **SIMULATION_PARAMS,
-        draws=drawn,
+        deformation={
+            key: value
+            for key, value in config["deformation"].items()
+            if key != "rotation_deg"
+        },
     script:
         "../scripts/simulate.py"
 
 
 use rule simulate as simulate_undeformed with:
     output:
-        [f"{folder}/undeformed.zarr.zip" for folder in JOB_PATTERNS],
+        [update(f"{folder}/undeformed.zarr.zip") for folder in JOB_PATTERNS],
     log:
         f"{RESULTS}/logs/patterns/{JOB}/undeformed.log",
     benchmark:
         f"{RESULTS}/benchmarks/patterns/{JOB}/undeformed.tsv"
+    resources:
+        **expected(
+            lambda wildcards, threads: costs.simulation(
+                config, together(wildcards), threads
+            )
+        ),
+        runtime=lambda wildcards, attempt: RUNTIME_MIN * attempt,
     params:
         **SIMULATION_PARAMS,
-        draws=undeformed,

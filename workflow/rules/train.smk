@@ -17,6 +17,11 @@ rule train:
         "../envs/train-gpu.yaml"
     threads: 8
     resources:
+        **expected(
+            lambda wildcards, threads: costs.training(
+                config, wildcards.outputs, threads, reserves_gpu("train")
+            )
+        ),
         # Both sets in half precision, and the network with its gradients.
         mem_mb=lambda wildcards, attempt: attempt
         * (

@@ -1,0 +1,159 @@
+"""Whether a SLURM cluster would take the jobs of a run, asked before any is submitted."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pacbed.errors import PacbedError
+
+_ANSWER_s = 60
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What the jobs of a rule ask of SLURM.
+
+    Parameters
+    ----------
+    rule
+        Name of the rule.
+    threads
+        Cores of a job.
+    mem_mb, runtime
+        Its memory in MB and time limit in minutes.
+    partition, account, constraint, qos, gres
+        As the options of ``sbatch`` of these names.
+    gpu
+        Number of graphics cards.
+    extra
+        Further options.
+    """
+
+    rule: str
+    threads: int = 1
+    mem_mb: int | None = None
+    runtime: int | None = None
+    partition: str | None = None
+    account: str | None = None
+    constraint: str | None = None
+    qos: str | None = None
+    gres: str | None = None
+    gpu: int | None = None
+    extra: str | None = None
+
+    @classmethod
+    def of(cls, rule: str, threads: int, resources: Mapping[str, Any]) -> JobRequest:
+        """Make it of the resources of a job of a workflow."""
+        names = ("mem_mb", "runtime", "constraint", "qos", "gres", "gpu")
+        return cls(
+            rule,
+            threads,
+            partition=resources.get("slurm_partition"),
+            account=resources.get("slurm_account"),
+            extra=resources.get("slurm_extra"),
+            **{name: resources.get(name) for name in names},
+        )
+
+    @property
+    def options(self) -> list[str]:
+        """The options of ``sbatch``."""
+        named = {
+            "cpus-per-task": self.threads,
+            "mem": self.mem_mb,
+            "time": self.runtime,
+            "partition": self.partition,
+            "account": self.account,
+            "constraint": self.constraint,
+            "qos": self.qos,
+            "gres": self.gres,
+            "gpus": self.gpu,
+        }
+        given = [f"--{name}={value}" for name, value in named.items() if value is not None]
+        return ["--ntasks=1", *given, *shlex.split(self.extra or "")]
+
+
+def check_cluster(requests: Iterable[JobRequest], log_folder: Path) -> None:
+    """Ask SLURM whether it would take jobs, without submitting any.
+
+    Parameters
+    ----------
+    requests
+        What is to be submitted.
+    log_folder
+        Where SLURM is to write what jobs print.
+
+    Raises
+    ------
+    PacbedError
+        If there is no SLURM, or it would refuse a job, or logs cannot be written.
+    """
+    if not shutil.which("sbatch"):
+        raise PacbedError(
+            "there is no sbatch on this machine, so that no job can be submitted: log in to a node "
+            "of a cluster from which jobs are submitted, or run with --profile profiles/local"
+        )
+    _check_writable(log_folder)
+    if problems := list(dict.fromkeys(_refusals(requests))):
+        raise PacbedError(
+            "SLURM would refuse jobs of this run, so that none was submitted:\n"
+            + "\n".join(f"  - {problem}" for problem in problems)
+            + "\nPartitions, account and constraints stand at the top of the profile"
+        )
+
+
+def _check_writable(folder: Path) -> None:
+    probe = folder / ".probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise PacbedError(
+            f"cannot write into {folder}, the folder for the logs of SLURM: {error.strerror}. Jobs "
+            "would fail without a word: choose another one (slurm-logdir in the profile)"
+        ) from error
+
+
+def _refusals(requests: Iterable[JobRequest]) -> Iterator[str]:
+    for request in requests:
+        said = _test(request)
+        if said is None:
+            continue
+        text = f"{request.rule}: {said}"
+        if "partition" in said.lower():
+            text += f"; there are: {', '.join(partitions()) or 'none'}"
+        if "account" in said.lower():
+            given = f"'{request.account}'" if request.account else "not given"
+            text += f"; the account is {given}"
+        yield text
+
+
+def _test(request: JobRequest) -> str | None:
+    """Return why SLURM would refuse a job; None if it would not."""
+    command = ["sbatch", "--test-only", *request.options, "--wrap=true"]
+    done = _call(command)
+    if done.returncode == 0:
+        return None
+    lines = [line.removeprefix("sbatch: error: ") for line in done.stderr.splitlines()]
+    useful = [line.removeprefix("allocation failure: ") for line in lines if line.strip()]
+    return "; ".join(dict.fromkeys(useful)) or f"sbatch failed with status {done.returncode}"
+
+
+def partitions() -> list[str]:
+    """Return the names of the partitions of the cluster."""
+    return list(dict.fromkeys(_call(["sinfo", "--noheader", "--format=%R"]).stdout.split()))
+
+
+def _call(command: list[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=_ANSWER_s
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise PacbedError(f"SLURM does not answer: {' '.join(command[:2])}: {error}") from error

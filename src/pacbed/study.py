@@ -1,0 +1,136 @@
+"""A study's folder of results: who works on it, and with what configuration."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+
+from pacbed.config import scientific
+from pacbed.errors import ConfigError, PacbedError
+from pacbed.files import write_text
+
+Config = Mapping[str, Any]
+
+
+def take_lock(results: Path) -> TextIO | None:
+    """Make this process the only one that runs a study; until it ends, however it ends.
+
+    Returns
+    -------
+    file
+        To be kept; the lock ends with it. None on a file system that knows no locks.
+
+    Raises
+    ------
+    PacbedError
+        If another process has it, or the folder cannot be written.
+    """
+    path = results / "run.lock"
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise PacbedError(f"cannot write into the results folder {results}: {error}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP):
+            file.close()
+            return None
+        file.seek(0)
+        owner = file.read().strip() or "another process"
+        file.close()
+        raise PacbedError(
+            f"{owner} is running this study in {results} already: wait until it has ended, or end "
+            "it (Ctrl-C, which cancels its jobs)"
+        ) from error
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    return file
+
+
+def check_results(results: Path, config: Config) -> list[str]:
+    """Compare a configuration with the one that a folder of results was made with.
+
+    Returns
+    -------
+    list of str
+        Keys that differ, each with both values: what depends on them is made again.
+
+    Raises
+    ------
+    ConfigError
+        If existing patterns would have to be simulated again, which is not done unasked.
+    """
+    path = results / "config.yaml"
+    if not path.is_file():
+        return []
+    try:
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        differing = _differences(_of_patterns(before), _of_patterns(config))
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read, so that it is not known what {results} was made with: "
+            f"{error!r}. Restore it, or choose another folder (key `results`)"
+        ) from error
+    patterns = sum(1 for _ in (results / "patterns").glob("*/*.zarr.zip"))
+    if differing and patterns:
+        raise ConfigError(
+            f"{results} has {patterns:,} patterns made with another configuration:\n"
+            + "\n".join(f"  - {line}" for line in differing)
+            + f"\nNothing was started. Choose another folder (key `results`), or delete or move "
+            f"{results}/patterns to simulate them again"
+        )
+    how = {"execution", "results"}  # nothing is made again for these
+    return _differences(*({k: v for k, v in c.items() if k not in how} for c in (before, config)))
+
+
+def keep_config(results: Path, config: Config) -> None:
+    """Write down with what configuration a folder of results is made.
+
+    Raises
+    ------
+    PacbedError
+        If that cannot be written.
+    """
+    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+    write_text(results / "config.yaml", text)
+
+
+def _of_patterns(config: Config) -> dict[str, Any]:
+    """Return what existing patterns depend on: not how many there are, nor for what angles."""
+    microscope = {k: v for k, v in config["microscope"].items() if k != "semiangles_mrad"}
+    deformation = {k: v for k, v in config["deformation"].items() if k != "rotation_deg"}
+    return {
+        "seed": config["seed"],
+        "material": config["material"],
+        "microscope": microscope,
+        "deformation": deformation,
+        "draws": {"shared_strain": config["draws"]["shared_strain"]},
+        "simulation": scientific(config["simulation"]),
+    }
+
+
+def _differences(before: Config, now: Config) -> list[str]:
+    old, new = dict(_flat(before)), dict(_flat(now))
+    return [
+        f"{key} was {old.get(key, 'not there')}, is {new.get(key, 'not there')}"
+        for key in dict.fromkeys([*old, *new])
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _flat(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

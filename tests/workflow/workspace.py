@@ -1,0 +1,131 @@
+"""Run the workflow in a folder of its own, as small as it can be."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from pacbed.config import load
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "config" / "config.yaml"
+LOCAL = ("--profile", str(ROOT / "profiles" / "local"))
+
+# One semi-angle, two thicknesses, four draws; both kinds of outputs and of intensity.
+TINY = {
+    "microscope": {"semiangles_mrad": [6.35]},
+    "draws": {"count": 4},
+    "simulation": {
+        "engine": "planewave",
+        "layers": 2,
+        "pixels": 32,
+        "field_of_view_mrad": 150,
+        "planewave": {"incident_step_mrad": 3, "supercell": [3, 2]},
+    },
+    "dataset": {
+        "layers": [1, 2],
+        "pixels": 16,
+        "translation_px": 0.5,
+        "examples": {"train": 32, "validation": 16, "test": 16},
+    },
+    "network": {"filters": [4, 8], "dense": [16]},
+    "training": {"batch_size": 16, "learning_rate_steps": [{"epochs": 1, "rate": 1e-3}]},
+    "variants": [
+        {
+            "outputs": "strain-rotation-tilt",
+            "intensity": "linear",
+            "semiangles_mrad": "all",
+            "layers": [2],
+        },
+        {
+            "outputs": "strain-rotation",
+            "intensity": "sqrt",
+            "semiangles_mrad": "all",
+            "layers": [1],
+        },
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of Snakemake ended and what it said."""
+
+    status: int
+    text: str
+
+    @property
+    def jobs(self) -> dict[str, int]:
+        """Number of jobs of every rule that were planned, from the table of job statistics."""
+        table = self.text.partition("Job stats:")[2].partition("\n\n")[0]
+        counts = {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+        assert counts.pop("total", 0) == sum(counts.values())
+        return counts
+
+    @property
+    def nothing_to_do(self) -> bool:
+        """Whether Snakemake found everything done."""
+        return self.status == 0 and "Nothing to be done" in self.text
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder in which the workflow runs, with the tiny configuration or another."""
+
+    folder: Path
+
+    def run(self, *targets: str, cores: int = 2, change: dict | None = None) -> Outcome:
+        """Run the workflow with the local profile, as a user does."""
+        return self.snakemake(*LOCAL, "--cores", str(cores), *targets, change=change)
+
+    def plan(self, *arguments: str, change: dict | None = None, tiny: bool = True) -> Outcome:
+        """Find out what would be done after a change of the configuration."""
+        return self.snakemake("--dry-run", *arguments, change=change, tiny=tiny)
+
+    def config(self) -> dict:
+        """The resolved configuration."""
+        return load([CONFIG, self.folder / "tiny.yaml"])
+
+    def snakemake(self, *arguments: str, change: dict | None = None, tiny: bool = True) -> Outcome:
+        """Call Snakemake and wait for its end."""
+        done = self.start(*arguments, change=change, tiny=tiny)
+        text, _ = done.communicate(timeout=600)
+        return Outcome(done.returncode, text)
+
+    def start(
+        self,
+        *arguments: str,
+        change: dict | None = None,
+        tiny: bool = True,
+        environment: dict[str, str] | None = None,
+    ) -> subprocess.Popen:
+        """Call Snakemake."""
+        overlays = ["tiny.yaml"] if tiny else []
+        if change:
+            (self.folder / "change.yaml").write_text(yaml.safe_dump(change))
+            overlays.append("change.yaml")
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("SNAKEMAKE")}
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "snakemake"),
+                *("--snakefile", str(ROOT / "Snakefile")),
+                *("--directory", str(self.folder)),
+                *arguments,
+                *(["--configfile", *overlays] if overlays else []),
+            ],
+            cwd=self.folder,
+            env={**clean, "TF_CPP_MIN_LOG_LEVEL": "3", **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+def new_workspace(folder: Path) -> Workspace:
+    folder.mkdir()
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    return Workspace(folder)
