@@ -6,7 +6,10 @@ import os
 import resource
 import signal
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -74,6 +77,34 @@ def clear_away_on_sigterm() -> None:
         sys.exit(128 + number)
 
     signal.signal(signal.SIGTERM, terminate)
+
+
+@dataclass
+class Sigterm:
+    """Whether SIGTERM has come."""
+
+    has_come: bool = False
+
+
+@contextmanager
+def noting_sigterm() -> Iterator[Sigterm]:
+    """Note SIGTERM in this block rather than end at once: who computes there ends when it can.
+
+    Outside of the main thread, to which signals come, nothing is noted.
+    """
+    sigterm = Sigterm()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        sigterm.has_come = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield sigterm
+        return
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield sigterm
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def usable_cores() -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
+import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,10 @@ from pacbed.dataset import Dataset
 from pacbed.errors import PacbedError
 from pacbed.files import write_text
 from pacbed.labels import LabelScaling
+from pacbed.machine import Sigterm, noting_sigterm
 from pacbed.network import build_network
 from pacbed.seeding import stream
+from pacbed.training_checkpoint import TrainingCheckpoint, TrainingState, fingerprint
 
 EpochReport = Callable[[int, int, Mapping[str, float]], None]
 """Called after each epoch with its number, the number of epochs, and the losses."""
@@ -95,26 +99,6 @@ def configure(threads: int) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-class _Reporter(keras.callbacks.Callback):
-    def __init__(self, report: EpochReport, epochs: int) -> None:
-        super().__init__()
-        self.report, self.epochs = report, epochs
-
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        self.report(epoch + 1, self.epochs, logs or {})
-
-
-class _RefuseNaN(keras.callbacks.Callback):
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        for name, loss in (logs or {}).items():
-            if name in ("loss", "val_loss") and not math.isfinite(loss):
-                raise PacbedError(
-                    f"the {'training' if name == 'loss' else 'validation'} loss is {loss} after "
-                    f"epoch {epoch + 1}: the training has diverged. Lower the rates in "
-                    "training.learning_rate_steps"
-                )
-
-
 def train(
     training: Dataset,
     validation: Dataset,
@@ -122,6 +106,8 @@ def train(
     settings: TrainingSettings,
     folder: Path,
     report: EpochReport | None = None,
+    checkpoint: Path | None = None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> pd.DataFrame:
     """Train a network and keep the weights with the lowest validation loss.
 
@@ -137,6 +123,13 @@ def train(
         Receives ``model.keras``, ``history.csv`` and ``settings.json``, the model last.
     report
         Called after each epoch.
+    checkpoint
+        File that keeps the unfinished training, with others whose names begin with its own, until
+        the model is written. A training that was killed goes on from there, and gives what it
+        would have given otherwise, and one that has ended is not repeated; nothing is kept
+        without one.
+    log
+        Receives a line when the training goes on from a file, cannot do so, or is stopped.
 
     Returns
     -------
@@ -146,53 +139,242 @@ def train(
     Raises
     ------
     PacbedError
-        If the training diverges.
+        If the training diverges; what was kept is removed.
+    StoreError
+        If the unfinished training cannot be kept.
+    SystemExit
+        After SIGTERM: the running batch was finished, and where the training stands was kept.
     """
-    schedule = settings.schedule
-    model = build_network(
-        pixels=training.images.shape[1],
-        outputs=len(scaling.parameters),
-        seed=settings.seed,
-        **settings.network,
-    )
-    model.compile(
-        optimizer=keras.optimizers.SGD(schedule.rate(0), momentum=settings.momentum), loss="mse"
-    )
+    described: dict[str, Any] = {"scaling": asdict(scaling), "training": asdict(settings)}
+    run = _Run(training, validation, scaling, settings)
+    depends_on = {**described, "variables": [tuple(v.shape) for v in run.variables]}
+    kept = TrainingCheckpoint(checkpoint, fingerprint(depends_on, training, validation), log)
+    described["fingerprint"] = kept.fingerprint
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".training.") as scratch:
-        best = Path(scratch) / "best.keras"
-        callbacks: list[keras.callbacks.Callback] = [
-            _RefuseNaN(),
-            keras.callbacks.LearningRateScheduler(lambda epoch, _: schedule.rate(epoch)),
-            keras.callbacks.ModelCheckpoint(best, monitor="val_loss", save_best_only=True),
-        ]
-        if report:
-            callbacks.append(_Reporter(report, schedule.epochs))
-        fit = model.fit(
-            _Batches(training, scaling, settings.batch_size, shuffle_seed=settings.seed),
-            validation_data=_Batches(validation, scaling, settings.batch_size),
-            epochs=schedule.epochs,
-            callbacks=callbacks,
-            verbose=0,
+    if checkpoint and (finished := _finished(folder, kept.fingerprint)) is not None:
+        log(f"{folder / 'model.keras'} is there already")
+        kept.remove()
+        return finished
+    if state := kept.load():
+        run.restore(state)
+        log(f"goes on from {run.place}")
+    with noting_sigterm() as sigterm:
+        try:
+            run.finish(sigterm, kept, report)
+        except _DivergedError:
+            kept.remove()  # or the next attempt would go on to diverge
+            raise
+        except _StoppedError:
+            kept.save(run.state())
+            then = "saved; the next attempt goes on from there" if checkpoint else "nothing is kept"
+            log(f"stopped by SIGTERM in {run.progress}: {then}")
+            sys.exit(128 + signal.SIGTERM)
+    described |= {"parameters": run.model.count_params(), "data": dict(training.attributes)}
+    history = run.history()
+    # Settings beside a model are its own: one of another training goes first.
+    (folder / "model.keras").unlink(missing_ok=True)
+    write_text(folder / "settings.json", json.dumps(described, indent=2) + "\n")
+    write_text(folder / "history.csv", history.to_csv(index=False))
+    run.write_best(folder / "model.keras")
+    kept.remove()
+    return history
+
+
+def _finished(folder: Path, fingerprint: str) -> pd.DataFrame | None:
+    """Return the history of a training that has ended, if it is this one."""
+    try:
+        settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+        history = pd.read_csv(folder / "history.csv")
+    except (OSError, ValueError):
+        return None
+    ended = (folder / "model.keras").is_file() and settings.get("fingerprint") == fingerprint
+    return history if ended else None
+
+
+class _DivergedError(PacbedError):
+    pass
+
+
+class _StoppedError(Exception):
+    pass
+
+
+class _Run:
+    """A network in training, and how far it is: epochs finished, batches done of the next."""
+
+    def __init__(
+        self,
+        training: Dataset,
+        validation: Dataset,
+        scaling: LabelScaling,
+        settings: TrainingSettings,
+    ) -> None:
+        self.schedule = settings.schedule
+        self.build = partial(
+            build_network,
+            pixels=training.images.shape[1],
+            outputs=len(scaling.parameters),
+            seed=settings.seed,
+            **settings.network,
         )
-        history = pd.DataFrame(
+        self.model = self.build()
+        optimizer = keras.optimizers.SGD(self.schedule.rate(0), momentum=settings.momentum)
+        self.model.compile(optimizer=optimizer, loss="mse")
+        optimizer.build(self.model.trainable_variables)
+        self.batches = _Batches(training, scaling, settings.batch_size, settings.seed)
+        self.validation = _Batches(validation, scaling, settings.batch_size)
+        self.epoch = self.batch = 0
+        self.losses: list[tuple[float, float]] = []
+        self.best: Sequence[np.ndarray] = ()
+
+    @property
+    def variables(self) -> list[Any]:
+        """All that changes in training, seed of the random means and mean loss included."""
+        model = self.model
+        return [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+
+    @property
+    def progress(self) -> str:
+        """How far it is, in words."""
+        return f"epoch {self.epoch + 1} after {self.batch} of {self.batches.total} batches"
+
+    @property
+    def place(self) -> str:
+        """Where it goes on, in words."""
+        if self.epoch == self.schedule.epochs:
+            return "the last epoch: only the model is missing"
+        if self.batch == self.batches.total:
+            return f"the validation of epoch {self.epoch + 1}"
+        return f"epoch {self.epoch + 1}, batch {self.batch + 1} of {self.batches.total}"
+
+    def state(self) -> TrainingState:
+        """Return a copy of where it stands."""
+        losses = np.array(self.losses, float).reshape(-1, 2)
+        return TrainingState(self.epoch, self.batch, _values(self.variables), losses, self.best)
+
+    def restore(self, state: TrainingState) -> None:
+        """Go to where it stood."""
+        self.epoch, self.batch, self.best = state.epoch, state.batch, state.best
+        self.losses = [(loss, validation_loss) for loss, validation_loss in state.losses.tolist()]
+        _assign(self.variables, state.variables)
+
+    def finish(
+        self, sigterm: Sigterm, kept: TrainingCheckpoint, report: EpochReport | None
+    ) -> None:
+        """Train until all epochs are finished; keep where it stands after each."""
+        watch = _Watch(sigterm)
+        while self.epoch < self.schedule.epochs:
+            loss = self._fit(watch)
+            self._refuse_nan("training", loss)
+            validation_loss = self._validate(watch)
+            self._refuse_nan("validation", validation_loss)
+            if validation_loss < min((best for _, best in self.losses), default=math.inf):
+                self.best = _values(self.model.variables)
+            self.losses.append((loss, validation_loss))
+            self.epoch, self.batch = self.epoch + 1, 0
+            if kept.is_due:
+                kept.save(self.state())
+            if report:
+                losses = {"loss": loss, "val_loss": validation_loss}
+                report(self.epoch, self.schedule.epochs, losses)
+
+    def _fit(self, watch: _Watch) -> float:
+        """Train until the end of the epoch and return its mean loss."""
+        callbacks: list[keras.callbacks.Callback] = [watch]
+        if self.batch:
+            # Keras begins each epoch with a mean loss of nothing.
+            so_far = _values(self.model.metrics_variables)
+            restore = partial(_assign, self.model.metrics_variables, so_far)
+            callbacks.append(
+                keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: restore())
+            )
+        if self.batch < self.batches.total:
+            self.model.optimizer.learning_rate = self.schedule.rate(self.epoch)
+            self.batches.begin(self.epoch, self.batch)
+            # Keras would shuffle the batches too, by a random state that cannot be restored.
+            try:
+                self.model.fit(self.batches, callbacks=callbacks, shuffle=False, verbose=0)
+            except _StoppedError:
+                self.batch += watch.batches
+                raise
+            self.batch = self.batches.total
+        return float(self.model.get_metrics_result()["loss"])
+
+    def _validate(self, watch: _Watch) -> float:
+        training = _values(self.model.metrics_variables)
+        try:
+            return self.model.evaluate(
+                self.validation, callbacks=[watch], verbose=0, return_dict=True
+            )["loss"]
+        except _StoppedError:
+            _assign(self.model.metrics_variables, training)
+            raise
+
+    def _refuse_nan(self, what: str, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise _DivergedError(
+                f"the {what} loss is {loss} after epoch {self.epoch + 1}: the training has "
+                "diverged. Lower the rates in training.learning_rate_steps"
+            )
+
+    def history(self) -> pd.DataFrame:
+        """Return a row for each epoch."""
+        return pd.DataFrame(
             {
-                "epoch": np.arange(1, schedule.epochs + 1),
-                "learning_rate": fit.history["learning_rate"],
-                "loss": fit.history["loss"],
-                "validation_loss": fit.history["val_loss"],
+                "epoch": np.arange(1, self.epoch + 1),
+                "learning_rate": [self.schedule.rate(epoch) for epoch in range(self.epoch)],
+                "loss": [loss for loss, _ in self.losses],
+                "validation_loss": [loss for _, loss in self.losses],
             }
         )
-        described = {
-            "scaling": asdict(scaling),
-            "training": asdict(settings),
-            "parameters": model.count_params(),
-            "data": dict(training.attributes),
-        }
-        write_text(folder / "settings.json", json.dumps(described, indent=2) + "\n")
-        write_text(folder / "history.csv", history.to_csv(index=False))
-        os.replace(best, folder / "model.keras")
-    return history
+
+    def write_best(self, path: Path) -> None:
+        """Write the network of the best epoch, without the optimizer, and rename it."""
+        network = self.build()
+        _assign(network.variables, self.best)
+        temporary = path.with_name(f".{path.stem}.new{path.suffix}")  # Keras looks at the suffix
+        try:
+            network.save(temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class _Watch(keras.callbacks.Callback):
+    """Ends a training or a validation between two batches after SIGTERM.
+
+    Before a batch, not after: a callback after each makes Keras wait for the device with JAX.
+    """
+
+    def __init__(self, sigterm: Sigterm) -> None:
+        super().__init__()
+        self.sigterm = sigterm
+        self.batches = 0
+
+    def on_train_batch_begin(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        self.batches = batch
+        self._stop_after_sigterm()
+
+    def on_test_batch_begin(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        self._stop_after_sigterm()
+
+    def _stop_after_sigterm(self) -> None:
+        if self.sigterm.has_come:
+            if hasattr(self.model, "jax_state_sync"):
+                self.model.jax_state_sync()  # with JAX the variables are elsewhere until then
+            raise _StoppedError
+
+
+def _values(variables: Sequence[Any]) -> list[np.ndarray]:
+    """Return copies: with some backends the arrays would go on changing."""
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def _assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def predict(
@@ -245,7 +427,10 @@ def predict(
 
 
 class _Batches(keras.utils.PyDataset):
-    """Batches of images and scaled labels, in single precision only while they are used."""
+    """Batches of images and scaled labels, in single precision only while they are used.
+
+    The order depends on the seed and the epoch alone, and an epoch may begin in its midst.
+    """
 
     def __init__(
         self,
@@ -260,18 +445,24 @@ class _Batches(keras.utils.PyDataset):
         self.batch_size = batch_size
         self.shuffle_seed = shuffle_seed
         self.order = np.arange(len(self.images))
-        self.epoch = -1
-        self.on_epoch_end()
+        self.first = 0
 
-    def __len__(self) -> int:
+    @property
+    def total(self) -> int:
+        """Number of batches of a whole epoch."""
         return -(-len(self.order) // self.batch_size)
 
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = self.order[number * self.batch_size : (number + 1) * self.batch_size]
-        return self.images[chosen, :, :, None].astype(np.float32), self.targets[chosen]
-
-    def on_epoch_end(self) -> None:
-        self.epoch += 1
+    def begin(self, epoch: int, batch: int) -> None:
+        """Set the epoch, and its first batch to come, both counted from zero."""
+        self.first = batch
         if self.shuffle_seed is not None:
-            random = stream(self.shuffle_seed, "shuffle", self.epoch)
+            random = stream(self.shuffle_seed, "shuffle", epoch)
             self.order = random.permutation(len(self.images))
+
+    def __len__(self) -> int:
+        return self.total - self.first
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        start = (self.first + number) * self.batch_size
+        chosen = self.order[start : start + self.batch_size]
+        return self.images[chosen, :, :, None].astype(np.float32), self.targets[chosen]

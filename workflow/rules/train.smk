@@ -6,9 +6,10 @@ rule train:
         train=f"{DATASETS}/train.zarr.zip",
         validation=f"{DATASETS}/validation.zarr.zip",
     output:
-        model=f"{MODELS}/model.keras",
-        history=f"{MODELS}/history.csv",
-        settings=f"{MODELS}/settings.json",
+        # To be updated: Snakemake deletes no model before the job has seen whether it is good.
+        model=update(f"{MODELS}/model.keras"),
+        history=update(f"{MODELS}/history.csv"),
+        settings=update(f"{MODELS}/settings.json"),
     log:
         f"{RESULTS}/logs/models/{NETWORK}/train.log",
     benchmark:

@@ -1,13 +1,18 @@
+from functools import partial
 from pathlib import Path
 
 from _job import job, sparse_progress
 
+from pacbed.claims import sole_maker
 from pacbed.dataset import read_dataset
 from pacbed.labels import LabelScaling
+from pacbed.patterns import checkpoint_of
 from pacbed.training import Schedule, TrainingSettings, configure, train
 
 params = snakemake.params
-with job(snakemake.log[0]):
+model = Path(snakemake.output.model)
+say = partial(print, flush=True)
+with job(snakemake.log[0]), sole_maker([model], say):
     configure(snakemake.threads)
     progress = sparse_progress("epochs")
     train(
@@ -30,6 +35,8 @@ with job(snakemake.log[0]):
             momentum=params.training["momentum"],
             seed=params.seed,
         ),
-        Path(snakemake.output.model).parent,
+        model.parent,
         lambda epoch, epochs, losses: progress(epoch, epochs),
+        checkpoint_of(model),
+        say,
     )
