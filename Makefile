@@ -1,5 +1,6 @@
 # make demo    the whole workflow at laptop size, from nothing
 # make test    all tests
+# make test-slurm    only those on a SLURM cluster of one node, which they start themselves
 # make lint    format, style, types, workflow lint
 # make env     only the environment, in .venv
 # make format, make docs, make lock, make clean: see below
@@ -10,7 +11,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: env demo test lint format docs lock clean
+.PHONY: env demo test test-slurm lint format docs lock clean
 
 env: $(READY)
 
@@ -34,6 +35,12 @@ demo: env
 
 test: env
 	pytest -n 2 --dist loadgroup
+
+test-slurm: env
+	@PATH="$$PATH:/usr/sbin:/sbin"; for program in munged slurmctld slurmd sbatch; do \
+	  command -v $$program >/dev/null || { echo "There is no $$program here. On Debian or Ubuntu:" \
+	    "apt-get install munge slurmctld slurmd slurm-client"; exit 1; }; done
+	pytest tests/slurm
 
 lint: env
 	ruff format --check src tests workflow docs benchmarks

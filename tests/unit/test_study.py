@@ -1,0 +1,146 @@
+"""A folder of results: one run at a time, and not of another configuration."""
+
+import copy
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+from workspace import CONFIG
+
+from pacbed.config import load
+from pacbed.errors import ConfigError, PacbedError
+from pacbed.study import check_results, keep_config, take_lock
+
+
+@pytest.fixture(scope="module")
+def default():
+    return load([CONFIG])
+
+
+@pytest.fixture
+def config(default):
+    return copy.deepcopy(default)
+
+
+@pytest.fixture
+def results(tmp_path, default):
+    """A folder with two patterns of the default configuration."""
+    folder = tmp_path / "results"
+    for name in ("6.35mrad/00000", "18.13mrad/undeformed"):
+        store = folder / "patterns" / f"{name}.zarr.zip"
+        store.parent.mkdir(parents=True)
+        store.touch()
+    keep_config(folder, default)
+    return folder
+
+
+# The lock
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from pacbed.study import take_lock
+lock = take_lock(Path(sys.argv[1]))
+print("has it", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "has it\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_second_run_is_told_who_runs_the_study(holder, tmp_path):
+    with pytest.raises(PacbedError, match=f"process {holder.pid} on .* is running this study"):
+        take_lock(tmp_path)
+
+
+def test_a_killed_run_leaves_no_lock(holder, tmp_path):
+    holder.kill()
+    holder.wait()
+    with take_lock(tmp_path):
+        assert f"process {os.getpid()} " in (tmp_path / "run.lock").read_text()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(PacbedError, match=r"cannot write into the results folder .*file/results"):
+        take_lock(tmp_path / "file" / "results")
+
+
+# The configuration
+
+
+def test_a_new_folder_takes_any_configuration(tmp_path, config):
+    assert check_results(tmp_path, config) == []
+
+
+def test_the_same_configuration_goes_on(results, config):
+    assert check_results(results, config) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "said"),
+    [
+        ("simulation", "layers", 10, "simulation.layers was 20, is 10"),
+        ("microscope", "energy_keV", 60, "microscope.energy_keV was 80, is 60"),
+        ("deformation", "tilt_mrad", [-1, 1], r"deformation.tilt_mrad was \[-5, 5\], is \[-1, 1\]"),
+        ("draws", "shared_strain", True, "draws.shared_strain was False, is True"),
+        ("material", "zigzag_A", 3.2, "material.zigzag_A was 3.1613, is 3.2"),
+    ],
+)
+def test_patterns_of_another_configuration_are_not_overwritten(
+    results, config, section, key, value, said
+):
+    config[section][key] = value
+    with pytest.raises(ConfigError, match=said) as error:
+        check_results(results, config)
+    assert "has 2 patterns" in str(error.value)
+    assert "Nothing was started" in str(error.value)
+
+
+def test_without_patterns_nothing_is_lost(results, config):
+    for store in (results / "patterns").glob("*/*.zip"):
+        store.unlink()
+    config["simulation"]["layers"] = 10
+    assert check_results(results, config) == ["simulation.layers was 20, is 10"]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("draws", "count", 2000),
+        ("microscope", "semiangles_mrad", [6.35]),
+        ("dataset", "noise", "poisson"),
+        ("training", "momentum", 0.8),
+        ("deformation", "rotation_deg", [-5, 5]),
+    ],
+)
+def test_what_needs_no_pattern_anew_may_change_and_is_said(results, config, section, key, value):
+    config[section][key] = value
+    (said,) = check_results(results, config)
+    assert said.startswith(f"{section}.{key} was ")
+
+
+def test_how_simulations_are_run_may_change_without_a_word(results, config):
+    config["execution"]["draws_per_job"] = 10
+    assert check_results(results, config) == []
+
+
+def test_a_damaged_record_is_not_taken_for_agreement(results, config):
+    (results / "config.yaml").write_text("seed: [")
+    with pytest.raises(ConfigError, match=r"config\.yaml cannot be read"):
+        check_results(results, config)
+
+
+def test_the_configuration_is_kept_as_it_is(results, default):
+    assert yaml.safe_load((results / "config.yaml").read_text()) == default
