@@ -381,6 +381,15 @@ def test_the_shares_of_the_sets_sum_to_one(config):
     assert "sum to 1.05, but must sum to 1" in line
 
 
+def test_jobs_of_several_draws_have_full_batches(config):
+    change(config, "execution.draws_per_job", 10)
+    change(config, "draws.count", 1005)
+    (line,) = complaints(config)
+    assert "draws.count = 1005: must be a multiple of execution.draws_per_job = 10" in line
+    change(config, "draws.count", 1010)
+    validate(config, ROOT / SCHEMA)
+
+
 @pytest.mark.parametrize(
     ("count", "share", "missing"), [(2, 0.25, ("validation", "test")), (10, 0.01, ("test",))]
 )

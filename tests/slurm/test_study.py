@@ -1,0 +1,358 @@
+"""A study on a cluster: what jobs ask for, and what happens when something ends before its time."""
+
+import os
+import re
+import signal
+import sys
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from cluster import wait_until
+from workspace import ROOT, Outcome, Workspace, new_workspace
+
+from pacbed.claims import claim_of
+from pacbed.patterns import checkpoint_of, read_patterns
+
+# The profile as it is shipped, but quick to notice what happens, and without accounting.
+SHIPPED = ROOT / "profiles" / "slurm"
+QUICK = (
+    *("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2"),
+    *("--seconds-between-status-checks", "2", "--max-jobs-per-timespan", "1000/2s"),
+    *("--latency-wait", "10"),
+)
+STORES = "results/patterns/6.35mrad"
+NETWORK = "results/models/6.35mrad/2layers/strain-rotation-tilt_linear"
+
+
+class Study:
+    """A workspace whose jobs run on a cluster."""
+
+    def __init__(self, workspace: Workspace, cluster):
+        self.workspace, self.cluster, self.folder = workspace, cluster, workspace.folder
+
+    def start(self, *targets, profile=SHIPPED, change=None, environment=None):
+        """Start a controller."""
+        return self.workspace.start(
+            *("--profile", str(profile)),
+            *QUICK,
+            *targets,
+            change=change,
+            environment={**self.cluster.environment, **(environment or {})},
+        )
+
+    def run(self, *targets, **how) -> Outcome:
+        """Run a controller to its end."""
+        return finish(self.start(*targets, **how))
+
+    def jobs(self, rule=""):
+        """Jobs of a rule, or all, that were submitted from this folder."""
+        return [
+            job
+            for job in self.cluster.jobs()
+            if job.work_dir == self.folder and job.comment.startswith(f"rule_{rule}")
+        ]
+
+    def wait_for_job(self, rule, state="RUNNING", timeout=60):
+        """Return a job of a rule as soon as it is in a state."""
+
+        def there():
+            return [job for job in self.jobs(rule) if job.state == state]
+
+        wait_until(there, timeout, lambda: f"{state} job of {rule}: {self.jobs()}")
+        return there()[0]
+
+    def store(self, number):
+        """The store of a draw."""
+        return self.folder / STORES / f"{number:05d}.zarr.zip"
+
+    def stores(self):
+        """State of all finished stores: names, times and contents."""
+        files = (self.folder / STORES).glob("0*.zarr.zip")
+        return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in files}
+
+
+def finish(controller) -> Outcome:
+    text, _ = controller.communicate(timeout=400)
+    return Outcome(controller.returncode, text)
+
+
+def targets(count):
+    return [f"{STORES}/{n:05d}.zarr.zip" for n in range(count)]
+
+
+@pytest.fixture
+def study(idle_cluster, tmp_path):
+    return Study(new_workspace(tmp_path / "study"), idle_cluster)
+
+
+def site_profile(folder):
+    """Return the profile with the changes of a site that simulates on 32 cores with 20 GB."""
+    text = (SHIPPED / "config.yaml").read_text()
+    size = "\n  simulate:\n    mem_mb: 20000\n    runtime: 480\n"
+    text = text.replace("\nset-resources:\n", f"\nset-resources:{size}")
+    (folder / "config.yaml").write_text(text + "set-threads:\n  simulate: 32\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def complete(cluster, tmp_path_factory):
+    """A study that has run from its beginning to its end; not to be changed."""
+    made = Study(new_workspace(tmp_path_factory.mktemp("complete") / "study"), cluster)
+    outcome = made.run(profile=site_profile(tmp_path_factory.mktemp("profile")))
+    assert outcome.status == 0, outcome.text
+    made.outcome = outcome
+    return made
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Patterns and a network made on this machine without a cluster."""
+    made = new_workspace(tmp_path_factory.mktemp("undisturbed") / "local")
+    outcome = made.run(*targets(2), f"{NETWORK}/history.csv", change=LONG_TRAINING)
+    assert outcome.status == 0, outcome.text
+    return made
+
+
+# Epochs enough to be interrupted in their middle.
+LONG_TRAINING = {
+    "training": {"batch_size": 4, "learning_rate_steps": [{"epochs": 150, "rate": 1e-3}]}
+}
+
+
+# What jobs ask for
+
+
+def test_the_whole_graph_runs_on_a_cluster(complete):
+    results = complete.folder / "results"
+    assert (results / "report.html").is_file()
+    submitted = Counter(
+        re.match(r"rule_([a-z_]+?)(_wildcards|$)", j.comment)[1] for j in complete.jobs()
+    )
+    assert submitted == {
+        "simulate": 4,
+        "simulate_undeformed": 1,
+        "augment": 6,
+        "train": 2,
+        "predict": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("rule", "partition", "cpus", "memory_mb", "minutes", "gpus"),
+    [
+        ("simulate_wildcards", "cpu", 32, 20000, 480, 0),
+        ("simulate_undeformed", "cpu", 1, 2000, 30, 0),
+        ("augment", "cpu", 8, 2000, 240, 0),
+        ("train", "gpu", 8, 8000, 4320, 1),
+        ("predict", "gpu", 4, 8000, 120, 1),
+    ],
+)
+def test_jobs_ask_for_what_their_rule_and_the_profile_say(
+    complete, rule, partition, cpus, memory_mb, minutes, gpus
+):
+    for job in complete.jobs(rule):
+        assert job.partition == partition
+        assert job.cpus == cpus
+        assert job.memory_mb == pytest.approx(memory_mb, abs=20)
+        assert job.time_limit_s == 60 * minutes
+        assert job.gpus == gpus
+        assert job.requeue
+
+
+def test_patterns_made_on_a_cluster_are_those_made_without(complete, undisturbed):
+    for number in range(2):
+        made, local = (
+            read_patterns(folder / STORES / f"{number:05d}.zarr.zip")
+            for folder in (complete.folder, undisturbed.folder)
+        )
+        np.testing.assert_array_equal(made.patterns, local.patterns)
+
+
+def test_in_the_end_the_bill_is_presented(complete):
+    assert re.search(r"What this run used", complete.outcome.text)
+    assert re.search(r"simulate +4 ", complete.outcome.text)
+    assert re.search(r"train +2 ", complete.outcome.text)
+
+
+def test_a_larger_study_simulates_only_what_is_new(complete, tmp_path):
+    before, jobs = complete.stores(), len(complete.jobs())
+    outcome = complete.run("--until", "simulate", change={"draws": {"count": 8}})
+    assert outcome.status == 0, outcome.text
+    new = complete.jobs()[jobs:]
+    assert sorted(job.comment[-5:] for job in new) == ["00004", "00005", "00006", "00007"]
+    after = complete.stores()
+    assert {name: after[name] for name in before} == before
+    assert len(after) == 8
+
+
+# What ends before its time
+
+
+def test_a_killed_controller_leaves_nothing_to_be_done_twice(study):
+    controller = study.start(*targets(6), "--jobs", "2", change={"draws": {"count": 8}})
+
+    def finished():
+        return {j.comment[-5:] for j in study.jobs("simulate") if j.state == "COMPLETED"}
+
+    wait_until(lambda: len(finished()) >= 2, 90, lambda: f"two stores: {study.jobs()}")
+    os.kill(controller.pid, signal.SIGKILL)
+    controller.wait()
+    before = {name: state for name, state in study.stores().items() if name[:5] in finished()}
+
+    outcome = study.run(*targets(6), change={"draws": {"count": 8}})
+
+    assert outcome.status == 0, outcome.text
+    after = study.stores()
+    assert len(after) == 6
+    assert {name: after[name] for name in before} == before
+    ended = [job for job in study.jobs("simulate") if job.state == "COMPLETED"]
+    for number, count in Counter(job.comment[-5:] for job in ended).items():
+        log = study.folder / f"results/logs/patterns/6.35mrad/{number}.log"
+        # Perhaps it ended when nobody was there to see it.
+        assert count == 1 or log.read_text() == f"{number}.zarr.zip is there already\n"
+
+
+def test_two_controllers_do_not_run_one_study(study):
+    first = study.start(*targets(2))
+    study.wait_for_job("simulate")
+    second = study.run(*targets(2))
+    assert second.status != 0
+    assert "is running this study in results already" in second.text
+    assert finish(first).status == 0
+
+
+def test_a_cancelled_simulation_is_tried_again_with_the_same_result(study, undisturbed):
+    controller = study.start(*targets(1))
+    study.cluster.cancel(study.wait_for_job("simulate").id)
+    outcome = finish(controller)
+    assert outcome.status == 0, outcome.text
+    assert [job.state for job in study.jobs("simulate")] == ["CANCELLED", "COMPLETED"]
+    made, local = (read_patterns(w.folder / targets(1)[0]) for w in (study, undisturbed))
+    np.testing.assert_array_equal(made.patterns, local.patterns)
+
+
+def test_a_node_that_goes_down_and_comes_back_costs_an_attempt(study, undisturbed):
+    controller = study.start(*targets(2))
+    study.wait_for_job("simulate")
+    study.cluster.node_down()
+    study.cluster.node_up()
+    outcome = finish(controller)
+    assert outcome.status == 0, outcome.text
+    assert sum(job.restarts for job in study.jobs("simulate")) > 0
+    for target in targets(2):
+        made, local = (read_patterns(w.folder / target) for w in (study, undisturbed))
+        np.testing.assert_array_equal(made.patterns, local.patterns)
+
+
+def test_a_job_over_its_time_limit_gets_more_time(study):
+    slow = {"simulation": {"planewave": {"incident_step_mrad": 0.1, "supercell": [8, 5]}}}
+    controller = study.start(*targets(1), change=slow)
+    job = study.wait_for_job("simulate")
+    wait_until(claim_of(study.store(0)).exists, 60, lambda: "the simulation to begin")
+    study.cluster.expire(job.id)
+    study.cluster.wait_for(job.id, "TIMEOUT", timeout=90)
+
+    def second():
+        return [j for j in study.jobs("simulate") if j.id != job.id]
+
+    wait_until(second, 60, lambda: f"another attempt: {study.jobs()}")
+    assert [job.time_limit_s, second()[0].time_limit_s] == [30 * 60, 60 * 60]
+    assert second()[0].memory_mb == pytest.approx(2 * job.memory_mb, abs=20)
+    # As Ctrl-C: that cancels what runs.
+    controller.send_signal(signal.SIGINT)
+    finish(controller)
+    study.cluster.wait_for(second()[0].id, "CANCELLED")
+
+
+@pytest.mark.parametrize("how", ["requeue", "cancel"])
+def test_a_training_that_is_stopped_goes_on_where_it_was(study, undisturbed, how):
+    controller = study.start(f"{NETWORK}/history.csv", change=LONG_TRAINING)
+    job = study.wait_for_job("train", timeout=150)
+    log = (
+        study.folder / "results/logs/models/6.35mrad/2layers/strain-rotation-tilt_linear/train.log"
+    )
+    kept = checkpoint_of(study.folder / NETWORK / "model.keras")
+    wait_until(kept.exists, 90, lambda: "the first epoch to end")
+    getattr(study.cluster, how)(job.id)
+    outcome = finish(controller)
+    assert outcome.status == 0, outcome.text
+    assert "goes on" in log.read_text()
+    histories = [pd.read_csv(w.folder / NETWORK / "history.csv") for w in (study, undisturbed)]
+    # Equal, since both use two threads of this machine.
+    pd.testing.assert_frame_equal(*histories, check_exact=True)
+    assert weights(study) == weights(undisturbed)
+
+
+def weights(workspace):
+    import keras
+
+    import pacbed.network  # noqa: F401  (a layer of the model)
+
+    model = keras.saving.load_model(workspace.folder / NETWORK / "model.keras", compile=False)
+    return [w.tolist() for w in model.get_weights()]
+
+
+def test_one_draw_that_always_fails_stops_only_what_depends_on_it(study):
+    # Nothing can be written where a folder is.
+    (study.folder / STORES / ".00001.zarr.zip.finished" / "in the way").mkdir(parents=True)
+    outcome = study.run("--retries", "1")
+    assert outcome.status != 0
+    assert sorted(study.stores()) == ["00000.zarr.zip", "00002.zarr.zip", "00003.zarr.zip"]
+    failed = [job for job in study.jobs("simulate_wildcards") if job.state == "FAILED"]
+    assert [job.comment[-5:] for job in failed] == ["00001", "00001"]
+    summary = outcome.text.partition("What this run used")[2]
+    assert "Failed: simulate (semiangle=6.35, draw=00001)" in summary
+    assert "results/logs/patterns/6.35mrad/00001.log" in summary
+    # The sets without this draw, and the figure that needs none.
+    made = {p.parent.name + "/" + p.name for p in study.folder.glob("results/datasets/*/*/*.zip")}
+    config = study.workspace.config()
+    assert config["draws"]["count"] == 4
+    assert len(made) == 4
+    assert (study.folder / "results/figures/fig1.pdf").is_file()
+
+
+# What cannot work
+
+
+def submitted_nothing(study, outcome):
+    return outcome.status != 0 and study.jobs() == [] and "Traceback" not in outcome.text
+
+
+def test_a_partition_that_does_not_exist_is_named_before_anything_is_submitted(study):
+    outcome = study.run("--default-resources", "slurm_partition=nowhere", "runtime=10")
+    assert submitted_nothing(study, outcome)
+    assert re.search(r"simulate: .*partition.*; there are: cpu, gpu, short", outcome.text)
+
+
+def test_a_machine_without_slurm_says_so(study, tmp_path):
+    empty = tmp_path / "programs"
+    empty.mkdir()
+    for name in ("sh", "bash", "env", "git", "uname", "which"):
+        (empty / name).symlink_to(f"/usr/bin/{name}")
+    outcome = study.run(environment={"PATH": f"{empty}:{os.path.dirname(sys.executable)}"})
+    assert submitted_nothing(study, outcome)
+    assert "there is no sbatch on this machine" in outcome.text
+    assert "profiles/local" in outcome.text
+
+
+def test_a_folder_for_logs_that_cannot_be_written_is_named(study):
+    (study.folder / "logs").write_text("a file in the way")
+    outcome = study.run()
+    assert submitted_nothing(study, outcome)
+    assert "logs/slurm" in outcome.text
+    assert "slurm-logdir" in outcome.text
+
+
+def test_results_of_another_configuration_are_not_overwritten(study):
+    (study.folder / STORES).mkdir(parents=True)
+    study.store(0).write_bytes(b"a store")
+    other = study.workspace.config()
+    other["simulation"]["layers"] = 7
+    (study.folder / "results" / "config.yaml").write_text(yaml.safe_dump(other))
+    outcome = study.run()
+    assert submitted_nothing(study, outcome)
+    assert "simulation.layers was 7, is 2" in outcome.text
+    assert study.store(0).read_bytes() == b"a store"
