@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import sys
 from collections import Counter
@@ -268,9 +269,13 @@ def test_a_job_over_its_time_limit_gets_more_time(study):
 
 
 @pytest.mark.parametrize("how", ["requeue", "cancel"])
-def test_a_training_that_is_stopped_goes_on_where_it_was(study, undisturbed, how):
+def test_a_training_that_is_stopped_goes_on_where_it_was(idle_cluster, undisturbed, tmp_path, how):
+    # All but the network is there.
+    shutil.copytree(undisturbed.folder, tmp_path / "study")
+    shutil.rmtree(tmp_path / "study" / "results" / "models")
+    study = Study(Workspace(tmp_path / "study"), idle_cluster)
     controller = study.start(f"{NETWORK}/history.csv", change=LONG_TRAINING)
-    job = study.wait_for_job("train", timeout=150)
+    job = study.wait_for_job("train")
     log = (
         study.folder / "results/logs/models/6.35mrad/2layers/strain-rotation-tilt_linear/train.log"
     )
