@@ -755,8 +755,8 @@ def _add_plan(commands: Any) -> None:
         "plan",
         help="say what a run of the workflow will cost, before it is submitted",
         description="Plan a run and print what remains to be done: jobs, core-hours, GPU-hours, "
-        "storage and wall-clock time, at most and likely. Nothing is run or submitted. Over a "
-        "limit, the exit status is 3.",
+        "storage and wall-clock time, at most and likely. Nothing is run or submitted. If the "
+        "likely figures are over a limit, the exit status is 3.",
         formatter_class=_HelpFormatter,
     )
     add = command.add_argument
@@ -806,11 +806,25 @@ def _plan(options: argparse.Namespace) -> None:
     with Console(stderr=True).status("planning"):
         table, budget = plan(options.profile, options.config, options.snakefile, options.directory)
     print(table or "Nothing to be done.")
+    _warn_of_other_results(options)
     if options.json:
         write_text(options.json, json.dumps(budget, indent=2) + "\n")
     limits = Limits(options.max_core_hours, options.max_gpu_hours, options.max_storage)
     if exceeded := list(limits.exceeded(budget)):
         raise BudgetExceeded("over the limit: " + "; ".join(exceeded))
+
+
+def _warn_of_other_results(options: argparse.Namespace) -> None:
+    """Say whether a run would refuse the folder of results."""
+    from pacbed.config import canonical, load
+    from pacbed.study import check_results
+
+    config = canonical(load([options.snakefile.parent / CONFIG, *options.config]))
+    try:
+        check_results((options.directory or Path()) / config["results"], config)
+    except PacbedError as error:
+        Console(stderr=True).print("[bold yellow]warning:[/] ", end="")
+        print(f"this run would not start: {error}", file=sys.stderr)
 
 
 def _add_doctor(commands: Any) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,8 @@ class JobRequest:
         As the options of ``sbatch`` of these names.
     gpu
         Number of graphics cards.
+    reservation
+        Of nodes.
     extra
         Further options.
     """
@@ -45,19 +49,25 @@ class JobRequest:
     qos: str | None = None
     gres: str | None = None
     gpu: int | None = None
+    reservation: str | None = None
     extra: str | None = None
 
     @classmethod
-    def of(cls, rule: str, threads: int, resources: Mapping[str, Any]) -> JobRequest:
-        """Make it of the resources of a job of a workflow."""
+    def of(
+        cls, rule: str, threads: int, resources: Mapping[str, Any], **settings: str | None
+    ) -> JobRequest:
+        """Make it of the resources of a job of a workflow, and settings for all jobs."""
         names = ("mem_mb", "runtime", "constraint", "qos", "gres", "gpu")
+        account = resources.get("slurm_account")
         return cls(
             rule,
             threads,
             partition=resources.get("slurm_partition"),
-            account=resources.get("slurm_account"),
+            # Of several, jobs are submitted with the first.
+            account=re.split(r"[,\s]+", str(account))[0] if account else None,
             extra=resources.get("slurm_extra"),
-            **{name: resources.get(name) for name in names},
+            **{name: resources.get(name) for name in names}
+            | {name: value for name, value in settings.items() if value},
         )
 
     @property
@@ -73,6 +83,7 @@ class JobRequest:
             "qos": self.qos,
             "gres": self.gres,
             "gpus": self.gpu,
+            "reservation": self.reservation,
         }
         given = [f"--{name}={value}" for name, value in named.items() if value is not None]
         return ["--ntasks=1", *given, *shlex.split(self.extra or "")]
@@ -143,6 +154,45 @@ def _test(request: JobRequest) -> str | None:
     lines = [line.removeprefix("sbatch: error: ") for line in done.stderr.splitlines()]
     useful = [line.removeprefix("allocation failure: ") for line in lines if line.strip()]
     return "; ".join(dict.fromkeys(useful)) or f"sbatch failed with status {done.returncode}"
+
+
+def end_jobs(name: str, timeout_s: float = 600) -> int:
+    """End all jobs that were submitted under a name, and wait until they are gone.
+
+    SLURM sends them SIGTERM first, so that they keep what they have done.
+
+    Parameters
+    ----------
+    name
+        Name of the jobs.
+    timeout_s
+        How long they may take, in seconds.
+
+    Returns
+    -------
+    int
+        How many there were.
+
+    Raises
+    ------
+    PacbedError
+        If SLURM does not end them.
+    """
+    listing = ["squeue", "--me", "--noheader", "--format=%A", f"--name={name}"]
+    jobs = _call(listing).stdout.split()
+    if not jobs:
+        return 0
+    _call(["scancel", "--me", f"--name={name}"])
+    deadline, pause = time.monotonic() + timeout_s, 0.5
+    while left := _call(listing).stdout.split():
+        if time.monotonic() > deadline:
+            raise PacbedError(
+                f"jobs of an earlier run do not end: {' '.join(left[:10])}. End them (scancel), "
+                "and run again"
+            )
+        time.sleep(pause)
+        pause = min(2 * pause, 10.0)
+    return len(jobs)
 
 
 def partitions() -> list[str]:

@@ -7,6 +7,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,6 +106,55 @@ def noting_sigterm() -> Iterator[Sigterm]:
         yield sigterm
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def end_with_controller(pause_s: float = 2.0) -> None:
+    """Let this process get SIGTERM when the run of Snakemake that started it is gone.
+
+    A run that is killed would leave its jobs at work on this machine, and another begin the same.
+    Jobs of a cluster are ended by it, and elsewhere than on Linux nothing is watched.
+
+    Parameters
+    ----------
+    pause_s
+        Time between two looks, in seconds.
+    """
+    if "SLURM_JOB_ID" in os.environ:
+        return
+    above = _ancestors(os.getpid())
+    runs = [number for number, pid in enumerate(above) if _is_snakemake(pid)]
+    if not runs:
+        return
+    watched = above[: runs[-1] + 1]  # a shell further up may end, and the run go on
+
+    def watch() -> None:
+        while _ancestors(os.getpid())[: len(watched)] == watched:
+            time.sleep(pause_s)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _ancestors(pid: int, processes: Path = Path("/proc")) -> list[int]:
+    """Return the parent of a process, the parent of that, and so on."""
+    found: list[int] = []
+    while pid > 1:
+        try:
+            # The name, in brackets, may have any characters.
+            fields = (processes / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            break
+        pid = int(fields[1])
+        found.append(pid)
+    return found
+
+
+def _is_snakemake(pid: int, processes: Path = Path("/proc")) -> bool:
+    try:
+        words = (processes / str(pid) / "cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return False
+    return any(Path(word).name == "snakemake" for word in words[:4])
 
 
 def usable_cores() -> int:

@@ -113,7 +113,7 @@ def plan(
             check=False,
         )
         if done.returncode or not result.is_file():
-            said = _complaint(done.stdout + done.stderr)
+            said = _complaint(done.stderr + done.stdout)
             raise PacbedError(f"Snakemake cannot plan this run:\n{said}")
         # Without anything to do there is no table.
         text = table.read_text(encoding="utf-8").strip("\n") if table.is_file() else ""
@@ -121,31 +121,36 @@ def plan(
 
 
 def _read_profile(profile: Path) -> dict[str, Any]:
-    # Snakemake reads profiles by the same library.
-    import yte
-
     try:
-        with (profile / "config.yaml").open(encoding="utf-8") as file:
+        import yte  # by which Snakemake reads profiles
+    except ImportError as error:
+        raise PacbedError(
+            "Snakemake is not installed: in the folder of the repository, pip install "
+            "-e '.[workflow]'"
+        ) from error
+    # Snakemake prefers a file for its own version.
+    files = [*sorted(profile.glob("config.v*+.yaml"), reverse=True), profile / "config.yaml"]
+    try:
+        with files[0].open(encoding="utf-8") as file:
             settings = yte.process_yaml(file, require_use_yte=True)
     except OSError as error:
-        raise PacbedError(
-            f"cannot read the profile {profile / 'config.yaml'}: {error.strerror}"
-        ) from error
+        raise PacbedError(f"cannot read the profile {files[0]}: {error.strerror}") from error
     except Exception as error:  # of YAML or of the expressions in it
-        raise PacbedError(f"{profile / 'config.yaml'} is not a profile: {error}") from error
+        raise PacbedError(f"{files[0]} is not a profile: {error}") from error
     if not isinstance(settings, dict):
-        raise PacbedError(f"{profile / 'config.yaml'} must be a mapping of keys to values")
+        raise PacbedError(f"{files[0]} must be a mapping of keys to values")
     return settings
 
 
 def _at_a_time(profile: Mapping[str, Any]) -> list[str]:
     """Return how many jobs or cores are going to be in use at a time, as options."""
-    if profile.get("executor", "local") != "local":
-        jobs = ["--logger-budget-jobs", str(profile["jobs"])] if "jobs" in profile else []
-        return ["--cores", str(UNLIMITED_CORES), *jobs]
-    cores = profile.get("cores", "all")
-    number = usable_cores() if cores == "all" else int(cores)
-    return ["--cores", str(number), "--logger-budget-cores", str(number)]
+    jobs, cores = profile.get("jobs"), profile.get("cores")
+    if (profile.get("executor") or "local") != "local":
+        limited = ["--logger-budget-jobs", str(jobs)] if isinstance(jobs, int) else []
+        return ["--cores", str(UNLIMITED_CORES), *limited]
+    numbers = [n for n in (cores, jobs) if isinstance(n, int)]
+    number = str(numbers[0] if numbers else usable_cores())
+    return ["--cores", number, "--logger-budget-cores", number]
 
 
 def _environment() -> dict[str, str]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
-import socket
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,46 +12,59 @@ import yaml
 from pacbed.config import scientific
 from pacbed.errors import ConfigError, PacbedError
 from pacbed.files import write_text
+from pacbed.locks import LockedError, lock, sign
 
 Config = Mapping[str, Any]
 
 
-def take_lock(results: Path) -> TextIO | None:
-    """Make this process the only one that runs a study; until it ends, however it ends.
+@dataclass
+class RunLock:
+    """That this process is the only one that runs a study, until it ends.
 
-    Returns
-    -------
+    Parameters
+    ----------
+    path
+        File of the lock, ``run.lock`` among the results.
     file
-        To be kept; the lock ends with it. None on a file system that knows no locks.
+        The same, open; the lock ends with it. None on a file system that knows no locks.
+    previous
+        Under what name the jobs of the run before were submitted, if they were.
+    """
+
+    path: Path
+    file: TextIO | None
+    previous: str | None
+
+    def submits_as(self, name: str) -> None:
+        """Write down under what name jobs are submitted, for the next run."""
+        with self.path.open("a+", encoding="utf-8") as file:
+            sign(self.file or file, f"{_JOBS}{name}")
+
+
+_JOBS = "jobs: "
+
+
+def take_lock(results: Path) -> RunLock:
+    """Make this process the only one that runs a study.
 
     Raises
     ------
     PacbedError
-        If another process has it, or the folder cannot be written.
+        If another process runs it, or the folder cannot be written.
     """
     path = results / "run.lock"
     try:
-        results.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
-    except OSError as error:
-        raise PacbedError(f"cannot write into the results folder {results}: {error}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP):
-            file.close()
-            return None
-        file.seek(0)
-        owner = file.read().strip() or "another process"
-        file.close()
+        file = lock(path)
+    except LockedError as error:
         raise PacbedError(
-            f"{owner} is running this study in {results} already: wait until it has ended, or end "
-            "it (Ctrl-C, which cancels its jobs)"
+            f"{error.owner} is running this study in {results} already: wait until it has ended, "
+            "or end it (Ctrl-C, which cancels its jobs)"
         ) from error
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
-    return file
+    lines = path.read_text(encoding="utf-8").splitlines()
+    previous = next((t.removeprefix(_JOBS) for t in lines if t.startswith(_JOBS)), None)
+    if file:
+        sign(file, *([f"{_JOBS}{previous}"] if previous else []))
+    return RunLock(path, file, previous)
 
 
 def check_results(results: Path, config: Config) -> list[str]:

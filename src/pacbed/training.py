@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import sys
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -147,7 +148,11 @@ def train(
     """
     described: dict[str, Any] = {"scaling": asdict(scaling), "training": asdict(settings)}
     run = _Run(training, validation, scaling, settings)
-    depends_on = {**described, "variables": [tuple(v.shape) for v in run.variables]}
+    depends_on = {
+        **described,
+        "variables": [tuple(v.shape) for v in run.variables],
+        "keras": [keras.__version__, keras.backend.backend()],
+    }
     kept = TrainingCheckpoint(checkpoint, fingerprint(depends_on, training, validation), log)
     described["fingerprint"] = kept.fingerprint
     folder.mkdir(parents=True, exist_ok=True)
@@ -181,14 +186,15 @@ def train(
 
 
 def _finished(folder: Path, fingerprint: str) -> pd.DataFrame | None:
-    """Return the history of a training that has ended, if it is this one."""
+    """Return the history of a training that has ended, if it is this one and all of it is good."""
     try:
         settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
         history = pd.read_csv(folder / "history.csv")
-    except (OSError, ValueError):
+        with zipfile.ZipFile(folder / "model.keras") as model:
+            whole = model.testzip() is None
+    except (OSError, ValueError, zipfile.BadZipFile):
         return None
-    ended = (folder / "model.keras").is_file() and settings.get("fingerprint") == fingerprint
-    return history if ended else None
+    return history if whole and settings.get("fingerprint") == fingerprint else None
 
 
 class _DivergedError(PacbedError):

@@ -10,6 +10,8 @@ where
   tell how long those to come will take;
 - rules say in their ``resources`` what they expect before any job has run: ``expected_s``
   (seconds), ``expected_from`` (where that comes from) and ``output_mb`` (MB that a job writes);
+- a job that found a part of its work done writes a file named as its benchmark file and
+  ``.partial``, so that no estimate is made of it;
 - it is told how many jobs or cores are in use at a time (``--logger-budget-jobs``,
   ``--logger-budget-cores``), from which follows how long all of it takes.
 
@@ -38,6 +40,9 @@ from snakemake_logger_plugin_budget.budget import Run, bill, budget
 from snakemake_logger_plugin_budget.jobs import Job, folder_of, read_benchmarks
 from snakemake_logger_plugin_budget.text import bill_json, bill_table, budget_json, budget_table
 
+CORES_NOTE = (
+    "No job is shown with more threads than --cores: give a large number to plan for a cluster."
+)
 # A table for a log, where the width of a terminal is not known, is not folded.
 LOG_WIDTH = 150
 
@@ -85,7 +90,7 @@ class LogHandler(LogHandlerBase):
         self.failed: dict[int, tuple[str, ...]] = {}
         self.counts: Mapping[str, int] = {}
         self.run = Run()
-        self.closed = False
+        self.broken = self.closed = False
 
     def emit(self, record: LogRecord) -> None:
         """Take note of an event."""
@@ -95,14 +100,19 @@ class LogHandler(LogHandlerBase):
             LogEvent.JOB_ERROR: self._job_error,
             LogEvent.RUN_INFO: self._run_info,
             LogEvent.RULEGRAPH: self._rulegraph,
+            LogEvent.ERROR: self._error,
         }
         event = getattr(record, "event", None)
-        if event in takes:
+        if event not in takes:
+            return
+        try:
             takes[event](record)
+        except Exception:  # as every handler: an event that is not understood ends no run
+            self.handleError(record)
 
     def _job_info(self, event: Any) -> None:
-        if not event.output:  # the target, which has nothing to do
-            return
+        if not (event.output or event.shellcmd or event.benchmark):
+            return  # the target, which has nothing to do
         wildcards = ", ".join(f"{k}={v}" for k, v in (event.wildcards or {}).items())
         name = f"{event.rule_name} ({wildcards})" if wildcards else event.rule_name
         self.started[event.jobid] = _Started(Job.from_event(event), name, tuple(event.log or ()))
@@ -113,6 +123,9 @@ class LogHandler(LogHandlerBase):
 
     def _job_error(self, event: Any) -> None:
         self.failed[event.jobid] = tuple(event.log or ())
+
+    def _error(self, event: Any) -> None:
+        self.broken = True
 
     def _run_info(self, event: Any) -> None:
         self.counts = self.counts or {k: n for k, n in event.stats.items() if k != "total"}
@@ -128,10 +141,13 @@ class LogHandler(LogHandlerBase):
         if self.closed:
             return
         self.closed = True
-        if self.common_settings.dryrun:
-            self._close_plan()
-        elif self.counts:
-            self._close_run()
+        try:
+            if self.common_settings.dryrun and not self.broken:
+                self._close_plan()
+            elif self.counts and not self.common_settings.dryrun:
+                self._close_run()
+        except Exception as error:  # which Snakemake would pass over in silence
+            print(f"budget: cannot be worked out: {error!r}", file=sys.stderr)
 
     def _close_plan(self) -> None:
         self.run.jobs = [one.job for one in self.started.values()]
@@ -139,7 +155,8 @@ class LogHandler(LogHandlerBase):
         settings = self.settings
         found = budget(self.run, read_benchmarks(folder), settings.jobs, settings.cores)
         if self.run.jobs:
-            self._print(budget_table(found))
+            limited = settings.jobs is None and settings.cores is None
+            self._print(budget_table(found, CORES_NOTE if limited else None))
         self._write_json(budget_json(found))
 
     def _close_run(self) -> None:

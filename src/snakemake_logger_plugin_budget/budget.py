@@ -220,8 +220,9 @@ def budget(
 def _rule_budget(
     rule: str, jobs: Sequence[Job], finished: Sequence[Finished], done: int
 ) -> RuleBudget:
-    pace = _pace(finished)
-    estimates = [(job, _estimate(job, pace, finished)) for job in jobs]
+    typical = [one for one in finished if not one.partial]
+    pace = _pace(typical)
+    estimates = [(job, _estimate(job, pace, typical)) for job in jobs]
     known = [(job, amount) for job, amount in estimates if amount is not None]
     complete = len(known) == len(jobs)
     limits = [job.limit_s for job in jobs]
@@ -240,7 +241,7 @@ def _rule_budget(
         gpu_h=_total((job.gpus, amount) for job, amount in known) if complete else None,
         work_s=sum(amount.likely for _, amount in known) if complete else None,
         output_MB=_sum(job.output_MB for job in jobs),
-        source=_source(jobs, finished, pace) if complete and jobs else "",
+        source=_source(jobs, typical, pace) if complete and jobs else "",
     )
 
 
@@ -371,7 +372,7 @@ def bill(rule: str, used: Sequence[Finished | None], failed: int, left: int) -> 
     known = [one for one in used if one is not None]
     complete = len(known) == len(used)
     pending = failed + left
-    seconds = _quartiles([one.seconds for one in known])
+    seconds = _quartiles([one.seconds for one in known if not one.partial])
     threads, gpus = (
         (statistics.mean(o.threads for o in known), statistics.mean(o.gpus for o in known))
         if known

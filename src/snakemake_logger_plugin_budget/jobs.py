@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+PARTIAL = ".partial"
+"""Ending of the file that marks a benchmark of a job that found a part of its work done."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -74,6 +77,8 @@ class Finished:
         How long it ran.
     expected_s
         How long it was expected to run; None if its rule does not say.
+    partial
+        Whether it found a part of its work done, and so tells nothing of others.
     """
 
     rule: str
@@ -81,6 +86,7 @@ class Finished:
     gpus: int
     seconds: float
     expected_s: float | None
+    partial: bool = False
 
     @property
     def ratio(self) -> float | None:
@@ -139,7 +145,7 @@ def read_benchmarks(folder: Path | None) -> Benchmarks:
     anonymous = 0
     files = sorted(folder.rglob("*")) if folder and folder.is_dir() else []
     for file in files:
-        if not file.is_file():
+        if not file.is_file() or file.suffix == PARTIAL:
             continue
         try:
             found = list(_records(file))
@@ -170,6 +176,7 @@ def _records(file: Path) -> Iterator[Finished]:
             gpus=gpus(resources),
             seconds=float(row["s"]),
             expected_s=_scaled(resources.get("expected_s")),
+            partial=file.with_name(f"{file.name}{PARTIAL}").exists(),
         )
 
 

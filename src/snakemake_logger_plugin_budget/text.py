@@ -16,8 +16,8 @@ from snakemake_logger_plugin_budget.budget import Amount, Budget, HOUR_s, RuleBi
 SCHEMA = "snakemake-budget/1"
 
 
-def budget_table(budget: Budget) -> RenderableType:
-    """Return a budget as a table with its sums, sources and wall-clock time below."""
+def budget_table(budget: Budget, note: str | None = None) -> RenderableType:
+    """Return a budget as a table with its sums, sources, wall-clock time and a note below."""
     gpus = any(rule.gpus[1] for rule in budget.rules)
     columns = ["rule", "to run", "done", "threads", "limit", "core-h at most", "core-h likely"]
     columns += ["GPUs", "GPU-h at most", "GPU-h likely"] if gpus else []
@@ -39,7 +39,8 @@ def budget_table(budget: Budget) -> RenderableType:
     total += [_number(budget.ceiling_core_h), _amount(budget.core_h)]
     total += ["", _number(budget.ceiling_gpu_h), _amount(budget.gpu_h)] if gpus else []
     table.add_row(*total, _size(budget.output_MB), style="bold")
-    return Group(table, *(Text(line) for line in _notes(budget)))
+    lines = [*_notes(budget), *([note] if note else [])]
+    return Group(table, *(Text(line) for line in lines))
 
 
 def _is_small(rule: RuleBudget) -> bool:
@@ -89,7 +90,10 @@ def bill_table(bills: Sequence[RuleBill], failures: Sequence[str]) -> Renderable
     """Return what a run has used as a table, with its failures below."""
     gpus = any(b.gpu_h for b in bills)
     table = Table(
-        title="What this run used", box=SIMPLE_HEAD, title_justify="left", title_style="bold"
+        title="What the finished jobs of this run used",
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
     )
     columns = ["rule", "finished", "failed", "left", "core-h used"]
     columns += ["GPU-h used"] if gpus else []
@@ -107,7 +111,8 @@ def bill_table(bills: Sequence[RuleBill], failures: Sequence[str]) -> Renderable
     total += [_count(sum(b.left for b in bills)), _number(sum(b.core_h or 0 for b in bills))]
     total += [_number(sum(b.gpu_h or 0 for b in bills))] if gpus else []
     table.add_row(*total, "", style="bold")
-    lines = [f"Failed: {text}" for text in failures]
+    lines = ["Of jobs that were tried several times, the last attempt."]
+    lines += [f"Failed: {text}" for text in failures]
     return Group(table, *(Text(line) for line in lines))
 
 

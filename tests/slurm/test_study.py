@@ -14,7 +14,6 @@ import yaml
 from cluster import wait_until
 from workspace import ROOT, Outcome, Workspace, new_workspace
 
-from pacbed.claims import claim_of
 from pacbed.patterns import checkpoint_of, read_patterns
 
 # The profile as it is shipped, but quick to notice what happens, and without accounting.
@@ -173,7 +172,7 @@ def test_patterns_made_on_a_cluster_are_those_made_without(complete, undisturbed
 
 
 def test_in_the_end_the_bill_is_presented(complete):
-    assert re.search(r"What this run used", complete.outcome.text)
+    assert re.search(r"What the finished jobs of this run used", complete.outcome.text)
     assert re.search(r"simulate +4 ", complete.outcome.text)
     assert re.search(r"train +2 ", complete.outcome.text)
 
@@ -216,6 +215,45 @@ def test_a_killed_controller_leaves_nothing_to_be_done_twice(study):
         assert count == 1 or log.read_text() == f"{number}.zarr.zip is there already\n"
 
 
+def test_jobs_of_a_killed_controller_are_ended_by_the_next(study):
+    slow = {"simulation": {"planewave": {"incident_step_mrad": 0.1, "supercell": [8, 5]}}}
+    controller = study.start(*targets(3), change=slow)
+    wait_until(lambda: len(study.jobs("simulate")) == 3, 60, lambda: "three jobs")
+    study.wait_for_job("simulate")
+    os.kill(controller.pid, signal.SIGKILL)
+    controller.wait()
+    old = {job.id for job in study.jobs("simulate")}
+
+    second = study.start(*targets(1), change=slow)
+    wait_until(lambda: len(study.jobs("simulate")) == 4, 90, lambda: f"a new job: {study.jobs()}")
+
+    assert {job.state for job in study.jobs("simulate") if job.id in old} == {"CANCELLED"}
+    second.send_signal(signal.SIGINT)
+    assert "3 jobs of an earlier run were still in the queue" in finish(second).text
+
+
+def test_a_job_that_fails_deletes_nothing_that_was_good(study, undisturbed):
+    # The second of two stores that one job makes cannot be written: a folder is in its place.
+    batch = {"draws": {"count": 10}, "execution": {"draws_per_job": 10}}
+    study.store(3).parent.mkdir(parents=True)
+    for number in (0, 1):
+        shutil.copy2(undisturbed.folder / targets(2)[number], study.store(number))
+    good = study.stores()
+    in_the_way = study.folder / STORES / ".00003.zarr.zip.finished" / "in the way"
+    in_the_way.mkdir(parents=True)
+    assert study.run(*targets(1), "--retries", "0", change=batch).status != 0
+    shutil.rmtree(in_the_way.parent)
+
+    outcome = study.run(*targets(1), change=batch)
+
+    assert outcome.status == 0, outcome.text
+    assert {name: study.stores()[name][1] for name in good} == {
+        name: content for name, (_, content) in good.items()
+    }
+    log = (study.folder / "results/logs/patterns/6.35mrad/0000x.log").read_text()
+    assert "00000.zarr.zip is there already\n00001.zarr.zip is there already" in log
+
+
 def test_two_controllers_do_not_run_one_study(study):
     first = study.start(*targets(2))
     study.wait_for_job("simulate")
@@ -252,7 +290,8 @@ def test_a_job_over_its_time_limit_gets_more_time(study):
     slow = {"simulation": {"planewave": {"incident_step_mrad": 0.1, "supercell": [8, 5]}}}
     controller = study.start(*targets(1), change=slow)
     job = study.wait_for_job("simulate")
-    wait_until(claim_of(study.store(0)).exists, 60, lambda: "the simulation to begin")
+    begun = study.folder / STORES / ".00000.zarr.zip.lock"
+    wait_until(begun.exists, 60, lambda: "the simulation to begin")
     study.cluster.expire(job.id)
     study.cluster.wait_for(job.id, "TIMEOUT", timeout=90)
 
@@ -308,7 +347,7 @@ def test_one_draw_that_always_fails_stops_only_what_depends_on_it(study):
     assert sorted(study.stores()) == ["00000.zarr.zip", "00002.zarr.zip", "00003.zarr.zip"]
     failed = [job for job in study.jobs("simulate_wildcards") if job.state == "FAILED"]
     assert [job.comment[-5:] for job in failed] == ["00001", "00001"]
-    summary = outcome.text.partition("What this run used")[2]
+    summary = outcome.text.partition("What the finished jobs of this run used")[2]
     assert "Failed: simulate (semiangle=6.35, draw=00001)" in summary
     assert "results/logs/patterns/6.35mrad/00001.log" in summary
     # The sets without this draw, and the figure that needs none.

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -143,6 +144,17 @@ def test_rules_of_which_all_is_done_are_shown_too():
     assert found.core_h.likely == 32
 
 
+def test_a_job_that_found_its_work_done_tells_nothing_of_others():
+    files = {
+        "benchmarks/a.tsv": Finished("simulate", 32, 0, 2 * HOUR, HOUR),
+        "benchmarks/b.tsv": Finished("simulate", 32, 0, 1.0, HOUR, partial=True),
+    }
+    rule = only_rule(simulations(1), Benchmarks(files))
+    assert rule.core_h.likely == pytest.approx(2 * 32)
+    assert rule.done == 2
+    assert rule.source == "1 finished job: 2 × the cost model"
+
+
 def test_storage_adds_up():
     found = budget(Run(simulations(5000, output_MB=29.0)), NOTHING)
     assert found.output_MB == pytest.approx(145_000)
@@ -198,6 +210,16 @@ def test_a_benchmark_file_tells_what_job_it_is_of(tmp_path):
     (found,) = read_benchmarks(tmp_path).finished.values()
     assert found == Finished("simulate", 32, 0, 12.5, 10.0)
     assert found.ratio == 1.25
+
+
+def test_a_mark_beside_a_benchmark_says_that_a_part_was_done_before(tmp_path):
+    for name in ("whole.tsv", "resumed.tsv"):
+        write_benchmark(tmp_path / name)
+    (tmp_path / "resumed.tsv.partial").touch()
+    found = read_benchmarks(tmp_path)
+    partial = {Path(file).name: one.partial for file, one in found.finished.items()}
+    assert partial == {"resumed.tsv": True, "whole.tsv": False}
+    assert found.anonymous == 0
 
 
 def test_files_that_do_not_name_their_job_are_counted(tmp_path):
@@ -274,6 +296,7 @@ def job_info(number, rule="simulate", output=("store",), resources=None, **conte
         threads=2,
         output=list(output),
         log=[f"logs/{number}.log"],
+        shellcmd=None,
         benchmark=content.get("benchmark"),
         resources=given,
     )
@@ -290,6 +313,30 @@ def test_a_dry_run_is_added_up_when_it_ends(tmp_path):
     assert found["total"]["ceiling"]["core_hours"] == 6
     assert found["total"]["estimate"]["core_hours"]["likely"] == 3
     assert "simulate" in (tmp_path / "budget.txt").read_text()
+
+
+def test_a_plan_that_failed_is_not_taken_for_one_that_costs_nothing(tmp_path):
+    one = handler(tmp_path, dryrun=True)
+    one.emit(event(LogEvent.ERROR, exception="WorkflowError"))
+    one.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_that_may_hide_threads_says_so(tmp_path):
+    common = SimpleNamespace(dryrun=True, stdout=False, nocolor=True)
+    one = LogHandler(common, LogHandlerSettings(text=tmp_path / "budget.txt"))
+    one.emit(job_info(1, benchmark="b/1.tsv"))
+    one.close()
+    assert "more threads than --cores" in (tmp_path / "budget.txt").read_text()
+
+
+def test_an_event_that_is_not_understood_does_not_end_the_run(tmp_path, capsys):
+    one = handler(tmp_path, dryrun=True)
+    one.emit(event(LogEvent.JOB_INFO))
+    one.emit(job_info(1, benchmark="b/1.tsv"))
+    one.close()
+    assert json.loads((tmp_path / "budget.json").read_text())["total"]["jobs"] == 1
+    assert "AttributeError" in capsys.readouterr().err
 
 
 def test_a_table_that_fits_no_terminal_is_not_folded(tmp_path, monkeypatch):

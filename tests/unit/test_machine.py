@@ -1,12 +1,16 @@
 """What the machine has."""
 
 import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from pacbed.machine import (
     _control_groups,
+    end_with_controller,
     is_in_memory,
     memory_limit_bytes,
     peak_memory_MB,
@@ -82,3 +86,47 @@ def test_link_into_memory_is_in_memory(tmp_path, mounts):
 
 def test_without_a_table_of_mounts_nothing_is_known_to_be_in_memory(tmp_path):
     assert is_in_memory(tmp_path, tmp_path / "absent") is False
+
+
+# A stand-in for Snakemake starts a shell, and that a job that waits.
+JOB = """
+import time
+from pacbed.machine import clear_away_on_sigterm, end_with_controller
+clear_away_on_sigterm()
+end_with_controller(0.1)
+print("begun", flush=True)
+try:
+    time.sleep(60)
+finally:
+    print("ended in order", flush=True)
+"""
+RUN = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    program = tmp_path / "snakemake"
+    program.write_text(RUN)
+    process = subprocess.Popen(
+        [sys.executable, str(program), JOB], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "begun\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_job_ends_in_order_when_its_run_is_killed(run):
+    run.kill()
+    run.wait()
+    # The job has the pipe, too: this comes to its end when the job does.
+    assert run.stdout.read() == "ended in order\n"
+
+
+def test_a_job_of_a_cluster_does_not_watch_its_run(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    before = threading.active_count()
+    end_with_controller()
+    assert threading.active_count() == before

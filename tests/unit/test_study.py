@@ -67,13 +67,26 @@ def test_a_second_run_is_told_who_runs_the_study(holder, tmp_path):
 def test_a_killed_run_leaves_no_lock(holder, tmp_path):
     holder.kill()
     holder.wait()
-    with take_lock(tmp_path):
+    with take_lock(tmp_path).file:
         assert f"process {os.getpid()} " in (tmp_path / "run.lock").read_text()
+
+
+def test_a_run_knows_under_what_name_the_one_before_submitted_its_jobs(tmp_path):
+    first = take_lock(tmp_path)
+    assert first.previous is None
+    first.submits_as("a-name")
+    first.file.close()
+    second = take_lock(tmp_path)
+    assert second.previous == "a-name"
+    second.file.close()  # before it has submitted anything
+    third = take_lock(tmp_path)
+    assert third.previous == "a-name"
+    third.file.close()
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(PacbedError, match=r"cannot write into the results folder .*file/results"):
+    with pytest.raises(PacbedError, match=r"cannot write .*file/results/run\.lock"):
         take_lock(tmp_path / "file" / "results")
 
 

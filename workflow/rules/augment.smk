@@ -20,7 +20,7 @@ rule augment:
         # The patterns of one thickness, and examples on their way into a shard.
         mem_mb=lambda wildcards, attempt: attempt
         * (2000 + 4 * math.prod(STORED.pixels) * len(DRAW_SPLITS) // 1_000_000),
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        runtime=minutes(240),
     params:
         seed=config["seed"],
         semiangle_mrad=semiangle_mrad,

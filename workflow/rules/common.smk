@@ -30,6 +30,7 @@ SEMIANGLES = [f"{angle:g}" for angle in config["microscope"]["semiangles_mrad"]]
 NETWORKS = networks(config)
 SHARED_STRAIN = config["draws"]["shared_strain"]
 STORED = detector(config["simulation"], config["microscope"]["energy_keV"])
+DRAWS_PER_JOB = config["execution"]["draws_per_job"]
 DRAW_SPLITS = assign_splits(config["draws"]["count"], config["draws"]["split"])
 
 PATTERNS = f"{RESULTS}/patterns/{{semiangle}}mrad"
@@ -61,12 +62,30 @@ def pattern_stores(wildcards):
     return [f"{folder}/{draw:05d}.zarr.zip" for draw in draws_of(wildcards.split)]
 
 
+def together(wildcards):
+    """The semi-angles that one job simulates."""
+    angles = SEMIANGLES if SHARED_STRAIN else [wildcards.semiangle]
+    return [float(angle) for angle in angles]
+
+
+def number_of_draws(wildcards):
+    """How many draws one job simulates; it has no number for the undeformed crystal."""
+    return DRAWS_PER_JOB if "draw" in wildcards.keys() else 1
+
+
 def expected(cost):
     """What a budget says of jobs of which none has run: functions of wildcards and threads."""
     return dict(
         expected_s=lambda wildcards, threads: f"{cost(wildcards, threads).seconds:.2f}",
         expected_from=lambda wildcards, threads: cost(wildcards, threads).source,
         output_mb=lambda wildcards, threads: f"{cost(wildcards, threads).output_MB:.3f}",
+    )
+
+
+def minutes(first, draws=lambda wildcards: 1):
+    """A time limit that grows with every attempt, to no more than partitions usually allow."""
+    return lambda wildcards, attempt: min(
+        first * draws(wildcards) * attempt, 3 * 24 * 60
     )
 
 

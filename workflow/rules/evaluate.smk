@@ -29,7 +29,7 @@ rule predict:
             * config["dataset"]["examples"]["train"]
             // 1_000_000
         ),
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        runtime=minutes(120),
     script:
         "../scripts/predict.py"
 

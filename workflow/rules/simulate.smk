@@ -15,7 +15,6 @@ SIMULATION_PARAMS = dict(
 JOB = "shared" if SHARED_STRAIN else "{semiangle}mrad"
 JOB_PATTERNS = expand(PATTERNS, semiangle=SEMIANGLES) if SHARED_STRAIN else [PATTERNS]
 # A job of several draws has those whose numbers differ in the last digits: 0012x.
-DRAWS_PER_JOB = config["execution"]["draws_per_job"]
 LAST_DIGITS = {1: [""], 10: list("0123456789"), 100: [f"{n:02d}" for n in range(100)]}
 BATCH = "{draw}" + "x" * len(LAST_DIGITS[DRAWS_PER_JOB][0])
 # What a job needs: the paper's protocol takes 3.8 hours on 32 cores, a plane-wave run minutes on one.
@@ -26,15 +25,9 @@ else:
     THREADS, RUNTIME_MIN, MEMORY_MB = 1, 30, 2000
 
 
-def together(wildcards):
-    """The semi-angles that one job simulates."""
-    angles = SEMIANGLES if SHARED_STRAIN else [wildcards.semiangle]
-    return [float(angle) for angle in angles]
-
-
 rule simulate:
     output:
-        # To be updated: Snakemake deletes no store before the job has seen whether it is good.
+        # To be updated: Snakemake deletes none before the job, which puts aside what is good.
         [
             update(f"{folder}/{{draw}}{digits}.zarr.zip")
             for digits in LAST_DIGITS[DRAWS_PER_JOB]
@@ -51,11 +44,11 @@ rule simulate:
         **({"gpu": 1} if DEVICE == "gpu" else {}),
         **expected(
             lambda wildcards, threads: costs.simulation(
-                config, together(wildcards), threads, DRAWS_PER_JOB
+                config, together(wildcards), threads, number_of_draws(wildcards)
             )
         ),
         mem_mb=lambda wildcards, attempt: MEMORY_MB * attempt,
-        runtime=lambda wildcards, attempt: RUNTIME_MIN * DRAWS_PER_JOB * attempt,
+        runtime=minutes(RUNTIME_MIN, number_of_draws),
     params:
         **SIMULATION_PARAMS,
         deformation={
@@ -74,12 +67,5 @@ use rule simulate as simulate_undeformed with:
         f"{RESULTS}/logs/patterns/{JOB}/undeformed.log",
     benchmark:
         f"{RESULTS}/benchmarks/patterns/{JOB}/undeformed.tsv"
-    resources:
-        **expected(
-            lambda wildcards, threads: costs.simulation(
-                config, together(wildcards), threads
-            )
-        ),
-        runtime=lambda wildcards, attempt: RUNTIME_MIN * attempt,
     params:
         **SIMULATION_PARAMS,

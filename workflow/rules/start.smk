@@ -1,12 +1,32 @@
-# What is checked when a run starts, before any job does: not in a dry run, nor in the jobs.
-from pacbed.cluster import JobRequest, check_cluster
+# What is seen to when a run starts, before any job does: not in a dry run, nor in the jobs.
+from pacbed.cluster import JobRequest, check_cluster, end_jobs
 from pacbed.study import check_results, keep_config, take_lock
 
 
-def submitted():
+def submitted(settings):
     """What the jobs of each rule ask of SLURM."""
     jobs = {j.rule.name: j for j in workflow.dag.needrun_jobs() if not j.is_local}
-    return [JobRequest.of(name, j.threads, j.resources) for name, j in jobs.items()]
+    return [
+        JobRequest.of(
+            *(name, job.threads, job.resources),
+            qos=settings.qos,
+            reservation=settings.reservation,
+        )
+        for name, job in jobs.items()
+    ]
+
+
+def prepare_cluster(lock, settings):
+    """See that SLURM takes the jobs, and that those of a run that was killed are gone."""
+    check_cluster(submitted(settings), Path(settings.logdir or ".snakemake/slurm_logs"))
+    if lock.previous and (number := end_jobs(lock.previous)):
+        print(
+            f"{number} jobs of an earlier run were still in the queue: they were cancelled, and go "
+            "on from what they had done",
+            file=sys.stderr,
+        )
+    # By this name the plugin submits the jobs of this run.
+    lock.submits_as(workflow.scheduler._executor.run_uuid)
 
 
 onstart:
@@ -15,9 +35,7 @@ onstart:
         workflow.globals["lock"] = take_lock(Path(RESULTS))
         changed = check_results(Path(RESULTS), config)
         if workflow.executor_plugin.name == "slurm":
-            check_cluster(
-                submitted(), Path(workflow.executor_settings.logdir or ".snakemake")
-            )
+            prepare_cluster(workflow.globals["lock"], workflow.executor_settings)
         keep_config(Path(RESULTS), config)
     except PacbedError as error:
         raise WorkflowError(str(error))

@@ -6,7 +6,7 @@ rule train:
         train=f"{DATASETS}/train.zarr.zip",
         validation=f"{DATASETS}/validation.zarr.zip",
     output:
-        # To be updated: Snakemake deletes no model before the job has seen whether it is good.
+        # To be updated: Snakemake deletes none before the job, which puts aside what is good.
         model=update(f"{MODELS}/model.keras"),
         history=update(f"{MODELS}/history.csv"),
         settings=update(f"{MODELS}/settings.json"),
@@ -35,7 +35,7 @@ rule train:
             )
             // 1_000_000
         ),
-        runtime=lambda wildcards, attempt: 4320 * attempt,
+        runtime=minutes(4320),
     params:
         seed=config["seed"],
         network=config["network"],

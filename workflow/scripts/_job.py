@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "src"))
 
 from pacbed.errors import DamagedStoreError, PacbedError  # noqa: E402
-from pacbed.machine import clear_away_on_sigterm  # noqa: E402
+from pacbed.machine import clear_away_on_sigterm, end_with_controller  # noqa: E402
 
 
 @contextmanager
@@ -25,6 +25,8 @@ def job(log: str) -> Iterator[None]:
     cluster ends a job, ends the script in the ordinary way, so that it leaves nothing behind.
     """
     clear_away_on_sigterm()
+    end_with_controller()
+    _partial(log).unlink(missing_ok=True)
     with open(log, "w", buffering=1, encoding="utf-8") as stream:
         # File descriptors, since libraries below Python write there too.
         for descriptor in (1, 2):
@@ -43,6 +45,17 @@ def job(log: str) -> Iterator[None]:
         except Exception:
             traceback.print_exc()
             sys.exit(1)
+
+
+def found_work_done(log: str) -> None:
+    """Note that a job needs less time than usual, so that no estimate is made of it."""
+    _partial(log).touch()
+
+
+def _partial(log: str) -> Path:
+    """Return the file that the budget plugin looks for beside a benchmark."""
+    benchmark = Path(log.replace("/logs/", "/benchmarks/", 1)).with_suffix(".tsv")
+    return benchmark.with_name(f"{benchmark.name}.partial")
 
 
 def sparse_progress(what: str, seconds: float = 30) -> Callable[[int, int], None]:

@@ -13,4 +13,6 @@ with job(snakemake.log[0]):
             Path(snakemake.input.settings),
             read_dataset(Path(snakemake.input[split])),
         )
-        predictions.to_parquet(output, index=False)
+        unfinished = Path(output).with_name(f".{Path(output).name}.unfinished")
+        predictions.to_parquet(unfinished, index=False)
+        unfinished.replace(output)

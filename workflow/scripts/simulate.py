@@ -4,13 +4,13 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from _job import git_revision, job, sparse_progress
+from _job import found_work_done, git_revision, job, sparse_progress
 
-from pacbed.claims import sole_maker
 from pacbed.config import draw_ranges, engine_settings, execution_settings, simulation_request
 from pacbed.deformation import Deformation, draw, simulation_seed
 from pacbed.engines import engine
 from pacbed.errors import ConfigError, PacbedError
+from pacbed.locks import sole_maker
 from pacbed.patterns import checkpoint_of, holds, write_patterns
 
 params = snakemake.params
@@ -46,30 +46,36 @@ def waiting(store):
     return store.with_name(f".{store.name}.finished")
 
 
-def simulate(stores, chosen):
-    """Make the stores of one draw, unless they are there."""
-    requests = [request_of(store) for store in stores]
-    good = partial(holds, engine=chosen.name, settings=asdict(chosen.settings))
-    places = [
-        [place for place in (store, waiting(store)) if good(place, request)]
-        for store, request in zip(stores, requests, strict=True)
-    ]
-    if all(places):
-        say(f"{stores[0].name} is there already")
-        for store, found in zip(stores, places, strict=True):
-            if store in found:  # what waits beside it is of another request, or as good
-                waiting(store).unlink(missing_ok=True)
+def put_aside(store):
+    """Let a store wait that is there already, perhaps of another request."""
+    aside = waiting(store)
+    if not store.exists() or (aside.exists() and aside.stat().st_mtime > store.stat().st_mtime):
         return
-    checkpoints = [checkpoint_of(store) for store in stores]
+    store.replace(aside)
+
+
+def simulate(stores, chosen):
+    """Make those stores of a draw that do not wait yet."""
+    requests = {store: request_of(store) for store in stores}
+    settings = asdict(chosen.settings)
+    missing = [s for s in stores if not holds(waiting(s), requests[s], chosen.name, settings)]
+    checkpoints = [checkpoint_of(store) for store in missing]
+    if len(missing) < len(stores) or any(map(Path.exists, checkpoints)):
+        found_work_done(snakemake.log[0])
+    if not missing:
+        say(f"{stores[0].name} is there already")
+        return
     progress = sparse_progress(f"simulation of {stores[0].name.removesuffix('.zarr.zip')}")
-    results = chosen.simulate_together(requests, progress, checkpoints)
-    for store, request, result in zip(stores, requests, results, strict=True):
+    asked = [requests[store] for store in missing]
+    results = chosen.simulate_together(asked, progress, checkpoints)
+    for store, request, result in zip(missing, asked, results, strict=True):
         write_patterns(waiting(store), request, result, {"workflow_revision": git_revision()})
     for checkpoint in checkpoints:  # not before all stores are there
         checkpoint.unlink(missing_ok=True)
 
 
-with job(snakemake.log[0]):
+def simulate_all(stores):
+    """Make all stores; return the names of the draws of which that failed."""
     if snakemake.resources.get("gpu") and execution["device"] == "cpu":
         raise ConfigError(
             "a graphics card is reserved for this job, but execution.device is cpu: set it to gpu, "
@@ -83,17 +89,21 @@ with job(snakemake.log[0]):
         execution_settings(execution),
         say,
     )
-    stores = [Path(path) for path in snakemake.output]
     failed = []
-    with sole_maker(stores, say):
-        for name, of_a_draw in groupby(stores, key=lambda store: store.name):
-            try:
-                simulate(list(of_a_draw), chosen)
-            except PacbedError as error:  # the other draws of the job are worth keeping
-                say(f"error: {name}: {error}")
-                failed.append(name)
-        if failed:
-            sys.exit(1)
-        for store in stores:
-            if waiting(store).exists():
-                waiting(store).replace(store)
+    for name, of_a_draw in groupby(stores, key=lambda store: store.name):
+        try:
+            simulate(list(of_a_draw), chosen)
+        except PacbedError as error:  # the other draws of the job are worth keeping
+            say(f"error: {name}: {error}")
+            failed.append(name)
+    return failed
+
+
+stores = [Path(path) for path in snakemake.output]
+with job(snakemake.log[0]), sole_maker(stores[0], say):
+    for store in stores:  # first of all, since whatever fails would have them deleted
+        put_aside(store)
+    if simulate_all(stores):
+        sys.exit(1)
+    for store in stores:
+        waiting(store).replace(store)
