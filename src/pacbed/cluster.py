@@ -89,7 +89,9 @@ class JobRequest:
         return ["--ntasks=1", *given, *shlex.split(self.extra or "")]
 
 
-def check_cluster(requests: Iterable[JobRequest], log_folder: Path) -> None:
+def check_cluster(
+    requests: Iterable[JobRequest], log_folder: Path, status_command: str | None = None
+) -> None:
     """Ask SLURM whether it would take jobs, without submitting any.
 
     Parameters
@@ -98,11 +100,14 @@ def check_cluster(requests: Iterable[JobRequest], log_folder: Path) -> None:
         What is to be submitted.
     log_folder
         Where SLURM is to write what jobs print.
+    status_command
+        By which program jobs will be followed, ``sacct`` or ``squeue``.
 
     Raises
     ------
     PacbedError
-        If there is no SLURM, or it would refuse a job, or logs cannot be written.
+        If there is no SLURM, or it would refuse a job or not say how one ends, or logs cannot be
+        written.
     """
     if not shutil.which("sbatch"):
         raise PacbedError(
@@ -110,6 +115,8 @@ def check_cluster(requests: Iterable[JobRequest], log_folder: Path) -> None:
             "of a cluster from which jobs are submitted, or run with --profile profiles/local"
         )
     _check_writable(log_folder)
+    if status_command == "sacct":
+        _check_accounting()
     if problems := list(dict.fromkeys(_refusals(requests))):
         raise PacbedError(
             "SLURM would refuse jobs of this run, so that none was submitted:\n"
@@ -129,6 +136,15 @@ def _check_writable(folder: Path) -> None:
             f"cannot write into {folder}, the folder for the logs of SLURM: {error.strerror}. Jobs "
             "would fail without a word: choose another one (slurm-logdir in the profile)"
         ) from error
+
+
+def _check_accounting() -> None:
+    done = _call(["sacct", "--noheader", "--allocations", "--starttime=now"])
+    if done.returncode:
+        raise PacbedError(
+            "SLURM keeps no accounts here, so that sacct would never tell that a job has ended "
+            f"({done.stderr.strip()}): say slurm-status-command: squeue in the profile"
+        )
 
 
 def _refusals(requests: Iterable[JobRequest]) -> Iterator[str]:

@@ -18,8 +18,9 @@ from pacbed.patterns import checkpoint_of, read_patterns
 
 # The profile as it is shipped, but quick to notice what happens, and without accounting.
 SHIPPED = ROOT / "profiles" / "slurm"
+NO_ACCOUNTS = ("--slurm-status-command", "squeue")
 QUICK = (
-    *("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2"),
+    *("--slurm-init-seconds-before-status-checks", "2"),
     *("--seconds-between-status-checks", "2", "--max-jobs-per-timespan", "1000/2s"),
     *("--latency-wait", "10"),
 )
@@ -33,11 +34,12 @@ class Study:
     def __init__(self, workspace: Workspace, cluster):
         self.workspace, self.cluster, self.folder = workspace, cluster, workspace.folder
 
-    def start(self, *targets, profile=SHIPPED, change=None, environment=None):
+    def start(self, *targets, profile=SHIPPED, status=NO_ACCOUNTS, change=None, environment=None):
         """Start a controller."""
         return self.workspace.start(
             *("--profile", str(profile)),
             *QUICK,
+            *status,
             *targets,
             change=change,
             environment={**self.cluster.environment, **(environment or {})},
@@ -380,6 +382,13 @@ def test_a_machine_without_slurm_says_so(study, tmp_path):
     assert submitted_nothing(study, outcome)
     assert "there is no sbatch on this machine" in outcome.text
     assert "profiles/local" in outcome.text
+
+
+def test_a_cluster_that_keeps_no_accounts_is_followed_by_another_command(study):
+    outcome = study.run(status=("--slurm-status-command", "sacct"))
+    assert submitted_nothing(study, outcome)
+    assert "SLURM keeps no accounts here" in outcome.text
+    assert "slurm-status-command: squeue" in outcome.text
 
 
 def test_a_folder_for_logs_that_cannot_be_written_is_named(study):

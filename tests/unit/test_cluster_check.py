@@ -92,6 +92,25 @@ def test_all_rules_are_asked_about_before_anything_is_said(record, tmp_path):
     assert "train: " in text
 
 
+@pytest.mark.parametrize(("keeps_accounts", "follows"), [(True, "sacct"), (False, "squeue")])
+def test_a_program_that_answers_is_good_enough(record, tmp_path, keeps_accounts, follows):
+    write_sacct(tmp_path, keeps_accounts)
+    check_cluster([JobRequest("simulate", account="proj")], tmp_path, follows)
+
+
+def test_a_program_that_would_never_tell_of_an_end_is_refused(record, tmp_path):
+    write_sacct(tmp_path, keeps_accounts=False)
+    with pytest.raises(PacbedError, match=r"storage is disabled.*slurm-status-command: squeue"):
+        check_cluster([JobRequest("simulate", account="proj")], tmp_path, "sacct")
+
+
+def write_sacct(folder, keeps_accounts):
+    script = "exit 0" if keeps_accounts else "echo Slurm accounting storage is disabled >&2; exit 1"
+    program = folder / "programs" / "sacct"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+
+
 def test_a_machine_without_slurm_is_told_what_to_do(record, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     text = complaint([JobRequest("simulate")], tmp_path)

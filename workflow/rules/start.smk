@@ -18,7 +18,8 @@ def submitted(settings):
 
 def prepare_cluster(lock, settings):
     """See that SLURM takes the jobs, and that those of a run that was killed are gone."""
-    check_cluster(submitted(settings), Path(settings.logdir or ".snakemake/slurm_logs"))
+    logs = Path(settings.logdir or ".snakemake/slurm_logs")
+    check_cluster(submitted(settings), logs, settings.status_command)
     if lock.previous and (number := end_jobs(lock.previous)):
         print(
             f"{number} jobs of an earlier run were still in the queue: they were cancelled, and go "
