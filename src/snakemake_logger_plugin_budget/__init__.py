@@ -3,8 +3,9 @@
     snakemake --dry-run --cores 1000 --logger budget
 
 prints the jobs to run, what they reserve and what they are likely to use, by rule. At the end of a
-real run it prints what was used, and which jobs failed. It works with any workflow; it knows more
-where
+real run it prints what was used, and which jobs failed. In a real run Snakemake tells a logger of
+jobs only as they start; a workflow that wants the budget first calls :func:`budget_of_run` in its
+``onstart``. It works with any workflow; it knows more where
 
 - rules have a ``benchmark:`` and Snakemake writes it with ``--benchmark-extended``: finished jobs
   tell how long those to come will take;
@@ -115,7 +116,8 @@ class LogHandler(LogHandlerBase):
             return  # the target, which has nothing to do
         wildcards = ", ".join(f"{k}={v}" for k, v in (event.wildcards or {}).items())
         name = f"{event.rule_name} ({wildcards})" if wildcards else event.rule_name
-        self.started[event.jobid] = _Started(Job.from_event(event), name, tuple(event.log or ()))
+        job = Job.of(event.rule_name, event.threads, event.resources, event.benchmark)
+        self.started[event.jobid] = _Started(job, name, tuple(event.log or ()))
 
     def _job_finished(self, event: Any) -> None:
         self.finished.add(event.job_id)
@@ -226,6 +228,32 @@ class LogHandler(LogHandlerBase):
     def needs_rulegraph(self) -> bool:
         """The longest chain of jobs follows from it."""
         return True
+
+
+def budget_of_run(dag: Any, jobs: int | None = None, cores: int | None = None) -> str:
+    """Return the budget of a run that starts, as a table.
+
+    Parameters
+    ----------
+    dag
+        Of Snakemake: ``workflow.dag``.
+    jobs, cores
+        How many jobs or cores are in use at a time.
+    """
+    run = Run()
+    for job in dag.needrun_jobs():
+        if job.output:
+            run.jobs.append(Job.of(job.rule.name, job.threads, job.resources, job.benchmark))
+        needed = (other.rule.name for other in dag.dependencies[job])
+        run.edges += [(name, job.rule.name) for name in needed]
+    run.edges = list(dict.fromkeys(run.edges))
+    run.order = list(dict.fromkeys(name for edge in run.edges for name in edge))
+    folder = folder_of(job.benchmark for job in run.jobs if job.benchmark)
+    stream = StringIO()
+    known = sys.stderr.isatty() or "COLUMNS" in os.environ
+    console = Console(file=stream, width=Console().width if known else LOG_WIDTH)
+    console.print(budget_table(budget(run, read_benchmarks(folder), jobs, cores)))
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
 
 def _write(path: Path, text: str) -> None:

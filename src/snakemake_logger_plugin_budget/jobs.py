@@ -48,18 +48,18 @@ class Job:
     benchmark: str | None = None
 
     @classmethod
-    def from_event(cls, event: Any) -> Job:
-        """Take it from a JOB_INFO event."""
-        resources = dict(event.resources.items()) if event.resources else {}
+    def of(cls, rule: str, threads: int, resources: Any, benchmark: str | None) -> Job:
+        """Take it from what Snakemake knows of a job."""
+        given = dict(resources.items()) if resources else {}
         return cls(
-            rule=event.rule_name,
-            threads=event.threads,
-            gpus=gpus(resources),
-            limit_s=_scaled(resources.get("runtime"), 60),
-            expected_s=_scaled(resources.get("expected_s")),
-            expected_from=resources.get("expected_from"),
-            output_MB=_scaled(resources.get("output_mb")),
-            benchmark=event.benchmark,
+            rule=rule,
+            threads=threads,
+            gpus=gpus(given),
+            limit_s=_scaled(given.get("runtime"), 60),
+            expected_s=_scaled(given.get("expected_s")),
+            expected_from=given.get("expected_from"),
+            output_MB=_scaled(given.get("output_mb")),
+            benchmark=benchmark and str(benchmark),
         )
 
 

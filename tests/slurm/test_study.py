@@ -173,6 +173,13 @@ def test_patterns_made_on_a_cluster_are_those_made_without(complete, undisturbed
         np.testing.assert_array_equal(made.patterns, local.patterns)
 
 
+def test_a_run_begins_with_its_budget(complete):
+    text = complete.outcome.text.partition("has been submitted")[0].partition("Budget")[2]
+    # Four jobs of 32 cores, for eight hours.
+    assert re.search(r"simulate +4 +0 +32 +8 h +1,024 ", text)
+    assert "Wall-clock with 500 jobs at a time" in text
+
+
 def test_in_the_end_the_bill_is_presented(complete):
     assert re.search(r"What the finished jobs of this run used", complete.outcome.text)
     assert re.search(r"simulate +4 ", complete.outcome.text)

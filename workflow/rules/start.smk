@@ -1,6 +1,7 @@
 # What is seen to when a run starts, before any job does: not in a dry run, nor in the jobs.
 from pacbed.cluster import JobRequest, check_cluster, end_jobs
 from pacbed.study import check_results, keep_config, take_lock
+from snakemake_logger_plugin_budget import budget_of_run
 
 
 def submitted(settings):
@@ -40,6 +41,15 @@ onstart:
         keep_config(Path(RESULTS), config)
     except PacbedError as error:
         raise WorkflowError(str(error))
+    cluster = not workflow.local_exec
+    print(
+        budget_of_run(
+            workflow.dag,
+            jobs=workflow.nodes if cluster else None,
+            cores=None if cluster else workflow.cores,
+        ),
+        file=sys.stderr,
+    )
     if changed:
         print("What depends on these keys is made again:", file=sys.stderr)
         print(*(f"  - {line}" for line in changed), sep="\n", file=sys.stderr)
