@@ -582,3 +582,42 @@ if __name__ == "__main__":
     deterministic()
     training_checkpoint.PAUSE = 0
     train_until_killed(Path(sys.argv[1]))
+
+
+# Ended before
+
+
+@pytest.fixture
+def ended(whole, tmp_path):
+    """A copy of a training that has ended."""
+    shutil.copytree(whole, tmp_path / "ended")
+    return tmp_path / "ended"
+
+
+def never(epoch, epochs, losses):
+    raise AssertionError("it trains")
+
+
+def test_a_training_that_has_ended_is_not_repeated(ended):
+    before = {path.name: path.read_bytes() for path in ended.iterdir()}
+    assert attempt(ended, never) == [f"{ended / 'model.keras'} is there already"]
+    assert {path.name: path.read_bytes() for path in ended.iterdir()} == before
+
+
+@pytest.mark.parametrize("lost", ["model.keras", "history.csv", "settings.json"])
+def test_a_training_of_which_a_file_is_lost_is_repeated(whole, ended, lost):
+    (ended / lost).unlink()
+    assert attempt(ended) == []
+    assert_same(ended, whole)
+
+
+def test_a_training_whose_model_is_damaged_is_repeated(whole, ended):
+    truncate(ended / "model.keras")
+    assert attempt(ended) == []
+    assert_same(ended, whole)
+
+
+def test_a_training_with_other_settings_is_not_that_one(ended):
+    epochs = []
+    attempt(ended, lambda epoch, *_: epochs.append(epoch), momentum=0.5)
+    assert len(epochs) == EPOCHS

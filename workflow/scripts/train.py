@@ -21,7 +21,7 @@ with job(snakemake.log[0]), sole_maker(model, say):
         aside.mkdir(parents=True)
         for output in filter(Path.exists, outputs):
             output.replace(aside / output.name)
-    if checkpoint_of(model).exists() or (aside / model.name).exists():
+    if checkpoint_of(model).exists():
         found_work_done(snakemake.log[0])
     configure(snakemake.threads)
     progress = sparse_progress("epochs")

@@ -119,9 +119,18 @@ class SimulationResult:
 
 
 class Engine(Protocol):
-    """Computes the patterns of a request."""
+    """Computes the patterns of a request.
+
+    Parameters
+    ----------
+    name
+        As the configuration calls it.
+    settings
+        Numerical settings, a data class.
+    """
 
     name: str
+    settings: Any
 
     def simulate(
         self,
