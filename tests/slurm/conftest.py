@@ -1,18 +1,7 @@
 """A cluster for the tests of this folder; they are skipped where there can be none."""
 
-from pathlib import Path
-
 import pytest
 from cluster import Cluster, missing
-
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items):
-    """Keep the tests on one worker of pytest-xdist, so that one cluster is enough."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("slurm"))
 
 
 @pytest.fixture(scope="session")

@@ -47,6 +47,9 @@ with Cluster(folder) as cluster:
     time.sleep(600)
 """
 
+# On one worker of pytest-xdist, so that one cluster is enough.
+pytestmark = pytest.mark.xdist_group("slurm")
+
 
 @pytest.fixture
 def obedient(idle_cluster, tmp_path):
@@ -189,7 +192,13 @@ def test_nothing_stays_when_the_tests_are_killed(cluster, tmp_path_factory, numb
     folder = tmp_path_factory.mktemp("slurm")
     command = [sys.executable, "-c", KEEPER, str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as keeper:
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        # A shell lets what it runs in the background ignore it, and this would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as keeper:
         try:
             wait_until((folder / "started").exists, 60, lambda: "a step")
             assert processes_of(folder)

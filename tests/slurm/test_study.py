@@ -16,6 +16,9 @@ from workspace import ROOT, Outcome, Workspace, new_workspace
 
 from pacbed.patterns import checkpoint_of, read_patterns
 
+# On one worker of pytest-xdist, so that one cluster is enough.
+pytestmark = pytest.mark.xdist_group("slurm")
+
 # The profile as it is shipped, but quick to notice what happens, and without accounting.
 SHIPPED = ROOT / "profiles" / "slurm"
 NO_ACCOUNTS = ("--slurm-status-command", "squeue")
