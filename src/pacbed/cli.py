@@ -800,9 +800,6 @@ def _plan(options: argparse.Namespace) -> None:
     from pacbed.files import write_text
     from pacbed.plan import Limits, plan
 
-    # The plugin makes its table as wide as the terminal that it cannot see.
-    if sys.stdout.isatty():
-        os.environ.setdefault("COLUMNS", str(Console().width))
     with Console(stderr=True).status("planning"):
         table, budget = plan(options.profile, options.config, options.snakefile, options.directory)
     print(table or "Nothing to be done.")

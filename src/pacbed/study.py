@@ -94,7 +94,7 @@ def check_results(results: Path, config: Config) -> list[str]:
     patterns = sum(1 for _ in (results / "patterns").glob("*/*.zarr.zip"))
     if differing and patterns:
         raise ConfigError(
-            f"{results} has {patterns:,} patterns made with another configuration:\n"
+            f"{results} has patterns ({patterns:,}) made with another configuration:\n"
             + "\n".join(f"  - {line}" for line in differing)
             + f"\nNothing was started. Choose another folder (key `results`), or delete or move "
             f"{results}/patterns to simulate them again"

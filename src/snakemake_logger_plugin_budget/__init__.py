@@ -23,29 +23,27 @@ large number to plan for a cluster.
 # No `from __future__ import annotations`: Snakemake makes options of the types of the settings.
 import json
 import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from io import StringIO
 from logging import LogRecord
 from pathlib import Path
 from typing import Any, Optional
 
-from rich.console import Console, RenderableType
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
 
 from snakemake_logger_plugin_budget.budget import Run, bill, budget
 from snakemake_logger_plugin_budget.jobs import Job, folder_of, read_benchmarks
-from snakemake_logger_plugin_budget.text import bill_json, bill_table, budget_json, budget_table
+from snakemake_logger_plugin_budget.text import bill_json, bill_text, budget_json, budget_text
 
 CORES_NOTE = (
     "No job is shown with more threads than --cores: give a large number to plan for a cluster."
 )
-# A table for a log, where the width of a terminal is not known, is not folded.
-LOG_WIDTH = 150
+LOG_WIDTH = 120
 
 
 @dataclass
@@ -158,7 +156,7 @@ class LogHandler(LogHandlerBase):
         found = budget(self.run, read_benchmarks(folder), settings.jobs, settings.cores)
         if self.run.jobs:
             limited = settings.jobs is None and settings.cores is None
-            self._print(budget_table(found, CORES_NOTE if limited else None))
+            self._print(budget_text(found, CORES_NOTE if limited else None, _width()))
         self._write_json(budget_json(found))
 
     def _close_run(self) -> None:
@@ -175,7 +173,7 @@ class LogHandler(LogHandlerBase):
                 bills.append(bill(rule, used, failed[rule], max(0, left)))
         failures = [self._failure(i) for i in sorted(self.failed)]
         if bills or failures:
-            self._print(bill_table(bills, failures))
+            self._print(bill_text(bills, failures, _width()))
         self._write_json(bill_json(bills, failures))
 
     def _rule(self, number: int) -> str:
@@ -186,19 +184,11 @@ class LogHandler(LogHandlerBase):
         name, logs = (started.name, started.logs) if started else (f"job {number}", ())
         return f"{name}; see {', '.join(logs or self.failed[number])}"
 
-    def _print(self, table: RenderableType) -> None:
-        stream = sys.stdout if self.common_settings.stdout else sys.stderr
-        path = self.settings.text
-        known = (stream.isatty() and not path) or "COLUMNS" in os.environ
-        console = Console(
-            file=StringIO() if path else stream,
-            width=None if known else LOG_WIDTH,
-            no_color=self.common_settings.nocolor or None,
-        )
-        console.print(table)
-        if path and isinstance(console.file, StringIO):
-            lines = (line.rstrip() for line in console.file.getvalue().splitlines())
-            _write(Path(path), "\n".join(lines) + "\n")
+    def _print(self, text: str) -> None:
+        if self.settings.text:
+            _write(Path(self.settings.text), text + "\n")
+        else:
+            print(text, file=sys.stdout if self.common_settings.stdout else sys.stderr, flush=True)
 
     def _write_json(self, content: dict[str, Any]) -> None:
         if self.settings.json:
@@ -249,11 +239,12 @@ def budget_of_run(dag: Any, jobs: int | None = None, cores: int | None = None) -
     run.edges = list(dict.fromkeys(run.edges))
     run.order = list(dict.fromkeys(name for edge in run.edges for name in edge))
     folder = folder_of(job.benchmark for job in run.jobs if job.benchmark)
-    stream = StringIO()
-    known = sys.stderr.isatty() or "COLUMNS" in os.environ
-    console = Console(file=stream, width=Console().width if known else LOG_WIDTH)
-    console.print(budget_table(budget(run, read_benchmarks(folder), jobs, cores)))
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+    return budget_text(budget(run, read_benchmarks(folder), jobs, cores), width=_width())
+
+
+def _width() -> int:
+    """Return how long lines may be; in a log the width of a terminal is not known."""
+    return shutil.get_terminal_size((LOG_WIDTH, 0)).columns
 
 
 def _write(path: Path, text: str) -> None:

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from io import StringIO
+from textwrap import fill
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
+from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from snakemake_logger_plugin_budget.budget import Amount, Budget, HOUR_s, RuleBill, RuleBudget
 
 SCHEMA = "snakemake-budget/1"
 
 
-def budget_table(budget: Budget, note: str | None = None) -> RenderableType:
-    """Return a budget as a table with its sums, sources, wall-clock time and a note below."""
+def budget_text(budget: Budget, note: str | None = None, width: int = 80) -> str:
+    """Return a budget as a table with its sums, sources, wall-clock time and a note below.
+
+    Parameters
+    ----------
+    budget
+        The budget.
+    note
+        A line for the end.
+    width
+        Of the lines, but no figure of the table is cut off for it.
+    """
     gpus = any(rule.gpus[1] for rule in budget.rules)
     columns = ["rule", "to run", "done", "threads", "limit", "core-h at most", "core-h likely"]
     columns += ["GPUs", "GPU-h at most", "GPU-h likely"] if gpus else []
@@ -39,8 +50,7 @@ def budget_table(budget: Budget, note: str | None = None) -> RenderableType:
     total += [_number(budget.ceiling_core_h), _amount(budget.core_h)]
     total += ["", _number(budget.ceiling_gpu_h), _amount(budget.gpu_h)] if gpus else []
     table.add_row(*total, _size(budget.output_MB), style="bold")
-    lines = [*_notes(budget), *([note] if note else [])]
-    return Group(table, *(Text(line) for line in lines))
+    return _rendered(table, [*_notes(budget), *([note] if note else [])], width)
 
 
 def _is_small(rule: RuleBudget) -> bool:
@@ -86,7 +96,7 @@ def _notes(budget: Budget) -> list[str]:
     return lines
 
 
-def bill_table(bills: Sequence[RuleBill], failures: Sequence[str]) -> RenderableType:
+def bill_text(bills: Sequence[RuleBill], failures: Sequence[str], width: int = 80) -> str:
     """Return what a run has used as a table, with its failures below."""
     gpus = any(b.gpu_h for b in bills)
     table = Table(
@@ -113,7 +123,18 @@ def bill_table(bills: Sequence[RuleBill], failures: Sequence[str]) -> Renderable
     table.add_row(*total, "", style="bold")
     lines = ["Of jobs that were tried several times, the last attempt."]
     lines += [f"Failed: {text}" for text in failures]
-    return Group(table, *(Text(line) for line in lines))
+    return _rendered(table, lines, width)
+
+
+def _rendered(table: Table, lines: Sequence[str], width: int) -> str:
+    console = Console(file=StringIO(), width=1000)
+    widest = console.measure(table).maximum
+    console.print(table, width=widest)
+    for line in lines:
+        indent = "    " if line.startswith("  ") else ""
+        console.file.write(fill(line, width, subsequent_indent=indent) + "\n")
+    assert isinstance(console.file, StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
 
 
 def budget_json(budget: Budget) -> dict[str, Any]:

@@ -339,8 +339,8 @@ def test_an_event_that_is_not_understood_does_not_end_the_run(tmp_path, capsys):
     assert "AttributeError" in capsys.readouterr().err
 
 
-def test_a_table_that_fits_no_terminal_is_not_folded(tmp_path, monkeypatch):
-    monkeypatch.delenv("COLUMNS", raising=False)
+def test_a_table_that_fits_no_terminal_is_not_cut_off(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
     one = handler(tmp_path, dryrun=True)
     one.emit(job_info(1, rule="a_rule_with_a_very_long_name_indeed", benchmark="b/1.tsv"))
     one.close()

@@ -117,7 +117,7 @@ def test_patterns_of_another_configuration_are_not_overwritten(
     config[section][key] = value
     with pytest.raises(ConfigError, match=said) as error:
         check_results(results, config)
-    assert "has 2 patterns" in str(error.value)
+    assert "has patterns (2) made with another configuration" in str(error.value)
     assert "Nothing was started" in str(error.value)
 
 

@@ -517,11 +517,13 @@ from pacbed.augment import AugmentationSettings
 import pacbed.dataset
 from test_training_resume import DATA, SETTINGS
 folder = Path(sys.argv[1])
+class Outputs(list):
+    model = property(lambda files: files[0])
 pacbed.dataset.read_dataset = lambda path: DATA[int(path.name)]
 snakemake = SimpleNamespace(
     log=[str(folder / "log")], threads=1,
     input=SimpleNamespace(train="0", validation="1"),
-    output=SimpleNamespace(model=str(folder / "model.keras")),
+    output=Outputs(str(folder / n) for n in ("model.keras", "history.csv", "settings.json")),
     params=SimpleNamespace(
         outputs="strain-rotation",
         ranges={"principal_stretch": [.95, 1.05], "rotation_deg": [-10, 10], "tilt_mrad": [-5, 5]},

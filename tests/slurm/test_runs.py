@@ -245,18 +245,19 @@ def test_jobs_of_a_killed_controller_are_ended_by_the_next(study):
 
 
 def test_a_job_that_fails_deletes_nothing_that_was_good(study, undisturbed):
-    # The second of two stores that one job makes cannot be written: a folder is in its place.
+    # One of the ten stores that a job makes cannot be written, two are there already.
     batch = {"draws": {"count": 10}, "execution": {"draws_per_job": 10}}
-    study.store(3).parent.mkdir(parents=True)
+    (study.folder / STORES).mkdir(parents=True)
     for number in (0, 1):
         shutil.copy2(undisturbed.folder / targets(2)[number], study.store(number))
     good = study.stores()
     in_the_way = study.folder / STORES / ".00003.zarr.zip.finished" / "in the way"
     in_the_way.mkdir(parents=True)
-    assert study.run(*targets(1), "--retries", "0", change=batch).status != 0
+    missing = f"{STORES}/00002.zarr.zip"
+    assert study.run(missing, "--retries", "0", change=batch).status != 0
     shutil.rmtree(in_the_way.parent)
 
-    outcome = study.run(*targets(1), change=batch)
+    outcome = study.run(missing, change=batch)
 
     assert outcome.status == 0, outcome.text
     assert {name: study.stores()[name][1] for name in good} == {
