@@ -172,7 +172,12 @@ def _test(request: JobRequest) -> str | None:
     return "; ".join(dict.fromkeys(useful)) or f"sbatch failed with status {done.returncode}"
 
 
-def end_jobs(name: str, timeout_s: float = 600) -> int:
+def queued(name: str) -> list[str]:
+    """Return the numbers of the jobs in the queue that were submitted under a name."""
+    return _call(["squeue", "--me", "--noheader", "--format=%A", f"--name={name}"]).stdout.split()
+
+
+def end_jobs(name: str, timeout_s: float = 600) -> None:
     """End all jobs that were submitted under a name, and wait until they are gone.
 
     SLURM sends them SIGTERM first, so that they keep what they have done.
@@ -184,23 +189,14 @@ def end_jobs(name: str, timeout_s: float = 600) -> int:
     timeout_s
         How long they may take, in seconds.
 
-    Returns
-    -------
-    int
-        How many there were.
-
     Raises
     ------
     PacbedError
         If SLURM does not end them.
     """
-    listing = ["squeue", "--me", "--noheader", "--format=%A", f"--name={name}"]
-    jobs = _call(listing).stdout.split()
-    if not jobs:
-        return 0
     _call(["scancel", "--me", f"--name={name}"])
     deadline, pause = time.monotonic() + timeout_s, 0.5
-    while left := _call(listing).stdout.split():
+    while left := queued(name):
         if time.monotonic() > deadline:
             raise PacbedError(
                 f"jobs of an earlier run do not end: {' '.join(left[:10])}. End them (scancel), "
@@ -208,7 +204,6 @@ def end_jobs(name: str, timeout_s: float = 600) -> int:
             )
         time.sleep(pause)
         pause = min(2 * pause, 10.0)
-    return len(jobs)
 
 
 def partitions() -> list[str]:

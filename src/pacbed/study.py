@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,31 @@ from pacbed.locks import LockedError, lock, sign
 Config = Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Submitted:
+    """Jobs of a run.
+
+    Parameters
+    ----------
+    name
+        Under which they were submitted.
+    owner, host
+        Process that submitted them, in words, and its machine.
+    """
+
+    name: str
+    owner: str
+    host: str
+
+    @property
+    def is_ours_to_end(self) -> bool:
+        """Whether their run is known to have ended, by the lock that is held now.
+
+        Not all file systems tell machines of each other's locks.
+        """
+        return self.host == _host()
+
+
 @dataclass
 class RunLock:
     """That this process is the only one that runs a study, until it ends.
@@ -28,20 +56,17 @@ class RunLock:
     file
         The same, open; the lock ends with it. None on a file system that knows no locks.
     previous
-        Under what name the jobs of the run before were submitted, if they were.
+        Jobs of the run before, if it submitted any.
     """
 
     path: Path
     file: TextIO | None
-    previous: str | None
+    previous: Submitted | None
 
     def submits_as(self, name: str) -> None:
         """Write down under what name jobs are submitted, for the next run."""
         with self.path.open("a+", encoding="utf-8") as file:
-            sign(self.file or file, f"{_JOBS}{name}")
-
-
-_JOBS = "jobs: "
+            sign(self.file or file, f"jobs {name} of process {os.getpid()} on {_host()}")
 
 
 def take_lock(results: Path) -> RunLock:
@@ -60,11 +85,18 @@ def take_lock(results: Path) -> RunLock:
             f"{error.owner} is running this study in {results} already: wait until it has ended, "
             "or end it (Ctrl-C, which cancels its jobs)"
         ) from error
-    lines = path.read_text(encoding="utf-8").splitlines()
-    previous = next((t.removeprefix(_JOBS) for t in lines if t.startswith(_JOBS)), None)
+    before = re.search(
+        r"^jobs (\S+) of (process \d+ on (\S+))$", path.read_text(encoding="utf-8"), re.MULTILINE
+    )
     if file:
-        sign(file, *([f"{_JOBS}{previous}"] if previous else []))
-    return RunLock(path, file, previous)
+        sign(file, *([before[0]] if before else []))
+    # Without locks nobody knows whether that run has ended.
+    host = before[3] if before and file else ""
+    return RunLock(path, file, Submitted(before[1], before[2], host) if before else None)
+
+
+def _host() -> str:
+    return socket.gethostname()
 
 
 def check_results(results: Path, config: Config) -> list[str]:

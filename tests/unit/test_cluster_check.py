@@ -2,7 +2,7 @@
 
 import pytest
 
-from pacbed.cluster import JobRequest, check_cluster
+from pacbed.cluster import JobRequest, check_cluster, end_jobs, queued
 from pacbed.errors import PacbedError
 
 NO_ACCOUNT = "Invalid account or account/partition combination specified"
@@ -123,3 +123,32 @@ def test_a_folder_for_logs_that_cannot_be_made_is_named(record, tmp_path):
     text = complaint([JobRequest("simulate", account="proj")], tmp_path / "logs" / "slurm")
     assert str(tmp_path / "logs" / "slurm") in text
     assert not record.exists()
+
+
+SQUEUE = """#!/bin/sh
+[ -e "$RECORD.cancelled" ] && exit 0
+case "$*" in *--name=a-name*) echo 17; echo 18;; esac
+"""
+
+
+@pytest.fixture
+def queue(record, tmp_path):
+    for name, script in {
+        "squeue": SQUEUE,
+        "scancel": '#!/bin/sh\ntouch "$RECORD.cancelled"\n',
+    }.items():
+        (tmp_path / "programs" / name).write_text(script)
+        (tmp_path / "programs" / name).chmod(0o755)
+
+
+def test_jobs_of_an_earlier_run_are_found_by_its_name_and_ended(queue):
+    assert queued("another") == []
+    assert queued("a-name") == ["17", "18"]
+    end_jobs("a-name")
+    assert queued("a-name") == []
+
+
+def test_jobs_that_do_not_end_are_named(queue, tmp_path):
+    (tmp_path / "programs" / "scancel").write_text("#!/bin/sh\n")
+    with pytest.raises(PacbedError, match="do not end: 17 18"):
+        end_jobs("a-name", timeout_s=0)

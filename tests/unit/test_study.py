@@ -71,17 +71,37 @@ def test_a_killed_run_leaves_no_lock(holder, tmp_path):
         assert f"process {os.getpid()} " in (tmp_path / "run.lock").read_text()
 
 
-def test_a_run_knows_under_what_name_the_one_before_submitted_its_jobs(tmp_path):
+def test_a_run_knows_what_jobs_the_one_before_submitted(tmp_path):
     first = take_lock(tmp_path)
     assert first.previous is None
     first.submits_as("a-name")
     first.file.close()
-    second = take_lock(tmp_path)
-    assert second.previous == "a-name"
-    second.file.close()  # before it has submitted anything
-    third = take_lock(tmp_path)
-    assert third.previous == "a-name"
-    third.file.close()
+    for _ in range(2):  # also when the second ends before it has submitted anything
+        later = take_lock(tmp_path)
+        assert later.previous.name == "a-name"
+        assert later.previous.is_ours_to_end
+        later.file.close()
+
+
+def test_jobs_of_a_run_on_another_machine_are_not_ours_to_end(tmp_path):
+    # Not every file system tells machines of each other's locks: it may still run.
+    text = "process 7 on login2\njobs a-name of process 7 on login2\n"
+    (tmp_path / "run.lock").write_text(text)
+    for _ in range(2):
+        held = take_lock(tmp_path)
+        assert not held.previous.is_ours_to_end
+        assert held.previous.owner == "process 7 on login2"
+        held.file.close()
+
+
+def test_without_locks_no_jobs_are_ours_to_end(tmp_path, monkeypatch):
+    first = take_lock(tmp_path)
+    first.submits_as("a-name")
+    first.file.close()
+    monkeypatch.setattr("pacbed.study.lock", lambda path: None)
+    held = take_lock(tmp_path)
+    assert held.previous.name == "a-name"
+    assert not held.previous.is_ours_to_end
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):

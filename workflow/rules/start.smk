@@ -1,5 +1,5 @@
 # What is seen to when a run starts, before any job does: not in a dry run, nor in the jobs.
-from pacbed.cluster import JobRequest, check_cluster, end_jobs
+from pacbed.cluster import JobRequest, check_cluster, end_jobs, queued
 from pacbed.study import check_results, keep_config, take_lock
 from snakemake_logger_plugin_budget import budget_of_run
 
@@ -17,16 +17,28 @@ def submitted(settings):
     ]
 
 
+def end_previous(jobs):
+    """Cancel jobs that a run which was killed has left in the queue."""
+    if not jobs or not (number := len(queued(jobs.name))):
+        return
+    if not jobs.is_ours_to_end:
+        raise PacbedError(
+            f"{number} jobs of {jobs.owner} are in the queue, and it cannot be known here whether "
+            f"it still runs: go on there, or end it and cancel them: scancel --name={jobs.name}"
+        )
+    end_jobs(jobs.name)
+    print(
+        f"{number} jobs of an earlier run were still in the queue: they were cancelled, and go on "
+        "from what they had done",
+        file=sys.stderr,
+    )
+
+
 def prepare_cluster(lock, settings):
     """See that SLURM takes the jobs, and that those of a run that was killed are gone."""
     logs = Path(settings.logdir or ".snakemake/slurm_logs")
     check_cluster(submitted(settings), logs, settings.status_command)
-    if lock.previous and (number := end_jobs(lock.previous)):
-        print(
-            f"{number} jobs of an earlier run were still in the queue: they were cancelled, and go "
-            "on from what they had done",
-            file=sys.stderr,
-        )
+    end_previous(lock.previous)
     # By this name the plugin submits the jobs of this run.
     lock.submits_as(workflow.scheduler._executor.run_uuid)
 
