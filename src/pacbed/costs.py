@@ -81,8 +81,9 @@ _PATTERN_RATIO, _DATASET_RATIO, _STORE_MB = 0.90, 0.92, 0.011
 # --- Training: pacbed.training.train and predict with five networks of 3,000 to 35 million weights,
 # batches of 16 to 64, processor time ---
 _CORE_FLOPS = 105e9
-# Python in a step; at the end of an epoch (a checkpoint); building and tracing a network.
-_STEP_s, _EPOCH_s, _TRACE_s, _TRACE_PREDICTION_s = 6e-3, 0.06, 2.1, 0.4
+# What a step costs whatever its size and threads (an epoch of the demo takes 7.4 s with one thread,
+# 6.0 with two); the end of an epoch; building and tracing a network.
+_STEP_s, _EPOCH_s, _TRACE_s, _TRACE_PREDICTION_s = 10e-3, 0.06, 2.1, 0.4
 # A model is its weights in single precision; predictions have so many bytes per example.
 _MODEL_MB, _PREDICTION_B, _PREDICTION_OUTPUT_B = 0.06, 8, 10
 _PREDICTION_BATCH = 256
