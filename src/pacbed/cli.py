@@ -771,12 +771,13 @@ def _add_plan(commands: Any) -> None:
         "--config",
         type=Path,
         nargs="+",
+        action="extend",
         default=[],
         metavar="FILE",
-        help=f"overlays of {CONFIG}, as for snakemake --configfile",
+        help=f"overlays of {CONFIG}, as for snakemake --configfile; the last one wins",
     )
-    add("--max-core-hours", type=_amount, metavar="N", help="how many there may be")
-    add("--max-gpu-hours", type=_amount, metavar="N", help="how many there may be")
+    add("--max-core-hours", type=_amount, metavar="N", help="how many are likely to be used")
+    add("--max-gpu-hours", type=_amount, metavar="N", help="how many are likely to be used")
     add("--max-storage", type=_amount, metavar="TB", help="how much may be written, in TB")
     add("--json", type=Path, metavar="FILE", help="also write the budget to a file, as JSON")
     add("--snakefile", type=Path, default=Path("Snakefile"), metavar="FILE", help="the workflow")

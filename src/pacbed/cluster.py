@@ -114,6 +114,7 @@ def check_cluster(
             "there is no sbatch on this machine, so that no job can be submitted: log in to a node "
             "of a cluster from which jobs are submitted, or run with --profile profiles/local"
         )
+    _check_answers()
     _check_writable(log_folder)
     if status_command == "sacct":
         _check_accounting()
@@ -136,6 +137,15 @@ def _check_writable(folder: Path) -> None:
             f"cannot write into {folder}, the folder for the logs of SLURM: {error.strerror}. Jobs "
             "would fail without a word: choose another one (slurm-logdir in the profile)"
         ) from error
+
+
+def _check_answers() -> None:
+    done = _call(["sinfo", "--noheader"])
+    if done.returncode:
+        raise PacbedError(
+            f"SLURM does not answer on this machine ({done.stderr.strip()}): log in to a node of a "
+            "cluster from which jobs are submitted, or run with --profile profiles/local"
+        )
 
 
 def _check_accounting() -> None:

@@ -87,10 +87,21 @@ class TrainingSettings:
     seed: int
 
 
-def configure(threads: int) -> None:
+def configure(
+    threads: int, gpu: bool = False, log: Callable[[str], None] = lambda line: None
+) -> None:
     """Set up the framework of this process: number of threads, and deterministic operations.
 
     Must be called before anything is computed.
+
+    Parameters
+    ----------
+    threads
+        Threads of the processor.
+    gpu
+        Whether a graphics card is reserved for this process.
+    log
+        Receives a line if one is, and cannot be used.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -98,6 +109,11 @@ def configure(threads: int) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
         tf.config.experimental.enable_op_determinism()
+        if gpu and not tf.config.list_physical_devices("GPU"):
+            log(
+                "warning: a graphics card is reserved for this job, but TensorFlow sees none and "
+                "computes on the CPU: install tensorflow[and-cuda] (docs/cluster.md)"
+            )
 
 
 def train(

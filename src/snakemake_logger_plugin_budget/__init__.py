@@ -237,7 +237,7 @@ def budget_of_run(dag: Any, jobs: int | None = None, cores: int | None = None) -
         needed = (other.rule.name for other in dag.dependencies[job])
         run.edges += [(name, job.rule.name) for name in needed]
     run.edges = list(dict.fromkeys(run.edges))
-    run.order = list(dict.fromkeys(name for edge in run.edges for name in edge))
+    run.order = [rule.name for rule in dag.workflow.rules]
     folder = folder_of(job.benchmark for job in run.jobs if job.benchmark)
     return budget_text(budget(run, read_benchmarks(folder), jobs, cores), width=_width())
 

@@ -76,6 +76,12 @@ def _notes(budget: Budget) -> list[str]:
             f"{_duration(wall.critical_s)}, all jobs {_duration(wall.throughput_s)})."
         )
     lines.append("At most: what the jobs reserve, each until its limit, at the first attempt.")
+    lines += [
+        f"{r.rule}: a job is likely to take {_duration(r.job_s)}, more than its limit of "
+        f"{_duration(r.limit_s)}."
+        for r in budget.rules
+        if r.job_s is not None and r.limit_s is not None and r.job_s > r.limit_s
+    ]
     if unlimited := [
         r.rule for r in budget.rules if r.rule in budget.unlimited and r.done is not None
     ]:
@@ -121,7 +127,9 @@ def bill_text(bills: Sequence[RuleBill], failures: Sequence[str], width: int = 8
     total += [_count(sum(b.left for b in bills)), _number(sum(b.core_h or 0 for b in bills))]
     total += [_number(sum(b.gpu_h or 0 for b in bills))] if gpus else []
     table.add_row(*total, "", style="bold")
-    lines = ["Of jobs that were tried several times, the last attempt."]
+    lines = [
+        "Core-hours are reserved cores times the time of a job; of several attempts, the last."
+    ]
     lines += [f"Failed: {text}" for text in failures]
     return _rendered(table, lines, width)
 
@@ -209,7 +217,7 @@ def _size(megabytes: float) -> str:
 def _duration(seconds: float) -> str:
     for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= 2 * size or (unit != "d" and seconds >= size):
-            return f"{seconds / size:.3g} {unit}"
+            return f"{_number(seconds / size)} {unit}"
     return f"{seconds:.2g} s"
 
 

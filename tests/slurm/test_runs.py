@@ -167,6 +167,12 @@ def test_jobs_ask_for_what_their_rule_and_the_profile_say(
         assert job.requeue
 
 
+def test_a_card_that_cannot_be_used_is_pointed_out(complete):
+    # That of the cluster is none.
+    (log,) = (complete.folder / "results/logs/models/6.35mrad/2layers").glob("*/train.log")
+    assert "a graphics card is reserved for this job, but TensorFlow sees none" in log.read_text()
+
+
 def test_patterns_made_on_a_cluster_are_those_made_without(complete, undisturbed):
     for number in range(2):
         made, local = (

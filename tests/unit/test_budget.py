@@ -330,6 +330,14 @@ def test_a_plan_that_may_hide_threads_says_so(tmp_path):
     assert "more threads than --cores" in (tmp_path / "budget.txt").read_text()
 
 
+def test_a_job_that_is_likely_to_outlast_its_limit_is_pointed_out(tmp_path):
+    one = handler(tmp_path, dryrun=True)
+    one.emit(job_info(1, benchmark="b/1.tsv", resources={"runtime": 60, "expected_s": "86400"}))
+    one.close()
+    text = (tmp_path / "budget.txt").read_text()
+    assert "simulate: a job is likely to take 24 h, more than its limit of 1 h." in text
+
+
 def test_an_event_that_is_not_understood_does_not_end_the_run(tmp_path, capsys):
     one = handler(tmp_path, dryrun=True)
     one.emit(event(LogEvent.JOB_INFO))

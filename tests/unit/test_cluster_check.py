@@ -118,6 +118,15 @@ def test_a_machine_without_slurm_is_told_what_to_do(record, tmp_path, monkeypatc
     assert "profiles/local" in text
 
 
+def test_a_machine_whose_slurm_does_not_answer_is_told_so(record, tmp_path):
+    answer = "#!/bin/sh\necho 'sinfo: error: Unable to contact slurm controller' >&2; exit 1\n"
+    (tmp_path / "programs" / "sinfo").write_text(answer)
+    text = complaint([JobRequest("simulate", account="proj")], tmp_path)
+    assert "SLURM does not answer on this machine" in text
+    assert "Unable to contact slurm controller" in text
+    assert not record.exists()
+
+
 def test_a_folder_for_logs_that_cannot_be_made_is_named(record, tmp_path):
     (tmp_path / "logs").write_text("in the way")
     text = complaint([JobRequest("simulate", account="proj")], tmp_path / "logs" / "slurm")

@@ -521,7 +521,7 @@ class Outputs(list):
     model = property(lambda files: files[0])
 pacbed.dataset.read_dataset = lambda path: DATA[int(path.name)]
 snakemake = SimpleNamespace(
-    log=[str(folder / "log")], threads=1,
+    log=[str(folder / "log")], threads=1, resources={},
     input=SimpleNamespace(train="0", validation="1"),
     output=Outputs(str(folder / n) for n in ("model.keras", "history.csv", "settings.json")),
     params=SimpleNamespace(

@@ -47,6 +47,11 @@ def job(log: str) -> Iterator[None]:
             sys.exit(1)
 
 
+def reserves_gpu(resources) -> bool:
+    """Return whether a job has a graphics card, by whatever name."""
+    return bool(resources.get("gpu")) or "gpu" in str(resources.get("gres", ""))
+
+
 def found_work_done(log: str) -> None:
     """Note that a job needs less time than usual, so that no estimate is made of it."""
     _partial(log).touch()

@@ -1,12 +1,12 @@
 from pathlib import Path
 
-from _job import job
+from _job import job, reserves_gpu
 
 from pacbed.dataset import read_dataset
 from pacbed.training import configure, predict
 
 with job(snakemake.log[0]):
-    configure(snakemake.threads)
+    configure(snakemake.threads, reserves_gpu(snakemake.resources), print)
     for split, output in snakemake.output.items():
         predictions = predict(
             Path(snakemake.input.model),

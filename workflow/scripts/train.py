@@ -2,7 +2,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from _job import found_work_done, job, sparse_progress
+from _job import found_work_done, job, reserves_gpu, sparse_progress
 
 from pacbed.dataset import read_dataset
 from pacbed.labels import LabelScaling
@@ -23,7 +23,7 @@ with job(snakemake.log[0]), sole_maker(model, say):
             output.replace(aside / output.name)
     if checkpoint_of(model).exists():
         found_work_done(snakemake.log[0])
-    configure(snakemake.threads)
+    configure(snakemake.threads, reserves_gpu(snakemake.resources), say)
     progress = sparse_progress("epochs")
     train(
         read_dataset(Path(snakemake.input.train)),
