@@ -16,10 +16,11 @@ complete. Do not edit it for a study of your own: write an overlay with the keys
     snakemake --profile profiles/local --configfile my-study.yaml
 
 Several files may follow; the last one wins. Mappings are merged key by key; lists are replaced. An
-unknown key, a wrong type or values that do not fit together stop the run before anything is planned, with a message that names key, value and
-what is allowed. Changing a key reruns what depends on it and nothing else; a larger `draws.count`
-keeps all draws that exist. A folder of results that has patterns refuses a configuration that would
-simulate them again. YAML reads `1e6` as text: write `1.0e+6`.
+unknown key, a wrong type or values that do not fit together stop the run before anything is
+planned, with a message that names key, value and what is allowed. Changing a key reruns what
+depends on it and nothing else; a larger `draws.count` keeps all draws that exist. A folder of
+results that has patterns refuses a configuration that would simulate them again. YAML reads `1e6`
+as text: write `1.0e+6`.
 
 The table is made from `workflow/schemas/config.schema.yaml` by `make docs`.
 
