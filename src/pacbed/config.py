@@ -342,7 +342,7 @@ def _prismatic_plans(config: Config) -> Iterator[tuple[SimulationRequest, Plan]]
     states = [Deformation(), *(Deformation(*s) for s in ((high, high), (high, low), (low, low)))]
     for angle in config["microscope"]["semiangles_mrad"]:
         for deformation in states:
-            request = _example_request(config, angle, deformation)
+            request = example_request(config, angle, deformation)
             yield request, Plan.of(request, settings)
 
 
@@ -356,9 +356,13 @@ def prismatic_memory_MB(config: Config, threads: int) -> int:
     return math.ceil(max(needed) / 1e6)
 
 
-def _example_request(
-    config: Config, semiangle_mrad: float, deformation: Deformation
+def example_request(
+    config: Config,
+    semiangle_mrad: float,
+    deformation: Deformation,
+    tilt_mrad: tuple[float, float] = (0.0, 0.0),
 ) -> SimulationRequest:
+    """Return what a simulation of the study comes to, whatever its seed."""
     return simulation_request(
         seed=config["seed"],
         material_section=config["material"],
@@ -367,7 +371,7 @@ def _example_request(
         simulation=config["simulation"],
         semiangle_mrad=semiangle_mrad,
         deformation=deformation,
-        tilt_mrad=(0.0, 0.0),
+        tilt_mrad=tilt_mrad,
     )
 
 

@@ -22,7 +22,7 @@ from pacbed.config import (
     detector,
     draw_ranges,
     engine_settings,
-    simulation_request,
+    example_request,
 )
 from pacbed.crystal import slab
 from pacbed.deformation import SPLITS, Deformation, assign_splits
@@ -198,27 +198,12 @@ def _simulation(sections: str, angles: tuple[float, ...], threads: int, draws: i
     return Cost(seconds, draws * len(angles) * store_MB, source)
 
 
-def _request(
-    config: Config, angle: float, deformation: Deformation, tilt_mrad: tuple[float, float]
-) -> SimulationRequest:
-    return simulation_request(
-        seed=config["seed"],
-        material_section=config["material"],
-        energy_keV=config["microscope"]["energy_keV"],
-        aperture_edge_mrad=config["microscope"]["aperture_edge_mrad"],
-        simulation=config["simulation"],
-        semiangle_mrad=angle,
-        deformation=deformation,
-        tilt_mrad=tilt_mrad,
-    )
-
-
 def _prismatic_s(config: Config, angles: Sequence[float], threads: int) -> float:
     """Return the seconds of the undeformed crystal, one semi-angle after another."""
     settings = PrismaticSettings(**engine_settings(config["simulation"]))
     seconds = 0.0
     for angle in angles:
-        request = _request(config, angle, Deformation(), (0.0, 0.0))
+        request = example_request(config, angle, Deformation())
         plan = Plan.of(request, settings)
         cells = math.prod(plan.grid.edges_A) / _cell_A2(request)
         atoms = cells * len(slab(request.material, request.deformation, request.layers))
@@ -240,7 +225,9 @@ def _planewave_s(config: Config, angles: Sequence[float], threads: int) -> float
             draw_deformation(config["seed"], angle, index, ranges, len(angles) > 1)
             for angle in angles
         ]
-        requests = [_request(config, d.semiangle_mrad, d.deformation, d.tilt_mrad) for d in drawn]
+        requests = [
+            example_request(config, d.semiangle_mrad, d.deformation, d.tilt_mrad) for d in drawn
+        ]
         patterns = [_pattern_s(request) for request in requests]
         total += _waves_s(requests, settings) / threads
         # A thread for each semi-angle: none ends before its longest, nor before its share.

@@ -203,7 +203,8 @@ def budget(
     by_rule: dict[str, list[Job]] = defaultdict(list)
     finished: dict[str, list[Finished]] = defaultdict(list)
     done: dict[str, int] = defaultdict(int)
-    for job in run.jobs:
+    # Snakemake names jobs in no fixed order, on which the last bits of a sum depend.
+    for job in sorted(run.jobs, key=lambda job: (job.rule, job.benchmark or "")):
         by_rule[job.rule].append(job)
     for file, one in benchmarks.finished.items():
         finished[one.rule].append(one)
