@@ -209,7 +209,7 @@ def budget(
     for file, one in benchmarks.finished.items():
         finished[one.rule].append(one)
         done[one.rule] += file not in planned
-    names = dict.fromkeys([*run.order, *by_rule, *finished])
+    names = dict.fromkeys([*run.order, *(job.rule for job in run.jobs), *finished])
     rules = [
         _rule_budget(name, by_rule[name], finished[name], done[name])
         for name in names
