@@ -15,6 +15,10 @@ from typing import Any
 from pacbed.errors import PacbedError
 
 _ANSWER_s = 60
+_ELSEWHERE = (
+    "log in to a node of a cluster from which jobs are submitted, or run with --profile "
+    "profiles/local"
+)
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,7 @@ def check_cluster(
     """
     if not shutil.which("sbatch"):
         raise PacbedError(
-            "there is no sbatch on this machine, so that no job can be submitted: log in to a node "
-            "of a cluster from which jobs are submitted, or run with --profile profiles/local"
+            f"there is no sbatch on this machine, so that no job can be submitted: {_ELSEWHERE}"
         )
     _check_answers()
     _check_writable(log_folder)
@@ -143,8 +146,7 @@ def _check_answers() -> None:
     done = _call(["sinfo", "--noheader"])
     if done.returncode:
         raise PacbedError(
-            f"SLURM does not answer on this machine ({done.stderr.strip()}): log in to a node of a "
-            "cluster from which jobs are submitted, or run with --profile profiles/local"
+            f"SLURM does not answer on this machine ({done.stderr.strip()}): {_ELSEWHERE}"
         )
 
 

@@ -65,12 +65,16 @@ def lock(path: Path) -> TextIO | None:
     return file
 
 
+def this_process() -> str:
+    """Return this process and its machine, in words."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
 def sign(file: TextIO, *lines: str) -> None:
     """Write into the file of a lock who has it, and further lines."""
     file.seek(0)
     file.truncate()
-    owner = f"process {os.getpid()} on {socket.gethostname()}"
-    file.write("\n".join([owner, *lines]) + "\n")
+    file.write("\n".join([this_process(), *lines]) + "\n")
     file.flush()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ import yaml
 from pacbed.config import scientific
 from pacbed.errors import ConfigError, PacbedError
 from pacbed.files import write_text
-from pacbed.locks import LockedError, lock, sign
+from pacbed.locks import LockedError, lock, sign, this_process
 
 Config = Mapping[str, Any]
 
@@ -42,7 +41,7 @@ class Submitted:
 
         Not all file systems tell machines of each other's locks.
         """
-        return self.host == _host()
+        return self.host == socket.gethostname()
 
 
 @dataclass
@@ -66,7 +65,7 @@ class RunLock:
     def submits_as(self, name: str) -> None:
         """Write down under what name jobs are submitted, for the next run."""
         with self.path.open("a+", encoding="utf-8") as file:
-            sign(self.file or file, f"jobs {name} of process {os.getpid()} on {_host()}")
+            sign(self.file or file, f"jobs {name} of {this_process()}")
 
 
 def take_lock(results: Path) -> RunLock:
@@ -93,10 +92,6 @@ def take_lock(results: Path) -> RunLock:
     # Without locks nobody knows whether that run has ended.
     host = before[3] if before and file else ""
     return RunLock(path, file, Submitted(before[1], before[2], host) if before else None)
-
-
-def _host() -> str:
-    return socket.gethostname()
 
 
 def check_results(results: Path, config: Config) -> list[str]:

@@ -162,12 +162,11 @@ class LogHandler(LogHandlerBase):
     def _close_run(self) -> None:
         files = {i: one.job.benchmark for i, one in self.started.items() if one.job.benchmark}
         benchmarks = read_benchmarks(folder_of(files.values())).finished
-        known = {str(Path(file)): one for file, one in benchmarks.items()}
         failed = Counter(self.started[i].job.rule for i in self.failed if i in self.started)
         bills = []
         for rule in dict.fromkeys([*self.run.order, *self.counts]):
             ended = [i for i in self.finished if i in self.started and self._rule(i) == rule]
-            used = [known.get(str(Path(files[i]))) if i in files else None for i in ended]
+            used = [benchmarks.get(str(Path(files[i]))) if i in files else None for i in ended]
             left = self.counts.get(rule, 0) - len(ended) - failed[rule]
             if any(i in files for i in ended) or failed[rule]:
                 bills.append(bill(rule, used, failed[rule], max(0, left)))
