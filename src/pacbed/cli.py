@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Help that names defaults, where there is one that says something."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
@@ -51,6 +51,8 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def _parser() -> argparse.ArgumentParser:
+    from pacbed.cli_learning import add_evaluate, add_train  # here: it imports this module
+
     parser = argparse.ArgumentParser(
         prog="pacbed",
         description="PACBED patterns of deformed 2D materials, and how well a network reads them.",
@@ -62,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_converge(commands)
     _add_network(commands)
+    add_train(commands)
+    add_evaluate(commands)
     _add_errors(commands)
     _add_plan(commands)
     _add_doctor(commands)
@@ -74,7 +78,7 @@ def _add_simulate(commands: Any) -> None:
         help="compute the patterns of one crystal",
         description="Compute the PACBED patterns of one crystal, one per layer, into a Zarr store. "
         "Several semi-angles and tilts share one calculation, and make a store for each pair.",
-        formatter_class=_HelpFormatter,
+        formatter_class=HelpFormatter,
     )
     _add_crystal(command)
     add = command.add_argument
@@ -184,7 +188,7 @@ def _add_numerics(command: argparse.ArgumentParser, phonons: int = 0) -> None:
     )
     add("--device", choices=["cpu", "gpu"], default="cpu", help="where to compute")
     add("--seed", type=int, default=0, help="seed of everything random")
-    add("--threads", type=_positive, default=usable_cores(), help="threads to use")
+    add("--threads", type=positive, default=usable_cores(), help="threads to use")
     add = command.add_argument_group("plane-wave engine").add_argument
     add(
         "--band-limit",
@@ -217,7 +221,7 @@ def _add_prismatic(command: argparse.ArgumentParser) -> None:
     add("--sampling", type=float, default=0.15, metavar="ANGSTROM", help="of the potential in Å")
     add(
         "--interpolation-factor",
-        type=_positive,
+        type=positive,
         default=4,
         metavar="N",
         help="grid points are a multiple of four times this",
@@ -246,7 +250,7 @@ def _add_prismatic(command: argparse.ArgumentParser) -> None:
     )
     add(
         "--probes",
-        type=_or_auto(_positive),
+        type=_or_auto(positive),
         nargs="+",
         default=[16, 28],
         metavar="N",
@@ -428,23 +432,24 @@ def _slices(text: str) -> str | int:
     if text == "planes":
         return text
     if text.isdecimal():
-        return _positive(text)
+        return positive(text)
     raise argparse.ArgumentTypeError(f"planes or a number of slices, not '{text}'")
 
 
 def _pixels(text: str) -> str | int:
-    return text if text == "native" else _positive(text)
+    return text if text == "native" else positive(text)
 
 
 def _or_auto(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     def value(text: str) -> Any:
         return text if text == "auto" else kind(text)
 
-    value.__name__ = f"{kind.__name__.strip('_')} or auto"
+    value.__name__ = f"{kind.__name__} or auto"
     return value
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Read a whole number, 1 or more, of the command line."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, not '{text}'")
     return int(text)
@@ -582,7 +587,7 @@ def _add_converge(commands: Any) -> None:
         description="Refine the band limit, the slices, the incident grid, the supercell and the "
         "number of configurations, one after another, and print and draw how much each changes "
         "the pattern after every layer.",
-        formatter_class=_HelpFormatter,
+        formatter_class=HelpFormatter,
     )
     _add_crystal(command)
     add = command.add_argument
@@ -666,11 +671,12 @@ def _add_network(commands: Any) -> None:
         help="print the layers of the configured network",
         description="Print the layer table of the configured network and its parameter count.",
     )
-    _add_config(command)
+    add_config(command)
     command.set_defaults(run=_network)
 
 
-def _add_config(command: argparse.ArgumentParser) -> None:
+def add_config(command: argparse.ArgumentParser) -> None:
+    """Add the option that names the configuration."""
     command.add_argument(
         "--config",
         type=Path,
@@ -757,7 +763,7 @@ def _add_plan(commands: Any) -> None:
         description="Plan a run and print what remains to be done: jobs, core-hours, GPU-hours, "
         "storage and wall-clock time, at most and likely. Nothing is run or submitted. If the "
         "likely figures are over a limit, the exit status is 3.",
-        formatter_class=_HelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add = command.add_argument
     add(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -391,6 +391,11 @@ def _network_conflicts(config: Config) -> Iterator[str]:
         "semiangles_mrad": config["microscope"]["semiangles_mrad"],
         "layers": config["dataset"]["layers"],
     }
+    if (fast := config["training"]["fast"])["averaged_epochs"] > fast["epochs"]:
+        yield (
+            f"training.fast.averaged_epochs = {fast['averaged_epochs']}: must be at most "
+            f"training.fast.epochs = {fast['epochs']}"
+        )
     for number, variant in enumerate(config["variants"]):
         for name, values in known.items():
             absent = [v for v in variant[name] if v not in values] if variant[name] != "all" else []
@@ -459,6 +464,47 @@ def networks(config: Config) -> list[Network]:
         for n in chosen(v["layers"], layers)
     }
     return list(found)
+
+
+def neighbour(network: Network, among: Sequence[Network], warm_start: str) -> Network | None:
+    """Return the network of the next thickness with whose weights the training of one begins.
+
+    Parameters
+    ----------
+    network
+        The network to be trained.
+    among
+        All networks of the study.
+    warm_start
+        ``none``, ``thinner`` or ``thicker``.
+    """
+    alike = [n for n in among if replace(n, layers=network.layers) == network]
+    if warm_start == "thinner":
+        thinner = [n for n in alike if n.layers < network.layers]
+        return max(thinner, key=lambda n: n.layers, default=None)
+    if warm_start == "thicker":
+        thicker = [n for n in alike if n.layers > network.layers]
+        return min(thicker, key=lambda n: n.layers, default=None)
+    return None
+
+
+def used_training(section: Config) -> dict[str, Any]:
+    """Return what a training depends on, so that keys of the other schedule make none run again."""
+    paper = section["schedule"] == "paper"
+    unused = {"fast"} if paper else {"learning_rate_steps", "batch_size"}
+    return {key: value for key, value in section.items() if key not in unused}
+
+
+def training_epochs(section: Config) -> int:
+    """Return the length of a training."""
+    if section["schedule"] == "fast":
+        return int(section["fast"]["epochs"])
+    return sum(step["epochs"] for step in section["learning_rate_steps"])
+
+
+def training_batch(section: Config) -> int:
+    """Return the number of examples per step."""
+    return int((section["fast"] if section["schedule"] == "fast" else section)["batch_size"])
 
 
 def engine_settings(simulation: Config) -> dict[str, Any]:

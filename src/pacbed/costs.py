@@ -18,11 +18,12 @@ import numpy as np
 
 from pacbed.config import (
     Config,
-    augmentation_settings,
     detector,
     draw_ranges,
     engine_settings,
     example_request,
+    training_batch,
+    training_epochs,
 )
 from pacbed.crystal import slab
 from pacbed.deformation import SPLITS, Deformation, assign_splits
@@ -66,13 +67,13 @@ _NOISE_PIXELS = 128
 # Draws over which a simulation of plane waves is averaged.
 _SAMPLE = 8
 
-# --- Pattern stores and datasets: read_patterns, make_image and write_dataset, best of four,
+# --- Pattern stores and datasets: read_patterns, make_image and write_dataset, best of several,
 # stored patterns of 32 to 1336 pixels and examples of 16 to 256 ---
-_READ_STORE_s, _READ_STORE_PIXEL_s = 4.5e-3, 10e-9
-# Of a bilinear sample (at least as dense as the stored pixels), and of a pixel of an example,
-# which gets its noise; of an example, what only one thread can do at a time.
-_SAMPLE_POINT_s, _NOISE_PIXEL_s = 40e-9, 45e-9
-_EXAMPLE_s, _EXAMPLE_PIXEL_s = 0.15e-3, 45e-9
+_READ_STORE_s, _READ_STORE_PIXEL_s, _AVERAGE_PIXEL_s = 4.5e-3, 10e-9, 9e-9
+# Of an example and of each of its pixels, noise and compression included; and what one process
+# does alone: it appends what others have made. Another process starts for so many pixels.
+_EXAMPLE_s, _EXAMPLE_PIXEL_s, _APPEND_PIXEL_s = 0.15e-3, 80e-9, 3.5e-9
+_PROCESS_s, _PROCESS_PIXELS = 0.8, 10_000_000
 _READ_DATASET_PIXEL_s = 10e-9
 # Size of the compressed chunks over that of the numbers: patterns of 192 and 640 pixels, at rest
 # and with phonons, 0.89 to 0.93; datasets of the demo 0.90 to 0.94. And what else is in a file.
@@ -84,6 +85,8 @@ _CORE_FLOPS = 105e9
 # What a step costs whatever its size and threads (an epoch of the demo takes 7.4 s with one thread,
 # 6.0 with two); the end of an epoch; building and tracing a network.
 _STEP_s, _EPOCH_s, _TRACE_s, _TRACE_PREDICTION_s = 10e-3, 0.06, 2.1, 0.4
+# Of a pixel of an example that is made while a network learns, on a processor.
+_ONLINE_PIXEL_s = 45e-9
 # A model is its weights in single precision; predictions have so many bytes per example.
 _MODEL_MB, _PREDICTION_B, _PREDICTION_OUTPUT_B = 0.06, 8, 10
 _PREDICTION_BATCH = 256
@@ -312,24 +315,29 @@ def dataset(config: Config, split: str, threads: int) -> Cost:
     threads
         Cores of the job.
     """
-    settings = augmentation_settings(config)
+    examples, pixels = config["dataset"]["examples"][split], config["dataset"]["pixels"] ** 2
     stored = detector(config["simulation"], config["microscope"]["energy_keV"])
-    examples = config["dataset"]["examples"][split]
-    shares = config["draws"]["split"]
-    draws = _draws(split, config["draws"]["count"], tuple(shares[name] for name in SPLITS))
-    reading = draws * (_READ_STORE_s + _READ_STORE_PIXEL_s * math.prod(stored.pixels))
-    stored_mrad = min(
-        field / n for field, n in zip(stored.field_of_view_mrad, stored.pixels, strict=True)
-    )
-    samples = max(1, math.ceil(settings.field_of_view_mrad / settings.pixels / stored_mrad - 1e-9))
-    pixels = settings.pixels**2
-    shared = pixels * (samples**2 * _SAMPLE_POINT_s + _NOISE_PIXEL_s)
-    serial = _EXAMPLE_s + pixels * _EXAMPLE_PIXEL_s
+    averaging = _draws_of(config, split) * math.prod(stored.pixels) * _AVERAGE_PIXEL_s
+    each = _EXAMPLE_s + pixels * _EXAMPLE_PIXEL_s
+    processes = max(1, min(threads, examples * pixels // _PROCESS_PIXELS))
+    making = examples * max(each / processes, pixels * _APPEND_PIXEL_s)
+    starting = _PROCESS_s if processes > 1 else 0.0
     return Cost(
-        _START_s + reading + examples * (serial + shared / threads),
+        _START_s + _reading_stores_s(config, split) + averaging + starting + making,
         _STORE_MB + 2e-6 * _DATASET_RATIO * examples * pixels,
-        f"{1e3 * (serial + shared):.2g} ms per example on one core of an Intel Xeon",
+        f"{1e3 * each:.2g} ms per example on one core of an Intel Xeon (benchmarks/dataset.py)",
     )
+
+
+def _reading_stores_s(config: Config, split: str) -> float:
+    """Return the seconds in which the patterns of one thickness are read, of the draws of a set."""
+    pixels = detector(config["simulation"], config["microscope"]["energy_keV"]).pixels
+    return _draws_of(config, split) * (_READ_STORE_s + _READ_STORE_PIXEL_s * math.prod(pixels))
+
+
+def _draws_of(config: Config, split: str) -> int:
+    shares = config["draws"]["split"]
+    return _draws(split, config["draws"]["count"], tuple(shares[name] for name in SPLITS))
 
 
 @lru_cache(maxsize=64)
@@ -380,15 +388,20 @@ def training(config: Config, outputs: str, threads: int, gpus: int) -> Cost:
         Graphics cards of the job; a network takes no more than one.
     """
     weights, forward = network(config, outputs).sizes()
-    examples, batch = config["dataset"]["examples"], config["training"]["batch_size"]
+    section = config["training"]
+    examples, batch = config["dataset"]["examples"], training_batch(section)
     train, validation = examples["train"], examples["validation"]
-    epochs = sum(step["epochs"] for step in config["training"]["learning_rate_steps"])
+    online = section["data"] == "online"
     steps = math.ceil(train / batch) + math.ceil(validation / batch)
     epoch = _EPOCH_s + _passes_s(
         ((1 + _BACKWARD) * train + validation) * forward, steps, threads, gpus
     )
+    if online and not gpus:  # beside the network, a card makes examples in no time
+        epoch += train * config["dataset"]["pixels"] ** 2 * _ONLINE_PIXEL_s / threads
+    reading = _reading_s(config, validation)
+    reading += _reading_stores_s(config, "train") if online else _reading_s(config, train)
     return Cost(
-        _START_TENSORFLOW_s + _TRACE_s + _reading_s(config, train + validation) + epochs * epoch,
+        _START_TENSORFLOW_s + _TRACE_s + reading + training_epochs(section) * epoch,
         _MODEL_MB + 4e-6 * weights,
         _training_source(gpus),
     )
@@ -403,7 +416,9 @@ def prediction(config: Config, outputs: str, threads: int, gpus: int) -> Cost:
         As for :func:`training`.
     """
     _, forward = network(config, outputs).sizes()
-    sizes = [config["dataset"]["examples"][split] for split in SPLITS]
+    online = config["training"]["data"] == "online"  # there is no set to be predicted
+    splits = [split for split in SPLITS if split != "train" or not online]
+    sizes = [config["dataset"]["examples"][split] for split in splits]
     steps = sum(math.ceil(n / _PREDICTION_BATCH) for n in sizes)
     work = _passes_s(sum(sizes) * forward, steps, threads, gpus)
     start = _START_TENSORFLOW_s + len(sizes) * _TRACE_PREDICTION_s

@@ -39,7 +39,8 @@ def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
     predictions
         Columns ``true_*`` and ``predicted_*``.
     training
-        The same for the training set, whose mean is the baseline.
+        The same for the training set, whose mean is the baseline, or for another from which a mean
+        can be known.
 
     Returns
     -------

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 from keras import layers, ops
+
+from pacbed.errors import PacbedError
+
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+"""Numbers to compute with, as Keras names them; weights are in single precision with all."""
+
+_FAINTEST = 1e-6
+"""Intensity from which a power is taken; images have a mean around 0.25."""
+
+_EXPONENTS = (0.1, 2.0)
+
+
+INTENSITIES = ("linear", "sqrt", "power")
 
 
 @keras.saving.register_keras_serializable(package="pacbed")
 class Intensity(layers.Layer):
     """Intensity scale and mean of the images.
 
-    Takes the square root if asked to, keeping the mean of each image; in training, scales each
-    image to a mean drawn anew from a range, the paper's augmentation.
+    Takes the square root or another power, keeping the mean of each image; in training, scales
+    each image to a mean drawn anew from a range, the paper's augmentation.
 
     Parameters
     ----------
     scale
-        ``linear`` or ``sqrt``.
+        ``linear``, ``sqrt``, or ``power``: an exponent that is learnt, from 0.5 on, which the paper
+        leaves to future work.
     image_mean
         Range of the image mean in training.
     seed
@@ -34,12 +49,22 @@ class Intensity(layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if scale not in ("linear", "sqrt"):
-            raise ValueError(f"intensity scale must be 'linear' or 'sqrt', not '{scale}'")
+        if scale not in INTENSITIES:
+            raise ValueError(f"intensity scale must be one of {INTENSITIES}, not '{scale}'")
         self.scale = scale
         self.image_mean = tuple(image_mean)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def build(self, shape: Any) -> None:
+        """Make the exponent, if it is to be learnt."""
+        if self.scale == "power":
+            self.exponent = self.add_weight(
+                shape=(),
+                initializer=keras.initializers.Constant(0.5),
+                constraint=lambda exponent: ops.clip(exponent, *_EXPONENTS),
+                name="exponent",
+            )
 
     def call(self, images: Any, training: bool = False) -> Any:
         """Transform a batch of images (examples, pixels, pixels, 1)."""
@@ -52,8 +77,11 @@ class Intensity(layers.Layer):
             )
         else:
             wanted = mean
-        if self.scale == "sqrt":
-            images = ops.sqrt(images)
+        if self.scale != "linear":
+            if self.scale == "sqrt":
+                images = ops.sqrt(images)
+            else:
+                images = ops.exp(self.exponent * ops.log(ops.maximum(images, _FAINTEST)))
             mean = ops.mean(images, axis=axes, keepdims=True)
         return images * (wanted / mean)
 
@@ -76,6 +104,7 @@ def build_network(
     intensity: str = "linear",
     image_mean: Sequence[float] = (0.2, 0.3),
     seed: int = 0,
+    precision: str = "float32",
 ) -> keras.Model:
     """Build the network.
 
@@ -95,11 +124,13 @@ def build_network(
     pooled_head
         If given, average-pool the last feature maps to this many pixels per axis.
     intensity
-        ``linear`` or ``sqrt``.
+        ``linear``, ``sqrt`` or ``power``, as of :class:`Intensity`.
     image_mean
         Range of the image mean drawn in training.
     seed
         Seed of the initial weights and of the image means.
+    precision
+        Of the numbers between image and output, one of :data:`PRECISIONS`.
 
     Returns
     -------
@@ -110,17 +141,35 @@ def build_network(
     """
     keras.utils.set_random_seed(seed)
     images = keras.Input((pixels, pixels, 1), name="image")
-    x = Intensity(intensity, image_mean, seed, name="intensity")(images)
+    x = Intensity(intensity, image_mean, seed, name="intensity", dtype="float32")(images)
     for block, width in enumerate(filters, start=1):
         for step in (1, 2):
+            name = f"block{block}_conv{step}"
             x = layers.Conv2D(
-                width, 3, padding="same", activation="elu", name=f"block{block}_conv{step}"
+                width, 3, padding="same", activation="elu", name=name, dtype=precision
             )(x)
-        x = layers.AveragePooling2D(2, name=f"block{block}_pool")(x)
+        x = layers.AveragePooling2D(2, name=f"block{block}_pool", dtype=precision)(x)
     if pooled_head:
-        x = layers.AveragePooling2D(x.shape[1] // pooled_head, name="head_pool")(x)
-    x = layers.Flatten(name="flatten")(x)
+        size = x.shape[1] // pooled_head
+        x = layers.AveragePooling2D(size, name="head_pool", dtype=precision)(x)
+    x = layers.Flatten(name="flatten", dtype=precision)(x)
     for number, width in enumerate(dense, start=1):
-        x = layers.Dense(width, activation="elu", name=f"dense{number}")(x)
-    x = layers.Dense(outputs, name="parameters")(x)
+        x = layers.Dense(width, activation="elu", name=f"dense{number}", dtype=precision)(x)
+    x = layers.Dense(outputs, name="parameters", dtype="float32")(x)
     return keras.Model(images, x, name="pacbed")
+
+
+def load_network(path: Path) -> keras.Model:
+    """Load a trained network; nothing that its file holds is executed.
+
+    Raises
+    ------
+    PacbedError
+        If it cannot be read, or carries code.
+    """
+    try:
+        # Safe mode refuses models that carry code.
+        return keras.saving.load_model(path, safe_mode=True, compile=False)
+    except Exception as error:  # Keras has no end of ways to stumble over a damaged file
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise PacbedError(f"cannot load {path}: {reason}") from error

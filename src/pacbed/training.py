@@ -1,7 +1,8 @@
-"""Training: stepped learning rate, momentum, and the weights of the best validation epoch."""
+"""Training: a schedule, momentum, and the weights of the best validation epoch."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -18,48 +19,25 @@ import keras
 import numpy as np
 import pandas as pd
 
+from pacbed.augment_layer import Augmentation
+from pacbed.batches import Batches, OnlineBatches, OnlineExamples, StoredBatches
 from pacbed.dataset import Dataset
 from pacbed.errors import PacbedError
 from pacbed.files import write_text
 from pacbed.labels import LabelScaling
 from pacbed.machine import Sigterm, noting_sigterm
-from pacbed.network import build_network
-from pacbed.seeding import stream
+from pacbed.network import build_network, load_network
+from pacbed.schedule import Schedule, SteppedSchedule
 from pacbed.training_checkpoint import TrainingCheckpoint, TrainingState, fingerprint
 
 EpochReport = Callable[[int, int, Mapping[str, float]], None]
 """Called after each epoch with its number, the number of epochs, and the losses."""
 
+DIVERGED = "diverged_batch.npz"
+"""Name of the file that keeps the batch after which a loss was no number any more."""
 
-@dataclass(frozen=True)
-class Schedule:
-    """Stepped learning rate.
-
-    Parameters
-    ----------
-    steps
-        Pairs of a number of epochs and the learning rate during these.
-    """
-
-    steps: tuple[tuple[int, float], ...]
-
-    @classmethod
-    def from_config(cls, steps: Sequence[Mapping[str, Any]]) -> Schedule:
-        """Make a schedule of the configuration's ``training.learning_rate_steps``."""
-        return cls(tuple((int(s["epochs"]), float(s["rate"])) for s in steps))
-
-    @property
-    def epochs(self) -> int:
-        """Length of the training."""
-        return sum(epochs for epochs, _ in self.steps)
-
-    def rate(self, epoch: int) -> float:
-        """Return the learning rate of an epoch, counted from zero."""
-        for epochs, rate in self.steps:
-            if epoch < epochs:
-                return rate
-            epoch -= epochs
-        return self.steps[-1][1]
+_TOLERANCE = 0.05
+"""Relative difference of validation losses from which it is said that the precision matters."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +55,15 @@ class TrainingSettings:
     momentum
         Momentum of the gradient descent.
     seed
-        Seed of weights, shuffling and image means.
+        Seed of weights, shuffling, noise made on the device, and image means.
+    averaged_epochs
+        If not zero, the mean of the weights after so many last epochs is validated, and kept if it
+        is best: stochastic weight averaging (Izmailov et al. 2018).
+    precision
+        Of the numbers, one of :data:`pacbed.network.PRECISIONS`. The network that is kept computes
+        in single precision.
+    xla
+        Whether steps are compiled by XLA, which takes :func:`configure` without determinism.
     """
 
     network: Mapping[str, Any]
@@ -85,10 +71,16 @@ class TrainingSettings:
     batch_size: int
     momentum: float
     seed: int
+    averaged_epochs: int = 0
+    precision: str = "float32"
+    xla: bool = False
 
 
 def configure(
-    threads: int, gpu: bool = False, log: Callable[[str], None] = lambda line: None
+    threads: int,
+    gpu: bool = False,
+    log: Callable[[str], None] = lambda line: None,
+    deterministic: bool = True,
 ) -> None:
     """Set up the framework of this process: number of threads, and deterministic operations.
 
@@ -102,13 +94,16 @@ def configure(
         Whether a graphics card is reserved for this process.
     log
         Receives a line if one is, and cannot be used.
+    deterministic
+        Whether operations that add up in no fixed order are replaced. XLA may then not be used.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
-        tf.config.experimental.enable_op_determinism()
+        if deterministic:
+            tf.config.experimental.enable_op_determinism()
         if gpu and not tf.config.list_physical_devices("GPU"):
             log(
                 "warning: a graphics card is reserved for this job, but TensorFlow sees none and "
@@ -117,7 +112,7 @@ def configure(
 
 
 def train(
-    training: Dataset,
+    training: Dataset | OnlineExamples,
     validation: Dataset,
     scaling: LabelScaling,
     settings: TrainingSettings,
@@ -125,12 +120,15 @@ def train(
     report: EpochReport | None = None,
     checkpoint: Path | None = None,
     log: Callable[[str], None] = lambda line: None,
+    initial: Path | None = None,
 ) -> pd.DataFrame:
     """Train a network and keep the weights with the lowest validation loss.
 
     Parameters
     ----------
-    training, validation
+    training
+        Examples, or patterns of which the device makes others in every epoch.
+    validation
         Examples.
     scaling
         Which parameters to predict, and their scaling.
@@ -147,6 +145,8 @@ def train(
         without one.
     log
         Receives a line when the training goes on from a file, cannot do so, or is stopped.
+    initial
+        Trained network of the same widths and outputs, with whose weights the training begins.
 
     Returns
     -------
@@ -156,7 +156,8 @@ def train(
     Raises
     ------
     PacbedError
-        If the training diverges; what was kept is removed.
+        If the training diverges, which removes what was kept and saves the batch at which it was
+        seen, or if the initial network cannot be used.
     StoreError
         If the unfinished training cannot be kept.
     SystemExit
@@ -164,12 +165,17 @@ def train(
     """
     described: dict[str, Any] = {"scaling": asdict(scaling), "training": asdict(settings)}
     run = _Run(training, validation, scaling, settings)
+    if initial:
+        described["initial"] = run.begin_with(initial)
+    data = dict(run.batches.attributes)
     depends_on = {
         **described,
+        "data": [data, dict(validation.attributes)],
         "variables": [tuple(v.shape) for v in run.variables],
         "keras": [keras.__version__, keras.backend.backend()],
     }
-    kept = TrainingCheckpoint(checkpoint, fingerprint(depends_on, training, validation), log)
+    arrays = [*run.batches.arrays(), *run.validation.arrays()]
+    kept = TrainingCheckpoint(checkpoint, fingerprint(depends_on, arrays), log)
     described["fingerprint"] = kept.fingerprint
     folder.mkdir(parents=True, exist_ok=True)
     if checkpoint and (finished := _finished(folder, kept.fingerprint)) is not None:
@@ -182,23 +188,55 @@ def train(
     with noting_sigterm() as sigterm:
         try:
             run.finish(sigterm, kept, report)
-        except _DivergedError:
+        except _DivergedError as error:
             kept.remove()  # or the next attempt would go on to diverge
-            raise
+            raise PacbedError(f"{error}{run.save_batch(folder / DIVERGED, error)}") from error
         except _StoppedError:
             kept.save(run.state())
             then = "saved; the next attempt goes on from there" if checkpoint else "nothing is kept"
-            log(f"stopped by SIGTERM in {run.progress}: {then}")
+            log(f"stopped in {run.progress}: {then}")
             sys.exit(128 + signal.SIGTERM)
-    described |= {"parameters": run.model.count_params(), "data": dict(training.attributes)}
+    network = run.best_network()
+    described |= {"parameters": network.count_params(), "data": data}
+    described["validation_loss"] = run.check(network, log)
     history = run.history()
     # Settings beside a model are its own: one of another training goes first.
     (folder / "model.keras").unlink(missing_ok=True)
     write_text(folder / "settings.json", json.dumps(described, indent=2) + "\n")
     write_text(folder / "history.csv", history.to_csv(index=False))
-    run.write_best(folder / "model.keras")
+    _write_network(network, folder / "model.keras")
+    (folder / DIVERGED).unlink(missing_ok=True)
     kept.remove()
     return history
+
+
+def on_device(
+    network: keras.Model, examples: OnlineExamples, seed: int
+) -> tuple[keras.Model, Augmentation]:
+    """Put the making of examples in front of a network.
+
+    Parameters
+    ----------
+    network
+        From images to scaled parameters.
+    examples
+        Patterns and settings.
+    seed
+        Seed of the noise.
+
+    Returns
+    -------
+    model
+        From the inputs of :class:`pacbed.batches.OnlineBatches` to scaled parameters.
+    augmentation
+        Its first layer.
+    """
+    library = examples.library.averaged(examples.settings.pixel_mrad)
+    layer = Augmentation(library.patterns, library.pixel_mrad, examples.settings, seed)
+    pattern = keras.Input((), dtype="int32", name="pattern")
+    transformation = keras.Input((6,), name="transformation")
+    images = layer(pattern, transformation)
+    return keras.Model([pattern, transformation], network(images), name="online"), layer
 
 
 def _finished(folder: Path, fingerprint: str) -> pd.DataFrame | None:
@@ -213,7 +251,13 @@ def _finished(folder: Path, fingerprint: str) -> pd.DataFrame | None:
     return history if whole and settings.get("fingerprint") == fingerprint else None
 
 
-class _DivergedError(PacbedError):
+class _DivergedError(Exception):
+    def __init__(self, message: str, batch: int | None = None) -> None:
+        super().__init__(message)
+        self.batch = batch
+
+
+class _NotFiniteError(Exception):
     pass
 
 
@@ -226,34 +270,69 @@ class _Run:
 
     def __init__(
         self,
-        training: Dataset,
+        training: Dataset | OnlineExamples,
         validation: Dataset,
         scaling: LabelScaling,
         settings: TrainingSettings,
     ) -> None:
-        self.schedule = settings.schedule
+        self.settings = settings
         self.build = partial(
             build_network,
-            pixels=training.images.shape[1],
+            pixels=validation.images.shape[1],
             outputs=len(scaling.parameters),
             seed=settings.seed,
             **settings.network,
         )
-        self.model = self.build()
-        optimizer = keras.optimizers.SGD(self.schedule.rate(0), momentum=settings.momentum)
-        self.model.compile(optimizer=optimizer, loss="mse")
-        optimizer.build(self.model.trainable_variables)
-        self.batches = _Batches(training, scaling, settings.batch_size, settings.seed)
-        self.validation = _Batches(validation, scaling, settings.batch_size)
+        self.network = self.build(precision=settings.precision)
+        self.validation = StoredBatches(validation, scaling, settings.batch_size)
+        self.batches: Batches
+        if isinstance(training, Dataset):
+            self.batches = StoredBatches(training, scaling, settings.batch_size, settings.seed)
+            self.model, self.augmentation = self.network, None
+        else:
+            self.batches = OnlineBatches(training, scaling, settings.batch_size)
+            self.model, self.augmentation = on_device(self.network, training, settings.seed)
+            self.network.compile(loss="mse", jit_compile=settings.xla)
+        self.rate = settings.schedule.of_batches(self.batches.total)
+        self.model.compile(optimizer=self._optimizer(), loss="mse", jit_compile=settings.xla)
+        self.model.optimizer.build(self.model.trainable_variables)
         self.epoch = self.batch = 0
         self.losses: list[tuple[float, float]] = []
         self.best: Sequence[np.ndarray] = ()
+        self.average: Sequence[np.ndarray] = ()
+
+    def _optimizer(self) -> keras.optimizers.Optimizer:
+        optimizer = keras.optimizers.SGD(self.rate, momentum=self.settings.momentum)
+        if self.settings.precision == "mixed_float16":
+            # Small gradients would vanish in half precision.
+            return keras.optimizers.LossScaleOptimizer(optimizer)
+        return optimizer
+
+    def begin_with(self, initial: Path) -> str:
+        """Take the weights of a trained network, and return the digest of its file.
+
+        Raises
+        ------
+        PacbedError
+            If it cannot be read, or is of other widths or outputs.
+        """
+        given = load_network(initial).weights
+        own = self.network.weights
+        if [w.shape for w in given] != [w.shape for w in own]:
+            raise PacbedError(
+                f"cannot begin with the weights of {initial}: that network has other widths, "
+                "outputs or images than this one"
+            )
+        _assign(own, _values(given))
+        return hashlib.sha256(initial.read_bytes()).hexdigest()
 
     @property
     def variables(self) -> list[Any]:
-        """All that changes in training, seed of the random means and mean loss included."""
-        model = self.model
-        return [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+        """All that changes in training, seeds of the device and mean loss included."""
+        model, augmentation = self.model, self.augmentation
+        noise = [augmentation.seed_generator.state] if augmentation else []
+        optimizer, metrics = model.optimizer.variables, model.metrics_variables
+        return [*self.network.variables, *noise, *optimizer, *metrics]
 
     @property
     def progress(self) -> str:
@@ -263,7 +342,7 @@ class _Run:
     @property
     def place(self) -> str:
         """Where it goes on, in words."""
-        if self.epoch == self.schedule.epochs:
+        if self.epoch == self.settings.schedule.epochs:
             return "the last epoch: only the model is missing"
         if self.batch == self.batches.total:
             return f"the validation of epoch {self.epoch + 1}"
@@ -272,11 +351,13 @@ class _Run:
     def state(self) -> TrainingState:
         """Return a copy of where it stands."""
         losses = np.array(self.losses, float).reshape(-1, 2)
-        return TrainingState(self.epoch, self.batch, _values(self.variables), losses, self.best)
+        variables = _values(self.variables)
+        return TrainingState(self.epoch, self.batch, variables, losses, self.best, self.average)
 
     def restore(self, state: TrainingState) -> None:
         """Go to where it stood."""
-        self.epoch, self.batch, self.best = state.epoch, state.batch, state.best
+        self.epoch, self.batch = state.epoch, state.batch
+        self.best, self.average = state.best, state.average
         self.losses = [(loss, validation_loss) for loss, validation_loss in state.losses.tolist()]
         _assign(self.variables, state.variables)
 
@@ -285,20 +366,21 @@ class _Run:
     ) -> None:
         """Train until all epochs are finished; keep where it stands after each."""
         watch = _Watch(sigterm)
-        while self.epoch < self.schedule.epochs:
+        epochs = self.settings.schedule.epochs
+        while self.epoch < epochs:
             loss = self._fit(watch)
-            self._refuse_nan("training", loss)
-            validation_loss = self._validate(watch)
-            self._refuse_nan("validation", validation_loss)
+            average = self._average()
+            validation_loss = self._validate(watch, average)
             if validation_loss < min((best for _, best in self.losses), default=math.inf):
-                self.best = _values(self.model.variables)
+                self.best = average or _values(self.network.variables)
+            self.average = average
             self.losses.append((loss, validation_loss))
             self.epoch, self.batch = self.epoch + 1, 0
             if kept.is_due:
                 kept.save(self.state())
             if report:
                 losses = {"loss": loss, "val_loss": validation_loss}
-                report(self.epoch, self.schedule.epochs, losses)
+                report(self.epoch, epochs, losses)
 
     def _fit(self, watch: _Watch) -> float:
         """Train until the end of the epoch and return its mean loss."""
@@ -311,7 +393,6 @@ class _Run:
                 keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: restore())
             )
         if self.batch < self.batches.total:
-            self.model.optimizer.learning_rate = self.schedule.rate(self.epoch)
             self.batches.begin(self.epoch, self.batch)
             # Keras would shuffle the batches too, by a random state that cannot be restored.
             try:
@@ -319,56 +400,133 @@ class _Run:
             except _StoppedError:
                 self.batch += watch.batches
                 raise
+            except _NotFiniteError as error:
+                where = f"of batch {self.batch + watch.batches + 1} of epoch {self.epoch + 1}"
+                raise self._diverged(f"the loss {where} is {error}", watch.batches) from error
             self.batch = self.batches.total
         return float(self.model.get_metrics_result()["loss"])
 
-    def _validate(self, watch: _Watch) -> float:
-        training = _values(self.model.metrics_variables)
+    def _average(self) -> Sequence[np.ndarray]:
+        """Return the mean of the weights after the last epochs, or nothing before these."""
+        first = self.settings.schedule.epochs - self.settings.averaged_epochs
+        if self.epoch < first:
+            return ()
+        values, share = _values(self.network.variables), 1 / (self.epoch - first + 1)
+        if not self.average:
+            return values
+        # The random state is whole numbers: the last one.
+        return [
+            (old + share * (new - old)).astype(new.dtype) if new.dtype.kind == "f" else new
+            for old, new in zip(self.average, values, strict=True)
+        ]
+
+    def _validate(self, watch: _Watch, average: Sequence[np.ndarray]) -> float:
+        """Return the validation loss, of the average if there is one."""
+        own = [*(self.network.variables if average else []), *self.model.metrics_variables]
+        training = _values(own)
+        if average:
+            _assign(self.network.variables, average)
         try:
-            return self.model.evaluate(
+            loss = self.network.evaluate(
                 self.validation, callbacks=[watch], verbose=0, return_dict=True
             )["loss"]
-        except _StoppedError:
-            _assign(self.model.metrics_variables, training)
-            raise
-
-    def _refuse_nan(self, what: str, loss: float) -> None:
+        finally:
+            if average or watch.sigterm.has_come:
+                _assign(own, training)
         if not math.isfinite(loss):
-            raise _DivergedError(
-                f"the {what} loss is {loss} after epoch {self.epoch + 1}: the training has "
-                "diverged. Lower the rates in training.learning_rate_steps"
-            )
+            raise self._diverged(f"the validation loss is {loss} after epoch {self.epoch + 1}")
+        return float(loss)
+
+    def _diverged(self, what: str, batch: int | None = None) -> _DivergedError:
+        stepped = isinstance(self.settings.schedule, SteppedSchedule)
+        rate = "the rates in training.learning_rate_steps" if stepped else "training.fast.peak_rate"
+        return _DivergedError(f"{what}: the training has diverged. Lower {rate}", batch)
+
+    def save_batch(self, path: Path, error: _DivergedError) -> str:
+        """Save the batch whose loss was no number, and return a sentence about it."""
+        if error.batch is None:
+            return ""
+        inputs, targets = self.batches[error.batch]
+        images = inputs
+        saved = {"targets": targets, "epoch": np.array(self.epoch + 1)}
+        if self.augmentation:
+            pattern, transformation = inputs
+            saved |= {"pattern": pattern, "transformation": transformation}
+            # With other noise than that of the training.
+            images = keras.ops.convert_to_numpy(self.augmentation(pattern, transformation))
+        finite = np.isfinite(images).all(axis=(1, 2, 3)) & np.isfinite(targets).all(axis=1)
+        try:
+            with open(path, "wb") as file:
+                np.savez_compressed(file, images=images, **saved)  # type: ignore[arg-type]
+        except OSError as problem:
+            path.unlink(missing_ok=True)
+            return f". Its batch could not be saved: {problem}"
+        found = "all of them finite" if finite.all() else f"{(~finite).sum()} of them not finite"
+        return f". Its batch of {len(images)} examples, {found}, is in {path}"
 
     def history(self) -> pd.DataFrame:
-        """Return a row for each epoch."""
+        """Return a row for each epoch; the rate is that in its middle."""
+        middles = (np.arange(self.epoch) + 0.5) * self.batches.total
+        rates = [float(keras.ops.convert_to_numpy(self.rate(math.floor(n)))) for n in middles]
         return pd.DataFrame(
             {
                 "epoch": np.arange(1, self.epoch + 1),
-                "learning_rate": [self.schedule.rate(epoch) for epoch in range(self.epoch)],
+                "learning_rate": rates,
                 "loss": [loss for loss, _ in self.losses],
                 "validation_loss": [loss for _, loss in self.losses],
             }
         )
 
-    def write_best(self, path: Path) -> None:
-        """Write the network of the best epoch, without the optimizer, and rename it."""
+    def best_network(self) -> keras.Model:
+        """Return the network of the best epoch, in single precision, without the optimizer."""
         network = self.build()
         _assign(network.variables, self.best)
-        temporary = path.with_name(f".{path.stem}.new{path.suffix}")  # Keras looks at the suffix
-        try:
-            network.save(temporary)
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        return network
+
+    def check(self, network: keras.Model, log: Callable[[str], None]) -> dict[str, float]:
+        """Return the best validation loss as seen, and as the network that is kept has it.
+
+        In single precision and without XLA; a difference that matters is said.
+        """
+        losses = {"in_training": min(loss for _, loss in self.losses)}
+        if self.settings.precision == "float32" and not self.settings.xla:
+            return losses
+        predicted = network.predict(self.validation, verbose=0)
+        kept = float(np.square(predicted - self.validation.targets).mean())
+        losses["of_the_model"] = kept
+        if abs(kept / losses["in_training"] - 1) > _TOLERANCE:
+            log(
+                f"warning: the validation loss was {losses['in_training']:.3g} in training "
+                f"({self.settings.precision}{', XLA' if self.settings.xla else ''}), but is "
+                f"{kept:.3g} in single precision without it: compare with a training in that"
+            )
+        return losses
+
+
+def _write_network(network: keras.Model, path: Path) -> None:
+    """Write a network under a temporary name and rename it; equal networks make equal bytes."""
+    dated = path.with_name(f".{path.stem}.new{path.suffix}")  # Keras looks at the suffix
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        network.save(dated)
+        with zipfile.ZipFile(dated) as source, zipfile.ZipFile(temporary, "w") as target:
+            for name in source.namelist():
+                content = source.read(name)
+                if name == "metadata.json":
+                    metadata = json.loads(content)
+                    del metadata["date_saved"]
+                    content = json.dumps(metadata).encode()
+                target.writestr(zipfile.ZipInfo(name), content)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        dated.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 class _Watch(keras.callbacks.Callback):
-    """Ends a training or a validation between two batches after SIGTERM.
-
-    Before a batch, not after: a callback after each makes Keras wait for the device with JAX.
-    """
+    """Ends an epoch at a loss that is no number, and everything between batches after SIGTERM."""
 
     def __init__(self, sigterm: Sigterm) -> None:
         super().__init__()
@@ -378,6 +536,11 @@ class _Watch(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         self.batches = batch
         self._stop_after_sigterm()
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        # The mean over the epoch so far: it is no number from the first loss on that is none.
+        if logs and not math.isfinite(loss := float(logs["loss"])):
+            raise _NotFiniteError(loss)
 
     def on_test_batch_begin(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         self._stop_after_sigterm()
@@ -397,94 +560,3 @@ def _values(variables: Sequence[Any]) -> list[np.ndarray]:
 def _assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
-
-
-def predict(
-    model_file: Path, settings_file: Path, data: Dataset, batch_size: int = 256
-) -> pd.DataFrame:
-    """Predict the parameters of every example of a dataset.
-
-    Parameters
-    ----------
-    model_file, settings_file
-        As written by :func:`train`.
-    data
-        The examples.
-    batch_size
-        Examples per step.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per example: ``draw``, ``electrons``, and for each predicted parameter ``true_*``
-        and ``predicted_*`` in physical units.
-
-    Raises
-    ------
-    PacbedError
-        If the model does not fit the settings or the images.
-    """
-    settings = json.loads(settings_file.read_text(encoding="utf-8"))
-    scaling = LabelScaling.from_dict(settings["scaling"])
-    # Safe mode refuses models that carry code.
-    model = keras.saving.load_model(model_file, safe_mode=True, compile=False)
-    if model.output_shape[-1] != len(scaling.parameters):
-        raise PacbedError(
-            f"{model_file} predicts {model.output_shape[-1]} parameters, but {settings_file} "
-            f"names {len(scaling.parameters)}"
-        )
-    if model.input_shape[1] != data.images.shape[1]:
-        raise PacbedError(
-            f"{model_file} takes images of {model.input_shape[1]} pixels, the dataset has "
-            f"{data.images.shape[1]}"
-        )
-    batches = _Batches(data, scaling, batch_size)
-    predicted = scaling.unscale(model.predict(batches, verbose=0))
-    true = data.columns(scaling.parameters)
-    table: dict[str, np.ndarray] = {"draw": data.draws, "electrons": data.electrons}
-    for column, name in enumerate(scaling.parameters):
-        table[f"true_{name}"] = true[:, column].astype(float)
-        table[f"predicted_{name}"] = predicted[:, column]
-    return pd.DataFrame(table)
-
-
-class _Batches(keras.utils.PyDataset):
-    """Batches of images and scaled labels, in single precision only while they are used.
-
-    The order depends on the seed and the epoch alone, and an epoch may begin in its midst.
-    """
-
-    def __init__(
-        self,
-        data: Dataset,
-        scaling: LabelScaling,
-        batch_size: int,
-        shuffle_seed: int | None = None,
-    ) -> None:
-        super().__init__()
-        self.images = data.images
-        self.targets = scaling.scale(data.columns(scaling.parameters)).astype(np.float32)
-        self.batch_size = batch_size
-        self.shuffle_seed = shuffle_seed
-        self.order = np.arange(len(self.images))
-        self.first = 0
-
-    @property
-    def total(self) -> int:
-        """Number of batches of a whole epoch."""
-        return -(-len(self.order) // self.batch_size)
-
-    def begin(self, epoch: int, batch: int) -> None:
-        """Set the epoch, and its first batch to come, both counted from zero."""
-        self.first = batch
-        if self.shuffle_seed is not None:
-            random = stream(self.shuffle_seed, "shuffle", epoch)
-            self.order = random.permutation(len(self.images))
-
-    def __len__(self) -> int:
-        return self.total - self.first
-
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        start = (self.first + number) * self.batch_size
-        chosen = self.order[start : start + self.batch_size]
-        return self.images[chosen, :, :, None].astype(np.float32), self.targets[chosen]

@@ -14,7 +14,7 @@ import json
 import os
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from pacbed import __version__
-from pacbed.dataset import Dataset
 from pacbed.errors import StoreError
 
 PAUSE = 20
@@ -47,6 +46,8 @@ class TrainingState:
     best
         Variables of the network after the epoch with the lowest validation loss; none before the
         first epoch is finished.
+    average
+        Mean variables of the network over the last epochs; none before these.
     """
 
     epoch: int
@@ -54,6 +55,7 @@ class TrainingState:
     variables: Sequence[np.ndarray]
     losses: np.ndarray
     best: Sequence[np.ndarray]
+    average: Sequence[np.ndarray] = ()
 
 
 class TrainingCheckpoint:
@@ -156,7 +158,8 @@ class TrainingCheckpoint:
         _write_arrays(
             new,
             self.fingerprint,
-            state.variables,
+            [*state.variables, *state.average],
+            averaged=np.array(len(state.average)),
             epoch=np.array(state.epoch),
             batch=np.array(state.batch),
             losses=state.losses,
@@ -172,30 +175,32 @@ class TrainingCheckpoint:
         best: Sequence[np.ndarray] = ()
         if len(more["losses"]):
             best, _ = _read_arrays(_best_file(path, more["losses"]), self.fingerprint)
+        split = len(variables) - int(more["averaged"])
         return TrainingState(
-            int(more["epoch"]), int(more["batch"]), variables, more["losses"], best
+            int(more["epoch"]),
+            int(more["batch"]),
+            variables[:split],
+            more["losses"],
+            best,
+            variables[split:],
         )
 
 
-def fingerprint(described: Mapping[str, Any], *datasets: Dataset) -> str:
+def fingerprint(described: Mapping[str, Any], arrays: Iterable[np.ndarray]) -> str:
     """Return a digest of what determines a training.
 
     Parameters
     ----------
     described
-        Settings, as JSON can hold them.
-    *datasets
-        Examples. Of the images only the middle rows are looked at: they may be many gigabytes.
+        Settings and provenance, as JSON can hold them.
+    arrays
+        Of the examples, what tells them from others.
     """
     digest = hashlib.sha256()
-    attributes = [dict(data.attributes) for data in datasets]
-    text = json.dumps([__version__, described, attributes], sort_keys=True, default=str)
-    digest.update(text.encode())
-    for data in datasets:
-        middle = data.images[:, data.images.shape[1] // 2]
-        digest.update(f"{data.images.shape} {data.images.dtype}".encode())
-        for array in (middle, data.labels, data.draws, data.electrons):
-            digest.update(np.ascontiguousarray(array).data)
+    digest.update(json.dumps([__version__, described], sort_keys=True, default=str).encode())
+    for array in arrays:
+        digest.update(f"{array.shape} {array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
@@ -263,5 +268,7 @@ def _read_arrays(path: Path, fingerprint: str) -> tuple[list[np.ndarray], Mappin
         if str(file["fingerprint"]) != fingerprint:
             raise _ForeignError("is of other data, other settings or another version")
         variables = [file[f"variable_{number}"] for number in range(int(file["count"]))]
-        more = {name: file[name] for name in ("epoch", "batch", "losses") if name in file}
+        more = {
+            name: file[name] for name in ("epoch", "batch", "losses", "averaged") if name in file
+        }
     return variables, more

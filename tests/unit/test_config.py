@@ -3,6 +3,7 @@
 import copy
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,17 @@ import yaml
 
 from pacbed.config import (
     SCHEMA,
+    Network,
     detector,
     load,
     material,
+    neighbour,
     networks,
     prismatic_memory_MB,
     scientific,
+    training_batch,
+    training_epochs,
+    used_training,
     validate,
 )
 from pacbed.crystal import MATERIALS
@@ -643,6 +649,53 @@ def test_the_chalcogen_planes_of_two_layers_do_not_meet(config):
 def test_the_folder_for_results_is_a_plain_path(config, folder):
     change(config, "results", folder)
     assert f"results = {folder!r}" in the_complaint(config)
+
+
+# Training
+
+
+def test_no_more_epochs_are_averaged_than_there_are(config):
+    config["training"]["fast"] |= {"epochs": 5, "averaged_epochs": 6}
+    assert the_complaint(config) == (
+        "  - training.fast.averaged_epochs = 6: must be at most training.fast.epochs = 5"
+    )
+
+
+def test_a_training_depends_on_its_own_schedule_alone(config):
+    section = config["training"]
+    paper = used_training(section)
+    assert "fast" not in paper
+    assert (training_epochs(section), training_batch(section)) == (4000, 256)
+    section["schedule"] = "fast"
+    fast = used_training(section)
+    assert not {"learning_rate_steps", "batch_size"} & set(fast)
+    assert training_epochs(section) == section["fast"]["epochs"]
+    assert training_batch(section) == section["fast"]["batch_size"]
+
+
+@pytest.mark.parametrize(
+    ("warm_start", "layers", "neighbour_layers"),
+    [
+        ("none", 5, None),
+        ("thinner", 5, 4),
+        ("thinner", 10, 5),
+        ("thinner", 1, None),
+        ("thicker", 10, 15),
+        ("thicker", 20, None),
+    ],
+)
+def test_a_network_begins_with_that_of_the_next_thickness(
+    paper, warm_start, layers, neighbour_layers
+):
+    among = networks(paper)
+    network = Network(12.65, layers, "strain-rotation-tilt", "linear")
+    found = neighbour(network, among[::-1], warm_start)
+    assert found == (neighbour_layers and replace(network, layers=neighbour_layers))
+
+
+def test_a_neighbour_is_of_the_same_variant(paper):
+    network = Network(6.35, 5, "strain-rotation", "sqrt")
+    assert neighbour(network, networks(paper), "thicker") is None
 
 
 # Files

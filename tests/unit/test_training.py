@@ -11,7 +11,10 @@ from pacbed.dataset import Dataset
 from pacbed.errors import PacbedError
 from pacbed.labels import PARAMETERS, LabelScaling
 from pacbed.metrics import errors
-from pacbed.training import Schedule, TrainingSettings, predict, train
+from pacbed.prediction import predict
+from pacbed.schedule import SteppedSchedule
+from pacbed.seeding import stream
+from pacbed.training import TrainingSettings, train
 
 PIXELS = 16
 SCALING = LabelScaling.from_ranges("strain-rotation", (0.95, 1.05), (-10, 10), (-5, 5))
@@ -19,7 +22,7 @@ NETWORK = {"filters": (4, 8), "dense": (16,), "intensity": "linear", "image_mean
 
 
 def settings(*steps, batch_size=16, seed=1, **network):
-    return TrainingSettings({**NETWORK, **network}, Schedule(steps), batch_size, 0.9, seed)
+    return TrainingSettings({**NETWORK, **network}, SteppedSchedule(steps), batch_size, 0.9, seed)
 
 
 def spots(examples, seed):
@@ -67,15 +70,6 @@ def overshot(tmp_path_factory):
 
 
 # The schedule
-
-
-def test_the_rate_is_stepped_at_the_configured_epochs():
-    schedule = Schedule.from_config(
-        [{"epochs": 2, "rate": 1e-4}, {"epochs": 3, "rate": 1e-3}, {"epochs": 1, "rate": 1e-5}]
-    )
-    assert schedule.epochs == 6
-    rates = [schedule.rate(epoch) for epoch in range(schedule.epochs)]
-    assert rates == [1e-4, 1e-4, 1e-3, 1e-3, 1e-3, 1e-5]
 
 
 def test_the_rate_of_every_epoch_is_that_of_the_schedule(learned):
@@ -178,10 +172,22 @@ def test_predictions_are_in_physical_units_beside_the_truth(learned):
 # Failures
 
 
-def test_a_diverging_training_says_so_and_leaves_nothing(tmp_path):
-    with pytest.raises(PacbedError, match=r"diverged.*learning_rate_steps"):
+def test_a_diverging_training_ends_at_once_and_saves_the_batch(tmp_path):
+    said = r"loss of batch 2 of epoch 1 is (nan|inf).*diverged.*learning_rate_steps"
+    with pytest.raises(PacbedError, match=rf"{said}.*16 examples, all of them finite, is in"):
         train(spots(64, 1), spots(16, 2), SCALING, settings((5, 1e6)), tmp_path / "model")
-    assert list((tmp_path / "model").iterdir()) == []
+    (file,) = (tmp_path / "model").iterdir()
+    with np.load(file) as saved:
+        order = stream(1, "shuffle", 0).permutation(64)[16:32]
+        np.testing.assert_array_equal(saved["images"][..., 0], spots(64, 1).images[order])
+        assert saved["targets"].shape == (16, 4)
+
+
+def test_images_that_are_not_finite_are_said_to_be_so(tmp_path):
+    data = spots(64, 1)
+    data.images[5, 3, 3] = np.nan
+    with pytest.raises(PacbedError, match=r"1 of them not finite, is in .*diverged_batch\.npz"):
+        train(data, spots(16, 2), SCALING, settings((5, 0.01)), tmp_path / "model")
 
 
 def test_a_training_that_diverges_in_its_last_step_says_so_too(tmp_path):

@@ -1,4 +1,7 @@
-"""The network of the demo reads strain and rotation from patterns that it has never seen."""
+"""The network of the demo reads strain and rotation from patterns that it has never seen.
+
+In the way of the demo, and with as many examples made online on one cycle.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -6,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pacbed.batches import OnlineExamples
 from pacbed.config import (
     augmentation_settings,
     draw_ranges,
@@ -16,9 +20,10 @@ from pacbed.config import (
 from pacbed.dataset import Library, read_dataset, write_dataset
 from pacbed.deformation import SPLITS, assign_splits, draw
 from pacbed.engines import engine
-from pacbed.labels import LabelScaling
 from pacbed.metrics import errors
-from pacbed.training import Schedule, TrainingSettings, predict, train
+from pacbed.prediction import predict
+from pacbed.training import train
+from pacbed.training_settings import label_scaling, training_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SEMIANGLE, LAYERS = 6.35, 10
@@ -30,8 +35,8 @@ def config():
 
 
 @pytest.fixture(scope="module")
-def datasets(config, tmp_path_factory):
-    """Training, validation and test examples at ten layers and the smallest semi-angle."""
+def library(config):
+    """The patterns of a set at ten layers and the smallest semi-angle."""
     simulation = config["simulation"]
     draws = [
         draw(config["seed"], SEMIANGLE, i, draw_ranges(config))
@@ -60,15 +65,24 @@ def datasets(config, tmp_path_factory):
     )
     pixel = simulation["field_of_view_mrad"] / simulation["pixels"]
     splits = np.array(assign_splits(config["draws"]["count"], config["draws"]["split"]))
+
+    def of(split):
+        index = np.flatnonzero(splits == split)
+        return Library(patterns[index], (pixel, pixel), index.tolist(), parameters[index])
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def datasets(config, library, tmp_path_factory):
+    """Training, validation and test examples."""
     folder = tmp_path_factory.mktemp("demo")
     made = {}
     for split in SPLITS:
-        index = np.flatnonzero(splits == split)
-        library = Library(patterns[index], (pixel, pixel), index.tolist(), parameters[index])
         path = folder / f"{split}.zarr.zip"
         write_dataset(
             path,
-            library,
+            library(split),
             augmentation_settings(config),
             config["dataset"]["examples"][split],
             (config["seed"], SEMIANGLE, LAYERS, split),
@@ -78,21 +92,35 @@ def datasets(config, tmp_path_factory):
     return made
 
 
-def test_test_errors_are_a_fifth_of_always_answering_the_mean(config, datasets, tmp_path):
-    scaling = LabelScaling.from_ranges(
-        "strain-rotation-tilt",
-        config["deformation"]["principal_stretch"],
-        config["deformation"]["rotation_deg"],
-        config["deformation"]["tilt_mrad"],
+FAST = {"data": "online", "schedule": "fast"}
+ONE_CYCLE = {"epochs": 6, "batch_size": 16, "peak_rate": 0.025, "warm_up": 0.25}
+
+
+@pytest.mark.parametrize("training", [{}, FAST], ids=["demo", "fast"])
+def test_test_errors_are_a_fifth_of_always_answering_the_mean(
+    config, library, datasets, tmp_path, training
+):
+    section = {**config["training"], **training}
+    section["fast"] = {**section["fast"], **ONE_CYCLE}
+    online = OnlineExamples(
+        library("train"),
+        augmentation_settings(config),
+        config["dataset"]["examples"]["train"],
+        (config["seed"], SEMIANGLE, LAYERS),
     )
-    settings = TrainingSettings(
-        network={**config["network"], "intensity": config["variants"][0]["intensity"]},
-        schedule=Schedule.from_config(config["training"]["learning_rate_steps"]),
-        batch_size=config["training"]["batch_size"],
-        momentum=config["training"]["momentum"],
-        seed=config["seed"],
+    train(
+        online if training else datasets["train"],
+        datasets["validation"],
+        label_scaling("strain-rotation-tilt", config["deformation"]),
+        training_settings(
+            config["network"],
+            section,
+            config["variants"][0]["intensity"],
+            config["dataset"]["image_mean"],
+            config["seed"],
+        ),
+        tmp_path,
     )
-    train(datasets["train"], datasets["validation"], scaling, settings, tmp_path)
 
     def predicted(split):
         return predict(tmp_path / "model.keras", tmp_path / "settings.json", datasets[split])

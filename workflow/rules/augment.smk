@@ -1,5 +1,11 @@
 # Examples of one thickness, as a camera would record them, in three sets that share no draw.
 
+# The patterns of which each set is made.
+LIBRARY_MB = {
+    split: 4 * math.prod(STORED.pixels) * len(draws_of(split)) // 1_000_000
+    for split in SPLITS
+}
+
 
 rule augment:
     input:
@@ -17,21 +23,20 @@ rule augment:
         **expected(
             lambda wildcards, threads: costs.dataset(config, wildcards.split, threads)
         ),
-        # The patterns of one thickness, and examples on their way into a shard.
-        mem_mb=lambda wildcards, attempt: attempt
-        * (2000 + 4 * math.prod(STORED.pixels) * len(DRAW_SPLITS) // 1_000_000),
+        # The patterns, twice while they are averaged, then once for all processes.
+        mem_mb=lambda wildcards, attempt, threads: attempt
+        * (
+            400
+            + LIBRARY_MB[wildcards.split]
+            + max(LIBRARY_MB[wildcards.split], 120 * threads)
+        ),
         runtime=minutes(240),
     params:
         seed=config["seed"],
         semiangle_mrad=semiangle_mrad,
         layers=lambda wildcards: int(wildcards.layers),
         draws=lambda wildcards: draws_of(wildcards.split),
-        rotation_deg=config["deformation"]["rotation_deg"],
-        dataset={
-            key: value
-            for key, value in config["dataset"].items()
-            if key not in ("layers", "examples")
-        },
+        augmentation=AUGMENTATION,
         examples=lambda wildcards: config["dataset"]["examples"][wildcards.split],
     script:
         "../scripts/augment.py"

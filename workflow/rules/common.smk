@@ -6,11 +6,14 @@ from pathlib import Path
 from pacbed import costs
 from pacbed.config import (
     SCHEMA,
+    Network,
     canonical,
     detector,
+    neighbour,
     networks,
     prismatic_memory_MB,
     scientific,
+    used_training,
     validate,
 )
 from pacbed.deformation import SPLITS, assign_splits
@@ -32,6 +35,18 @@ SHARED_STRAIN = config["draws"]["shared_strain"]
 STORED = detector(config["simulation"], config["microscope"]["energy_keV"])
 DRAWS_PER_JOB = config["execution"]["draws_per_job"]
 DRAW_SPLITS = assign_splits(config["draws"]["count"], config["draws"]["split"])
+# How examples are made of patterns.
+AUGMENTATION = {
+    "deformation": {"rotation_deg": config["deformation"]["rotation_deg"]},
+    "dataset": {
+        key: value
+        for key, value in config["dataset"].items()
+        if key not in ("layers", "examples")
+    },
+}
+# Online, training examples are made while a network learns, and no file holds them.
+ONLINE = config["training"]["data"] == "online"
+EVALUATED = [split for split in SPLITS if split != "train" or not ONLINE]
 
 PATTERNS = f"{RESULTS}/patterns/{{semiangle}}mrad"
 DATASETS = f"{RESULTS}/datasets/{{semiangle}}mrad/{{layers}}layers"
@@ -45,7 +60,7 @@ wildcard_constraints:
     layers=r"\d+",
     split="|".join(SPLITS),
     outputs="strain-rotation-tilt|strain-rotation",
-    intensity="linear|sqrt",
+    intensity="linear|sqrt|power",
 
 
 def semiangle_mrad(wildcards):
@@ -60,6 +75,48 @@ def pattern_stores(wildcards):
     """The stores of the draws that belong to a set."""
     folder = PATTERNS.format(semiangle=wildcards.semiangle)
     return [f"{folder}/{draw:05d}.zarr.zip" for draw in draws_of(wildcards.split)]
+
+
+def training_examples(wildcards):
+    """The set that a network is trained on, or the patterns of which its examples are made."""
+    if ONLINE:
+        folder = PATTERNS.format(semiangle=wildcards.semiangle)
+        return [f"{folder}/{draw:05d}.zarr.zip" for draw in draws_of("train")]
+    return f"{DATASETS}/train.zarr.zip".format(**wildcards)
+
+
+def online_examples(wildcards):
+    """How training examples are made online; nothing if they are in a file."""
+    if not ONLINE:
+        return None
+    return dict(
+        address=[config["seed"], semiangle_mrad(wildcards), int(wildcards.layers)],
+        draws=draws_of("train"),
+        examples=config["dataset"]["examples"]["train"],
+        augmentation=AUGMENTATION,
+    )
+
+
+def training_data_mb():
+    """The memory of training and validation examples, in half precision, or of patterns."""
+    examples = config["dataset"]["examples"]
+    image = 2 * config["dataset"]["pixels"] ** 2
+    # Patterns in single precision: as simulated, averaged, and on the device.
+    pattern = 3 * 4 * math.prod(STORED.pixels)
+    train = pattern * len(draws_of("train")) if ONLINE else image * examples["train"]
+    return (train + image * examples["validation"]) // 1_000_000
+
+
+def initial_network(wildcards):
+    """The network of a neighbouring thickness with which a training begins, if any."""
+    one = Network(
+        semiangle_mrad(wildcards),
+        int(wildcards.layers),
+        wildcards.outputs,
+        wildcards.intensity,
+    )
+    found = neighbour(one, NETWORKS, config["training"]["warm_start"])
+    return for_networks(f"{MODELS}/model.keras", [found] if found else [])
 
 
 def together(wildcards):

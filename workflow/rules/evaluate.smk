@@ -3,11 +3,11 @@
 
 rule predict:
     input:
-        **{split: f"{DATASETS}/{split}.zarr.zip" for split in SPLITS},
+        **{split: f"{DATASETS}/{split}.zarr.zip" for split in EVALUATED},
         model=f"{MODELS}/model.keras",
         settings=f"{MODELS}/settings.json",
     output:
-        **{split: f"{MODELS}/predictions_{split}.parquet" for split in SPLITS},
+        **{split: f"{MODELS}/predictions_{split}.parquet" for split in EVALUATED},
     log:
         f"{RESULTS}/logs/models/{NETWORK}/predict.log",
     benchmark:
@@ -26,7 +26,7 @@ rule predict:
             8000
             + 2
             * config["dataset"]["pixels"] ** 2
-            * config["dataset"]["examples"]["train"]
+            * max(config["dataset"]["examples"][split] for split in EVALUATED)
             // 1_000_000
         ),
         runtime=minutes(120),
@@ -38,7 +38,7 @@ rule errors:
     input:
         [
             file
-            for split in SPLITS
+            for split in EVALUATED
             for file in for_networks(f"{MODELS}/predictions_{split}.parquet")
         ],
     output:
@@ -54,6 +54,6 @@ rule errors:
         "../envs/analyse.yaml"
     params:
         networks=[vars(network) for network in NETWORKS],
-        splits=SPLITS,
+        splits=EVALUATED,
     script:
         "../scripts/errors.py"

@@ -3,8 +3,9 @@
 
 rule train:
     input:
-        train=f"{DATASETS}/train.zarr.zip",
+        train=training_examples,
         validation=f"{DATASETS}/validation.zarr.zip",
+        initial=initial_network,
     output:
         # To be updated: Snakemake deletes none before the job, which puts aside what is good.
         model=update(f"{MODELS}/model.keras"),
@@ -23,24 +24,15 @@ rule train:
                 config, wildcards.outputs, threads, reserves_gpu("train")
             )
         ),
-        # Both sets in half precision, and the network with its gradients.
-        mem_mb=lambda wildcards, attempt: attempt
-        * (
-            8000
-            + 2
-            * config["dataset"]["pixels"] ** 2
-            * (
-                config["dataset"]["examples"]["train"]
-                + config["dataset"]["examples"]["validation"]
-            )
-            // 1_000_000
-        ),
+        # What it is trained on, and the network with its gradients.
+        mem_mb=lambda wildcards, attempt: attempt * (8000 + training_data_mb()),
         runtime=minutes(4320),
     params:
         seed=config["seed"],
         network=config["network"],
-        training=config["training"],
+        training=used_training(config["training"]),
         image_mean=config["dataset"]["image_mean"],
+        online=online_examples,
         ranges=config["deformation"],
         outputs="{outputs}",
         intensity="{intensity}",

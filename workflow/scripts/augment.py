@@ -1,21 +1,26 @@
+from functools import partial
 from pathlib import Path
 
-from _job import job, sparse_progress
+from _job import found_work_done, job, sparse_progress
 
 from pacbed.config import augmentation_settings
 from pacbed.dataset import load_library, write_dataset
+from pacbed.locks import sole_maker
+from pacbed.patterns import checkpoint_of
 
 params = snakemake.params
-with job(snakemake.log[0]):
-    stores = [Path(file) for file in snakemake.input]
+dataset = Path(snakemake.output[0])
+say = partial(print, flush=True)
+with job(snakemake.log[0]), sole_maker(dataset, say):
+    if checkpoint_of(dataset).exists():
+        found_work_done(snakemake.log[0])
     write_dataset(
-        Path(snakemake.output[0]),
-        load_library(stores, params.draws, params.layers),
-        augmentation_settings(
-            {"deformation": {"rotation_deg": params.rotation_deg}, "dataset": params.dataset}
-        ),
+        dataset,
+        load_library([Path(file) for file in snakemake.input], params.draws, params.layers),
+        augmentation_settings(params.augmentation),
         params.examples,
         (params.seed, params.semiangle_mrad, params.layers, snakemake.wildcards.split),
         snakemake.threads,
         sparse_progress("examples"),
+        say,
     )

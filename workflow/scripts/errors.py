@@ -15,7 +15,8 @@ with job(snakemake.log[0]):
     )
     rows = []
     for number, network in enumerate(networks):
-        training = pd.read_parquet(files["train", number])
+        # The training set or, where no file holds one, the validation set.
+        training = pd.read_parquet(files[splits[0], number])
         for split in splits:
             predictions = pd.read_parquet(files[split, number])
             rows.append(errors(predictions, training).assign(split=split, **network))

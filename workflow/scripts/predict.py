@@ -3,7 +3,8 @@ from pathlib import Path
 from _job import job, reserves_gpu
 
 from pacbed.dataset import read_dataset
-from pacbed.training import configure, predict
+from pacbed.prediction import predict
+from pacbed.training import configure
 
 with job(snakemake.log[0]):
     configure(snakemake.threads, reserves_gpu(snakemake.resources), print)

@@ -5,10 +5,20 @@ from pathlib import Path
 from _job import found_work_done, job, reserves_gpu, sparse_progress
 
 from pacbed.dataset import read_dataset
-from pacbed.labels import LabelScaling
 from pacbed.locks import sole_maker
 from pacbed.patterns import checkpoint_of
-from pacbed.training import Schedule, TrainingSettings, configure, train
+from pacbed.training import configure, train
+from pacbed.training_settings import label_scaling, online_examples, training_settings
+
+
+def training_examples():
+    if not (online := params.online):
+        return read_dataset(Path(snakemake.input.train))
+    stores = [Path(path) for path in snakemake.input.train]
+    return online_examples(
+        stores, online["draws"], online["address"], online["examples"], online["augmentation"]
+    )
+
 
 params = snakemake.params
 outputs = [Path(path) for path in snakemake.output]
@@ -23,32 +33,21 @@ with job(snakemake.log[0]), sole_maker(model, say):
             output.replace(aside / output.name)
     if checkpoint_of(model).exists():
         found_work_done(snakemake.log[0])
-    configure(snakemake.threads, reserves_gpu(snakemake.resources), say)
+    gpu, deterministic = reserves_gpu(snakemake.resources), not params.training["xla"]
+    configure(snakemake.threads, gpu, say, deterministic)
     progress = sparse_progress("epochs")
     train(
-        read_dataset(Path(snakemake.input.train)),
+        training_examples(),
         read_dataset(Path(snakemake.input.validation)),
-        LabelScaling.from_ranges(
-            params.outputs,
-            params.ranges["principal_stretch"],
-            params.ranges["rotation_deg"],
-            params.ranges["tilt_mrad"],
-        ),
-        TrainingSettings(
-            network={
-                **params.network,
-                "intensity": params.intensity,
-                "image_mean": params.image_mean,
-            },
-            schedule=Schedule.from_config(params.training["learning_rate_steps"]),
-            batch_size=params.training["batch_size"],
-            momentum=params.training["momentum"],
-            seed=params.seed,
+        label_scaling(params.outputs, params.ranges),
+        training_settings(
+            params.network, params.training, params.intensity, params.image_mean, params.seed
         ),
         aside,
         lambda epoch, epochs, losses: progress(epoch, epochs),
         checkpoint_of(model),
         say,
+        *map(Path, snakemake.input.initial),
     )
     for output in outputs:
         (aside / output.name).replace(output)
