@@ -1,0 +1,166 @@
+"""Making examples: the layer of the network against one step of SciPy after the other, on one core.
+
+    python benchmarks/augment.py [--config config/config.yaml] [--batch 32]
+
+The straightforward way rotates the stored pattern, scales it to the pixels of the example, shifts
+it, draws the noise, and scales the mean, each by a function of scipy.ndimage or NumPy. The layer
+(`pacbed.augment_layer`) does the same in one gather, a batch at a time. Prints milliseconds per
+example, the ratio, how far the images are apart without noise, and the NumPy path of the sets that
+are written to files (`pacbed.augment`). Figures measured so far: docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+# Before TensorFlow starts its threads.
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+import keras
+import numpy as np
+from scipy import ndimage
+
+from pacbed.augment import (
+    AugmentationSettings,
+    Transformation,
+    average_over_pixels,
+    draw_transformations,
+    make_image,
+    resample,
+)
+from pacbed.augment_layer import Augmentation
+from pacbed.config import augmentation_settings, detector, load
+from pacbed.metrics import relative_l1
+
+CONFIG = Path(__file__).resolve().parents[1] / "config" / "config.yaml"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, nargs="+", default=[CONFIG])
+    parser.add_argument("--batch", type=int, default=32)
+    options = parser.parse_args()
+    config = load(options.config)
+    settings = augmentation_settings(config)
+    stored = detector(config["simulation"], config["microscope"]["energy_keV"])
+    nx, ny = stored.pixels
+    pixel_mrad = stored.field_of_view_mrad[0] / nx, stored.field_of_view_mrad[1] / ny
+    random = np.random.default_rng(0)
+    patterns = [discs(nx, ny, random) for _ in range(8)]
+    pattern = random.integers(len(patterns), size=options.batch).astype(np.int32)
+    drawn = draw_transformations(random, settings, options.batch)
+    ones = [Transformation(*row) for row in drawn.tolist()]
+
+    averaged = np.stack([average_over_pixels(p, pixel_mrad, settings.pixel_mrad) for p in patterns])
+    layer = batched(averaged, pixel_mrad, settings)
+    inputs = [pattern, drawn.astype(np.float32)]
+
+    def steps() -> None:
+        for number, one in zip(pattern, ones, strict=True):
+            straightforward(patterns[number], pixel_mrad, one, settings, random)
+
+    def numpy_path() -> None:
+        for number, one in zip(pattern, ones, strict=True):
+            make_image(averaged[number], pixel_mrad, one, settings, random)
+
+    each = {
+        "one step after the other, scipy.ndimage and NumPy": steps,
+        "one affine step, scipy.ndimage and NumPy (pacbed.augment)": numpy_path,
+        f"layer, {keras.backend.backend()}": lambda: layer.predict_on_batch(inputs),
+    }
+    print(f"{nx} × {ny} pixels stored, examples of {settings.pixels}², batches of {options.batch}")
+    first = None
+    for name, function in each.items():
+        seconds = fastest(function) / options.batch
+        first = first or seconds
+        print(f"{name}: {1e3 * seconds:.2f} ms per example, {first / seconds:.1f} times as fast")
+    apart = [
+        relative_l1(
+            turned_scaled_shifted(patterns[number], pixel_mrad, one, settings)[None],
+            resample(averaged[number], pixel_mrad, one, settings.pixels)[None],
+        )
+        for number, one in zip(pattern, ones, strict=True)
+    ]
+    print(f"without noise the images are {100 * np.mean(apart):.1f} % apart (relative L1)")
+
+
+def discs(nx: int, ny: int, random: np.random.Generator) -> np.ndarray:
+    """Return a pattern of discs, a fraction of the electrons in each."""
+    y, x = np.mgrid[:ny, :nx]
+    pattern = np.full((ny, nx), 1e-2)
+    for _ in range(30):
+        radius = np.hypot(x - random.uniform(0, nx), y - random.uniform(0, ny))
+        pattern += random.exponential() * np.clip(nx / 20 - radius, 0, 1)
+    return (pattern / pattern.sum()).astype(np.float32)
+
+
+def turned_scaled_shifted(
+    pattern: np.ndarray,
+    pixel_mrad: tuple[float, float],
+    one: Transformation,
+    settings: AugmentationSettings,
+) -> np.ndarray:
+    """Return the fraction of the electrons per pixel of an example, one step after the other."""
+    pixel = one.field_of_view_mrad / settings.pixels
+    sizes = np.array(pixel_mrad[::-1])
+    smooth = ndimage.gaussian_filter(pattern, settings.pixel_mrad / sizes / np.sqrt(12))
+    # As ndimage.rotate, but about zero angle, and of pixels that may be oblong.
+    zero = np.array(pattern.shape) // 2
+    cos, sin = np.cos(np.radians(one.rotation_deg)), np.sin(np.radians(one.rotation_deg))
+    turn = np.array([[cos, -sin], [sin, cos]]) * sizes[None, :] / sizes[:, None]
+    turned = ndimage.affine_transform(smooth, turn, zero - turn @ zero, order=1)
+    scale = pixel / sizes
+    offset = zero - scale * (settings.pixels // 2)
+    scaled = ndimage.affine_transform(
+        turned, scale, offset, output_shape=(settings.pixels,) * 2, order=1
+    )
+    shifted = ndimage.shift(scaled, (one.shift_y_px, one.shift_x_px), order=1)
+    return shifted * np.prod(scale)
+
+
+def straightforward(
+    pattern: np.ndarray,
+    pixel_mrad: tuple[float, float],
+    one: Transformation,
+    settings: AugmentationSettings,
+    random: np.random.Generator,
+) -> np.ndarray:
+    """Make an example, one step after the other."""
+    fraction = turned_scaled_shifted(pattern, pixel_mrad, one, settings)
+    expected = np.maximum(fraction * one.electrons, 1e-12)
+    variance = np.log1p(1 / expected)
+    signal = random.lognormal(np.log(expected) - variance / 2, np.sqrt(variance))
+    return signal * (one.image_mean / signal.mean())
+
+
+def batched(
+    averaged: np.ndarray, pixel_mrad: tuple[float, float], settings: AugmentationSettings
+) -> keras.Model:
+    """Return the layer as a model by itself."""
+    layer = Augmentation(averaged, pixel_mrad, settings, seed=0)
+    pattern = keras.Input((), dtype="int32")
+    transformation = keras.Input((6,))
+    model = keras.Model([pattern, transformation], layer(pattern, transformation))
+    model.compile(jit_compile=False)
+    return model
+
+
+def fastest(function: Callable[[], object], times: int = 5) -> float:
+    """Return the seconds of the fastest of some calls, the first not counted."""
+    function()
+    seconds = []
+    for _ in range(times):
+        started = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""Two questions about learning, at a size that a laptop answers in half an hour each.
+
+    python benchmarks/learning.py schedules [--folder results/learning]
+    python benchmarks/learning.py tilt
+
+One semi-angle (6.35 mrad), some hundred draws of the plane-wave engine with atoms at rest, images
+of 128 pixels, square-root intensity, a network of a quarter of the paper's filters.
+
+schedules
+    Does one cycle, with examples made online, reach in a tenth of the presentations what the
+    paper's stepped rate reaches with a fixed set? Five layers.
+tilt
+    Are strains of a monolayer read better by a network that need not read tilt (Fig. 7 of the
+    paper)? Three seeds each.
+
+Writes a table and a figure, and prints the test errors. What was finished is kept and not done
+again. What was found: docs/training.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+from rich.console import Console
+from rich.table import Table
+
+from pacbed.batches import OnlineExamples
+from pacbed.config import (
+    augmentation_settings,
+    draw_ranges,
+    engine_settings,
+    load,
+    simulation_request,
+)
+from pacbed.dataset import load_library, read_dataset, write_dataset
+from pacbed.deformation import assign_splits, draw
+from pacbed.engines import engine
+from pacbed.figures import SYMBOLS, display_unit, paper_style, save
+from pacbed.labels import LabelScaling
+from pacbed.machine import usable_cores
+from pacbed.metrics import errors
+from pacbed.patterns import write_patterns
+from pacbed.prediction import predict
+from pacbed.schedule import OneCycleSchedule, Schedule, SteppedSchedule
+from pacbed.training import TrainingSettings, configure, train
+
+CONFIG = Path(__file__).resolve().parents[1] / "config" / "config.yaml"
+SEMIANGLE_MRAD, LAYERS = 6.35, (1, 5)
+SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
+EXAMPLES = {"train": 16_384, "validation": 2048, "test": 4096}
+NETWORK = {"filters": (8, 16, 32, 64), "dense": (128, 64), "image_mean": (0.2, 0.3)}
+# The paper's steps, with the rates of a small network on square-root intensity.
+STEPS = SteppedSchedule(
+    ((3, 0.002), (3, 0.004), (3, 0.01), (12, 0.02), (3, 0.01), (3, 0.004), (3, 0.002))
+)
+SEEDS = (1, 2, 3)
+
+
+def main() -> None:
+    """Answer one of the questions."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", choices=["schedules", "tilt"])
+    parser.add_argument("--folder", type=Path, default=Path("results/learning"))
+    parser.add_argument("--draws", type=int, default=400, help="of which 70 % are for training")
+    options = parser.parse_args()
+    configure(usable_cores())
+    study = Study(options.folder, options.draws)
+    runs = schedules if options.study == "schedules" else tilt
+    results = pd.concat(runs(study), ignore_index=True)
+    results.to_csv(options.folder / f"{options.study}.csv", index=False)
+    figure = curves(results) if options.study == "schedules" else strain_errors(results)
+    save(figure, options.folder / f"{options.study}.png")
+    show(results)
+
+
+class Study:
+    """Patterns and datasets, made when they are not there yet."""
+
+    def __init__(self, folder: Path, draws: int) -> None:
+        self.config = load([CONFIG])
+        self.config["simulation"] |= {"engine": "planewave", "layers": max(LAYERS), "pixels": 320}
+        self.config["simulation"]["planewave"]["phonon_configurations"] = 0
+        self.config["dataset"] |= {"pixels": 128, "translation_px": 5}
+        self.settings = augmentation_settings(self.config)
+        self.folder, self.draws = folder / f"{draws}draws", draws
+        self.simulate()
+
+    def store(self, index: int) -> Path:
+        """Return the file of a draw."""
+        return self.folder / "patterns" / f"{index:05d}.zarr.zip"
+
+    def simulate(self) -> None:
+        """Simulate the draws that are not there."""
+        waves = engine("planewave", engine_settings(self.config["simulation"]), usable_cores())
+        for index in range(self.draws):
+            if self.store(index).exists():
+                continue
+            drawn = draw(self.config["seed"], SEMIANGLE_MRAD, index, draw_ranges(self.config))
+            request = simulation_request(
+                seed=index,
+                material_section=self.config["material"],
+                energy_keV=self.config["microscope"]["energy_keV"],
+                aperture_edge_mrad=0,
+                simulation=self.config["simulation"],
+                semiangle_mrad=SEMIANGLE_MRAD,
+                deformation=drawn.deformation,
+                tilt_mrad=drawn.tilt_mrad,
+            )
+            write_patterns(self.store(index), request, waves.simulate(request))
+
+    def library(self, split: str, layers: int) -> Any:
+        """Return the patterns of a set."""
+        splits = assign_splits(self.draws, SHARES)
+        draws = [index for index, name in enumerate(splits) if name == split]
+        return load_library([self.store(index) for index in draws], draws, layers)
+
+    def dataset(self, split: str, layers: int) -> Any:
+        """Return the materialised examples of a set."""
+        path = self.folder / f"{layers}layers" / f"{split}.zarr.zip"
+        if not path.exists():
+            address = (self.config["seed"], SEMIANGLE_MRAD, layers, split)
+            library = self.library(split, layers)
+            write_dataset(path, library, self.settings, EXAMPLES[split], address, usable_cores())
+        return read_dataset(path)
+
+    def online(self, layers: int) -> OnlineExamples:
+        """Return training examples that are made while a network learns."""
+        address = (self.config["seed"], SEMIANGLE_MRAD, layers)
+        library = self.library("train", layers)
+        return OnlineExamples(library, self.settings, EXAMPLES["train"], address)
+
+    def run(
+        self,
+        name: str,
+        layers: int,
+        outputs: str,
+        schedule: Schedule,
+        batch: int,
+        online: bool,
+        seed: int = 1,
+    ) -> pd.DataFrame:
+        """Train a network and return its history and test errors, one row per epoch."""
+        ranges = self.config["deformation"]
+        scaling = LabelScaling.from_ranges(
+            outputs, ranges["principal_stretch"], ranges["rotation_deg"], ranges["tilt_mrad"]
+        )
+        settings = TrainingSettings({**NETWORK, "intensity": "sqrt"}, schedule, batch, 0.9, seed)
+        folder = self.folder / "models" / name
+        started = time.monotonic()
+        history = train(
+            self.online(layers) if online else self.dataset("train", layers),
+            self.dataset("validation", layers),
+            scaling,
+            settings,
+            folder,
+            lambda epoch, epochs, losses: print(
+                f"{name}: epoch {epoch} of {epochs}, {losses}, {time.monotonic() - started:.0f} s",
+                flush=True,
+            ),
+            folder / ".unfinished",
+            print,
+        )
+        test = self.dataset("test", layers)
+        table = predict(folder / "model.keras", folder / "settings.json", test)
+        found = errors(table, table).set_index("parameter")
+        presentations = EXAMPLES["train"] * history["epoch"]
+        return history.assign(
+            run=name,
+            outputs=outputs,
+            seed=seed,
+            presentations=presentations,
+            **{f"mae_{parameter}": value for parameter, value in found["mae"].items()},
+        )
+
+
+def schedules(study: Study) -> Iterator[pd.DataFrame]:
+    """Compare one cycle with steps of ten times the length."""
+    outputs, cycle = "strain-rotation-tilt", OneCycleSchedule(3, 0.01, 0.15)
+    yield study.run("fast", 5, outputs, cycle, 8, online=True)
+    yield study.run("stepped", 5, outputs, STEPS, 32, online=False)
+
+
+def tilt(study: Study) -> Iterator[pd.DataFrame]:
+    """Compare networks that read tilt with those that need not."""
+    cycle = OneCycleSchedule(2, 0.02, 0.25)
+    for seed in SEEDS:
+        for outputs in ("strain-rotation-tilt", "strain-rotation"):
+            name = f"{outputs}_{seed}"
+            yield study.run(name, 1, outputs, cycle, 16, online=True, seed=seed)
+
+
+def show(results: pd.DataFrame) -> None:
+    """Print the test errors of every run."""
+    names = [c.removeprefix("mae_") for c in results if c.startswith("mae_")]
+    table = Table(title="Mean absolute error on the test set")
+    for column in ("run", "presentations", "validation loss", *names):
+        table.add_column(column, justify="right")
+    for run, rows in results.groupby("run", sort=False):
+        cells = []
+        for name in names:
+            factor, unit = display_unit(name)
+            cells.append(f"{factor * rows[f'mae_{name}'].iloc[0]:.3f} {unit}")
+        best = rows["validation_loss"].min()
+        table.add_row(str(run), f"{rows['presentations'].max():,}", f"{best:.5f}", *cells)
+    Console(width=160).print(table)
+
+
+def curves(results: pd.DataFrame) -> Figure:
+    """Draw the validation loss against the number of examples presented."""
+    with paper_style():
+        figure = Figure(figsize=(3.6, 2.6), layout="constrained")
+        axes = figure.subplots()
+        labels = {"fast": "one cycle, online", "stepped": "stepped rate, fixed set"}
+        colours = sns.color_palette("colorblind", len(labels))
+        for (run, label), colour in zip(labels.items(), colours, strict=True):
+            rows = results[results["run"] == run]
+            x, y = rows["presentations"], rows["validation_loss"]
+            axes.plot(x, y, "o-", ms=2.5, color=colour, label=label)
+        axes.set(xscale="log", yscale="log", xlabel="examples presented", ylabel="validation loss")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.legend()
+    return figure
+
+
+def strain_errors(results: pd.DataFrame) -> Figure:
+    """Draw the strain errors of networks with and without tilt, one point for each seed."""
+    strains = ["strain_xx", "strain_yy", "strain_xy"]
+    names = {"strain-rotation-tilt": "with tilt", "strain-rotation": "without tilt"}
+    runs = results.drop_duplicates("run")
+    with paper_style():
+        figure = Figure(figsize=(3.6, 2.4), layout="constrained")
+        axes = figure.subplots()
+        colours = sns.color_palette("colorblind", len(names))
+        for number, (outputs, label) in enumerate(names.items()):
+            rows = runs[runs["outputs"] == outputs]
+            for place, strain in enumerate(strains):
+                maes = 100 * rows[f"mae_{strain}"]
+                x = place + 0.3 * (number - 0.5) + np.linspace(-0.05, 0.05, len(maes))
+                axes.plot(x, maes, "o", color=colours[number], label=None if place else label)
+        axes.set_xticks(range(len(strains)), [SYMBOLS[strain] for strain in strains])
+        axes.set(ylabel="test MAE (%)", ylim=(0, None), xlim=(-0.5, 2.5))
+        axes.legend()
+    return figure
+
+
+if __name__ == "__main__":
+    main()

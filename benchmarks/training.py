@@ -1,0 +1,188 @@
+"""Training: images per second with real data, against the same network fed one constant batch.
+
+    python benchmarks/training.py [--network demo paper] [--batch N] [--batches N]
+        [--precision float32 mixed_float16] [--xla]
+
+For each network, in one run and in turns: a constant batch; examples from a file, read and shuffled
+as in a training; examples made online from patterns. Prints images per second (the best of some
+rounds) and the ratios to the constant batch. With a graphics card also the floating-point
+operations per second, their share of `--peak`, and the hours of a training of the paper's network
+with each schedule. Figures measured so far: docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from pacbed.batches import Batches, OnlineBatches, OnlineExamples, StoredBatches
+from pacbed.config import Config, augmentation_settings, detector, load, training_epochs
+from pacbed.costs import network as layers_of
+from pacbed.dataset import Library, read_dataset, write_dataset
+from pacbed.labels import LabelScaling
+from pacbed.machine import usable_cores
+from pacbed.network import build_network
+from pacbed.schedule import schedule
+from pacbed.training import configure, on_device
+
+CONFIG = Path(__file__).resolve().parents[1] / "config"
+OUTPUTS = "strain-rotation-tilt"
+OVERLAYS: Mapping[str, list[str]] = {"demo": ["config.yaml", "demo.yaml"], "paper": ["config.yaml"]}
+# Forward and backward pass, in multiples of a forward pass.
+PASSES = 3
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--network", nargs="+", choices=list(OVERLAYS), default=list(OVERLAYS))
+    add("--batch", type=int, help="examples per step (default: as configured; paper on a CPU: 16)")
+    add("--batches", type=int, help="steps per round (default: 200 for demo, 4 or 40 for paper)")
+    add("--rounds", type=int, default=3)
+    add("--xla", action="store_true", help="compile steps with XLA")
+    add("--precision", nargs="+", default=["float32"])
+    add("--peak", type=float, help="of the card, in TFLOP/s at this precision")
+    options = parser.parse_args()
+    card = has_card()
+    configure(usable_cores(), card, print, deterministic=not options.xla)
+    for name in options.network:
+        config = load([CONFIG / file for file in OVERLAYS[name]])
+        small = name == "paper" and not card
+        batch = options.batch or (16 if small else config["training"]["batch_size"])
+        batches = options.batches or {"demo": 200, "paper": 4 if small else 40}[name]
+        for precision in options.precision:
+            bench = Bench(config, batch, batches, precision, options.xla)
+            report(name, bench, options.rounds, card, options.peak)
+
+
+def has_card() -> bool:
+    """Return whether TensorFlow sees a graphics card."""
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+class Bench:
+    """A network and three sources of batches for it."""
+
+    def __init__(self, config: Config, batch: int, batches: int, precision: str, xla: bool) -> None:
+        self.config, self.batch, self.batches, self.precision = config, batch, batches, precision
+        self.xla = xla
+        ranges = config["deformation"]
+        scaling = LabelScaling.from_ranges(
+            OUTPUTS, ranges["principal_stretch"], ranges["rotation_deg"], ranges["tilt_mrad"]
+        )
+        settings = augmentation_settings(config)
+        library = patterns(config)
+        online = OnlineExamples(library, settings, batch * batches, (0, 6.35, 1))
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "train.zarr.zip"
+            examples = min(batch * batches, 1024)
+            write_dataset(file, library, settings, examples, (0, 6.35, 1, "train"), usable_cores())
+            data = read_dataset(file)
+        stored = StoredBatches(data, scaling, batch, shuffle_seed=0)
+        inputs, targets = stored[0]
+        self.sources: dict[str, tuple[keras.Model, Batches]] = {
+            "constant": (self.network(), Constant(inputs, targets, batches)),
+            "materialised": (self.network(), Repeated(stored, batches)),
+            "online": (
+                on_device(self.network(), online, 0)[0],
+                OnlineBatches(online, scaling, batch),
+            ),
+        }
+        for model, _ in self.sources.values():
+            rate = schedule(config["training"]).of_batches(batches)
+            optimizer: Any = keras.optimizers.SGD(rate, momentum=0.9)
+            if precision == "mixed_float16":
+                optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+            model.compile(optimizer=optimizer, loss="mse", jit_compile=self.xla)
+
+    def network(self) -> keras.Model:
+        """Return the network of the configuration."""
+        section, pixels = self.config["network"], self.config["dataset"]["pixels"]
+        return build_network(pixels, 6, precision=self.precision, **section)
+
+    def images_per_second(self, name: str) -> float:
+        """Train for one round."""
+        model, source = self.sources[name]
+        source.begin(0, 0)
+        started = time.perf_counter()
+        model.fit(source, shuffle=False, verbose=0)
+        return self.batch * self.batches / (time.perf_counter() - started)
+
+
+class Constant(Batches):
+    """The same batch again and again."""
+
+    def __init__(self, inputs: np.ndarray, targets: np.ndarray, batches: int) -> None:
+        super().__init__(len(inputs) * batches, len(inputs))
+        self.one = inputs.astype(np.float32), targets
+
+    def batch(self, first: int, end: int) -> Any:
+        """Return it."""
+        return self.one
+
+
+class Repeated(Batches):
+    """The batches of a dataset, over and over: a large one need not be made."""
+
+    def __init__(self, stored: StoredBatches, batches: int) -> None:
+        super().__init__(stored.batch_size * batches, stored.batch_size)
+        self.stored = stored
+
+    def batch(self, first: int, end: int) -> Any:
+        """Return a batch of examples from anywhere in the set."""
+        first %= len(self.stored.order) // self.batch_size * self.batch_size
+        return self.stored.batch(first, first + self.batch_size)
+
+
+def patterns(config: Config, draws: int = 8) -> Library:
+    """Return patterns of the configured size: it does not matter of what."""
+    stored = detector(config["simulation"], config["microscope"]["energy_keV"])
+    nx, ny = stored.pixels
+    random = np.random.default_rng(0)
+    made = random.gamma(0.5, size=(draws, ny, nx)).astype(np.float32)
+    made /= made.sum(axis=(1, 2), keepdims=True)
+    pixel_mrad = stored.field_of_view_mrad[0] / nx, stored.field_of_view_mrad[1] / ny
+    return Library(made, pixel_mrad, list(range(draws)), random.normal(0, 0.01, (draws, 5)))
+
+
+def report(name: str, bench: Bench, rounds: int, card: bool, peak: float | None) -> None:
+    """Measure in turns, print the best of each source."""
+    best = dict.fromkeys(bench.sources, 0.0)
+    for number in range(rounds + 1):
+        for source in bench.sources:
+            rate = bench.images_per_second(source)
+            if number:  # the first round compiles
+                best[source] = max(best[source], rate)
+    print(f"{name}, batches of {bench.batch}, {bench.precision}, XLA {bench.xla}:")
+    for source, rate in best.items():
+        print(f"  {source:13} {rate:9.1f} images/s  {rate / best['constant']:.3f} of constant")
+    _, forward = layers_of(bench.config, OUTPUTS).sizes()
+    flops = PASSES * forward * best["materialised"]
+    share = f", {1e-12 * flops / peak:.0%} of the peak" if peak else ""
+    print(f"  {1e-9 * flops:,.0f} GFLOP/s{share}")
+    if card and name == "paper":
+        hours(bench.config, best)
+
+
+def hours(config: Config, rates: Mapping[str, float]) -> None:
+    """Print the hours of a training with each schedule; a validation is a forward pass."""
+    examples = config["dataset"]["examples"]
+    presented = examples["train"] + examples["validation"] / PASSES
+    for name, source in (("paper", "materialised"), ("fast", "online")):
+        section = {**config["training"], "schedule": name}
+        seconds = training_epochs(section) * presented / rates[source]
+        print(f"  schedule {name}, {source}: {seconds / 3600:.1f} GPU-hours per network")
+
+
+if __name__ == "__main__":
+    main()
