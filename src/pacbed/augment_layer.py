@@ -27,6 +27,9 @@ _FEW = 10
 _MOST = 40
 """Beyond as many electrons the probability is below single precision, if ten are expected."""
 
+_RARE = 1e-8
+"""Probability that single precision cannot add to a sum near one."""
+
 
 class Augmentation(layers.Layer):
     """Turns numbers of patterns and transformations into images.
@@ -176,7 +179,8 @@ def poisson(mean: Any, normal: Any) -> Any:
     """Turn standard normal numbers into Poisson numbers of as high a rank.
 
     Few are counted up until their probability reaches that of the normal number; many follow from
-    the expansion of Cornish and Fisher (1938), whose next term is below 1/30 of an electron.
+    the expansion of Cornish and Fisher (1938) to the second order beyond the normal one, as of
+    Giles (2016), "Approximation of the inverse Poisson cumulative distribution function".
 
     Parameters
     ----------
@@ -190,10 +194,11 @@ def poisson(mean: Any, normal: Any) -> Any:
     probability = ops.exp(-few)
     reached, counted = probability, ops.zeros_like(few)
     for number in range(1, _MOST):
-        counted = counted + ops.cast(rank > reached, "float32")
+        # A rank may be one in single precision, which no sum of probabilities reaches.
+        counted = counted + ops.cast((rank > reached) & (probability > _RARE), "float32")
         probability = probability * few / number
         reached = reached + probability
     root = ops.sqrt(ops.maximum(mean, _FEW))
     square = normal * normal
-    many = mean + root * normal + (square - 1) / 6 + normal * (1 - square) / (72 * root)
+    many = mean + root * normal + (square - 1) / 6 - normal * (square + 2) / (72 * root)
     return ops.where(mean < _FEW, counted, ops.maximum(ops.floor(many + 0.5), 0.0))

@@ -94,6 +94,11 @@ class Batches(keras.utils.PyDataset):
         """Provenance of the examples."""
         raise NotImplementedError
 
+    @property
+    def draws(self) -> np.ndarray:
+        """Indices of the draws that the examples show."""
+        raise NotImplementedError
+
     def arrays(self) -> Iterator[np.ndarray]:
         """Yield what tells these examples from others."""
         raise NotImplementedError
@@ -143,6 +148,11 @@ class StoredBatches(Batches):
         """Provenance of the examples."""
         return self.data.attributes
 
+    @property
+    def draws(self) -> np.ndarray:
+        """Indices of the draws that the examples show."""
+        return np.unique(self.data.draws)
+
     def arrays(self) -> Iterator[np.ndarray]:
         """Yield what tells these examples from others."""
         images = self.data.images
@@ -190,8 +200,13 @@ class OnlineBatches(Batches):
         """Provenance of the examples."""
         return self.data.attributes
 
+    @property
+    def draws(self) -> np.ndarray:
+        """Indices of the draws that the examples show."""
+        return np.unique(np.asarray(self.data.library.draws))
+
     def arrays(self) -> Iterator[np.ndarray]:
         """Yield what tells these examples from others."""
         library = self.data.library
         yield library.patterns[:, library.patterns.shape[1] // 2]
-        yield from (library.parameters, np.asarray(library.draws))
+        yield from (library.parameters, np.asarray(library.draws), np.array(library.pixel_mrad))

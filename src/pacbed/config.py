@@ -495,6 +495,11 @@ def used_training(section: Config) -> dict[str, Any]:
     return {key: value for key, value in section.items() if key not in unused}
 
 
+def evaluated_splits(section: Config) -> tuple[str, ...]:
+    """Return the sets that are predicted: those in files, without online training examples."""
+    return tuple(s for s in SPLITS if s != "train" or section["data"] != "online")
+
+
 def training_epochs(section: Config) -> int:
     """Return the length of a training."""
     if section["schedule"] == "fast":

@@ -21,6 +21,7 @@ from pacbed.config import (
     detector,
     draw_ranges,
     engine_settings,
+    evaluated_splits,
     example_request,
     training_batch,
     training_epochs,
@@ -416,8 +417,7 @@ def prediction(config: Config, outputs: str, threads: int, gpus: int) -> Cost:
         As for :func:`training`.
     """
     _, forward = network(config, outputs).sizes()
-    online = config["training"]["data"] == "online"  # there is no set to be predicted
-    splits = [split for split in SPLITS if split != "train" or not online]
+    splits = evaluated_splits(config["training"])
     sizes = [config["dataset"]["examples"][split] for split in splits]
     steps = sum(math.ceil(n / _PREDICTION_BATCH) for n in sizes)
     work = _passes_s(sum(sizes) * forward, steps, threads, gpus)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -103,13 +104,28 @@ class Library:
         return replace(self, patterns=into)
 
 
-def load_library(stores: Sequence[Path], draws: Sequence[int], layers: int) -> Library:
+def load_library(
+    stores: Sequence[Path],
+    draws: Sequence[int],
+    layers: int,
+    semiangle_mrad: float | None = None,
+) -> Library:
     """Read the patterns of one thickness, and what they show, from the stores of several draws.
+
+    Parameters
+    ----------
+    stores, draws
+        The stores, and the numbers of their draws.
+    layers
+        The thickness.
+    semiangle_mrad
+        The semi-angle that all must have, if it is given.
 
     Raises
     ------
     StoreError
-        If a store is damaged, or its detector differs from that of the others.
+        If a store is damaged, of another semi-angle, or its detector differs from that of the
+        others.
     """
     patterns: np.ndarray | None = None
     parameters = np.empty((len(stores), 5))
@@ -125,6 +141,11 @@ def load_library(stores: Sequence[Path], draws: Sequence[int], layers: int) -> L
             raise StoreError(f"{path} has other pixels than {stores[0]}: simulate it again")
         patterns[number] = store.patterns[0]
         request = store.attributes["request"]
+        found = request["aperture"]["semiangle_mrad"]
+        if semiangle_mrad is not None and not math.isclose(found, semiangle_mrad):
+            raise StoreError(
+                f"{path} is of {found:g} mrad, not of {semiangle_mrad:g}: name other patterns"
+            )
         strain = Deformation(**request["deformation"]).strain
         parameters[number] = strain[0, 0], strain[1, 1], strain[0, 1], *request["tilt_mrad"]
     if patterns is None or axes is None:

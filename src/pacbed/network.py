@@ -17,8 +17,10 @@ PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 _FAINTEST = 1e-6
 """Intensity from which a power is taken; images have a mean around 0.25."""
 
-_EXPONENTS = (0.1, 2.0)
+_DARKEST = 1e-12
+"""Mean of an image in which there is nothing."""
 
+_EXPONENTS = (0.1, 2.0)
 
 INTENSITIES = ("linear", "sqrt", "power")
 
@@ -83,7 +85,7 @@ class Intensity(layers.Layer):
             else:
                 images = ops.exp(self.exponent * ops.log(ops.maximum(images, _FAINTEST)))
             mean = ops.mean(images, axis=axes, keepdims=True)
-        return images * (wanted / mean)
+        return images * (wanted / ops.maximum(mean, _DARKEST))
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments, so that a saved model can be restored."""
@@ -172,4 +174,6 @@ def load_network(path: Path) -> keras.Model:
         return keras.saving.load_model(path, safe_mode=True, compile=False)
     except Exception as error:  # Keras has no end of ways to stumble over a damaged file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise PacbedError(f"cannot load {path}: {reason}") from error
+        raise PacbedError(
+            f"cannot load {path}: {reason}. If it is damaged, delete it and have it trained again"
+        ) from error

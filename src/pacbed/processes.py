@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -199,12 +200,24 @@ def _send(process: _Process, message: object) -> None:
 def _ended(process: _Process) -> StoreError:
     status = process.program.wait()
     if status >= 0:
-        return StoreError(f"a process that makes examples ended with status {status}")
+        return StoreError(
+            f"a process ended with status {status}; what it printed is above. What is finished "
+            "is kept: run again"
+        )
     return StoreError(
-        f"a process that makes examples was ended by {signal.Signals(-status).name}, as happens "
+        f"a process was ended by {signal.Signals(-status).name}, as happens "
         "when memory runs out: give the job more memory or fewer threads, and run again. "
         "What is finished is kept"
     )
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error that another process can make again."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # its constructor wants something else than its message
+        return StoreError(str(error))
+    return error
 
 
 def _main(descriptor: int) -> None:
@@ -227,7 +240,7 @@ def _main(descriptor: int) -> None:
             work(piece)
         except Exception as error:
             error.add_note(f"In another process:\n{traceback.format_exc()}")
-            connection.send(error)
+            connection.send(_portable(error))
         else:
             connection.send(None)
 

@@ -22,12 +22,13 @@ import pandas as pd
 from pacbed.augment_layer import Augmentation
 from pacbed.batches import Batches, OnlineBatches, OnlineExamples, StoredBatches
 from pacbed.dataset import Dataset
-from pacbed.errors import PacbedError
+from pacbed.errors import PacbedError, StoreError
 from pacbed.files import write_text
 from pacbed.labels import LabelScaling
 from pacbed.machine import Sigterm, noting_sigterm
 from pacbed.network import build_network, load_network
 from pacbed.schedule import Schedule, SteppedSchedule
+from pacbed.seeding import seed_at
 from pacbed.training_checkpoint import TrainingCheckpoint, TrainingState, fingerprint
 
 EpochReport = Callable[[int, int, Mapping[str, float]], None]
@@ -157,14 +158,15 @@ def train(
     ------
     PacbedError
         If the training diverges, which removes what was kept and saves the batch at which it was
-        seen, or if the initial network cannot be used.
+        seen, if the initial network cannot be used, or if the sets share a draw.
     StoreError
-        If the unfinished training cannot be kept.
+        If the unfinished training, or the network, cannot be written.
     SystemExit
         After SIGTERM: the running batch was finished, and where the training stands was kept.
     """
     described: dict[str, Any] = {"scaling": asdict(scaling), "training": asdict(settings)}
     run = _Run(training, validation, scaling, settings)
+    run.refuse_shared_draws()
     if initial:
         described["initial"] = run.begin_with(initial)
     data = dict(run.batches.attributes)
@@ -196,6 +198,7 @@ def train(
             then = "saved; the next attempt goes on from there" if checkpoint else "nothing is kept"
             log(f"stopped in {run.progress}: {then}")
             sys.exit(128 + signal.SIGTERM)
+    kept.save(run.state())
     network = run.best_network()
     described |= {"parameters": network.count_params(), "data": data}
     described["validation_loss"] = run.check(network, log)
@@ -232,7 +235,8 @@ def on_device(
         Its first layer.
     """
     library = examples.library.averaged(examples.settings.pixel_mrad)
-    layer = Augmentation(library.patterns, library.pixel_mrad, examples.settings, seed)
+    noise = seed_at(seed, "noise") % 2**31  # other numbers than those of the image means
+    layer = Augmentation(library.patterns, library.pixel_mrad, examples.settings, noise)
     pattern = keras.Input((), dtype="int32", name="pattern")
     transformation = keras.Input((6,), name="transformation")
     images = layer(pattern, transformation)
@@ -321,10 +325,26 @@ class _Run:
         if [w.shape for w in given] != [w.shape for w in own]:
             raise PacbedError(
                 f"cannot begin with the weights of {initial}: that network has other widths, "
-                "outputs or images than this one"
+                "outputs or images than this one. Give another, or training.warm_start: none"
             )
         _assign(own, _values(given))
         return hashlib.sha256(initial.read_bytes()).hexdigest()
+
+    def refuse_shared_draws(self) -> None:
+        """Refuse sets that show the same deformations: the validation would say nothing.
+
+        Raises
+        ------
+        PacbedError
+            If they share a draw.
+        """
+        shared = np.intersect1d(self.batches.draws, self.validation.draws)
+        if len(shared):
+            raise PacbedError(
+                f"training and validation examples share {len(shared)} draws, such as number "
+                f"{shared[0]}: they are of different studies, or draws.split has changed. Make "
+                "both sets with one configuration"
+            )
 
     @property
     def variables(self) -> list[Any]:
@@ -455,6 +475,8 @@ class _Run:
             # With other noise than that of the training.
             images = keras.ops.convert_to_numpy(self.augmentation(pattern, transformation))
         finite = np.isfinite(images).all(axis=(1, 2, 3)) & np.isfinite(targets).all(axis=1)
+        dark = " (images without an electron: raise dataset.electrons)"
+        dark = dark if (np.asarray(images).max(axis=(1, 2, 3)) == 0).any() else ""
         try:
             with open(path, "wb") as file:
                 np.savez_compressed(file, images=images, **saved)  # type: ignore[arg-type]
@@ -462,7 +484,7 @@ class _Run:
             path.unlink(missing_ok=True)
             return f". Its batch could not be saved: {problem}"
         found = "all of them finite" if finite.all() else f"{(~finite).sum()} of them not finite"
-        return f". Its batch of {len(images)} examples, {found}, is in {path}"
+        return f". Its batch of {len(images)} examples{dark}, {found}, is in {path}"
 
     def history(self) -> pd.DataFrame:
         """Return a row for each epoch; the rate is that in its middle."""
@@ -520,6 +542,11 @@ def _write_network(network: keras.Model, path: Path) -> None:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {path}: {error.strerror or error}. The training is kept: free some "
+            "space and run again"
+        ) from error
     finally:
         dated.unlink(missing_ok=True)
         temporary.unlink(missing_ok=True)

@@ -83,7 +83,7 @@ def online_examples(
     """
     seed, semiangle_mrad, layers = address
     return OnlineExamples(
-        load_library(stores, draws, layers),
+        load_library(stores, draws, layers, semiangle_mrad),
         augmentation_settings(augmentation),
         examples,
         (seed, semiangle_mrad, layers),

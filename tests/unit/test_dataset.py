@@ -32,7 +32,7 @@ from pacbed.engines import SimulationRequest, SimulationResult
 from pacbed.errors import DamagedStoreError, PacbedError, StoreError
 from pacbed.machine import clear_away_on_sigterm
 from pacbed.microscope import Aperture, Detector
-from pacbed.patterns import checkpoint_of, write_patterns
+from pacbed.patterns import checkpoint_of, read_patterns, write_patterns
 from pacbed.seeding import stream
 
 SETTINGS = AugmentationSettings(
@@ -559,6 +559,14 @@ def test_a_truncated_store_stops_the_library_by_name(tmp_path):
     with pytest.raises(DamagedStoreError, match=r"2\.zarr\.zip is damaged") as caught:
         load_library(stores, [0, 1], 1)
     assert caught.value.path == stores[1]
+
+
+def test_patterns_of_another_semiangle_are_refused_by_name(tmp_path):
+    store = simulated(tmp_path / "1.zarr.zip", 1)
+    angle = read_patterns(store).attributes["request"]["aperture"]["semiangle_mrad"]
+    load_library([store], [0], 1, angle)
+    with pytest.raises(StoreError, match=r"1\.zarr\.zip is of .* mrad, not of 33"):
+        load_library([store], [0], 1, 33.0)
 
 
 # By the script of the workflow

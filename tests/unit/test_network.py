@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from pacbed.network import Intensity, build_network
+from pacbed.errors import PacbedError
+from pacbed.network import Intensity, build_network, load_network
 
 IMAGES = np.random.default_rng(0).gamma(1.0, size=(6, 16, 16, 1)).astype(np.float32)
 TINY = {"pixels": 16, "outputs": 6, "filters": (3, 4), "dense": (8,)}
@@ -23,8 +24,16 @@ def weights_by_hand(pixels, outputs, filters, dense, head=None):
     return total + sum(a * b + b for a, b in pairwise(widths))
 
 
+def array(tensor):
+    return np.asarray(keras.ops.convert_to_numpy(tensor))
+
+
 def means(images):
-    return np.asarray(images).mean(axis=(1, 2, 3))
+    return array(images).mean(axis=(1, 2, 3))
+
+
+def scaled_to(mean, images):
+    return images * (mean / means(images))[:, None, None, None]
 
 
 # Size
@@ -103,7 +112,7 @@ def test_taking_the_root_before_or_after_scaling_the_mean_is_the_same():
     np.testing.assert_allclose(Intensity("sqrt")(scaled), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("scale", ["linear", "sqrt"])
+@pytest.mark.parametrize("scale", ["linear", "sqrt", "power"])
 def test_in_training_every_image_gets_a_new_mean_from_the_range(scale):
     layer = Intensity(scale, image_mean=(0.2, 0.3))
     many = np.repeat(IMAGES, 100, axis=0)
@@ -130,14 +139,132 @@ def test_pixels_without_electrons_stay_dark():
 
 
 def test_an_unknown_scale_is_refused():
-    with pytest.raises(ValueError, match="'linear' or 'sqrt', not 'log'"):
+    with pytest.raises(ValueError, match=r"one of \('linear', 'sqrt', 'power'\), not 'log'"):
         Intensity("log")
+
+
+# A power that is learnt
+
+
+def learnt(exponent, rate, images=IMAGES, steps=200):
+    """Let a layer learn a power of images; return its exponent."""
+    images = np.tile(scaled_to(0.25, images), (steps, 1, 1, 1))
+    layer = Intensity("power", image_mean=(0.25, 0.25))
+    model = keras.Sequential([keras.Input(images.shape[1:]), layer])
+    model.compile(optimizer=keras.optimizers.SGD(rate), loss="mse", jit_compile=False)
+    wanted = scaled_to(0.25, images**exponent)
+    model.fit(images, wanted, batch_size=len(IMAGES), shuffle=False, verbose=0)
+    return float(array(layer.exponent))
+
+
+def test_the_power_begins_with_the_square_root():
+    expected = array(Intensity("sqrt")(IMAGES))
+    np.testing.assert_allclose(array(Intensity("power")(IMAGES)), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("exponent", [0.2, 1.0, 1.7])
+def test_any_power_keeps_the_mean_of_every_image(exponent):
+    layer = Intensity("power")
+    layer.build(IMAGES.shape)
+    layer.exponent.assign(exponent)
+    shown = array(layer(IMAGES))
+    np.testing.assert_allclose(means(shown), means(IMAGES), rtol=1e-5)
+    for one in shown / np.maximum(IMAGES, 1e-6) ** exponent:
+        np.testing.assert_allclose(one, one.flat[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("exponent", [0.3, 0.8])
+def test_the_exponent_is_learnt(exponent):
+    assert learnt(exponent, rate=1.0) == pytest.approx(exponent, abs=0.02)
+
+
+def test_the_exponent_is_learnt_from_images_with_dark_pixels_too():
+    images = IMAGES.copy()
+    images[:, :5] = 0
+    assert learnt(0.8, rate=1.0, images=images) == pytest.approx(0.8, abs=0.02)
+
+
+@pytest.mark.parametrize(("exponent", "limit"), [(4.0, 2.0), (0.01, 0.1)])
+def test_the_exponent_stays_within_limits(exponent, limit):
+    assert learnt(exponent, rate=10.0, steps=20) == pytest.approx(limit)
+
+
+def test_only_a_power_has_a_weight():
+    count = {
+        intensity: build_network(**TINY, intensity=intensity).count_params()
+        for intensity in ("linear", "sqrt", "power")
+    }
+    assert count["power"] - 1 == count["linear"] == count["sqrt"]
+
+
+# Precision
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_numbers_between_image_and_output_are_of_the_precision_asked_for(precision):
+    network = build_network(**TINY, pooled_head=2, intensity="power", precision=precision)
+    kinds = {layer.name: layer.compute_dtype for layer in network.layers}
+    assert [kinds.pop(name) for name in ("image", "intensity", "parameters")] == ["float32"] * 3
+    assert set(kinds.values()) == {precision.removeprefix("mixed_")}
+    assert {"block1_conv1", "block2_pool", "head_pool", "flatten", "dense1"} < set(kinds)
+    assert {weight.dtype for weight in network.weights} == {"float32"}
+    assert array(network(IMAGES)).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("precision", "digits"), [("mixed_float16", 1e-3), ("mixed_bfloat16", 8e-3)]
+)
+def test_the_precision_changes_predictions_in_their_last_digits_alone(precision, digits):
+    single, half = (build_network(**TINY, seed=3, precision=p) for p in ("float32", precision))
+    for one, two in zip(single.weights, half.weights, strict=True):
+        np.testing.assert_array_equal(array(one), array(two))
+    expected, found = array(single(IMAGES)), array(half(IMAGES))
+    difference = np.abs(found - expected).max() / np.abs(expected).max()
+    assert 0 < difference < 4 * digits
+
+
+def test_without_a_word_the_precision_is_single():
+    assert {layer.compute_dtype for layer in build_network(**TINY).layers} == {"float32"}
 
 
 # Files
 
 
-@pytest.mark.parametrize("intensity", ["linear", "sqrt"])
+def test_a_network_that_was_saved_is_loaded(tmp_path):
+    network = build_network(**TINY, intensity="power", seed=5)
+    network.get_layer("intensity").exponent.assign(0.7)
+    network.compile(loss="mse")
+    network.save(tmp_path / "model.keras")
+    loaded = load_network(tmp_path / "model.keras")
+    for one, two in zip(loaded.weights, network.weights, strict=True):
+        np.testing.assert_array_equal(array(one), array(two))
+    np.testing.assert_array_equal(array(loaded(IMAGES)), array(network(IMAGES)))
+    assert not loaded.compiled
+
+
+def test_a_network_that_carries_code_is_refused_and_the_code_not_run(tmp_path):
+    marker = tmp_path / "run"
+    layer = keras.layers.Lambda(lambda x, path=str(marker): (open(path, "w").close(), x)[1])
+    network = keras.Sequential([keras.Input((16, 16, 1)), layer])
+    assert marker.exists()
+    network.save(tmp_path / "model.keras")
+    marker.unlink()
+    with pytest.raises(PacbedError, match=r"cannot load .*model\.keras: .*[Ll]ambda"):
+        load_network(tmp_path / "model.keras")
+    assert not marker.exists()
+
+
+def test_a_damaged_network_is_refused(tmp_path):
+    path = tmp_path / "model.keras"
+    build_network(**TINY).save(path)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(PacbedError, match=r"cannot load .*model\.keras: .+"):
+        load_network(path)
+    with pytest.raises(PacbedError, match=r"cannot load .*absent\.keras: .+"):
+        load_network(tmp_path / "absent.keras")
+
+
+@pytest.mark.parametrize("intensity", ["linear", "sqrt", "power"])
 def test_a_saved_network_predicts_the_same_and_needs_no_trusted_code(tmp_path, intensity):
     network = build_network(**TINY, intensity=intensity, image_mean=(0.1, 0.4))
     network.save(tmp_path / "model.keras")

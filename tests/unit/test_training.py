@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pacbed.dataset import Dataset
-from pacbed.errors import PacbedError
+from pacbed.errors import PacbedError, StoreError
 from pacbed.labels import PARAMETERS, LabelScaling
 from pacbed.metrics import errors
 from pacbed.prediction import predict
@@ -36,7 +36,7 @@ def spots(examples, seed):
     return Dataset(
         images=images.astype(np.float16),
         labels=labels.astype(np.float32),
-        draws=np.arange(examples),
+        draws=1000 * seed + np.arange(examples),  # no two sets share a draw
         electrons=np.full(examples, 1e7, np.float32),
         attributes={"seed": seed},
     )
@@ -170,6 +170,28 @@ def test_predictions_are_in_physical_units_beside_the_truth(learned):
 
 
 # Failures
+
+
+def test_sets_that_share_a_draw_are_refused(tmp_path):
+    with pytest.raises(PacbedError, match=r"share 16 draws, such as number 1000.*draws\.split"):
+        train(spots(64, 1), spots(16, 1), SCALING, settings((1, 0.01)), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_an_image_without_an_electron_is_no_reason_to_fail(learned):
+    data = spots(4, 8)
+    data.images[2] = 0
+    table = predict(learned / "model.keras", learned / "settings.json", data)
+    assert np.isfinite(table).all().all()
+
+
+def test_a_model_that_cannot_be_written_says_where(tmp_path, monkeypatch):
+    def full(network, path, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keras.Model, "save", full)
+    with pytest.raises(StoreError, match=r"cannot write .*model\.keras: No space.*run again"):
+        train(spots(32, 1), spots(16, 2), SCALING, settings((1, 0.01)), tmp_path)
 
 
 def test_a_diverging_training_ends_at_once_and_saves_the_batch(tmp_path):

@@ -9,6 +9,7 @@ from pacbed.config import (
     Network,
     canonical,
     detector,
+    evaluated_splits,
     neighbour,
     networks,
     prismatic_memory_MB,
@@ -46,7 +47,7 @@ AUGMENTATION = {
 }
 # Online, training examples are made while a network learns, and no file holds them.
 ONLINE = config["training"]["data"] == "online"
-EVALUATED = [split for split in SPLITS if split != "train" or not ONLINE]
+EVALUATED = evaluated_splits(config["training"])
 
 PATTERNS = f"{RESULTS}/patterns/{{semiangle}}mrad"
 DATASETS = f"{RESULTS}/datasets/{{semiangle}}mrad/{{layers}}layers"

@@ -16,7 +16,12 @@ with job(snakemake.log[0]), sole_maker(dataset, say):
         found_work_done(snakemake.log[0])
     write_dataset(
         dataset,
-        load_library([Path(file) for file in snakemake.input], params.draws, params.layers),
+        load_library(
+            [Path(file) for file in snakemake.input],
+            params.draws,
+            params.layers,
+            params.semiangle_mrad,
+        ),
         augmentation_settings(params.augmentation),
         params.examples,
         (params.seed, params.semiangle_mrad, params.layers, snakemake.wildcards.split),

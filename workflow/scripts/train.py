@@ -47,7 +47,7 @@ with job(snakemake.log[0]), sole_maker(model, say):
         lambda epoch, epochs, losses: progress(epoch, epochs),
         checkpoint_of(model),
         say,
-        *map(Path, snakemake.input.initial),
+        initial=next(map(Path, snakemake.input.initial), None),
     )
     for output in outputs:
         (aside / output.name).replace(output)
