@@ -23,7 +23,14 @@ import keras
 import numpy as np
 
 from pacbed.batches import Batches, OnlineBatches, OnlineExamples, StoredBatches
-from pacbed.config import Config, augmentation_settings, detector, load, training_epochs
+from pacbed.config import (
+    Config,
+    augmentation_settings,
+    detector,
+    load,
+    training_batch,
+    training_epochs,
+)
 from pacbed.costs import network as layers_of
 from pacbed.dataset import Library, read_dataset, write_dataset
 from pacbed.labels import LabelScaling
@@ -124,7 +131,7 @@ class Constant(Batches):
 
     def __init__(self, inputs: np.ndarray, targets: np.ndarray, batches: int) -> None:
         super().__init__(len(inputs) * batches, len(inputs))
-        self.one = inputs.astype(np.float32), targets
+        self.one = inputs, targets
 
     def batch(self, first: int, end: int) -> Any:
         """Return it."""
@@ -144,7 +151,7 @@ class Repeated(Batches):
         return self.stored.batch(first, first + self.batch_size)
 
 
-def patterns(config: Config, draws: int = 8) -> Library:
+def patterns(config: Config, draws: int = 64) -> Library:
     """Return patterns of the configured size: it does not matter of what."""
     stored = detector(config["simulation"], config["microscope"]["energy_keV"])
     nx, ny = stored.pixels
@@ -171,15 +178,18 @@ def report(name: str, bench: Bench, rounds: int, card: bool, peak: float | None)
     share = f", {1e-12 * flops / peak:.0%} of the peak" if peak else ""
     print(f"  {1e-9 * flops:,.0f} GFLOP/s{share}")
     if card and name == "paper":
-        hours(bench.config, best)
+        hours(bench.config, best, bench.batch)
 
 
-def hours(config: Config, rates: Mapping[str, float]) -> None:
+def hours(config: Config, rates: Mapping[str, float], batch: int) -> None:
     """Print the hours of a training with each schedule; a validation is a forward pass."""
     examples = config["dataset"]["examples"]
     presented = examples["train"] + examples["validation"] / PASSES
     for name, source in (("paper", "materialised"), ("fast", "online")):
         section = {**config["training"], "schedule": name}
+        if training_batch(section) != batch:
+            print(f"  schedule {name} has batches of {training_batch(section)}: give --batch")
+            continue
         seconds = training_epochs(section) * presented / rates[source]
         print(f"  schedule {name}, {source}: {seconds / 3600:.1f} GPU-hours per network")
 
