@@ -60,9 +60,8 @@ class OneCycleSchedule:
         """Return the rate as a function of the number of batches done, of so many per epoch."""
         total = batches * self.epochs
         rising = round(self.warm_up * total)
-        start = 0.0 if rising else self.peak_rate
         return keras.optimizers.schedules.CosineDecay(
-            start, max(1, total - rising), warmup_target=self.peak_rate, warmup_steps=rising
+            0.0, max(1, total - rising), warmup_target=self.peak_rate, warmup_steps=rising
         )
 
 

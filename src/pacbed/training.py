@@ -203,12 +203,7 @@ def train(
     described |= {"parameters": network.count_params(), "data": data}
     described["validation_loss"] = run.check(network, log)
     history = run.history()
-    # Settings beside a model are its own: one of another training goes first.
-    (folder / "model.keras").unlink(missing_ok=True)
-    write_text(folder / "settings.json", json.dumps(described, indent=2) + "\n")
-    write_text(folder / "history.csv", history.to_csv(index=False))
-    _write_network(network, folder / "model.keras")
-    (folder / DIVERGED).unlink(missing_ok=True)
+    _write(folder, network, history, described)
     kept.remove()
     return history
 
@@ -290,15 +285,17 @@ class _Run:
         self.network = self.build(precision=settings.precision)
         self.validation = StoredBatches(validation, scaling, settings.batch_size)
         self.batches: Batches
+        # Others than TensorFlow compile in ways of their own, or would compute step by step.
+        compiled = settings.xla if keras.backend.backend() == "tensorflow" else "auto"
         if isinstance(training, Dataset):
             self.batches = StoredBatches(training, scaling, settings.batch_size, settings.seed)
             self.model, self.augmentation = self.network, None
         else:
             self.batches = OnlineBatches(training, scaling, settings.batch_size)
             self.model, self.augmentation = on_device(self.network, training, settings.seed)
-            self.network.compile(loss="mse", jit_compile=settings.xla)
+            self.network.compile(loss="mse", jit_compile=compiled)
         self.rate = settings.schedule.of_batches(self.batches.total)
-        self.model.compile(optimizer=self._optimizer(), loss="mse", jit_compile=settings.xla)
+        self.model.compile(optimizer=self._optimizer(), loss="mse", jit_compile=compiled)
         self.model.optimizer.build(self.model.trainable_variables)
         self.epoch = self.batch = 0
         self.losses: list[tuple[float, float]] = []
@@ -513,6 +510,8 @@ class _Run:
         losses = {"in_training": min(loss for _, loss in self.losses)}
         if self.settings.precision == "float32" and not self.settings.xla:
             return losses
+        if keras.backend.backend() == "tensorflow":
+            network.jit_compile = False
         predicted = network.predict(self.validation, verbose=0)
         kept = float(np.square(predicted - self.validation.targets).mean())
         losses["of_the_model"] = kept
@@ -523,6 +522,18 @@ class _Run:
                 f"{kept:.3g} in single precision without it: compare with a training in that"
             )
         return losses
+
+
+def _write(
+    folder: Path, network: keras.Model, history: pd.DataFrame, described: Mapping[str, Any]
+) -> None:
+    """Write the products of a training, the network last."""
+    # Settings beside a model are its own: one of another training goes first.
+    (folder / "model.keras").unlink(missing_ok=True)
+    write_text(folder / "settings.json", json.dumps(described, indent=2) + "\n")
+    write_text(folder / "history.csv", history.to_csv(index=False))
+    _write_network(network, folder / "model.keras")
+    (folder / DIVERGED).unlink(missing_ok=True)
 
 
 def _write_network(network: keras.Model, path: Path) -> None:
