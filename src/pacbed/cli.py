@@ -683,8 +683,13 @@ def add_config(command: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[CONFIG],
         metavar="FILE",
-        help=f"configuration and overlays; the first must be complete (default: {CONFIG})",
+        help=f"overlays of {CONFIG}, the last one wins; or a complete configuration",
     )
+
+
+def configuration(paths: Sequence[Path]) -> list[Path]:
+    """Return the files of a configuration, that of the workflow first."""
+    return [*([CONFIG] if CONFIG not in paths and CONFIG.is_file() else []), *paths]
 
 
 def _network(options: argparse.Namespace) -> None:
@@ -693,7 +698,7 @@ def _network(options: argparse.Namespace) -> None:
     from pacbed.labels import OUTPUTS
     from pacbed.network import build_network
 
-    config = load(options.config)
+    config = load(configuration(options.config))
     outputs = config["variants"][0]["outputs"]
     model = build_network(config["dataset"]["pixels"], len(OUTPUTS[outputs]), **config["network"])
     table = Table(title=f"Network for {outputs}")

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from pacbed.cli import CONFIG, HelpFormatter, add_config, positive
+from pacbed.cli import CONFIG, HelpFormatter, add_config, configuration, positive
 from pacbed.errors import PacbedError
 from pacbed.machine import usable_cores
 
@@ -138,7 +138,7 @@ def _train(options: argparse.Namespace) -> None:
     from pacbed.training import configure, train
     from pacbed.training_settings import label_scaling, training_settings
 
-    config = canonical(load(options.config))
+    config = canonical(load(configuration(options.config)))
     network = _network(options, config)
     inputs = _Inputs(options, config, network)
     inputs.check()
@@ -230,6 +230,8 @@ class _Inputs:
         self.stores = [folder / f"{draw:05d}.zarr.zip" for draw in self.draws]
         beside = neighbour(network, networks(config), config["training"]["warm_start"])
         self.initial: Path | None = options.initial or (self._model(beside) if beside else None)
+        if self.initial and self.initial.is_dir():
+            self.initial /= "model.keras"
 
     def _model(self, network: Network) -> Path:
         """Return the model that the workflow makes."""

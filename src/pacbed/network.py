@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -169,11 +170,21 @@ def load_network(path: Path) -> keras.Model:
     PacbedError
         If it cannot be read, or carries code.
     """
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise PacbedError(
+            f"cannot load {path}: it is damaged, or no network. Delete it and have it trained again"
+        )
     try:
         # Safe mode refuses models that carry code.
         return keras.saving.load_model(path, safe_mode=True, compile=False)
     except Exception as error:  # Keras has no end of ways to stumble over a damaged file
+        if "safe_mode" in str(error):  # and would advise to do without
+            raise PacbedError(
+                f"cannot load {path}: it carries code, a Lambda layer, which is not executed. Only "
+                "networks that pacbed has trained are loaded"
+            ) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PacbedError(
-            f"cannot load {path}: {reason}. If it is damaged, delete it and have it trained again"
+            f"cannot load {path}: {reason.rstrip('.')}. Only networks that pacbed has trained are "
+            "loaded; delete one that is damaged and have it trained again"
         ) from error

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+# Before TensorFlow is imported: its advice to those who build it is none for readers of a log.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 ROOT = Path(__file__).resolve().parents[2]
 # In a conda environment of a rule the library is not installed: it runs from the checkout.
 sys.path.insert(0, str(ROOT / "src"))
