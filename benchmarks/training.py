@@ -22,7 +22,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from pacbed.batches import Batches, OnlineBatches, OnlineExamples, StoredBatches
+from pacbed.batches import OnlineBatches, OnlineExamples, StoredBatches
 from pacbed.config import (
     Config,
     augmentation_settings,
@@ -96,8 +96,9 @@ class Bench:
             write_dataset(file, library, settings, examples, (0, 6.35, 1, "train"), usable_cores())
             data = read_dataset(file)
         stored = StoredBatches(data, scaling, batch, shuffle_seed=0)
+        stored.begin(0, 0)  # shuffled
         inputs, targets = stored[0]
-        self.sources: dict[str, tuple[keras.Model, Batches]] = {
+        self.sources: dict[str, tuple[keras.Model, keras.utils.PyDataset]] = {
             "constant": (self.network(), Constant(inputs, targets, batches)),
             "materialised": (self.network(), Repeated(stored, batches)),
             "online": (
@@ -120,35 +121,37 @@ class Bench:
     def images_per_second(self, name: str) -> float:
         """Train for one round."""
         model, source = self.sources[name]
-        source.begin(0, 0)
         started = time.perf_counter()
         model.fit(source, shuffle=False, verbose=0)
         return self.batch * self.batches / (time.perf_counter() - started)
 
 
-class Constant(Batches):
+class Constant(keras.utils.PyDataset):
     """The same batch again and again."""
 
     def __init__(self, inputs: np.ndarray, targets: np.ndarray, batches: int) -> None:
-        super().__init__(len(inputs) * batches, len(inputs))
-        self.one = inputs, targets
+        super().__init__()
+        self.one, self.batches = (inputs, targets), batches
 
-    def batch(self, first: int, end: int) -> Any:
-        """Return it."""
+    def __len__(self) -> int:
+        return self.batches
+
+    def __getitem__(self, number: int) -> Any:
         return self.one
 
 
-class Repeated(Batches):
+class Repeated(keras.utils.PyDataset):
     """The batches of a dataset, over and over: a large one need not be made."""
 
     def __init__(self, stored: StoredBatches, batches: int) -> None:
-        super().__init__(stored.batch_size * batches, stored.batch_size)
-        self.stored = stored
+        super().__init__()
+        self.stored, self.batches = stored, batches
 
-    def batch(self, first: int, end: int) -> Any:
-        """Return a batch of examples from anywhere in the set."""
-        first %= len(self.stored.order) // self.batch_size * self.batch_size
-        return self.stored.batch(first, first + self.batch_size)
+    def __len__(self) -> int:
+        return self.batches
+
+    def __getitem__(self, number: int) -> Any:
+        return self.stored[number % (self.stored.examples // self.stored.batch_size)]
 
 
 def patterns(config: Config, draws: int = 64) -> Library:

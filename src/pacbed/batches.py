@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -52,7 +53,7 @@ class OnlineExamples:
         }
 
 
-class Batches(keras.utils.PyDataset):
+class Batches(keras.utils.PyDataset, ABC):
     """Batches of an epoch, which may begin in its midst.
 
     Parameters
@@ -85,23 +86,23 @@ class Batches(keras.utils.PyDataset):
         first = (self.first + number) * self.batch_size
         return self.batch(first, min(first + self.batch_size, self.examples))
 
+    @abstractmethod
     def batch(self, first: int, end: int) -> tuple[Any, np.ndarray]:
         """Return the inputs and scaled labels of some examples of the epoch."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def attributes(self) -> Mapping[str, Any]:
         """Provenance of the examples."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def draws(self) -> np.ndarray:
         """Indices of the draws that the examples show."""
-        raise NotImplementedError
 
+    @abstractmethod
     def arrays(self) -> Iterator[np.ndarray]:
         """Yield what tells these examples from others."""
-        raise NotImplementedError
 
 
 class StoredBatches(Batches):
