@@ -150,7 +150,7 @@ def test_the_whole_graph_runs_on_a_cluster(complete):
     [
         ("simulate_wildcards", "cpu", 32, 20000, 480, 0),
         ("simulate_undeformed", "cpu", 1, 2000, 30, 0),
-        ("augment", "cpu", 8, 2000, 240, 0),
+        ("augment", "cpu", 8, 1360, 240, 0),
         ("train", "gpu", 8, 8000, 4320, 1),
         ("predict", "gpu", 4, 8000, 120, 1),
     ],
