@@ -58,14 +58,17 @@ class Batches(keras.utils.PyDataset, ABC):
 
     Parameters
     ----------
+    data
+        What the examples are, or are made of.
     examples
         Number of examples of an epoch.
     batch_size
         Examples of a batch; the last of an epoch may be smaller.
     """
 
-    def __init__(self, examples: int, batch_size: int) -> None:
+    def __init__(self, data: Dataset | OnlineExamples, examples: int, batch_size: int) -> None:
         super().__init__()
+        self.data = data
         self.examples = examples
         self.batch_size = batch_size
         self.epoch = self.first = 0
@@ -91,9 +94,9 @@ class Batches(keras.utils.PyDataset, ABC):
         """Return the inputs and scaled labels of some examples of the epoch."""
 
     @property
-    @abstractmethod
     def attributes(self) -> Mapping[str, Any]:
         """Provenance of the examples."""
+        return self.data.attributes
 
     @property
     @abstractmethod
@@ -120,6 +123,8 @@ class StoredBatches(Batches):
         If given, the order is another in every epoch, and depends on this and the epoch alone.
     """
 
+    data: Dataset
+
     def __init__(
         self,
         data: Dataset,
@@ -127,8 +132,7 @@ class StoredBatches(Batches):
         batch_size: int,
         shuffle_seed: int | None = None,
     ) -> None:
-        super().__init__(len(data.images), batch_size)
-        self.data = data
+        super().__init__(data, len(data.images), batch_size)
         self.targets = scaling.scale(data.columns(scaling.parameters)).astype(np.float32)
         self.shuffle_seed = shuffle_seed
         self.order = np.arange(self.examples)
@@ -143,11 +147,6 @@ class StoredBatches(Batches):
         """Return images (examples, pixels, pixels, 1), float16, and scaled labels."""
         chosen = self.order[first:end]
         return self.data.images[chosen, :, :, None], self.targets[chosen]
-
-    @property
-    def attributes(self) -> Mapping[str, Any]:
-        """Provenance of the examples."""
-        return self.data.attributes
 
     @property
     def draws(self) -> np.ndarray:
@@ -177,9 +176,10 @@ class OnlineBatches(Batches):
         Examples of a batch.
     """
 
+    data: OnlineExamples
+
     def __init__(self, data: OnlineExamples, scaling: LabelScaling, batch_size: int) -> None:
-        super().__init__(data.examples, batch_size)
-        self.data = data
+        super().__init__(data, data.examples, batch_size)
         self.scaling = scaling
         self.columns = [PARAMETERS.index(name) for name in scaling.parameters]
 
@@ -195,11 +195,6 @@ class OnlineBatches(Batches):
         targets = self.scaling.scale(labels[:, self.columns])
         inputs = pattern.astype(np.int32), transformation.astype(np.float32)
         return inputs, targets.astype(np.float32)
-
-    @property
-    def attributes(self) -> Mapping[str, Any]:
-        """Provenance of the examples."""
-        return self.data.attributes
 
     @property
     def draws(self) -> np.ndarray:

@@ -522,25 +522,14 @@ def _print_errors(found: pd.DataFrame, title: str) -> None:
 def _write_predictions(
     tables: Sequence[pd.DataFrame], datasets: Sequence[Path], output: Path
 ) -> None:
-    """Write the predictions under a temporary name and rename the file.
-
-    Raises
-    ------
-    PacbedError
-        If that cannot be done.
-    """
+    """Write the predictions of one dataset, or of several with a column that tells which."""
     import pandas as pd
+
+    from pacbed.prediction import write_predictions
 
     table = tables[0]
     if len(tables) > 1:
         for one, path in zip(tables, datasets, strict=True):
             one.insert(0, "dataset", str(path))
         table = pd.concat(tables, ignore_index=True)
-    unfinished = output.with_name(f".{output.name}.unfinished")
-    try:
-        table.to_parquet(unfinished, index=False)
-        unfinished.replace(output)
-    except OSError as error:
-        raise PacbedError(f"cannot write {output}: {error.strerror or error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_predictions(table, output)

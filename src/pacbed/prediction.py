@@ -64,3 +64,21 @@ def predict(
         table[f"true_{name}"] = true[:, column].astype(float)
         table[f"predicted_{name}"] = predicted[:, column]
     return pd.DataFrame(table)
+
+
+def write_predictions(table: pd.DataFrame, path: Path) -> None:
+    """Write predictions to a Parquet file, which appears whole or not at all.
+
+    Raises
+    ------
+    PacbedError
+        If it cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        table.to_parquet(unfinished, index=False)
+        unfinished.replace(path)
+    except OSError as error:
+        raise PacbedError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -198,7 +198,6 @@ def train(
             then = "saved; the next attempt goes on from there" if checkpoint else "nothing is kept"
             log(f"stopped in {run.progress}: {then}")
             sys.exit(128 + signal.SIGTERM)
-    kept.save(run.state())
     network = run.best_network()
     described |= {"parameters": network.count_params(), "data": data}
     described["validation_loss"] = run.check(network, log)
@@ -393,7 +392,7 @@ class _Run:
             self.average = average
             self.losses.append((loss, validation_loss))
             self.epoch, self.batch = self.epoch + 1, 0
-            if kept.is_due:
+            if kept.is_due or self.epoch == epochs:
                 kept.save(self.state())
             if report:
                 losses = {"loss": loss, "val_loss": validation_loss}

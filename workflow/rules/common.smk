@@ -72,17 +72,20 @@ def draws_of(split):
     return [index for index, name in enumerate(DRAW_SPLITS) if name == split]
 
 
+def stores_of(semiangle, split):
+    folder = PATTERNS.format(semiangle=semiangle)
+    return [f"{folder}/{draw:05d}.zarr.zip" for draw in draws_of(split)]
+
+
 def pattern_stores(wildcards):
     """The stores of the draws that belong to a set."""
-    folder = PATTERNS.format(semiangle=wildcards.semiangle)
-    return [f"{folder}/{draw:05d}.zarr.zip" for draw in draws_of(wildcards.split)]
+    return stores_of(wildcards.semiangle, wildcards.split)
 
 
 def training_examples(wildcards):
     """The set that a network is trained on, or the patterns of which its examples are made."""
     if ONLINE:
-        folder = PATTERNS.format(semiangle=wildcards.semiangle)
-        return [f"{folder}/{draw:05d}.zarr.zip" for draw in draws_of("train")]
+        return stores_of(wildcards.semiangle, "train")
     return f"{DATASETS}/train.zarr.zip".format(**wildcards)
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 from _job import job, reserves_gpu
 
 from pacbed.dataset import read_dataset
-from pacbed.prediction import predict
+from pacbed.prediction import predict, write_predictions
 from pacbed.training import configure
 
 with job(snakemake.log[0]):
@@ -14,6 +14,4 @@ with job(snakemake.log[0]):
             Path(snakemake.input.settings),
             read_dataset(Path(snakemake.input[split])),
         )
-        unfinished = Path(output).with_name(f".{Path(output).name}.unfinished")
-        predictions.to_parquet(unfinished, index=False)
-        unfinished.replace(output)
+        write_predictions(predictions, Path(output))
