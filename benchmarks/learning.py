@@ -44,7 +44,7 @@ from pacbed.config import (
 from pacbed.dataset import load_library, read_dataset, write_dataset
 from pacbed.deformation import assign_splits, draw
 from pacbed.engines import engine
-from pacbed.figures import SYMBOLS, display_unit, paper_style, save
+from pacbed.figures.style import SYMBOLS, display_unit, paper_style, save
 from pacbed.labels import LabelScaling
 from pacbed.machine import usable_cores
 from pacbed.metrics import errors

@@ -488,7 +488,8 @@ def _add_show(commands: Any) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from pacbed.figures import save, show_patterns
+    from pacbed.figures.patterns import show_patterns
+    from pacbed.figures.style import save
     from pacbed.patterns import read_patterns
 
     store = read_patterns(options.store)
@@ -547,7 +548,8 @@ def _add_compare(commands: Any) -> None:
 
 def _compare(options: argparse.Namespace) -> None:
     from pacbed.comparison import compare, differences
-    from pacbed.figures import compare_patterns, save
+    from pacbed.figures.patterns import compare_patterns
+    from pacbed.figures.style import save
     from pacbed.patterns import read_patterns
 
     a, b = read_patterns(options.a), read_patterns(options.b)
@@ -617,7 +619,8 @@ def _converge(options: argparse.Namespace) -> None:
 
     from pacbed.convergence import Refinement, refinements
     from pacbed.engines.planewave import PlaneWaveSettings
-    from pacbed.figures import changes_against_thickness, save
+    from pacbed.figures.convergence import changes_against_thickness
+    from pacbed.figures.style import save
     from pacbed.files import write_text
     from pacbed.microscope import Aperture, Detector
 
@@ -727,7 +730,7 @@ def _add_errors(commands: Any) -> None:
 def _errors(options: argparse.Namespace) -> None:
     import pandas as pd
 
-    from pacbed.figures import display_unit
+    from pacbed.figures.style import display_unit
 
     try:
         errors = pd.read_csv(options.table)

@@ -499,7 +499,7 @@ def _check_fit(datasets: Sequence[Path], model: Path, settings: Path, say: Say) 
 
 
 def _print_errors(found: pd.DataFrame, title: str) -> None:
-    from pacbed.figures import display_unit
+    from pacbed.figures.style import display_unit
 
     table = Table(title=Text(title))
     table.add_column("parameter")

@@ -15,7 +15,7 @@ import pandas as pd
 import yaml
 
 from pacbed import __version__
-from pacbed.figures import display_unit
+from pacbed.figures.style import display_unit
 from pacbed.files import write_text
 
 CAPTIONS = {

@@ -13,7 +13,8 @@ from pacbed.crystal import material
 from pacbed.deformation import Deformation
 from pacbed.engines import SimulationRequest, SimulationResult, ThermalMotion
 from pacbed.errors import PacbedError
-from pacbed.figures import compare_patterns, paper_style, save
+from pacbed.figures.patterns import compare_patterns
+from pacbed.figures.style import paper_style, save
 from pacbed.microscope import Aperture, Detector
 from pacbed.patterns import PatternStore, read_patterns, write_patterns
 
@@ -356,7 +357,7 @@ def test_compare_draws_the_layers_and_the_field_asked_for(two, tmp_path, monkeyp
         asked.append((list(layers), field))
         return compare_patterns(a, b, layers, field, names)
 
-    monkeypatch.setattr("pacbed.figures.compare_patterns", drawn)
+    monkeypatch.setattr("pacbed.figures.patterns.compare_patterns", drawn)
     output = ["--output", str(tmp_path / "c.png")]
     for options in ([], ["--layers", "2"], ["--fov", "30"]):
         assert main(["compare", *two, *options, *output]) == 0

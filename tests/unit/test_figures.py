@@ -8,16 +8,14 @@ import pytest
 from matplotlib.figure import Figure
 
 from pacbed.errors import RequestError
-from pacbed.figures import (
+from pacbed.figures.errors import errors_against_thickness, true_against_predicted
+from pacbed.figures.patterns import (
     crop,
-    display_unit,
     draw_split_pattern,
-    errors_against_thickness,
-    save,
     show_patterns,
-    true_against_predicted,
     undeformed_gallery,
 )
+from pacbed.figures.style import display_unit, save
 from pacbed.labels import PARAMETERS
 from pacbed.patterns import PatternStore
 

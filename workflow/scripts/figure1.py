@@ -2,7 +2,8 @@ from pathlib import Path
 
 from _job import job
 
-from pacbed.figures import save, undeformed_gallery
+from pacbed.figures.patterns import undeformed_gallery
+from pacbed.figures.style import save
 from pacbed.patterns import read_patterns
 
 params = snakemake.params

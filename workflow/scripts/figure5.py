@@ -1,7 +1,8 @@
 import pandas as pd
 from _job import job
 
-from pacbed.figures import errors_against_thickness, save
+from pacbed.figures.errors import errors_against_thickness
+from pacbed.figures.style import save
 
 params = snakemake.params
 with job(snakemake.log[0]):

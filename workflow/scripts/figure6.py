@@ -1,7 +1,8 @@
 import pandas as pd
 from _job import job
 
-from pacbed.figures import save, true_against_predicted
+from pacbed.figures.errors import true_against_predicted
+from pacbed.figures.style import save
 
 with job(snakemake.log[0]):
     predictions = {

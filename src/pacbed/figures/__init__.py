@@ -1,0 +1,1 @@
+"""Figures, from pattern stores and tables only."""
