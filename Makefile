@@ -54,9 +54,10 @@ format: env
 	ruff check --fix src tests workflow docs benchmarks
 	snakefmt Snakefile workflow
 
-# The table of configuration keys is made from the schema.
+# The table of configuration keys is made from the schema, the reference of commands from the parser.
 docs: env
 	python docs/config_table.py
+	python docs/cli_reference.py
 
 # New versions of everything; needs uv (https://docs.astral.sh/uv).
 lock:

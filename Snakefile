@@ -26,9 +26,9 @@ rule all:
     input:
         f"{RESULTS}/report.html",
         f"{RESULTS}/draws.csv",
-        f"{RESULTS}/tables/errors.csv",
         expand(
-            f"{FIGURES}/{{name}}.{{kind}}",
-            name=["fig1", "fig5", "fig6"],
-            kind=["png", "pdf"],
+            f"{RESULTS}/tables/{{name}}.{{kind}}",
+            name=["errors", "bounds"],
+            kind=["csv", "parquet"],
         ),
+        expand(f"{FIGURES}/{{name}}.{{kind}}", name=TITLES, kind=["png", "pdf"]),

@@ -36,8 +36,8 @@ from pacbed.dataset import Library, read_dataset, write_dataset
 from pacbed.labels import LabelScaling
 from pacbed.machine import usable_cores
 from pacbed.network import build_network
-from pacbed.schedule import schedule
-from pacbed.training import configure, on_device
+from pacbed.training import configure, make_optimizer, on_device
+from pacbed.training_settings import training_settings
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 OUTPUTS = "strain-rotation-tilt"
@@ -106,11 +106,11 @@ class Bench:
                 OnlineBatches(online, scaling, batch),
             ),
         }
+        section = config["training"] | {"precision": precision, "xla": xla}
+        training = training_settings(config["network"], section, "linear", settings.image_mean, 0)
         for model, _ in self.sources.values():
-            rate = schedule(config["training"]).of_batches(batches)
-            optimizer: Any = keras.optimizers.SGD(rate, momentum=0.9)
-            if precision == "mixed_float16":
-                optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+            rate = training.schedule.of_batches(batches)
+            optimizer = make_optimizer(rate, training)
             model.compile(optimizer=optimizer, loss="mse", jit_compile=self.xla)
 
     def network(self) -> keras.Model:

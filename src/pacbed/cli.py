@@ -51,7 +51,9 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from pacbed.cli_learning import add_evaluate, add_train  # here: it imports this module
+    # Here, since they import this module.
+    from pacbed.cli_design import add_design
+    from pacbed.cli_learning import add_evaluate, add_train
 
     parser = argparse.ArgumentParser(
         prog="pacbed",
@@ -67,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add_train(commands)
     add_evaluate(commands)
     _add_errors(commands)
+    add_design(commands)
     _add_plan(commands)
     _add_doctor(commands)
     return parser
@@ -742,14 +745,18 @@ def _errors(options: argparse.Namespace) -> None:
             f"{options.table} is not a table of errors: it has no {', '.join(sorted(absent))}"
         )
     errors = errors[errors["split"] == options.split]
+    if "dose" in errors:  # other rows are of a part of the doses
+        errors = errors[errors["dose"] == "all"]
+    if "method" not in errors:
+        errors = errors.assign(method="network")
     names = list(dict.fromkeys(errors["parameter"]))
     table = Table(title=f"Mean absolute error ({options.split} set); always the mean in brackets")
-    for title in ("semi-angle", "layers", "outputs", "intensity"):
+    for title in ("semi-angle", "layers", "method", "outputs", "intensity"):
         table.add_column(title)
     for name in names:
         table.add_column(f"{name.split('_deg')[0].split('_mrad')[0]} ({display_unit(name)[1]})")
-    keys = ["semiangle_mrad", "layers", "outputs", "intensity"]
-    for (angle, layers, outputs, intensity), rows in errors.groupby(keys, sort=True):
+    keys = ["semiangle_mrad", "layers", "method", "outputs", "intensity"]
+    for (angle, layers, *what), rows in errors.groupby(keys, sort=True):
         cells = []
         for name in names:
             row = rows[rows["parameter"] == name]
@@ -759,7 +766,7 @@ def _errors(options: argparse.Namespace) -> None:
                 if len(row)
                 else ""
             )
-        table.add_row(f"{angle:g} mrad", str(layers), outputs, intensity, *cells)
+        table.add_row(f"{angle:g} mrad", str(layers), *what, *cells)
     # In a log the width of a terminal is not known: do not fold the table.
     Console(width=None if sys.stdout.isatty() else 170).print(table)
 

@@ -525,11 +525,11 @@ def _write_predictions(
     """Write the predictions of one dataset, or of several with a column that tells which."""
     import pandas as pd
 
-    from pacbed.prediction import write_predictions
+    from pacbed.tables import write_table
 
     table = tables[0]
     if len(tables) > 1:
         for one, path in zip(tables, datasets, strict=True):
             one.insert(0, "dataset", str(path))
         table = pd.concat(tables, ignore_index=True)
-    write_predictions(table, output)
+    write_table(table, output)

@@ -293,7 +293,7 @@ def _planewave_conflicts(config: Config) -> Iterator[str]:
     except RequestError as error:
         yield f"simulation.planewave: {error}"
         return
-    if simulation["engine"] != "planewave":
+    if "planewave" not in (simulation["engine"], simulation["beside"]):
         return
     if configurations := section["phonon_configurations"]:
         smallest = config["deformation"]["principal_stretch"][0]
@@ -301,6 +301,9 @@ def _planewave_conflicts(config: Config) -> Iterator[str]:
         deformation = Deformation(smallest, smallest) if smallest >= 0.5 else Deformation()
         try:
             cell = material(config["material"]).in_plane_cell_A(deformation)
+        except RequestError:
+            return
+        try:
             check_phonons(configurations, cell, settings.supercell)
         except RequestError as error:
             yield f"simulation.planewave.phonon_configurations = {configurations}: {error}"
@@ -314,6 +317,7 @@ def _planewave_conflicts(config: Config) -> Iterator[str]:
             f"simulation.field_of_view_mrad = {stored:g}: must be at most "
             f"{2 * (band - tilt):.4g} mrad, what the band limit '{settings.band_limit}' lets "
             f"through{f' at tilts of up to {tilt:g} mrad' if tilt else ''}"
+            f"{'' if simulation['engine'] == 'planewave' else '; or set simulation.beside: study'}"
         )
 
 
@@ -534,6 +538,7 @@ def scientific(simulation: Config) -> dict[str, Any]:
     """Return what the patterns depend on, so that other keys make no simulation run again."""
     name = simulation["engine"]
     kept = {k: v for k, v in simulation.items() if k not in {"planewave", "prismatic"} - {name}}
+    kept.pop("beside", None)
     kept[name] = dict(simulation[name])
     if simulation[name]["phonon_configurations"]:
         del kept["debye_waller"]
@@ -544,6 +549,29 @@ def scientific(simulation: Config) -> dict[str, Any]:
     if simulation[name].get("box_A") == "auto":
         del kept[name]["probe_region_A"]
     return kept
+
+
+def beside(simulation: Config, energy_keV: float) -> dict[str, Any]:
+    """Return section ``simulation`` for what is simulated beside the draws."""
+    section = dict(simulation)
+    if simulation["beside"] == "study" or simulation["engine"] == "planewave":
+        return section
+    if simulation["pixels"] == "native":  # which only Prismatic has
+        own = detector(simulation, energy_keV)
+        section |= {"pixels": own.pixels[0], "field_of_view_mrad": own.field_of_view_mrad[0]}
+    return section | {"engine": "planewave"}
+
+
+def of_bound(simulation: Config, energy_keV: float) -> dict[str, Any]:
+    """Return section ``simulation`` for the steps from which the bound follows.
+
+    With plane waves, atoms are at rest: a tilt would move the beam to waves with other
+    displacements, and the difference of their speckle looks like information.
+    """
+    section = beside(simulation, energy_keV)
+    if section["engine"] == "planewave":
+        section["planewave"] = dict(section["planewave"], phonon_configurations=0)
+    return section
 
 
 def detector(simulation: Config, energy_keV: float) -> Detector:

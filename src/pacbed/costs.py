@@ -80,6 +80,11 @@ _READ_DATASET_PIXEL_s = 10e-9
 # and with phonons, 0.89 to 0.93; datasets of the demo 0.90 to 0.94. And what else is in a file.
 _PATTERN_RATIO, _DATASET_RATIO, _STORE_MB = 0.90, 0.92, 0.011
 
+# --- The classical reading of an example of n pixels, for each n log2 n; the bound of a sample, for
+# each stored pixel (averaged for 11 states) and each pixel of an example (19 are resampled) ---
+_DISCS_s, _DISCS_PIXEL_s = 4e-3, 22e-9
+_BOUND_STORED_PIXEL_s, _BOUND_PIXEL_s = 0.4e-6, 12e-6
+
 # --- Training: pacbed.training.train and predict with five networks of 3,000 to 35 million weights,
 # batches of 16 to 64, processor time ---
 _CORE_FLOPS = 105e9
@@ -344,6 +349,31 @@ def _draws_of(config: Config, split: str) -> int:
 @lru_cache(maxsize=64)
 def _draws(split: str, count: int, shares: tuple[float, ...]) -> int:
     return assign_splits(count, dict(zip(SPLITS, shares, strict=True))).count(split)
+
+
+def discs(config: Config) -> Cost:
+    """Estimate the classical reading of the test set of one semi-angle and thickness."""
+    examples, pixels = config["dataset"]["examples"]["test"], config["dataset"]["pixels"] ** 2
+    each = _DISCS_s + pixels * math.log2(pixels) * _DISCS_PIXEL_s
+    return Cost(
+        _START_s + _reading_s(config, examples) + examples * each,
+        2 * (_STORE_MB + 1e-6 * _PREDICTION_B * 12 * examples),
+        f"{1e3 * each:.2g} ms per example on one core of an Intel Xeon (pacbed.discs)",
+    )
+
+
+def bounds(config: Config) -> Cost:
+    """Estimate the bounds of all semi-angles, states and thicknesses, patterns at hand."""
+    samples = len(config["microscope"]["semiangles_mrad"]) * len(config["dataset"]["layers"])
+    samples *= 1 + config["bound"]["deformed_states"]
+    stored = detector(config["simulation"], config["microscope"]["energy_keV"])
+    each = math.prod(stored.pixels) * _BOUND_STORED_PIXEL_s
+    each += config["dataset"]["pixels"] ** 2 * _BOUND_PIXEL_s
+    return Cost(
+        _START_s + samples * each,
+        _STORE_MB + 2e-3 * samples * 66,
+        f"{each:.2g} s per semi-angle, thickness and state on one core (pacbed.bounds)",
+    )
 
 
 def network(config: Config, outputs: str) -> Layers:

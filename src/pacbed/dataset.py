@@ -44,7 +44,14 @@ from pacbed.errors import DamagedStoreError, StoreError
 from pacbed.files import write_text
 from pacbed.labels import PARAMETERS
 from pacbed.machine import usable_cores
-from pacbed.patterns import checkpoint_of, open_store, plain, read_patterns, reading
+from pacbed.patterns import (
+    PatternStore,
+    checkpoint_of,
+    open_store,
+    plain,
+    read_patterns,
+    reading,
+)
 from pacbed.processes import Processes, SharedArray
 from pacbed.seeding import stream
 
@@ -129,14 +136,15 @@ def load_library(
     """
     patterns: np.ndarray | None = None
     parameters = np.empty((len(stores), 5))
-    axes: tuple[np.ndarray, np.ndarray] | None = None
+    first: PatternStore | None = None
     for number, path in enumerate(stores):
         store = read_patterns(path, [layers])
-        if patterns is None or axes is None:
-            axes = store.kx_mrad, store.ky_mrad
+        if patterns is None or first is None:
+            first = store
             patterns = np.empty((len(stores), *store.patterns.shape[1:]), np.float32)
         if store.patterns.shape[1:] != patterns.shape[1:] or not (
-            np.array_equal(store.kx_mrad, axes[0]) and np.array_equal(store.ky_mrad, axes[1])
+            np.array_equal(store.kx_mrad, first.kx_mrad)
+            and np.array_equal(store.ky_mrad, first.ky_mrad)
         ):
             raise StoreError(f"{path} has other pixels than {stores[0]}: simulate it again")
         patterns[number] = store.patterns[0]
@@ -148,11 +156,9 @@ def load_library(
             )
         strain = Deformation(**request["deformation"]).strain
         parameters[number] = strain[0, 0], strain[1, 1], strain[0, 1], *request["tilt_mrad"]
-    if patterns is None or axes is None:
+    if patterns is None or first is None:
         raise StoreError("no pattern stores were given")
-    kx, ky = axes
-    pixel = float((kx[-1] - kx[0]) / (len(kx) - 1)), float((ky[-1] - ky[0]) / (len(ky) - 1))
-    return Library(patterns, pixel, draws, parameters)
+    return Library(patterns, first.pixel_mrad, draws, parameters)
 
 
 def write_dataset(

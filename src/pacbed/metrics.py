@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
 
 from pacbed.errors import PacbedError
+from pacbed.seeding import stream
+
+Bound = Callable[[str, np.ndarray], tuple[float, float]]
+"""From a parameter and doses in electrons to the Cramér–Rao bound, without and with prior."""
+
+DOSES = 10
+"""Number of bins of the dose."""
+
+_REPEATS = 2000
+_LENGTHS = (
+    *("mae", "mae_low", "mae_high", "rmse", "bias", "sd", "p95"),
+    *("baseline_mae", "bound_mae", "prior_bound_mae"),
+)
 
 UNITS = {
     "strain_xx": "1",
@@ -37,7 +50,7 @@ def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     predictions
-        Columns ``true_*`` and ``predicted_*``.
+        Columns ``draw``, ``true_*`` and ``predicted_*``.
     training
         The same for the training set, whose mean is the baseline, or for another from which a mean
         can be known.
@@ -45,10 +58,19 @@ def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row per parameter: ``parameter``, ``unit``, ``examples``, ``mae``, ``rmse``, ``bias``
-        (mean of predicted minus true), ``p95`` (95th percentile of the absolute error) and
-        ``baseline_mae``, the MAE of always answering the mean of the training labels. Strain is a
-        fraction.
+        One row per parameter, strain as a fraction: ``parameter``, ``unit``, ``examples``,
+        ``draws``, ``mae``, its 95 % interval ``mae_low`` to ``mae_high``, ``rmse``, ``bias`` (mean
+        of predicted minus true), ``sd`` (standard deviation of the error among examples of one
+        draw, whose strain and tilt are the same), ``p95`` (95th percentile of the absolute error),
+        ``r2`` (coefficient of determination) and ``baseline_mae``, the MAE of always answering the
+        mean of the training labels. What needs more than one draw, more examples of a draw, or
+        true values that differ, is not a number without.
+
+    Notes
+    -----
+    Examples of one draw show the same crystal, so that their errors are not independent: the
+    interval is that of a bootstrap over draws (Davison & Hinkley 1997, 3.8), percentiles of 2000
+    repeats.
 
     Raises
     ------
@@ -58,21 +80,95 @@ def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
     names = [c.removeprefix("true_") for c in predictions.columns if c.startswith("true_")]
     if not names or predictions.empty:
         raise PacbedError("no predictions to evaluate")
+    draws, draw = np.unique(predictions["draw"], return_inverse=True)
+    weights = _resampled(len(draws))
+    count = np.bincount(draw)
     rows: list[Mapping[str, object]] = []
     for name in names:
-        true = predictions[f"true_{name}"].to_numpy()
-        error = predictions[f"predicted_{name}"].to_numpy() - true
-        baseline = training[f"true_{name}"].mean() - true
+        true = predictions[f"true_{name}"].to_numpy(float)
+        error = predictions[f"predicted_{name}"].to_numpy(float) - true
+        size = np.abs(error)
+        maes = weights @ np.bincount(draw, size) / (weights @ count)
+        low, high = np.percentile(maes, [2.5, 97.5]) if len(draws) > 1 else (np.nan, np.nan)
+        within = error - (np.bincount(draw, error) / count)[draw]
+        freedom, spread = len(error) - len(draws), np.square(true - true.mean()).sum()
         rows.append(
             {
                 "parameter": name,
                 "unit": UNITS[name],
                 "examples": len(error),
-                "mae": np.abs(error).mean(),
+                "draws": len(draws),
+                "mae": size.mean(),
+                "mae_low": low,
+                "mae_high": high,
                 "rmse": np.sqrt(np.square(error).mean()),
                 "bias": error.mean(),
-                "p95": np.percentile(np.abs(error), 95),
-                "baseline_mae": np.abs(baseline).mean(),
+                "sd": np.sqrt(np.square(within).sum() / freedom) if freedom else np.nan,
+                "p95": np.percentile(size, 95),
+                "r2": 1 - np.square(error).sum() / spread if spread else np.nan,
+                "baseline_mae": np.abs(training[f"true_{name}"].mean() - true).mean(),
             }
         )
     return pd.DataFrame(rows)
+
+
+def errors_by_dose(
+    predictions: pd.DataFrame,
+    training: pd.DataFrame,
+    electrons: tuple[float, float],
+    bound: Bound | None = None,
+) -> pd.DataFrame:
+    """Summarise the errors of all examples, and of each tenth of the range of doses.
+
+    Parameters
+    ----------
+    predictions, training
+        As of :func:`errors`, the first with a column ``electrons``.
+    electrons
+        Range of the doses, which are log-uniform: its tenths hold as many examples each.
+    bound
+        Cramér–Rao bound as MAE, and with the ranges of the study as prior information, of a
+        parameter at some doses.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows of :func:`errors` with ``dose`` (``all``, or the number of the tenth from ``1``, the
+        lowest), ``electrons_low``, ``electrons_high``, ``bound_mae``, ``prior_bound_mae``,
+        ``efficiency`` (the latter over the MAE), and for strains what is a fraction also in percent
+        (``mae_percent``, ...). A tenth without examples has no rows.
+    """
+    low, high = electrons
+    edges = np.geomspace(low, high, DOSES + 1) if low < high else np.array([low, high])
+    bins = {"all": (low, high)}
+    if low < high:
+        bins |= {str(n + 1): (edges[n], edges[n + 1]) for n in range(DOSES)}
+    number = np.clip(np.searchsorted(edges, predictions["electrons"], side="right"), 1, DOSES)
+    tables = []
+    for dose, (lowest, highest) in bins.items():
+        chosen = predictions if dose == "all" else predictions[number == int(dose)]
+        if len(chosen) or dose == "all":
+            table = errors(chosen, training)
+            table = table.assign(dose=dose, electrons_low=lowest, electrons_high=highest)
+            tables.append(_beside_bound(table, chosen["electrons"].to_numpy(float), bound))
+    return _in_percent(pd.concat(tables, ignore_index=True))
+
+
+def _beside_bound(table: pd.DataFrame, electrons: np.ndarray, bound: Bound | None) -> pd.DataFrame:
+    bounds = [bound(p, electrons) if bound else (np.nan, np.nan) for p in table["parameter"]]
+    plain, prior = np.array(bounds).reshape(-1, 2).T
+    with np.errstate(divide="ignore"):
+        efficiency = prior / table["mae"].to_numpy()
+    return table.assign(bound_mae=plain, prior_bound_mae=prior, efficiency=efficiency)
+
+
+def _in_percent(table: pd.DataFrame) -> pd.DataFrame:
+    strain = table["parameter"].str.startswith("strain")
+    percent = {f"{name}_percent": (100 * table[name]).where(strain) for name in _LENGTHS}
+    return table.assign(**percent)
+
+
+def _resampled(draws: int) -> np.ndarray:
+    """Return how often each draw is in each repeat of the bootstrap, (repeats, draws)."""
+    random = stream(0, "bootstrap", draws)
+    return random.multinomial(draws, np.full(draws, 1 / draws), size=_REPEATS)

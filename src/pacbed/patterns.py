@@ -54,6 +54,12 @@ class PatternStore:
     ky_mrad: np.ndarray
     attributes: Mapping[str, Any]
 
+    @property
+    def pixel_mrad(self) -> tuple[float, float]:
+        """Pixel size (x, y) in mrad."""
+        x, y = (float((k[-1] - k[0]) / (len(k) - 1)) for k in (self.kx_mrad, self.ky_mrad))
+        return x, y
+
 
 def write_patterns(
     path: Path,

@@ -33,7 +33,8 @@ def predict(
     -------
     pandas.DataFrame
         One row per example: ``draw``, ``electrons``, and for each predicted parameter ``true_*``
-        and ``predicted_*`` in physical units.
+        and ``predicted_*`` in physical units. ``attrs["data"]`` says what the examples are; a
+        Parquet file keeps it.
 
     Raises
     ------
@@ -63,22 +64,6 @@ def predict(
     for column, name in enumerate(scaling.parameters):
         table[f"true_{name}"] = true[:, column].astype(float)
         table[f"predicted_{name}"] = predicted[:, column]
-    return pd.DataFrame(table)
-
-
-def write_predictions(table: pd.DataFrame, path: Path) -> None:
-    """Write predictions to a Parquet file, which appears whole or not at all.
-
-    Raises
-    ------
-    PacbedError
-        If it cannot be written.
-    """
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        table.to_parquet(unfinished, index=False)
-        unfinished.replace(path)
-    except OSError as error:
-        raise PacbedError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+    predictions = pd.DataFrame(table)
+    predictions.attrs["data"] = dict(data.attributes)
+    return predictions

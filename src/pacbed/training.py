@@ -1,4 +1,4 @@
-"""Training: a schedule, momentum, and the weights of the best validation epoch."""
+"""Training: a schedule, an optimizer, and the weights of the best validation epoch."""
 
 from __future__ import annotations
 
@@ -37,6 +37,13 @@ EpochReport = Callable[[int, int, Mapping[str, float]], None]
 DIVERGED = "diverged_batch.npz"
 """Name of the file that keeps the batch after which a loss was no number any more."""
 
+OPTIMIZERS = ("sgd", "adam")
+"""Gradient descent with momentum, or with steps scaled by the size of each gradient."""
+
+# Of Adam, the decay of the mean square: a tenth of the usual memory, for trainings as short as
+# these.
+_BETA_2 = 0.99
+
 _TOLERANCE = 0.05
 """Relative difference of validation losses from which it is said that the precision matters."""
 
@@ -54,7 +61,7 @@ class TrainingSettings:
     batch_size
         Examples per step.
     momentum
-        Momentum of the gradient descent.
+        Decay of the running mean of the gradients.
     seed
         Seed of weights, shuffling, noise made on the device, and image means.
     averaged_epochs
@@ -65,6 +72,8 @@ class TrainingSettings:
         in single precision.
     xla
         Whether steps are compiled by XLA, which takes :func:`configure` without determinism.
+    optimizer
+        One of :data:`OPTIMIZERS`.
     """
 
     network: Mapping[str, Any]
@@ -75,6 +84,7 @@ class TrainingSettings:
     averaged_epochs: int = 0
     precision: str = "float32"
     xla: bool = False
+    optimizer: str = "sgd"
 
 
 def configure(
@@ -207,6 +217,33 @@ def train(
     return history
 
 
+def make_optimizer(
+    rate: keras.optimizers.schedules.LearningRateSchedule, settings: TrainingSettings
+) -> keras.optimizers.Optimizer:
+    """Make the optimizer of a training.
+
+    Adam is that of Kingma and Ba (2015) with the momentum of the settings.
+
+    Raises
+    ------
+    PacbedError
+        If there is none of that name.
+    """
+    made: keras.optimizers.Optimizer
+    if settings.optimizer == "sgd":
+        made = keras.optimizers.SGD(rate, momentum=settings.momentum)
+    elif settings.optimizer == "adam":
+        made = keras.optimizers.Adam(rate, beta_1=settings.momentum, beta_2=_BETA_2)
+    else:
+        raise PacbedError(
+            f"optimizer must be {' or '.join(OPTIMIZERS)}, not '{settings.optimizer}'"
+        )
+    if settings.precision == "mixed_float16":
+        # Small gradients would vanish in half precision.
+        return keras.optimizers.LossScaleOptimizer(made)
+    return made
+
+
 def on_device(
     network: keras.Model, examples: OnlineExamples, seed: int
 ) -> tuple[keras.Model, Augmentation]:
@@ -294,19 +331,13 @@ class _Run:
             self.model, self.augmentation = on_device(self.network, training, settings.seed)
             self.network.compile(loss="mse", jit_compile=compiled)
         self.rate = settings.schedule.of_batches(self.batches.total)
-        self.model.compile(optimizer=self._optimizer(), loss="mse", jit_compile=compiled)
+        chosen = make_optimizer(self.rate, settings)
+        self.model.compile(optimizer=chosen, loss="mse", jit_compile=compiled)
         self.model.optimizer.build(self.model.trainable_variables)
         self.epoch = self.batch = 0
         self.losses: list[tuple[float, float]] = []
         self.best: Sequence[np.ndarray] = ()
         self.average: Sequence[np.ndarray] = ()
-
-    def _optimizer(self) -> keras.optimizers.Optimizer:
-        optimizer = keras.optimizers.SGD(self.rate, momentum=self.settings.momentum)
-        if self.settings.precision == "mixed_float16":
-            # Small gradients would vanish in half precision.
-            return keras.optimizers.LossScaleOptimizer(optimizer)
-        return optimizer
 
     def begin_with(self, initial: Path) -> str:
         """Take the weights of a trained network, and return the digest of its file.

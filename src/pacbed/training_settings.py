@@ -43,6 +43,7 @@ def training_settings(
         averaged_epochs=training["fast"]["averaged_epochs"] if fast else 0,
         precision=training["precision"],
         xla=training["xla"],
+        optimizer=training["fast"]["optimizer"] if fast else "sgd",
     )
 
 

@@ -233,6 +233,18 @@ def test_the_fast_schedule_has_its_averaged_epochs():
     assert made(section | {"schedule": "paper"}).averaged_epochs == 0
 
 
+def test_adam_is_of_the_fast_schedule_only():
+    section = load([CONFIG])["training"]
+
+    def made(section):
+        return training_settings({}, section, "linear", [0.2, 0.3], 5)
+
+    assert made(section).optimizer == "sgd"
+    assert made(section | {"schedule": "fast"}).optimizer == "adam"
+    slow = section | {"schedule": "fast", "fast": section["fast"] | {"optimizer": "sgd"}}
+    assert made(slow).optimizer == "sgd"
+
+
 # pacbed train, stopped
 
 

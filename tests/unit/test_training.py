@@ -13,9 +13,9 @@ from pacbed.errors import PacbedError, StoreError
 from pacbed.labels import PARAMETERS, LabelScaling
 from pacbed.metrics import errors
 from pacbed.prediction import predict
-from pacbed.schedule import SteppedSchedule
+from pacbed.schedule import OneCycleSchedule, SteppedSchedule
 from pacbed.seeding import stream
-from pacbed.training import TrainingSettings, train
+from pacbed.training import TrainingSettings, make_optimizer, train
 
 PIXELS = 16
 SCALING = LabelScaling.from_ranges("strain-rotation", (0.95, 1.05), (-10, 10), (-5, 5))
@@ -252,3 +252,22 @@ def test_images_of_another_size_are_refused(learned):
     larger = Dataset(np.zeros((4, 20, 20), np.float16), data.labels, data.draws, data.electrons, {})
     with pytest.raises(PacbedError, match=r"takes images of 16 pixels, the dataset has 20"):
         predict(learned / "model.keras", learned / "settings.json", larger)
+
+
+def test_adam_scales_the_steps_of_each_weight():
+    """Its first step changes every weight by the rate, whatever the gradient; momentum is kept."""
+    schedule = OneCycleSchedule(4, 0.01, 0.0)
+    one = TrainingSettings({}, schedule, 16, 0.7, 0, optimizer="adam")
+    optimizer = make_optimizer(schedule.of_batches(4), one)
+    assert optimizer.beta_1 == 0.7
+    weights = keras.Variable([1.0, 1.0])
+    optimizer.apply([keras.ops.array([1e-3, -50.0])], [weights])
+    np.testing.assert_allclose(weights, [0.99, 1.01], rtol=1e-3)
+
+
+def test_an_unknown_optimizer_is_refused():
+    schedule = OneCycleSchedule(4, 0.01, 0.0)
+    with pytest.raises(PacbedError, match="optimizer must be sgd or adam, not 'lion'"):
+        make_optimizer(
+            schedule.of_batches(4), TrainingSettings({}, schedule, 16, 0.9, 0, optimizer="lion")
+        )

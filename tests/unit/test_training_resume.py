@@ -30,6 +30,7 @@ from pacbed.batches import StoredBatches
 from pacbed.errors import PacbedError, StoreError
 from pacbed.machine import noting_sigterm
 from pacbed.patterns import checkpoint_of
+from pacbed.schedule import OneCycleSchedule
 from pacbed.training import DIVERGED, train
 from pacbed.training_checkpoint import TrainingCheckpoint, TrainingState, fingerprint
 
@@ -160,6 +161,16 @@ def test_a_training_stopped_within_an_epoch_goes_on_from_the_next_batch(
     assert signal.getsignal(signal.SIGTERM) is before
     assert attempt(tmp_path) == [f"goes on from epoch {epoch}, batch {batch + 1} of 5"]
     assert_same(tmp_path, whole)
+
+
+def test_the_moments_of_adam_are_kept_too(tmp_path, sigterm_at):
+    adam = {"optimizer": "adam", "schedule": OneCycleSchedule(3, 0.01, 0.3)}
+    assert attempt(tmp_path / "whole", **adam) == []
+    sigterm_at("on_train_batch_begin", 2, 3)
+    ending = pytest.raises(SystemExit, match=f"^{STOPPED}$")
+    attempt(tmp_path / "stopped", ending=ending, **adam)
+    assert attempt(tmp_path / "stopped", **adam) == ["goes on from epoch 2, batch 4 of 5"]
+    assert_same(tmp_path / "stopped", tmp_path / "whole")
 
 
 @pytest.mark.parametrize("epoch", [1, 4])

@@ -6,10 +6,14 @@ import resource
 import pytest
 
 # Jobs of each rule for the tiny configuration, from the last to the first that a change can touch.
-EVALUATION = {"predict": 2, "errors": 1, "figure5": 1, "figure6": 1, "summary": 1, "all": 1}
+FIGURES = ("figure5", "figure7", "figure_classical", "figure_bound", "figure_efficiency")
+ERRORS = dict.fromkeys(("errors", *FIGURES, "figure_tradeoff", "summary", "all"), 1)
+EVALUATION = {"predict": 2, "figure6": 1, "figure8": 1, **ERRORS}
 TRAINING = {"train": 2, **EVALUATION}
-DATASETS = {"augment": 6, **TRAINING}
-PATTERNS = {"simulate": 4, "simulate_undeformed": 1, "figure1": 1, **DATASETS}
+EXAMPLES = {"augment": 6, "discs": 1, **TRAINING}
+CAMERA = {"bounds": 1, "figure4": 1, **EXAMPLES}
+SIMULATED = {"simulate_undeformed": 1, "simulate_gallery": 1, "simulate_bound": 1}
+PATTERNS = {"simulate": 4, **SIMULATED, "figure1": 1, "figure2": 1, "figure3": 1, **CAMERA}
 EVERYTHING = {"draws": 1, **PATTERNS}
 
 ANOTHER_NETWORK = [
@@ -35,15 +39,15 @@ def test_the_shipped_configuration_plans_the_study_of_the_paper(workspace):
         "draws": 1,
         "simulate": 5 * 1000,
         "simulate_undeformed": 5,
+        "simulate_gallery": 1,
+        "simulate_bound": 3,
         "augment": 5 * 8 * 3,
         "train": 40 + 10,
         "predict": 40 + 10,
-        "errors": 1,
-        "figure1": 1,
-        "figure5": 1,
-        "figure6": 1,
-        "summary": 1,
-        "all": 1,
+        "discs": 40,
+        "bounds": 1,
+        **dict.fromkeys(("figure1", "figure2", "figure3", "figure4", "figure6", "figure8"), 1),
+        **ERRORS,
     }
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 30
 
@@ -79,11 +83,13 @@ def test_repeating_a_default_in_an_overlay_changes_nothing(finished):
         pytest.param(steps(2e-3), TRAINING, id="learning rate"),
         pytest.param({"training": {"momentum": 0.8}}, TRAINING, id="momentum"),
         pytest.param({"network": {"dense": [8]}}, TRAINING, id="network"),
-        pytest.param({"dataset": {"noise": "poisson"}}, DATASETS, id="noise"),
-        pytest.param({"dataset": {"electrons": [1.0e6, 2.0e6]}}, DATASETS, id="dose"),
-        pytest.param({"deformation": {"rotation_deg": [-5, 5]}}, DATASETS, id="rotation"),
+        pytest.param({"dataset": {"noise": "poisson"}}, CAMERA, id="noise"),
+        pytest.param({"dataset": {"electrons": [1.0e6, 2.0e6]}}, CAMERA, id="dose"),
+        pytest.param({"deformation": {"rotation_deg": [-5, 5]}}, CAMERA, id="rotation"),
         pytest.param(
-            {"dataset": {"examples": {"test": 17}}}, {"augment": 2, **EVALUATION}, id="test set"
+            {"dataset": {"examples": {"test": 17}}},
+            {"augment": 2, "discs": 1, **EVALUATION},
+            id="test set",
         ),
         pytest.param(
             {"variants": ANOTHER_NETWORK},
@@ -93,8 +99,18 @@ def test_repeating_a_default_in_an_overlay_changes_nothing(finished):
         ),
         pytest.param({"microscope": {"aperture_edge_mrad": 1}}, PATTERNS, id="aperture edge"),
         pytest.param({"simulation": {"planewave": {"slices_per_layer": 2}}}, PATTERNS, id="slices"),
-        # Four draws more; the undeformed crystal and its figure do not depend on them.
-        pytest.param({"draws": {"count": 8}}, {"draws": 1, "simulate": 4, **DATASETS}, id="draws"),
+        # Four draws more; what is simulated beside them does not depend on them.
+        pytest.param({"draws": {"count": 8}}, {"draws": 1, "simulate": 4, **EXAMPLES}, id="draws"),
+        pytest.param(
+            {"bound": {"strain_step": 0.001}},
+            {"simulate_bound": 1, "bounds": 1, **ERRORS},
+            id="steps of the bound",
+        ),
+        pytest.param(
+            {"bound": {"deformed_states": 1}},
+            {"simulate_bound": 1, "bounds": 1, **ERRORS},
+            id="states of the bound",
+        ),
         # As many jobs as for the first semi-angle.
         pytest.param({"microscope": {"semiangles_mrad": [6.35, 12.65]}}, EVERYTHING, id="angles"),
         pytest.param({"seed": 1}, EVERYTHING, id="seed"),

@@ -35,6 +35,7 @@ TINY = {
     },
     "network": {"filters": [4, 8], "dense": [16]},
     "training": {"batch_size": 16, "learning_rate_steps": [{"epochs": 1, "rate": 1e-3}]},
+    "bound": {"deformed_states": 0},
     "variants": [
         {
             "outputs": "strain-rotation-tilt",

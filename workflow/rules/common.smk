@@ -1,17 +1,20 @@
 # The configuration, checked before any job is planned, and the names of files.
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from pacbed import costs
+from pacbed import costs, selection
 from pacbed.config import (
     SCHEMA,
     Network,
+    beside,
     canonical,
     detector,
     evaluated_splits,
     neighbour,
     networks,
+    of_bound,
     prismatic_memory_MB,
     scientific,
     used_training,
@@ -19,6 +22,8 @@ from pacbed.config import (
 )
 from pacbed.deformation import SPLITS, assign_splits
 from pacbed.errors import PacbedError
+from pacbed.figures import TITLES
+from pacbed.states import bound_states, gallery
 from snakemake.exceptions import WorkflowError
 
 try:
@@ -34,6 +39,12 @@ SEMIANGLES = [f"{angle:g}" for angle in config["microscope"]["semiangles_mrad"]]
 NETWORKS = networks(config)
 SHARED_STRAIN = config["draws"]["shared_strain"]
 STORED = detector(config["simulation"], config["microscope"]["energy_keV"])
+# How Fig. 2 and 3 and the bound are simulated.
+BESIDE = beside(config["simulation"], config["microscope"]["energy_keV"])
+OF_BOUND = of_bound(config["simulation"], config["microscope"]["energy_keV"])
+GALLERY = gallery(config["seed"])
+BOUND_STATES = bound_states(config)
+STEPS = list(BOUND_STATES["undeformed"])
 DRAWS_PER_JOB = config["execution"]["draws_per_job"]
 DRAW_SPLITS = assign_splits(config["draws"]["count"], config["draws"]["split"])
 # How examples are made of patterns.
@@ -53,15 +64,67 @@ PATTERNS = f"{RESULTS}/patterns/{{semiangle}}mrad"
 DATASETS = f"{RESULTS}/datasets/{{semiangle}}mrad/{{layers}}layers"
 NETWORK = "{semiangle}mrad/{layers}layers/{outputs}_{intensity}"
 MODELS = f"{RESULTS}/models/{NETWORK}"
+FIGURES = f"{RESULTS}/figures"
+CLASSICAL = f"{RESULTS}/classical/{{semiangle}}mrad/{{layers}}layers"
 
 
 wildcard_constraints:
     semiangle=r"\d+(\.\d+)?",
     draw=r"\d+",
+    base="|".join(BOUND_STATES),
     layers=r"\d+",
     split="|".join(SPLITS),
     outputs="strain-rotation-tilt|strain-rotation",
     intensity="linear|sqrt|power",
+
+
+def table(name, label):
+    """A table as text, which Snakemake's report shows, and with its types."""
+    shown = report(
+        f"{RESULTS}/tables/{name}.csv",
+        caption=f"../report/{name}.rst",
+        category="Tables",
+        labels={"table": label},
+    )
+    return [shown, f"{RESULTS}/tables/{name}.parquet"]
+
+
+def build(engine):
+    """The environment of an engine."""
+    gpu = config["execution"]["device"] == "gpu"
+    return "prismatic-gpu" if engine == "prismatic" and gpu else engine
+
+
+def needs(engine):
+    """Threads, minutes and MB of a simulation: the paper's protocol takes 3.8 hours on 32 cores, a
+    plane-wave run minutes on one."""
+    if engine == "planewave":
+        return 1, 30, 2000
+    return 32, 480, 1000 + prismatic_memory_MB(config, 32) * 5 // 4
+
+
+def gallery_stores(state):
+    """The stores of a state of Fig. 2 and 3."""
+    folders = expand(PATTERNS, semiangle=[f"{angle:g}" for angle in GALLERY_ANGLES])
+    return [f"{folder}/{state}.zarr.zip" for folder in folders]
+
+
+def bound_stores(base, step):
+    """The stores of a step from a state at which the bound is computed."""
+    folders = expand(PATTERNS, semiangle=SEMIANGLES)
+    return [f"{folder}/bound_{base}_{step}.zarr.zip" for folder in folders]
+
+
+def figure(name, subcategory):
+    """A figure as a picture, which Snakemake's report shows, and for print."""
+    shown = report(
+        f"{FIGURES}/{name}.png",
+        caption=f"../report/{name}.rst",
+        category="Figures",
+        subcategory=subcategory,
+        labels={"figure": TITLES[name]},
+    )
+    return [shown, f"{FIGURES}/{name}.pdf"]
 
 
 def semiangle_mrad(wildcards):
@@ -103,12 +166,15 @@ def online_examples(wildcards):
 
 def training_data_mb():
     """The memory of training and validation examples, in half precision, or of patterns."""
-    examples = config["dataset"]["examples"]
-    image = 2 * config["dataset"]["pixels"] ** 2
     # Patterns in single precision: as simulated, averaged, and on the device.
-    pattern = 3 * 4 * math.prod(STORED.pixels)
-    train = pattern * len(draws_of("train")) if ONLINE else image * examples["train"]
-    return (train + image * examples["validation"]) // 1_000_000
+    patterns = 3 * 4 * math.prod(STORED.pixels) * len(draws_of("train")) // 1_000_000
+    return (patterns if ONLINE else set_mb("train")) + set_mb("validation")
+
+
+def set_mb(split):
+    """The memory of the images of a set, in half precision."""
+    pixels = config["dataset"]["pixels"] ** 2
+    return 2 * pixels * config["dataset"]["examples"][split] // 1_000_000
 
 
 def initial_network(wildcards):
@@ -170,15 +236,11 @@ def for_networks(pattern, chosen=NETWORKS):
     ]
 
 
-# The networks of the main figures: the first variant of the configuration.
-MAIN = [
-    n
-    for n in NETWORKS
-    if (n.outputs, n.intensity) == (NETWORKS[0].outputs, NETWORKS[0].intensity)
-]
-
-# Fig. 6 shows the paper's selection of networks where all of it is configured, else all.
-PAPER_SCATTER = {(a, n) for a in (6.35, 18.13, 32.94) for n in (1, 3, 5, 10, 20)}
-SCATTER = [n for n in MAIN if (n.semiangle_mrad, n.layers) in PAPER_SCATTER]
-if len(SCATTER) < len(PAPER_SCATTER):
-    SCATTER = MAIN
+# What the figures show.
+ALL_ANGLES = list(map(float, SEMIANGLES))
+GALLERY_ANGLES = selection.gallery_angles(ALL_ANGLES)
+THIN, THICK = selection.gallery_layers(config["dataset"]["layers"])
+SCATTER = selection.scatter(NETWORKS)
+COMPARED_ANGLE = selection.compared_angle(NETWORKS)
+WITH_AND_WITHOUT_TILT = selection.with_and_without_tilt(NETWORKS)
+DISCS = selection.classical(config, NETWORKS)

@@ -4,7 +4,12 @@
 
 rule draws:
     output:
-        f"{RESULTS}/draws.csv",
+        report(
+            f"{RESULTS}/draws.csv",
+            caption="../report/draws.rst",
+            category="Tables",
+            labels={"table": "Draws"},
+        ),
     log:
         f"{RESULTS}/logs/draws.log",
     localrule: True

@@ -1,4 +1,4 @@
-# What the networks predict, and how far it is from the truth.
+# What the networks predict, how far it is from the truth, and how near it could be at best.
 
 
 rule predict:
@@ -21,32 +21,84 @@ rule predict:
                 config, wildcards.outputs, threads, reserves_gpu("predict")
             )
         ),
-        mem_mb=lambda wildcards, attempt: attempt
-        * (
-            8000
-            + 2
-            * config["dataset"]["pixels"] ** 2
-            * max(config["dataset"]["examples"][split] for split in EVALUATED)
-            // 1_000_000
-        ),
+        mem_mb=lambda wildcards, attempt: attempt * (8000 + max(map(set_mb, EVALUATED))),
         runtime=minutes(120),
     script:
         "../scripts/predict.py"
 
 
-rule errors:
+rule discs:
+    # The classical way, for comparison: positions of the discs, and a lattice through them.
+    input:
+        f"{DATASETS}/test.zarr.zip",
+    output:
+        discs=f"{CLASSICAL}/discs_test.parquet",
+        calibrated=f"{CLASSICAL}/discs-calibrated_test.parquet",
+    log:
+        f"{RESULTS}/logs/classical/{{semiangle}}mrad/{{layers}}layers.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/classical/{{semiangle}}mrad/{{layers}}layers.tsv"
+    conda:
+        "../envs/analyse.yaml"
+    threads: 1
+    resources:
+        **expected(lambda wildcards, threads: costs.discs(config)),
+        mem_mb=lambda wildcards, attempt: attempt * (1000 + set_mb("test")),
+        runtime=minutes(60),
+    params:
+        material=config["material"],
+        energy_keV=config["microscope"]["energy_keV"],
+    script:
+        "../scripts/discs.py"
+
+
+rule bounds:
+    # The Cramér-Rao bound of the study's camera and doses.
     input:
         [
+            file
+            for base in BOUND_STATES
+            for step in STEPS
+            for file in bound_stores(base, step)
+        ],
+    output:
+        table("bounds", "Cramér–Rao bound"),
+    log:
+        f"{RESULTS}/logs/tables/bounds.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tables/bounds.tsv"
+    conda:
+        "../envs/analyse.yaml"
+    threads: 1
+    resources:
+        **expected(lambda wildcards, threads: costs.bounds(config)),
+        mem_mb=lambda wildcards, attempt: attempt * 3000,
+        runtime=minutes(60),
+    params:
+        semiangles_mrad=config["microscope"]["semiangles_mrad"],
+        states=list(BOUND_STATES),
+        steps=STEPS,
+        layers=config["dataset"]["layers"],
+        energy_keV=config["microscope"]["energy_keV"],
+        deformation=config["deformation"],
+        augmentation=AUGMENTATION,
+        bound=config["bound"],
+    script:
+        "../scripts/bounds.py"
+
+
+rule errors:
+    input:
+        networks=[
             file
             for split in EVALUATED
             for file in for_networks(f"{MODELS}/predictions_{split}.parquet")
         ],
+        discs=for_networks(f"{CLASSICAL}/discs_test.parquet", DISCS),
+        calibrated=for_networks(f"{CLASSICAL}/discs-calibrated_test.parquet", DISCS),
+        bounds=f"{RESULTS}/tables/bounds.parquet",
     output:
-        report(
-            f"{RESULTS}/tables/errors.csv",
-            caption="../report/errors.rst",
-            category="Errors",
-        ),
+        table("errors", "Errors"),
     log:
         f"{RESULTS}/logs/tables/errors.log",
     localrule: True
@@ -54,6 +106,8 @@ rule errors:
         "../envs/analyse.yaml"
     params:
         networks=[vars(network) for network in NETWORKS],
+        classical=[vars(network) for network in DISCS],
         splits=EVALUATED,
+        electrons=config["dataset"]["electrons"],
     script:
         "../scripts/errors.py"

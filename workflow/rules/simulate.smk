@@ -2,7 +2,6 @@
 # all semi-angles share their strain states, one job per draw with a store for each semi-angle.
 ENGINE = config["simulation"]["engine"]
 DEVICE = config["execution"]["device"]
-BUILD = "prismatic-gpu" if (ENGINE, DEVICE) == ("prismatic", "gpu") else ENGINE
 # The same for all jobs, whose stores tell which draws they are: other batches rerun nothing.
 SIMULATION_PARAMS = dict(
     seed=config["seed"],
@@ -17,12 +16,7 @@ JOB_PATTERNS = expand(PATTERNS, semiangle=SEMIANGLES) if SHARED_STRAIN else [PAT
 # A job of several draws has those whose numbers differ in the last digits: 0012x.
 LAST_DIGITS = {1: [""], 10: list("0123456789"), 100: [f"{n:02d}" for n in range(100)]}
 BATCH = "{draw}" + "x" * len(LAST_DIGITS[DRAWS_PER_JOB][0])
-# What a job needs: the paper's protocol takes 3.8 hours on 32 cores, a plane-wave run minutes on one.
-if ENGINE == "prismatic":
-    THREADS, RUNTIME_MIN = 32, 480
-    MEMORY_MB = 1000 + prismatic_memory_MB(config, THREADS) * 5 // 4
-else:
-    THREADS, RUNTIME_MIN, MEMORY_MB = 1, 30, 2000
+THREADS, RUNTIME_MIN, MEMORY_MB = needs(ENGINE)
 
 
 rule simulate:
@@ -38,7 +32,7 @@ rule simulate:
     benchmark:
         f"{RESULTS}/benchmarks/patterns/{JOB}/{BATCH}.tsv"
     conda:
-        f"../envs/simulate-{BUILD}.yaml"
+        f"../envs/simulate-{build(ENGINE)}.yaml"
     threads: THREADS
     resources:
         **({"gpu": 1} if DEVICE == "gpu" else {}),
@@ -69,3 +63,57 @@ use rule simulate as simulate_undeformed with:
         f"{RESULTS}/benchmarks/patterns/{JOB}/undeformed.tsv"
     params:
         **SIMULATION_PARAMS,
+
+
+# Beside the draws, all semi-angles and states of a kind in one job: what Fig. 2 and 3 show, and the
+# steps from which the bound follows.
+BESIDE_ENGINE = BESIDE["engine"]
+BESIDE_THREADS, BESIDE_RUNTIME_MIN, BESIDE_MEMORY_MB = needs(BESIDE_ENGINE)
+
+
+use rule simulate as simulate_gallery with:
+    output:
+        [update(file) for state in GALLERY for file in gallery_stores(state)],
+    log:
+        f"{RESULTS}/logs/patterns/gallery.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/patterns/gallery.tsv"
+    conda:
+        f"../envs/simulate-{build(BESIDE_ENGINE)}.yaml"
+    threads: BESIDE_THREADS
+    resources:
+        **({"gpu": 1} if DEVICE == "gpu" else {}),
+        **expected(
+            lambda wildcards, threads: costs.simulation(
+                config | dict(simulation=BESIDE), GALLERY_ANGLES, threads, len(GALLERY)
+            )
+        ),
+        mem_mb=lambda wildcards, attempt: BESIDE_MEMORY_MB * attempt,
+        runtime=minutes(BESIDE_RUNTIME_MIN, lambda wildcards: len(GALLERY)),
+    params:
+        **SIMULATION_PARAMS | dict(simulation=scientific(BESIDE)),
+        states={name: state.to_dict() for name, state in GALLERY.items()},
+
+
+use rule simulate_gallery as simulate_bound with:
+    output:
+        [update(file) for step in STEPS for file in bound_stores("{base}", step)],
+    log:
+        f"{RESULTS}/logs/patterns/bound_{{base}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/patterns/bound_{{base}}.tsv"
+    resources:
+        **({"gpu": 1} if DEVICE == "gpu" else {}),
+        **expected(
+            lambda wildcards, threads: costs.simulation(
+                config | dict(simulation=OF_BOUND), ALL_ANGLES, threads, len(STEPS)
+            )
+        ),
+        mem_mb=lambda wildcards, attempt: BESIDE_MEMORY_MB * attempt,
+        runtime=minutes(BESIDE_RUNTIME_MIN, lambda wildcards: len(STEPS)),
+    params:
+        **SIMULATION_PARAMS | dict(simulation=scientific(OF_BOUND)),
+        states=lambda wildcards: {
+            f"bound_{wildcards.base}_{step}": state.to_dict()
+            for step, state in BOUND_STATES[wildcards.base].items()
+        },

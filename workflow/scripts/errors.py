@@ -1,25 +1,32 @@
-import pandas as pd
+from pathlib import Path
+
 from _job import job
 
-from pacbed.metrics import errors
+from pacbed.bounds import read_bounds
+from pacbed.config import Network
+from pacbed.evaluation import Predicted, error_table
+from pacbed.tables import write_table
 
+params, files = snakemake.params, snakemake.input
 with job(snakemake.log[0]):
-    splits = snakemake.params.splits
-    networks = snakemake.params.networks
-    files = dict(
-        zip(
-            [(split, number) for split in splits for number in range(len(networks))],
-            snakemake.input,
-            strict=True,
-        )
-    )
-    rows = []
-    for number, network in enumerate(networks):
+    networks = [Network(**one) for one in params.networks]
+    classical = [Network(**one) for one in params.classical]
+    made = [(split, network) for split in params.splits for network in networks]
+    predicted = [
+        Predicted(Path(path), network, split)
+        for (split, network), path in zip(made, files.networks, strict=True)
+    ]
+    for method, paths in {"discs": files.discs, "discs-calibrated": files.calibrated}.items():
+        predicted += [
+            Predicted(Path(path), network, "test", method)
+            for network, path in zip(classical, paths, strict=True)
+        ]
+    table = error_table(
+        predicted,
         # The training set or, where no file holds one, the validation set.
-        training = pd.read_parquet(files[splits[0], number])
-        for split in splits:
-            predictions = pd.read_parquet(files[split, number])
-            rows.append(errors(predictions, training).assign(split=split, **network))
-    table = pd.concat(rows, ignore_index=True)
-    keys = ["semiangle_mrad", "layers", "outputs", "intensity", "split"]
-    table[keys + [c for c in table if c not in keys]].to_csv(snakemake.output[0], index=False)
+        params.splits[0],
+        params.electrons,
+        read_bounds(Path(files.bounds)),
+    )
+    for path in snakemake.output:
+        write_table(table, Path(path))

@@ -1,15 +1,14 @@
-import pandas as pd
+from pathlib import Path
+
 from _job import job
 
-from pacbed.figures.errors import errors_against_thickness
+from pacbed.evaluation import of_variant
+from pacbed.figures.errors import errors_against_thickness, of_test_set
 from pacbed.figures.style import save
+from pacbed.tables import read_table
 
 params = snakemake.params
 with job(snakemake.log[0]):
-    table = pd.read_csv(snakemake.input[0])
-    shown = table[
-        (table["split"] == "test")
-        & (table["outputs"] == params.outputs)
-        & (table["intensity"] == params.intensity)
-    ]
+    table = of_test_set(read_table(Path(snakemake.input[0])))
+    shown = of_variant(table, params.outputs, params.intensity)
     save(errors_against_thickness(shown), *snakemake.output)

@@ -3,7 +3,8 @@ from pathlib import Path
 from _job import job, reserves_gpu
 
 from pacbed.dataset import read_dataset
-from pacbed.prediction import predict, write_predictions
+from pacbed.prediction import predict
+from pacbed.tables import write_table
 from pacbed.training import configure
 
 with job(snakemake.log[0]):
@@ -14,4 +15,4 @@ with job(snakemake.log[0]):
             Path(snakemake.input.settings),
             read_dataset(Path(snakemake.input[split])),
         )
-        write_predictions(predictions, Path(output))
+        write_table(predictions, Path(output))

@@ -10,6 +10,7 @@ from pacbed.deformation import Deformation, draw, simulation_seed
 from pacbed.engines import engine
 from pacbed.errors import ConfigError
 from pacbed.locks import sole_maker
+from pacbed.states import Seeded, State
 
 params = snakemake.params
 # Not a parameter of the rule: the patterns do not depend on it, so that nothing runs again.
@@ -17,25 +18,32 @@ execution = snakemake.config["execution"]
 say = partial(print, flush=True)
 
 
-def request_of(store):
-    """What a store is to hold, by its semi-angle and number: {semi-angle}mrad/{number}.zarr.zip."""
-    semiangle = float(store.parent.name.removesuffix("mrad"))
-    number = store.name.removesuffix(".zarr.zip")
-    index = None if number == "undeformed" else int(number)
-    deformation, tilt = Deformation(), (0.0, 0.0)
-    if index is not None:
-        ranges = draw_ranges({"deformation": params.deformation})
+def seeded_state(semiangle, name):
+    """What is simulated, and the seed: what the rule says or else, by its name, a draw."""
+    if given := params.get("states"):
+        return Seeded.from_dict(given[name])
+    if name == "undeformed":
+        index, state = None, State(Deformation(), (0.0, 0.0))
+    else:
+        index, ranges = int(name), draw_ranges({"deformation": params.deformation})
         drawn = draw(params.seed, semiangle, index, ranges, params.shared_strain)
-        deformation, tilt = drawn.deformation, drawn.tilt_mrad
+        state = State(drawn.deformation, drawn.tilt_mrad)
+    return Seeded(state, simulation_seed(params.seed, semiangle, index, params.shared_strain))
+
+
+def request_of(store):
+    """What a store is to hold, by its semi-angle and name: {semi-angle}mrad/{name}.zarr.zip."""
+    semiangle = float(store.parent.name.removesuffix("mrad"))
+    seeded = seeded_state(semiangle, store.name.removesuffix(".zarr.zip"))
     return simulation_request(
-        seed=simulation_seed(params.seed, semiangle, index, params.shared_strain),
+        seed=seeded.seed,
         material_section=params.material,
         energy_keV=params.energy_keV,
         aperture_edge_mrad=params.aperture_edge_mrad,
         simulation=params.simulation,
         semiangle_mrad=semiangle,
-        deformation=deformation,
-        tilt_mrad=tilt,
+        deformation=seeded.state.deformation,
+        tilt_mrad=seeded.state.tilt_mrad,
     )
 
 

@@ -4,14 +4,67 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from pacbed.figures.style import PAGE, SYMBOLS, display_unit, layers_label, paper_style
+from pacbed.errors import RequestError
+from pacbed.figures.style import PAGE, PAGE_HEIGHT, SYMBOLS, display_unit, layers_label, paper_style
+from pacbed.labels import PARAMETERS
+
+# The first three as in the paper's Fig. 7, black, red and green, in hues that the colour-blind tell
+# apart (Okabe and Ito).
+VARIANTS: dict[tuple[str, str], tuple[str, str]] = {
+    ("strain-rotation-tilt", "linear"): ("#000000", "o"),
+    ("strain-rotation", "linear"): ("#D55E00", "s"),
+    ("strain-rotation", "sqrt"): ("#009E73", "^"),
+    ("strain-rotation-tilt", "sqrt"): ("#0072B2", "D"),
+    ("strain-rotation", "power"): ("#CC79A7", "v"),
+    ("strain-rotation-tilt", "power"): ("#E69F00", "<"),
+}
+"""Colour and marker of outputs and intensity."""
+
+METHODS = {
+    "network": ("network", "#000000", "o"),
+    "discs": ("disc positions", "#D55E00", "s"),
+    "discs-calibrated": ("disc positions, calibrated", "#0072B2", "^"),
+}
+"""Label, colour and marker of the ways to read a pattern."""
+
+BOUNDS = {
+    "prior_bound_mae": "Cramér–Rao bound with the ranges as prior",
+    "bound_mae": "Cramér–Rao bound",
+}
+"""Columns with a bound, the first that is known is drawn."""
+
+MEAN = "always the mean"
+INTERVAL = "95 % interval"
+
+
+def variant_label(outputs: str, intensity: str) -> str:
+    """Return outputs and intensity of a network in words."""
+    tilt = "with" if outputs == "strain-rotation-tilt" else "without"
+    scale = {"sqrt": "square-root", "power": "power-law"}.get(intensity, intensity)
+    return f"{tilt} tilt, {scale} intensity"
+
+
+def of_test_set(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a table of errors that are of networks, the test set and all doses.
+
+    A table without a column for one of these has only such rows.
+    """
+    wanted = {"method": "network", "split": "test", "dose": "all"}
+    rows = table
+    for column, value in wanted.items():
+        if column in rows:
+            rows = rows[rows[column] == value]
+    return rows
 
 
 def errors_against_thickness(table: pd.DataFrame) -> Figure:
@@ -20,45 +73,253 @@ def errors_against_thickness(table: pd.DataFrame) -> Figure:
     Parameters
     ----------
     table
-        Rows of the error table of one variant and the test set.
+        Rows of the error table of one variant and the test set. Intervals (``mae_low``,
+        ``mae_high``) and bounds are drawn where the table has them.
     """
     parameters = [p for p in SYMBOLS if p in set(table["parameter"])]
     angles = sorted(table["semiangle_mrad"].unique())
     colours = sns.color_palette("viridis", len(angles))
     markers = "osD^v<>p"
+    bound = _bound_column(table)
     with paper_style():
         columns = min(3, len(parameters))
         rows = math.ceil(len(parameters) / columns)
-        figure = Figure(figsize=(PAGE, 2.3 * rows + 0.3), layout="constrained")
+        figure = Figure(figsize=(PAGE, 2.3 * rows + 0.4), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
         for panel, parameter, letter in zip(panels, parameters, "abcdef", strict=False):
-            factor, unit = display_unit(parameter)
             rows_of = table[table["parameter"] == parameter]
             for number, angle in enumerate(angles):
+                look = {"color": colours[number], "marker": markers[number % len(markers)]}
                 line = rows_of[rows_of["semiangle_mrad"] == angle].sort_values("layers")
-                panel.plot(
-                    line["layers"],
-                    factor * line["mae"],
-                    marker=markers[number % len(markers)],
-                    color=colours[number],
-                    label=f"{angle:g} mrad",
-                )
-            baseline = factor * rows_of["baseline_mae"].mean()
-            panel.axhline(baseline, color="0.5", lw=0.8, ls=":", label="always the mean")
-            panel.set_yscale("log")
-            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            panel.yaxis.set_major_formatter("{x:g}")
-            panel.yaxis.set_minor_formatter(NullFormatter())
-            panel.set_ylabel(f"MAE of {SYMBOLS[parameter]} ({unit})")
-            panel.set_title(f"({letter})", loc="left")
-            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        for panel in panels[len(parameters) :]:
-            panel.set_axis_off()
-        for panel in panels[len(parameters) - columns : len(parameters)]:
-            panel.set_xlabel("number of layers")
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))
+                _draw_errors(panel, line, "layers", label=f"{angle:g} mrad", **look)
+                _draw_bound(panel, line, "layers", bound, colours[number])
+            _label_extras(panel, rows_of, bound)
+            _finish_errors(panel, rows_of, letter)
+            panel.xaxis.set_major_locator(
+                MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1)
+            )
+        _finish_figure(figure, panels, len(parameters), columns)
     return figure
+
+
+def errors_of_variants(table: pd.DataFrame, parameters: Sequence[str] = PARAMETERS[:4]) -> Figure:
+    """Draw Fig. 7: test MAE against thickness for networks of different outputs and intensities.
+
+    Parameters
+    ----------
+    table
+        Rows of the error table of one semi-angle and the test set, with any number of variants,
+        each with its own thicknesses.
+    parameters
+        Parameters to show, one panel each.
+
+    Raises
+    ------
+    RequestError
+        If the table has other than one semi-angle.
+    """
+    angles = table["semiangle_mrad"].unique()
+    if len(angles) != 1:
+        found = ", ".join(f"{a:g}" for a in sorted(angles)) or "none"
+        raise RequestError(f"variants are compared at one semi-angle, but the rows are of: {found}")
+    present = set(zip(table["outputs"], table["intensity"], strict=True))
+    bound = _bound_column(table)
+    layers = sorted(table["layers"].unique())
+    with paper_style():
+        columns = min(2, len(parameters))
+        rows = math.ceil(len(parameters) / columns)
+        figure = Figure(figsize=(0.75 * PAGE, 2 * rows + 0.7), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+        for panel, parameter, letter in zip(panels, parameters, "abcdef", strict=False):
+            rows_of = table[table["parameter"] == parameter]
+            for variant, (colour, marker) in VARIANTS.items():
+                if variant not in present:
+                    continue
+                of_variant = (rows_of["outputs"] == variant[0]) & (
+                    rows_of["intensity"] == variant[1]
+                )
+                line = rows_of[of_variant].sort_values("layers")
+                label = variant_label(*variant)
+                _draw_errors(panel, line, "layers", color=colour, marker=marker, label=label)
+            if bound:
+                # It is a property of the patterns, the same for all variants of a thickness.
+                of_layers = rows_of.groupby("layers", as_index=False)[[bound, "mae"]].mean()
+                _draw_bound(panel, of_layers.assign(parameter=parameter), "layers", bound, "0.4")
+            _label_extras(panel, rows_of, bound)
+            # Far above, it would leave less room for what differs.
+            _finish_errors(panel, rows_of, letter, always_baseline=False)
+            panel.set_xticks(layers)
+        _finish_figure(figure, panels, len(parameters), columns, legend_columns=2)
+        figure.suptitle(f"{angles[0]:g} mrad", fontsize=8)
+    return figure
+
+
+def classical_against_network(
+    table: pd.DataFrame, parameters: Sequence[str] = ("strain_xx", "rotation_deg")
+) -> Figure:
+    """Draw test MAE of networks and of classical methods, against thickness and against dose.
+
+    There is a row of panels for every semi-angle and parameter: first the error over all doses
+    against thickness, then, for every thickness, the error against the dose. All of a row have one
+    scale.
+
+    Parameters
+    ----------
+    table
+        Rows of the error table of the test set, with all doses and methods, and of networks those
+        of one variant.
+    parameters
+        Parameters to show.
+    """
+    table = table.assign(electrons=np.sqrt(table["electrons_low"] * table["electrons_high"]))
+    known = set(table["parameter"])
+    angles, layers = (sorted(table[c].unique()) for c in ("semiangle_mrad", "layers"))
+    rows = [(a, p) for a in angles for p in parameters if p in known]
+    bound = _bound_column(table)
+    dose = table["dose"].astype(str)
+    with paper_style():
+        height = min(1.45 * len(rows) + 1.0, PAGE_HEIGHT)
+        figure = Figure(
+            figsize=(PAGE, height), layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.03)
+        )
+        grid = figure.subplots(
+            len(rows),
+            1 + len(layers),
+            squeeze=False,
+            sharex="col",
+            sharey="row",
+            width_ratios=[max(1.5, 0.3 * len(layers))] + [1.0] * len(layers),
+        )
+        for row, (angle, parameter) in enumerate(rows):
+            chosen = (table["semiangle_mrad"] == angle) & (table["parameter"] == parameter)
+            whole, parts = (table[chosen & is_all] for is_all in (dose == "all", dose != "all"))
+            _compare_methods(grid[row, 0], whole, "layers", bound)
+            for panel, n in zip(grid[row, 1:], layers, strict=True):
+                _compare_methods(panel, parts[parts["layers"] == n], "electrons", bound)
+            for panel in grid[row]:
+                baseline = display_unit(parameter)[0] * table[chosen]["baseline_mae"].mean()
+                panel.axhline(baseline, color="0.5", lw=0.8, ls=":", label=MEAN)
+            _log_scale(grid[row, 0])
+            unit = display_unit(parameter)[1]
+            grid[row, 0].set_ylabel(f"{angle:g} mrad\n{SYMBOLS[parameter]} ({unit})")
+        for panel, n in zip(grid[0, 1:], layers, strict=True):
+            panel.set_title(layers_label(n))
+        grid[0, 0].set_title("all doses")
+        for panel in grid[:, 0]:
+            panel.xaxis.set_major_locator(
+                MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1)
+            )
+        grid[-1, 0].set_xlabel("number of layers")
+        for panel in grid[:, 1:].ravel():
+            panel.set_xscale("log")
+            panel.set_xlim(0.8 * table["electrons_low"].min(), 1.25 * table["electrons_high"].max())
+            panel.xaxis.set_major_locator(LogLocator())
+            panel.xaxis.set_minor_formatter(NullFormatter())
+        for panel in grid[-1, 1:]:
+            panel.set_xlabel("electrons", fontsize=7)
+        figure.supylabel("mean absolute error", fontsize=8)
+        _legend(figure, grid.ravel(), 3)
+    return figure
+
+
+def _compare_methods(panel: Axes, rows: pd.DataFrame, x: str, bound: str | None) -> None:
+    for method, (label, colour, marker) in METHODS.items():
+        line = rows[rows["method"] == method].sort_values(x)
+        if not line.empty:
+            _draw_errors(panel, line, x, color=colour, marker=marker, label=label, ms=3)
+    of_network = rows[rows["method"] == "network"]
+    line = (rows if of_network.empty else of_network).drop_duplicates(x).sort_values(x)
+    _draw_bound(panel, line, x, bound, "0.4")
+    _label_extras(panel, rows, bound)
+
+
+def _draw_errors(panel: Axes, rows: pd.DataFrame, x: str, color: Any, **look: Any) -> None:
+    """Draw a line through the MAE of rows of one parameter, and their 95 % intervals."""
+    factor = _factor(rows)
+    panel.plot(rows[x], factor * rows["mae"], color=color, **look)
+    if _has_intervals(rows):
+        low, high = (factor * rows[c].to_numpy(float) for c in ("mae_low", "mae_high"))
+        panel.vlines(rows[x], low, high, color=color, lw=2.5, alpha=0.35)
+
+
+def _has_intervals(rows: pd.DataFrame) -> bool:
+    return {"mae_low", "mae_high"} <= set(rows) and bool(rows["mae_low"].notna().any())
+
+
+def _draw_bound(panel: Axes, rows: pd.DataFrame, x: str, column: str | None, colour: Any) -> None:
+    if column:
+        # A line through a single point is not seen.
+        marker = "_" if len(rows) == 1 else ""
+        bound = _factor(rows) * rows[column]
+        panel.plot(rows[x], bound, "--", marker=marker, ms=9, lw=0.7, color=colour, zorder=1.8)
+
+
+def _label_extras(panel: Axes, rows: pd.DataFrame, column: str | None) -> None:
+    """Name interval and bound, of whatever colour, in the legend."""
+    if _has_intervals(rows):
+        panel.plot([], [], lw=2.5, alpha=0.35, color="0.4", label=INTERVAL)
+    if column:
+        panel.plot([], [], "--", lw=0.7, color="0.4", label=BOUNDS[column])
+
+
+def _bound_column(table: pd.DataFrame) -> str | None:
+    return next((c for c in BOUNDS if c in table and table[c].notna().any()), None)
+
+
+def _factor(rows: pd.DataFrame) -> float:
+    return 1.0 if rows.empty else display_unit(rows["parameter"].iloc[0])[0]
+
+
+def _finish_errors(
+    panel: Axes, rows: pd.DataFrame, letter: str, always_baseline: bool = True
+) -> None:
+    """Draw the baseline of rows of one parameter, always or if near, and scale and name axes."""
+    panel.set_title(f"({letter})", loc="left")
+    if rows.empty:
+        panel.set_axis_off()
+        return
+    parameter = rows["parameter"].iloc[0]
+    factor, unit = display_unit(parameter)
+    baseline = factor * rows["baseline_mae"].mean()
+    if always_baseline or factor * rows["mae"].max() > baseline / 5:
+        panel.axhline(baseline, color="0.5", lw=0.8, ls=":", label=MEAN)
+    panel.set_ylabel(f"MAE of {SYMBOLS[parameter]} ({unit})")
+    _log_scale(panel)
+
+
+def _log_scale(panel: Axes) -> None:
+    """Make the axis of errors logarithmic, with a few round numbers, however wide its range."""
+    panel.set_yscale("log")
+    low, high = panel.get_ylim()
+    decades = math.log10(high / low)
+    parts = (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
+    panel.yaxis.set_major_locator(LogLocator(subs=parts, numticks=20))
+    panel.yaxis.set_major_formatter("{x:g}")
+    panel.yaxis.set_minor_locator(LogLocator(subs=range(1, 10), numticks=20))
+    panel.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _finish_figure(
+    figure: Figure, panels: np.ndarray, used: int, columns: int, legend_columns: int = 4
+) -> None:
+    for panel in panels[used:]:
+        panel.set_axis_off()
+    for panel in panels[used - columns : used]:
+        panel.set_xlabel("number of layers")
+        panel.xaxis.set_tick_params(labelbottom=True)
+    _legend(figure, panels, legend_columns)
+
+
+def _legend(figure: Figure, panels: np.ndarray, columns: int) -> None:
+    """Put one legend below all panels: results first, then what they are compared with."""
+    found: dict[str, Any] = {}
+    for panel in panels:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    last = [label for label in (INTERVAL, *BOUNDS.values(), MEAN) if label in found]
+    labels = [label for label in found if label not in last] + last
+    handles = [found[label] for label in labels]
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
 
 
 def true_against_predicted(
@@ -79,39 +340,114 @@ def true_against_predicted(
     """
     angles = sorted({angle for angle, _ in predictions})
     layers = sorted({n for _, n in predictions})
-    columns = [(p, a) for p in parameters for a in angles]
+    tables = [[predictions.get((a, n)) for a in angles] for n in layers]
     with paper_style():
-        width = max(PAGE, 0.95 * len(columns))
+        columns = len(parameters) * len(angles)
+        size = min((PAGE - 0.5) / columns, 1.8)
         figure = Figure(
-            figsize=(width, width / len(columns) * len(layers) + 0.7), layout="constrained"
+            figsize=(size * columns + 0.5, size * len(layers) + 0.85),
+            layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0),
         )
-        grid = figure.subplots(len(layers), len(columns), squeeze=False, sharex="col", sharey="col")
-        for column, (parameter, angle) in enumerate(columns):
-            factor, unit = display_unit(parameter)
-            for row, n in enumerate(layers):
-                panel: Axes = grid[row, column]
-                table = predictions.get((angle, n))
-                if table is None or f"true_{parameter}" not in table:
-                    panel.set_axis_off()
-                    continue
-                shown = table.head(most_points)
-                true = factor * shown[f"true_{parameter}"]
-                panel.scatter(
-                    true,
-                    factor * shown[f"predicted_{parameter}"],
-                    s=1,
-                    lw=0,
-                    alpha=0.5,
-                    color=sns.color_palette("colorblind")[0],
-                    rasterized=True,
-                )
-                ends = [true.min(), true.max()]
-                panel.plot(ends, ends, color="black", lw=0.6)
-                if column == 0:
-                    panel.set_ylabel(f"{layers_label(n)}\npredicted")
-                if (angle, layers[row - 1]) not in predictions or row == 0:
-                    panel.set_title(f"{SYMBOLS[parameter]} ({unit})\n{angle:g} mrad")
-                if row == len(layers) - 1:
-                    panel.set_xlabel("true")
-                panel.locator_params(nbins=3)
+        grid = figure.subplots(len(layers), columns, squeeze=False)
+        for number, parameter in enumerate(parameters):
+            group = grid[:, number * len(angles) : (number + 1) * len(angles)]
+            _draw_group(group, tables, parameter, most_points)
+            for column, angle in enumerate(angles):
+                drawn = [panel for panel in group[:, column] if panel.axison]
+                if drawn:
+                    letter = f"({'abcdef'[number]}) " if column == 0 else ""
+                    symbol, unit = SYMBOLS[parameter], display_unit(parameter)[1]
+                    drawn[0].set_title(f"{letter}{symbol} ({unit})\n{angle:g} mrad", fontsize=7)
+        for row, n in zip(grid, layers, strict=True):
+            row[0].set_ylabel(layers_label(n))
+            if not row[0].axison:
+                row[0].text(-0.3, 0.5, layers_label(n), transform=row[0].transAxes, rotation=90)
+        figure.supxlabel("true", fontsize=8)
+        figure.supylabel("predicted", fontsize=8)
     return figure
+
+
+def scatter_of_variants(
+    predictions: Mapping[tuple[str, str], pd.DataFrame],
+    title: str = "",
+    parameters: Sequence[str] = PARAMETERS[:4],
+    most_points: int = 2000,
+) -> Figure:
+    """Draw Fig. 8: predicted against true values of the test set, one row per variant.
+
+    The MAE in each panel is that of all examples.
+
+    Parameters
+    ----------
+    predictions
+        Predictions by (outputs, intensity), of one semi-angle and thickness.
+    title
+        What they are of.
+    parameters
+        Parameters to show, one column each.
+    most_points
+        Draw at most this many examples per panel: the first ones, which are a random sample.
+    """
+    with paper_style():
+        size = (PAGE - 0.5) / len(parameters)
+        figure = Figure(figsize=(PAGE, size * len(predictions) + 0.7), layout="constrained")
+        grid = figure.subplots(len(predictions), len(parameters), squeeze=False)
+        for column, parameter in enumerate(parameters):
+            factor, unit = display_unit(parameter)
+            tables = [[table] for table in predictions.values()]
+            _draw_group(grid[:, [column]], tables, parameter, most_points)
+            grid[0, column].set_title(f"({'abcdef'[column]}) {SYMBOLS[parameter]} ({unit})")
+            for panel, [table] in zip(grid[:, column], tables, strict=True):
+                if panel.axison:
+                    error = table[f"predicted_{parameter}"] - table[f"true_{parameter}"]
+                    panel.text(
+                        0.07,
+                        0.96,
+                        f"MAE {factor * error.abs().mean():.2g} {unit}".replace(" °", "°"),
+                        fontsize=7,
+                        va="top",
+                        transform=panel.transAxes,
+                    )
+        for panel, variant in zip(grid[:, 0], predictions, strict=True):
+            panel.set_ylabel(variant_label(*variant).replace(", ", ",\n"))
+        figure.supxlabel("true", fontsize=8)
+        figure.supylabel("predicted", fontsize=8)
+        figure.suptitle(title, fontsize=8)
+    return figure
+
+
+def _draw_group(
+    group: np.ndarray,
+    tables: Sequence[Sequence[pd.DataFrame | None]],
+    parameter: str,
+    most_points: int,
+) -> None:
+    """Draw predictions of one parameter, on panels that share their scales, none where none are."""
+    factor, _ = display_unit(parameter)
+    names = [f"true_{parameter}", f"predicted_{parameter}"]
+    seen = []
+    for panel, table in zip(group.ravel(), (t for row in tables for t in row), strict=True):
+        if table is None or names[0] not in table:
+            panel.set_axis_off()
+            continue
+        true, predicted = (factor * table.head(most_points)[name] for name in names)
+        colour = sns.color_palette("colorblind")[0]
+        panel.scatter(true, predicted, s=1, lw=0, alpha=0.5, color=colour, rasterized=True)
+        ends = [true.min(), true.max()]
+        panel.plot(ends, ends, color="black", lw=0.6)
+        seen += [true, predicted]
+    if not seen:
+        return
+    values = np.concatenate(seen)
+    low, high = np.nanmin(values), np.nanmax(values)
+    room = 0.06 * (high - low) or 1.0
+    for (row, column), panel in np.ndenumerate(group):
+        panel.set(xlim=(low - room, high + room), ylim=(low - room, high + room))
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        below, before = group[row + 1 :, column], group[row, :column]
+        panel.tick_params(
+            labelbottom=not any(p.axison for p in below),
+            labelleft=not any(p.axison for p in before),
+            labelsize=6,
+        )

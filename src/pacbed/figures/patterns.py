@@ -4,19 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pacbed.figures.style import PAGE, layers_label, nice_length, paper_style
+from pacbed.augment import (
+    AugmentationSettings,
+    Transformation,
+    average_over_pixels,
+    make_image,
+    resample,
+)
+from pacbed.crystal import Material
+from pacbed.deformation import Deformation
+from pacbed.errors import RequestError
+from pacbed.figures.cell import deformed_cell_A, draw_cell, draw_directions, draw_tilt
+from pacbed.figures.style import (
+    PAGE,
+    PAGE_HEIGHT,
+    SYMBOLS,
+    layers_label,
+    nice_length,
+    paper_style,
+)
 from pacbed.patterns import PatternStore
+from pacbed.seeding import stream
+
+Extent = tuple[float, float, float, float]
+"""Edges of the outer pixels (left, right, bottom, top) in mrad."""
+
+SCALE_BAR_mrad = 20
+UNDEFORMED = "undeformed"
+STRAINED = ("gallery_strain_xx", "gallery_strain_yy", "gallery_strain_xy")
+TILTED = ("gallery_tilt_x", "gallery_tilt_y", "gallery_tilt_xy")
 
 
-def crop(
-    store: PatternStore, index: int, field_mrad: float
-) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+def crop(store: PatternStore, index: int, field_mrad: float) -> tuple[np.ndarray, Extent]:
     """Cut the pixels that a central square field shows, in part or whole.
 
     Returns
@@ -49,29 +76,97 @@ def draw_split_pattern(
     The scales end at the brightest value given, or at that of the pattern.
     """
     pattern, extent = crop(store, index, field_mrad)
-    half = field_mrad / 2
     pattern = np.maximum(pattern, 0) / (pattern.max() if brightest is None else brightest)
     shown = pattern.copy()
     # The half-scales meet at zero angle, the middle of pixel n // 2 of the store.
     middle = round(-extent[0] / (extent[1] - extent[0]) * pattern.shape[1] - 0.5)
     shown[:, middle:] = np.cbrt(shown[:, middle:])
+    _show(axes, shown, extent, field_mrad, scale_bar_mrad)
+    axes.axvline(0, color="white", lw=0.4, alpha=0.6)
+
+
+def _show(
+    axes: Axes,
+    shown: np.ndarray,
+    extent: Extent,
+    field_mrad: float,
+    scale_bar_mrad: float | None,
+) -> None:
+    """Draw a pattern of values from 0 to 1, with a scale bar if one is wanted."""
+    half = field_mrad / 2
     axes.imshow(shown, origin="lower", extent=extent, vmin=0, vmax=1, interpolation="nearest")
     axes.set(xlim=(-half, half), ylim=(-half, half), xticks=[], yticks=[])
-    axes.axvline(0, color="white", lw=0.4, alpha=0.6)
     if scale_bar_mrad:
-        left, bottom = -0.92 * half, -0.88 * half
-        ends = [left, left + scale_bar_mrad]
-        # Other caps would make it longer than it says.
-        axes.plot(ends, [bottom, bottom], color="white", lw=2, solid_capstyle="butt")
-        axes.text(
-            left + scale_bar_mrad / 2,
-            bottom + 0.05 * half,
-            f"{scale_bar_mrad:g} mrad",
-            color="white",
-            ha="center",
-            va="bottom",
-            fontsize=6,
-        )
+        draw_scale_bar(axes, scale_bar_mrad, field_mrad)
+
+
+def draw_scale_bar(axes: Axes, length_mrad: float, field_mrad: float) -> None:
+    """Draw a scale bar in the lower left corner of a pattern."""
+    half = field_mrad / 2
+    left, bottom = -0.92 * half, -0.88 * half
+    ends = [left, left + length_mrad]
+    # Other caps would make it longer than it says.
+    axes.plot(ends, [bottom, bottom], color="white", lw=2, solid_capstyle="butt")
+    words = f"{length_mrad:g} mrad"
+    axes.text(left, bottom + 0.05 * half, words, color="white", va="bottom", fontsize=6)
+
+
+def _square_panels(
+    rows: int,
+    columns: int,
+    size: float,
+    *,
+    left: float = 0.22,
+    top: float = 0.25,
+    bottom: float = 0.4,
+    between: tuple[float, float] = (0.06, 0.06),
+    drawing: float = 0.0,
+    words: float = 0.0,
+) -> tuple[Figure, np.ndarray]:
+    """Make a figure of square panels, all lengths in inches.
+
+    Parameters
+    ----------
+    size
+        Edge of a panel.
+    left, top, bottom
+        Room for words around the panels.
+    between
+        Gaps between columns and between rows.
+    drawing, words
+        Height of a further row above the others, and of the room for words below it.
+
+    Returns
+    -------
+    tuple
+        The figure, and its axes of shape (rows, columns), with a further row if one is wanted.
+    """
+    step_x, step_y = (size + gap for gap in between)
+    width = left + columns * step_x
+    height = bottom + rows * step_y - between[1] + drawing + words + top
+    figure = Figure(figsize=(width, height))
+    edges = [(bottom + (rows - 1 - row) * step_y, size) for row in range(rows)]
+    if drawing:
+        edges.insert(0, (height - top - drawing, drawing))
+    grid = [
+        [
+            figure.add_axes(((left + n * step_x) / width, y / height, size / width, tall / height))
+            for n in range(columns)
+        ]
+        for y, tall in edges
+    ]
+    return figure, np.array(grid)
+
+
+def _intensity_bar(panel: Axes, note: str) -> None:
+    """Draw the colours from no to most intensity below a panel, with a note below them."""
+    inch = panel.figure.dpi / panel.bbox.height
+    below = panel.inset_axes((0.1, -0.13 * inch, 0.65, 0.07 * inch))
+    bar = panel.figure.colorbar(ScalarMappable(), cax=below, orientation="horizontal", ticks=[])
+    bar.outline.set_linewidth(0.4)
+    for x, side, text in ((-0.04, "right", "0"), (1.04, "left", "max")):
+        below.text(x, 0.5, text, fontsize=6, ha=side, va="center", transform=below.transAxes)
+    panel.text(1, -0.17 * inch, note, fontsize=6, ha="right", va="top", transform=panel.transAxes)
 
 
 def show_patterns(store: PatternStore, layers: Sequence[int], field_mrad: float) -> Figure:
@@ -175,12 +270,10 @@ def undeformed_gallery(
     stores: Mapping[float, PatternStore], layers: Sequence[int], field_mrad: float
 ) -> Figure:
     """Draw Fig. 1: undeformed patterns for every thickness (rows) and semi-angle (columns)."""
+    rows, columns, between = len(layers), len(stores), 0.06
     with paper_style():
-        size = PAGE / max(5, len(stores))
-        figure = Figure(
-            figsize=(size * len(stores) + 0.5, size * len(layers) + 0.35), layout="constrained"
-        )
-        grid = figure.subplots(len(layers), len(stores), squeeze=False)
+        size = min((PAGE - 0.22) / max(5, columns) - between, (PAGE_HEIGHT - 0.65) / rows - between)
+        figure, grid = _square_panels(rows, columns, size)
         for column, (semiangle, store) in enumerate(stores.items()):
             available = store.layers.tolist()
             for row, layer in enumerate(layers):
@@ -190,9 +283,273 @@ def undeformed_gallery(
                     store,
                     available.index(layer),
                     field_mrad,
-                    20 if corner else None,
+                    SCALE_BAR_mrad if corner else None,
                 )
                 if column == 0:
                     grid[row, 0].set_ylabel(layers_label(layer))
             grid[0, column].set_title(f"{semiangle:g} mrad")
+        _intensity_bar(grid[-1, -1], "left half: linear,\nright half: cube root")
     return figure
+
+
+def turned(
+    store: PatternStore, index: int, field_mrad: float, rotation_deg: float
+) -> tuple[np.ndarray, Extent]:
+    """Cut a central square field of a pattern that is rotated counter-clockwise.
+
+    Returns
+    -------
+    tuple
+        As of :func:`crop`; where the store has no pixels it is zero.
+    """
+    pixel_y = store.pixel_mrad[1]
+    pixels = len(crop(store, index, field_mrad)[0])
+    edge, middle = pixels * pixel_y, pixels // 2 + 0.5
+    how = Transformation(rotation_deg, edge, 0, 0, 1, 1)
+    pattern = resample(store.patterns[index], store.pixel_mrad, how, pixels)
+    ends = -middle * pixel_y, (pixels - middle) * pixel_y
+    return pattern, (*ends, *ends)
+
+
+Stores = Mapping[float, Mapping[str, PatternStore]]
+"""Stores of simulations beside the draws, by semi-angle in mrad and name of the state."""
+
+
+def strain_gallery(
+    stores: Stores, layer: int, field_mrad: float, rotation_deg: float = 15.0
+) -> Figure:
+    """Draw Fig. 2: cells and patterns without deformation, strained, and rotated.
+
+    The cube root of the intensity is shown. Strains are those of the requests in the stores.
+
+    Parameters
+    ----------
+    stores
+        For each semi-angle the states ``undeformed``, ``gallery_strain_xx``, ``gallery_strain_yy``
+        and ``gallery_strain_xy``.
+    layer
+        Thickness to show.
+    field_mrad
+        Width to show in mrad.
+    rotation_deg
+        Rotation in the last column, of the undeformed pattern, counter-clockwise in degrees.
+
+    Raises
+    ------
+    RequestError
+        If a store or the thickness is missing, or a state is another at another semi-angle.
+    """
+    states = (UNDEFORMED, *STRAINED, UNDEFORMED)
+    rotations = (0.0, 0.0, 0.0, 0.0, rotation_deg)
+    requests = [_request(stores, state) for state in states]
+    crystals = [Material(**r["material"]) for r in requests]
+    deformations = [Deformation(**r["deformation"]) for r in requests]
+    changes = list(zip(crystals, deformations, rotations, strict=True))
+    corners = np.array([np.abs(deformed_cell_A(*change)).sum(axis=0) / 2 for change in changes])
+    with paper_style():
+        figure, grid = _gallery_panels(len(stores), drawing=1.85, words=0.42, top=0.5)
+        for column, change in enumerate(changes):
+            panel = grid[0, column]
+            draw_cell(panel, *change, height_A=2 * corners[:, 1].max() + 1.3)
+            panel.set_title(f"({'abcde'[column]})", loc="left")
+            panel.set_xlabel(_described(*change[1:]), fontsize=7)
+            for row, (semiangle, some) in enumerate(stores.items(), start=1):
+                store = some[states[column]]
+                found = turned(store, _index(store, layer, semiangle), field_mrad, change[2])
+                _show_cube_root(grid[row, column], *found, field_mrad)
+        draw_directions(grid[0, 0])
+        handles, labels = grid[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="upper center", ncols=4)
+        _finish_gallery(grid, stores, field_mrad, f"{layers_label(layer)}, cube root")
+    return figure
+
+
+def tilt_gallery(stores: Stores, layer: int, field_mrad: float, thin: int = 1) -> Figure:
+    """Draw Fig. 3: patterns of tilted samples, and of a thin one with the last of the tilts.
+
+    The cube root of the intensity is shown. Tilts are those of the requests in the stores.
+
+    Parameters
+    ----------
+    stores
+        For each semi-angle the states ``undeformed``, ``gallery_tilt_x``, ``gallery_tilt_y`` and
+        ``gallery_tilt_xy``.
+    layer, thin
+        Thickness to show, and that of the last column.
+    field_mrad
+        Width to show in mrad.
+
+    Raises
+    ------
+    RequestError
+        If a store or a thickness is missing, or a state is another at another semi-angle.
+    """
+    states = (UNDEFORMED, *TILTED, TILTED[-1])
+    layers = (layer,) * 4 + (thin,)
+    tilts = [tuple(_request(stores, state)["tilt_mrad"]) for state in states]
+    largest = max(abs(angle) for tilt in tilts for angle in tilt)
+    with paper_style():
+        figure, grid = _gallery_panels(len(stores), drawing=0.9, words=0.25)
+        for column, (state, tilt, n) in enumerate(zip(states, tilts, layers, strict=True)):
+            panel = grid[0, column]
+            draw_tilt(panel, tilt, largest)
+            panel.set_title(f"({'abcde'[column]}) {layers_label(n)}", loc="left")
+            x, y = map(_number, tilt)
+            panel.set_xlabel(
+                f"{SYMBOLS['tilt_x_mrad']} = {x}, {SYMBOLS['tilt_y_mrad']} = {y} mrad", fontsize=7
+            )
+            for row, (semiangle, some) in enumerate(stores.items(), start=1):
+                store = some[state]
+                found = crop(store, _index(store, n, semiangle), field_mrad)
+                _show_cube_root(grid[row, column], *found, field_mrad)
+        _finish_gallery(grid, stores, field_mrad, "cube root of the intensity")
+    return figure
+
+
+def _gallery_panels(
+    rows: int, drawing: float, words: float, top: float = 0.25
+) -> tuple[Figure, np.ndarray]:
+    """Make a row of drawings and rows of patterns, five columns, as wide as a page."""
+    size = (PAGE - 0.22) / 5 - 0.06
+    return _square_panels(rows, 5, size, drawing=drawing, words=words, top=top)
+
+
+def _show_cube_root(axes: Axes, pattern: np.ndarray, extent: Extent, field_mrad: float) -> None:
+    pattern = np.maximum(pattern, 0)
+    _show(axes, np.cbrt(pattern / pattern.max()), extent, field_mrad, None)
+
+
+def _finish_gallery(grid: np.ndarray, stores: Stores, field_mrad: float, note: str) -> None:
+    for row, semiangle in enumerate(stores, start=1):
+        grid[row, 0].set_ylabel(f"{semiangle:g} mrad")
+    draw_scale_bar(grid[-1, 0], SCALE_BAR_mrad, field_mrad)
+    _intensity_bar(grid[-1, -1], note)
+
+
+def _request(stores: Stores, state: str) -> Mapping[str, Any]:
+    """Return the request of a state, which is the same at all semi-angles but for the aperture."""
+    requests = []
+    for semiangle, some in stores.items():
+        if state not in some:
+            raise RequestError(
+                f"no patterns of the state '{state}' at {semiangle:g} mrad: it has "
+                f"{', '.join(some) or 'none'}"
+            )
+        requests.append(some[state].attributes["request"])
+    if not requests:
+        raise RequestError("no semi-angle to draw a gallery of")
+    for key in ("material", "deformation", "tilt_mrad"):
+        if any(r[key] != requests[0][key] for r in requests):
+            raise RequestError(
+                f"the state '{state}' has different values of {key} at different semi-angles: "
+                "simulate it again"
+            )
+    return requests[0]
+
+
+def _index(store: PatternStore, layer: int, semiangle: float) -> int:
+    available = store.layers.tolist()
+    if layer not in available:
+        raise RequestError(
+            f"patterns at {semiangle:g} mrad have {', '.join(map(str, available))} layers, "
+            f"not {layer}"
+        )
+    return available.index(layer)
+
+
+def _described(deformation: Deformation, rotation_deg: float) -> str:
+    """Write the strains and the rotation as formulae, in two lines."""
+    strain = deformation.strain[[0, 1, 0], [0, 1, 1]]
+    numbers = [_number(percent) for percent in 100 * strain]
+    xx, yy, xy = (f"{SYMBOLS[p]} = {number} %" for p, number in zip(SYMBOLS, numbers, strict=False))
+    return f"{xx}, {yy}\n{xy}, {SYMBOLS['rotation_deg']} = {rotation_deg:g}°"
+
+
+def _number(value: float) -> str:
+    """Write a number, without a sign where it is zero but for floating-point dust."""
+    return f"{round(value, 6) + 0.0:.3g}".replace("-", "−")
+
+
+def dose_gallery(
+    stores: Mapping[float, PatternStore],
+    layer: int,
+    settings: AugmentationSettings,
+    seed: int,
+) -> Figure:
+    """Draw Fig. 4: undeformed patterns as recorded with the fewest and with the most electrons.
+
+    The left half of a panel has the lower end of the range of electrons, the right half the upper
+    one. Both are images of one mean, of which the cube root is shown.
+
+    Parameters
+    ----------
+    stores
+        Undeformed patterns by semi-angle in mrad.
+    layer
+        Thickness to show.
+    settings
+        Pixels, field of view, noise and electrons of the examples.
+    seed
+        Seed of the noise.
+
+    Raises
+    ------
+    RequestError
+        If the thickness is missing.
+    """
+    columns = min(3, len(stores))
+    rows = math.ceil(len(stores) / columns)
+    field, pixel = settings.field_of_view_mrad, settings.pixel_mrad
+    middle = settings.pixels // 2
+    ends = -(middle + 0.5) * pixel, (settings.pixels - middle - 0.5) * pixel
+    with paper_style():
+        size = (PAGE - 0.05) / 3 - 0.1
+        figure, grid = _square_panels(rows, columns, size, left=0.05, between=(0.1, 0.3))
+        panels = grid.ravel()
+        for number, (panel, (semiangle, store)) in enumerate(
+            zip(panels, stores.items(), strict=False)
+        ):
+            few, many = _recorded(store, _index(store, layer, semiangle), semiangle, settings, seed)
+            image = np.where(np.arange(settings.pixels) < middle, few, many)
+            # Single bright pixels of few electrons must not darken the rest.
+            shown = np.cbrt(np.clip(image / many.max(), 0, 1))
+            _show(panel, shown, (*ends, *ends), field, SCALE_BAR_mrad if number == 0 else None)
+            panel.axvline(0, color="white", lw=0.4, alpha=0.6)
+            panel.set(xlim=ends, ylim=ends)
+            panel.set_title(f"{semiangle:g} mrad, {layers_label(layer)}")
+            for x, electrons in zip((0.25, 0.75), settings.electrons, strict=True):
+                panel.text(
+                    x,
+                    0.97,
+                    f"{_power(electrons)} electrons",
+                    color="white",
+                    fontsize=7,
+                    ha="center",
+                    va="top",
+                    transform=panel.transAxes,
+                )
+        for panel in panels[len(stores) :]:
+            panel.set_axis_off()
+        _intensity_bar(panels[len(stores) - 1], "cube root of the intensity")
+    return figure
+
+
+def _recorded(
+    store: PatternStore, index: int, semiangle: float, settings: AugmentationSettings, seed: int
+) -> list[np.ndarray]:
+    """Return images with the fewest and the most electrons, of one mean."""
+    pixel = store.pixel_mrad
+    averaged = average_over_pixels(store.patterns[index], pixel, settings.pixel_mrad)
+    images = []
+    for end, electrons in zip(("fewest", "most"), settings.electrons, strict=True):
+        how = Transformation(0, settings.field_of_view_mrad, 0, 0, electrons, 1)
+        random = stream(seed, "figure", "dose", float(semiangle), end)
+        images.append(make_image(averaged, pixel, how, settings, random))
+    return images
+
+
+def _power(number: float) -> str:
+    """Write a number as a formula with a power of ten."""
+    factor, exponent = f"{number:.2e}".split("e")
+    power = f"10^{{{int(exponent)}}}"
+    return f"${power}$" if float(factor) == 1 else rf"${float(factor):g}\times{power}$"

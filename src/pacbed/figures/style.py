@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 
 from pacbed.errors import RequestError
 
-# Width of a journal page, in inches.
+# What a figure may take of a journal page, in inches.
 PAGE = 7.2
+PAGE_HEIGHT = 9.3
 
 SYMBOLS = {
     "strain_xx": r"$\varepsilon_{xx}$",

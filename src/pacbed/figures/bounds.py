@@ -1,0 +1,267 @@
+"""Figures of how precisely patterns can be read, and how near networks come, from tables."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from pacbed.bounds import mean_bound
+from pacbed.errors import PacbedError
+from pacbed.figures.style import PAGE, SYMBOLS, display_unit, layers_label, paper_style
+
+_MARKERS = "osD^v<>p"
+
+
+def bound_against_thickness(bounds: pd.DataFrame, errors: pd.DataFrame | None = None) -> Figure:
+    """Draw the bound against thickness for every semi-angle, one panel per parameter.
+
+    As mean absolute error over log-uniform doses: lines from the pattern alone, dotted where the
+    ranges of the study are known besides; markers are networks.
+
+    Parameters
+    ----------
+    bounds
+        Table of bounds.
+    errors
+        Error table of one variant; rows of networks and the test set are shown.
+    """
+    networks = _networks(errors)
+    parameters = [p for p in SYMBOLS if p in set(bounds["parameter"])]
+    angles = sorted(bounds["semiangle_mrad"].unique())
+    colours = sns.color_palette("viridis", len(angles))
+    with paper_style():
+        figure, panels, last = _panels(parameters, 2.3)
+        for panel, parameter in zip(panels, parameters, strict=False):
+            factor, unit = display_unit(parameter)
+            measured = networks[networks["parameter"] == parameter]
+            for number, angle in enumerate(angles):
+                layers = _layers(bounds, angle)
+                style = {"color": colours[number]}
+                for column, dash in (("sigma", "-"), ("sigma_prior", ":")):
+                    mae = [mean_bound(bounds, angle, n, parameter, column) for n in layers]
+                    label = f"{angle:g} mrad" if dash == "-" else None
+                    panel.plot(layers, factor * np.array(mae), dash, label=label, **style)
+                points = measured[np.isclose(measured["semiangle_mrad"], angle)]
+                marker = _MARKERS[number % len(_MARKERS)]
+                panel.plot(points["layers"], factor * points["mae"], marker, **style)
+            if not measured.empty:
+                level = factor * measured["baseline_mae"].mean()
+                panel.axhline(level, color="0.5", lw=0.8, ls="--", label="always the mean")
+            _log_axis(panel)
+            panel.set_ylabel(f"MAE of {SYMBOLS[parameter]} ({unit})")
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for panel in last:
+            panel.set_xlabel("number of layers")
+        handles, labels = panels[0].get_legend_handles_labels()
+        handles += panels[0].plot([], [], ":", color="0.2")
+        labels.append("bound, ranges known")
+        if not networks.empty:
+            handles += panels[0].plot([], [], "o", color="0.2")
+            labels.append("network")
+        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    return figure
+
+
+def efficiency_map(errors: pd.DataFrame) -> Figure:
+    """Draw how near networks come to the bound: its share in their error, one panel per parameter.
+
+    Parameters
+    ----------
+    errors
+        Error table of one variant; rows of networks and the test set are shown.
+
+    Raises
+    ------
+    PacbedError
+        If no efficiency is known.
+    """
+    networks = _networks(errors)
+    known = networks[np.isfinite(networks["efficiency"].astype(float))]
+    if known.empty:
+        raise PacbedError("no network has an efficiency: the table was made without bounds")
+    parameters = [p for p in SYMBOLS if p in set(known["parameter"])]
+    with paper_style():
+        figure, panels, last = _panels(parameters, 1.9)
+        norm = LogNorm(0.01, 1, clip=True)
+        for panel, parameter in zip(panels, parameters, strict=False):
+            grid = known[known["parameter"] == parameter].pivot(
+                index="semiangle_mrad", columns="layers", values="efficiency"
+            )
+            values = grid.sort_index().sort_index(axis=1)
+            image = panel.imshow(
+                values.to_numpy(float), norm=norm, cmap="cividis", origin="lower", aspect="auto"
+            )
+            for (row, column), value in np.ndenumerate(values.to_numpy(float)):
+                if math.isfinite(value):
+                    # Light figures on dark fields: the middle of the logarithmic scale is 0.1.
+                    colour = "white" if value < 0.1 else "black"
+                    text = f"{100 * value:.2g}" if value < 0.995 else f"{100 * value:.0f}"
+                    panel.text(column, row, text, ha="center", va="center", color=colour, size=6.5)
+            panel.set_xticks(range(values.shape[1]), [f"{n}" for n in values.columns])
+            panel.set_yticks(range(values.shape[0]), [f"{a:g}" for a in values.index])
+            panel.tick_params(length=0)
+            panel.set_title(SYMBOLS[parameter])
+            panel.set_ylabel("semi-angle (mrad)")
+        for panel in last:
+            panel.set_xlabel("number of layers")
+        bar = figure.colorbar(image, ax=list(panels), shrink=0.7, label="bound / MAE (%)")
+        bar.set_ticks([0.01, 0.1, 1], labels=["1", "10", "100"])
+        bar.ax.yaxis.set_minor_locator(NullLocator())
+    return figure
+
+
+def precision_against_probe_size(
+    bounds: pd.DataFrame, errors: pd.DataFrame | None = None, parameter: str = "strain_xx"
+) -> Figure:
+    """Draw what a small probe costs: the error of a parameter against the size of the probe.
+
+    Parameters
+    ----------
+    bounds
+        Table of bounds; as mean absolute error over log-uniform doses, a line per thickness.
+    errors
+        Error table of one variant; networks and the test set are markers.
+    parameter
+        What is measured.
+    """
+    networks = _networks(errors)
+    networks = networks[networks["parameter"] == parameter]
+    layers = sorted(bounds["layers"].unique())
+    factor, unit = display_unit(parameter)
+    colours = sns.color_palette("viridis", len(layers))
+    probes = bounds.groupby("semiangle_mrad")["probe_nm"].first()
+    with paper_style():
+        figure = Figure(figsize=(0.68 * PAGE, 0.5 * PAGE), layout="constrained")
+        panel: Axes = figure.subplots()
+        for number, n in enumerate(layers):
+            mae = [mean_bound(bounds, angle, n, parameter) for angle in probes.index]
+            style = {"color": colours[number], "marker": _MARKERS[number % len(_MARKERS)]}
+            lines = {"markersize": 3, "markerfacecolor": "white", **style}
+            panel.plot(probes, factor * np.array(mae), label=layers_label(n), **lines)
+            points = networks[networks["layers"] == n]
+            at = [
+                float(probes.iloc[np.abs(probes.index.to_numpy(float) - angle).argmin()])
+                for angle in points["semiangle_mrad"]
+            ]
+            panel.plot(at, factor * points["mae"], ls="", **style)
+        if not networks.empty:
+            level = factor * networks["baseline_mae"].mean()
+            panel.axhline(level, color="0.5", lw=0.8, ls="--", label="always the mean")
+        panel.set_ylabel(f"MAE of {SYMBOLS[parameter]} ({unit})")
+        _log_axis(panel)
+        _probe_axis(panel, probes)
+        handles, labels = panel.get_legend_handles_labels()
+        handles += panel.plot([], [], "o-", color="0.2", mfc="white", ms=3)
+        labels.append("bound")
+        if not networks.empty:
+            handles += panel.plot([], [], "o", color="0.2")
+            labels.append("network")
+        figure.legend(handles, labels, loc="outside right center")
+    return figure
+
+
+def doses_against_probe_size(
+    doses: pd.DataFrame, precision: float, probe_nm: float, simulated: tuple[float, float]
+) -> Figure:
+    """Draw how many electrons a strain precision takes against the size of the probe.
+
+    Parameters
+    ----------
+    doses
+        As of :func:`pacbed.bounds.required_doses`.
+    precision
+        Standard deviation of the worst strain component, as a fraction.
+    probe_nm
+        Largest probe wanted, in nm.
+    simulated
+        Range of the electrons for which bounds were computed.
+    """
+    layers = sorted(doses["layers"].unique())
+    colours = sns.color_palette("viridis", len(layers))
+    probes = doses.groupby("semiangle_mrad")["probe_nm"].first()
+    with paper_style():
+        figure = Figure(figsize=(0.68 * PAGE, 0.5 * PAGE), layout="constrained")
+        panel: Axes = figure.subplots()
+        for number, n in enumerate(layers):
+            line = doses[doses["layers"] == n].sort_values("probe_nm")
+            marker = _MARKERS[number % len(_MARKERS)]
+            panel.plot(
+                line["probe_nm"],
+                line["electrons"].where(np.isfinite(line["electrons"])),
+                marker=marker,
+                color=colours[number],
+                label=layers_label(n),
+            )
+        panel.axhspan(*simulated, color="0.93", zorder=0, label="doses of the study")
+        panel.axvline(probe_nm, color="0.3", ls="--", lw=0.8, label="largest probe")
+        panel.set_yscale("log")
+        panel.set_ylabel(f"electrons per pattern for a strain to {100 * precision:.3g} %")
+        _probe_axis(panel, probes)
+        figure.legend(loc="outside right center")
+    return figure
+
+
+def _networks(errors: pd.DataFrame | None) -> pd.DataFrame:
+    """Return the rows of networks, test set and all doses.
+
+    Raises
+    ------
+    PacbedError
+        If they are of several variants.
+    """
+    key = ["semiangle_mrad", "layers", "parameter"]
+    if errors is None:
+        return pd.DataFrame(columns=[*key, "mae", "baseline_mae", "efficiency"])
+    rows = errors[
+        (errors["method"] == "network")
+        & (errors["split"] == "test")
+        & (errors["dose"].astype(str) == "all")
+    ]
+    if rows.duplicated(key).any():
+        raise PacbedError("the errors are of several variants: choose outputs and intensity")
+    return rows.sort_values(key)
+
+
+def _layers(bounds: pd.DataFrame, angle: float) -> list[int]:
+    return sorted({int(n) for n in bounds.loc[bounds["semiangle_mrad"] == angle, "layers"]})
+
+
+def _panels(parameters: list[str], height: float) -> tuple[Figure, np.ndarray, np.ndarray]:
+    """Return a figure, its lettered panels, and those that have none below them."""
+    columns = min(3, len(parameters))
+    rows = math.ceil(len(parameters) / columns)
+    figure = Figure(figsize=(PAGE, height * rows + 0.4), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, letter in zip(panels[: len(parameters)], "abcdef", strict=False):
+        panel.set_title(f"({letter})", loc="left")
+    for panel in panels[len(parameters) :]:
+        panel.set_axis_off()
+    return figure, panels, panels[len(parameters) - columns : len(parameters)]
+
+
+def _log_axis(panel: Axes) -> None:
+    panel.set_yscale("log")
+    panel.yaxis.set_major_locator(LogLocator(numticks=10))
+    panel.yaxis.set_major_formatter("{x:g}")
+    panel.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _probe_axis(panel: Axes, probes: pd.Series) -> None:
+    """Give a panel its axis of probe sizes, and one of the semi-angles above it."""
+    panel.set_xscale("log")
+    panel.set_xlabel("probe size (nm)")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    above = panel.secondary_xaxis("top")
+    above.set_xlabel("semi-angle (mrad)")
+    above.xaxis.set_major_locator(FixedLocator(probes.tolist()))
+    above.set_xticks(probes.tolist(), [f"{angle:g}" for angle in probes.index])
+    above.xaxis.set_minor_locator(NullLocator())

@@ -1,0 +1,54 @@
+"""Tables in files: Parquet, which keeps types and what the table is of, or CSV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from pacbed.errors import PacbedError
+
+_TEXT = {"state": str, "unit": str, "dose": str}
+"""Columns of CSV files that are text though they may look like numbers."""
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as Parquet or, by its ending, CSV; it appears whole or not at all.
+
+    Raises
+    ------
+    PacbedError
+        If it cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        if path.suffix == ".csv":
+            table.to_csv(unfinished, index=False)
+        else:
+            table.to_parquet(unfinished, index=False)
+        unfinished.replace(path)
+    except OSError as error:
+        raise PacbedError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table, Parquet or, by its ending, CSV.
+
+    Raises
+    ------
+    PacbedError
+        If it is missing or damaged.
+    """
+    try:
+        return pd.read_csv(path, dtype=_TEXT) if path.suffix == ".csv" else pd.read_parquet(path)
+    except FileNotFoundError as error:
+        raise PacbedError(
+            f"{path} does not exist: run the workflow, which makes it, or name another"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise PacbedError(
+            f"cannot read {path}, it is damaged or no table: {error}. Delete it and have it made "
+            "again, or name another"
+        ) from error

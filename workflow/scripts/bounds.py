@@ -1,0 +1,42 @@
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+from _job import job, sparse_progress
+
+from pacbed.bounds import bound_table, prior_covariance
+from pacbed.config import augmentation_settings, draw_ranges
+from pacbed.patterns import read_patterns
+from pacbed.states import Steps
+from pacbed.tables import write_table
+
+params = snakemake.params
+with job(snakemake.log[0]):
+    settings = augmentation_settings(params.augmentation)
+    covariance = prior_covariance(draw_ranges({"deformation": params.deformation}), settings)
+    steps = Steps(params.bound["strain_step"], params.bound["tilt_step_mrad"])
+    samples = list(product(params.states, params.steps, params.semiangles_mrad))
+    files = dict(zip(samples, map(Path, snakemake.input), strict=True))
+    progress = sparse_progress("semi-angles and states")
+    tables = []
+    for angle, state in product(params.semiangles_mrad, params.states):
+        stores = {
+            step: read_patterns(files[state, step, angle], params.layers) for step in params.steps
+        }
+        table = bound_table(
+            {step: store.patterns for step, store in stores.items()},
+            params.layers,
+            next(iter(stores.values())).pixel_mrad,
+            settings,
+            covariance,
+            semiangle_mrad=angle,
+            energy_keV=params.energy_keV,
+            state=state,
+            steps=steps,
+        )
+        tables.append(table)
+        progress(len(tables), len(params.semiangles_mrad) * len(params.states))
+    bounds = pd.concat(tables, ignore_index=True)
+    bounds.attrs["augmentation"] = params.augmentation["dataset"]
+    for path in snakemake.output:
+        write_table(bounds, Path(path))

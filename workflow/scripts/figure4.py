@@ -1,0 +1,17 @@
+from pathlib import Path
+
+from _job import job
+
+from pacbed.config import augmentation_settings
+from pacbed.figures.patterns import dose_gallery
+from pacbed.figures.style import save
+from pacbed.patterns import read_patterns
+
+params = snakemake.params
+with job(snakemake.log[0]):
+    stores = {
+        angle: read_patterns(Path(file), [params.layers])
+        for angle, file in zip(params.semiangles_mrad, snakemake.input, strict=True)
+    }
+    settings = augmentation_settings(params.augmentation)
+    save(dose_gallery(stores, params.layers, settings, params.seed), *snakemake.output)

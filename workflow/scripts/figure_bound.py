@@ -1,0 +1,16 @@
+from pathlib import Path
+
+from _job import job
+
+from pacbed.evaluation import of_variant
+from pacbed.figures.bounds import bound_against_thickness
+from pacbed.figures.style import save
+from pacbed.tables import read_table
+
+params = snakemake.params
+with job(snakemake.log[0]):
+    bounds, errors = (read_table(Path(file)) for file in snakemake.input)
+    save(
+        bound_against_thickness(bounds, of_variant(errors, params.outputs, params.intensity)),
+        *snakemake.output,
+    )
