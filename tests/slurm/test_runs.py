@@ -139,6 +139,9 @@ def test_the_whole_graph_runs_on_a_cluster(complete):
     assert submitted == {
         "simulate": 4,
         "simulate_undeformed": 1,
+        "simulate_gallery": 1,
+        "simulate_bound": 1,
+        "bounds": 1,
         "augment": 6,
         "train": 2,
         "predict": 2,
@@ -150,6 +153,8 @@ def test_the_whole_graph_runs_on_a_cluster(complete):
     [
         ("simulate_wildcards", "cpu", 32, 20000, 480, 0),
         ("simulate_undeformed", "cpu", 1, 2000, 30, 0),
+        ("simulate_bound", "cpu", 1, 2000, 330, 0),
+        ("bounds", "cpu", 1, 3000, 60, 0),
         ("augment", "cpu", 8, 1360, 240, 0),
         ("train", "gpu", 8, 8000, 4320, 1),
         ("predict", "gpu", 4, 8000, 120, 1),

@@ -44,6 +44,10 @@ def test_constraints_are_kept_apart():
         "simulate": "icelake",
         "simulate_undeformed": "icelake",
         "augment": "icelake",
+        "simulate_gallery": "icelake",
+        "simulate_bound": "icelake",
+        "discs": "icelake",
+        "bounds": "icelake",
         "train": "a100_80g",
         "predict": "a100_80g",
     }

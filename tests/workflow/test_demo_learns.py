@@ -10,18 +10,22 @@ import numpy as np
 import pytest
 
 from pacbed.batches import OnlineExamples
+from pacbed.bounds import bound_of, bound_table, prior_covariance
 from pacbed.config import (
     augmentation_settings,
     draw_ranges,
     engine_settings,
+    example_request,
     load,
+    of_bound,
     simulation_request,
 )
 from pacbed.dataset import Library, read_dataset, write_dataset
 from pacbed.deformation import SPLITS, assign_splits, draw
 from pacbed.engines import engine
-from pacbed.metrics import errors
+from pacbed.metrics import errors, errors_by_dose
 from pacbed.prediction import predict
+from pacbed.states import Steps, bound_states
 from pacbed.training import train
 from pacbed.training_settings import label_scaling, training_settings
 
@@ -93,13 +97,13 @@ def datasets(config, library, tmp_path_factory):
 
 
 FAST = {"data": "online", "schedule": "fast"}
-ONE_CYCLE = {"epochs": 6, "batch_size": 16, "peak_rate": 0.025, "warm_up": 0.25}
+ONE_CYCLE = {"epochs": 6, "batch_size": 16, "peak_rate": 2e-3}
 
 
-@pytest.mark.parametrize("training", [{}, FAST], ids=["demo", "fast"])
-def test_test_errors_are_a_fifth_of_always_answering_the_mean(
-    config, library, datasets, tmp_path, training
-):
+@pytest.fixture(scope="module", params=[{}, FAST], ids=["demo", "fast"])
+def predictions(request, config, library, datasets, tmp_path_factory):
+    """What the network of the demo says of training and test set."""
+    training, folder = request.param, tmp_path_factory.mktemp("model")
     section = {**config["training"], **training}
     section["fast"] = {**section["fast"], **ONE_CYCLE}
     online = OnlineExamples(
@@ -119,13 +123,75 @@ def test_test_errors_are_a_fifth_of_always_answering_the_mean(
             config["dataset"]["image_mean"],
             config["seed"],
         ),
-        tmp_path,
+        folder,
+    )
+    return {
+        split: predict(folder / "model.keras", folder / "settings.json", datasets[split])
+        for split in ("train", "test")
+    }
+
+
+@pytest.fixture(scope="module")
+def bound(config):
+    """The bound of the demo at the undeformed crystal, as the table of errors asks for it."""
+    simulation = of_bound(config["simulation"], config["microscope"]["energy_keV"])
+    asked = {
+        step: example_request(
+            {**config, "simulation": simulation},
+            SEMIANGLE,
+            one.state.deformation,
+            one.state.tilt_mrad,
+        )
+        for step, one in bound_states(config)["undeformed"].items()
+    }
+    planewave = engine("planewave", engine_settings(simulation))
+    patterns = {step: planewave.simulate(one).patterns[[LAYERS - 1]] for step, one in asked.items()}
+    settings = augmentation_settings(config)
+    pixel = simulation["field_of_view_mrad"] / simulation["pixels"]
+    table = bound_table(
+        patterns,
+        [LAYERS],
+        (pixel, pixel),
+        settings,
+        prior_covariance(draw_ranges(config), settings),
+        semiangle_mrad=SEMIANGLE,
+        energy_keV=config["microscope"]["energy_keV"],
+        steps=Steps(config["bound"]["strain_step"], config["bound"]["tilt_step_mrad"]),
     )
 
-    def predicted(split):
-        return predict(tmp_path / "model.keras", tmp_path / "settings.json", datasets[split])
+    def of(parameter, electrons):
+        plain, prior = (
+            bound_of(table, SEMIANGLE, LAYERS, parameter, electrons, column)
+            for column in ("sigma", "sigma_prior")
+        )
+        return plain, prior
 
-    table = errors(predicted("test"), predicted("train")).set_index("parameter")
+    return of
+
+
+def below_the_bound(predictions, config, bound):
+    """Return parameters and doses whose error no reading of the patterns can have."""
+    electrons = config["dataset"]["electrons"]
+    table = errors_by_dose(predictions["test"], predictions["train"], electrons, bound)
+    assert np.isfinite(table["bound_mae"]).all()
+    return table.loc[table["mae"] < table["prior_bound_mae"], ["parameter", "dose"]]
+
+
+def test_test_errors_are_a_fifth_of_always_answering_the_mean(predictions):
+    table = errors(predictions["test"], predictions["train"]).set_index("parameter")
     for parameter in ("strain_xx", "strain_yy", "strain_xy", "rotation_deg"):
         row = table.loc[parameter]
         assert row["mae"] <= row["baseline_mae"] / 5, f"{parameter}: {row['mae']:.3g}"
+
+
+def test_no_error_lies_below_the_bound(predictions, config, bound):
+    assert below_the_bound(predictions, config, bound).empty
+
+
+def test_a_network_that_had_seen_the_labels_would_be_found_out(predictions, config, bound):
+    leaked = predictions["test"].copy()
+    for column in [c for c in leaked if c.startswith("predicted_")]:
+        true = leaked[column.replace("predicted", "true")]
+        leaked[column] = true + 1e-3 * (leaked[column] - true)
+    found = below_the_bound(predictions | {"test": leaked}, config, bound)
+    assert {"strain_xx", "strain_yy", "strain_xy", "rotation_deg"} <= set(found["parameter"])

@@ -1,5 +1,6 @@
 """The whole graph, as small as it can be: complete, consistent and reproducible."""
 
+import html
 import re
 
 import numpy as np
@@ -7,9 +8,13 @@ import pandas as pd
 import pytest
 import yaml
 
+from pacbed.bounds import read_bounds
 from pacbed.dataset import read_dataset
+from pacbed.deformation import Deformation
+from pacbed.figures import TITLES
 from pacbed.labels import PARAMETERS
 from pacbed.patterns import read_patterns
+from pacbed.tables import read_table
 
 DATASETS = [
     f"results/datasets/6.35mrad/{layers}layers/{split}.zarr.zip"
@@ -30,7 +35,9 @@ def draws(results):
 
 @pytest.fixture(scope="module")
 def errors(results):
-    return pd.read_csv(results / "tables" / "errors.csv")
+    """Errors over all doses."""
+    table = read_table(results / "tables" / "errors.parquet")
+    return table[table["dose"] == "all"]
 
 
 # Complete
@@ -47,7 +54,7 @@ def test_every_draw_is_simulated_in_every_layer(results, finished, draws):
 
 
 def test_every_draw_has_thermal_displacements_of_its_own(results):
-    stores = [*(results / "patterns" / "6.35mrad").glob("*.zarr.zip")]
+    stores = [*(results / "patterns" / "6.35mrad").glob("[0u]*.zarr.zip")]
     attributes = [read_patterns(store).attributes for store in stores]
     assert {a["configurations_per_wave"] for a in attributes} == {2}
     assert len({a["request"]["seed"] for a in attributes}) == len(stores) == 5
@@ -150,11 +157,42 @@ def test_errors_are_those_of_the_predictions(results, errors):
     assert row["examples"] == len(predicted) == 16
     assert row["mae"] == pytest.approx(difference.abs().mean())
     assert row["bias"] == pytest.approx(difference.mean())
-    assert (errors[["mae", "rmse", "p95", "baseline_mae"]] > 0).all().all()
+    assert (errors[["mae", "rmse", "p95", "baseline_mae", "bound_mae"]] > 0).all().all()
     assert (errors["rmse"] >= errors["mae"]).all()
 
 
-@pytest.mark.parametrize("name", ["fig1", "fig5", "fig6"])
+def test_tables_are_the_same_as_text_and_with_types(results):
+    for name in ("errors", "bounds"):
+        text, typed = (read_table(results / f"tables/{name}.{k}") for k in ("csv", "parquet"))
+        pd.testing.assert_frame_equal(text, typed, check_dtype=False)
+
+
+def test_the_bound_is_tabulated_for_every_thickness_parameter_and_dose(results):
+    bounds = read_bounds(results / "tables/bounds.parquet")
+    assert set(bounds["layers"]) == {1, 2}
+    assert set(bounds["state"]) == {"undeformed"}
+    assert set(bounds["parameter"]) == set(PARAMETERS)
+    doses = bounds.groupby(["layers", "parameter"])["electrons"]
+    assert (doses.min() == 1e6).all()
+    assert np.allclose(doses.max(), 5e7)
+
+
+def test_the_gallery_has_the_states_of_the_figures(results):
+    folder = results / "patterns/6.35mrad"
+    strains = {
+        name: Deformation(
+            **read_patterns(folder / f"{name}.zarr.zip").attributes["request"]["deformation"]
+        ).strain
+        for name in ("gallery_strain_xx", "gallery_strain_yy", "gallery_strain_xy")
+    }
+    assert strains["gallery_strain_xx"][0, 0] == pytest.approx(0.1)
+    assert strains["gallery_strain_yy"][1, 1] == pytest.approx(-0.1)
+    assert strains["gallery_strain_xy"][0, 1] == pytest.approx(0.1)
+    request = read_patterns(folder / "gallery_tilt_xy.zarr.zip").attributes["request"]
+    assert list(request["tilt_mrad"]) == [5, 5]
+
+
+@pytest.mark.parametrize("name", TITLES)
 def test_figures_are_drawn_for_screen_and_print(results, name):
     assert (results / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert (results / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
@@ -171,7 +209,7 @@ def test_the_report_needs_nothing_but_itself(results):
 
 def test_the_report_shows_figures_errors_and_configuration(results, errors):
     page = (results / "report.html").read_text(encoding="utf-8")
-    for part in ("Fig. 1", "Fig. 5", "Fig. 6", "incident_step_mrad: 3", "6.35"):
+    for part in ("Fig. 1", "Fig. 8", *map(html.escape, TITLES.values()), "6.35"):
         assert part in page
     mae = errors.query("layers == 2 and split == 'test' and parameter == 'rotation_deg'")["mae"]
     assert f"{mae.item():.3g}" in page
