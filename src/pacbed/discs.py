@@ -45,7 +45,7 @@ MEASURED = OUTPUTS["strain-rotation"]
 """What disc positions tell: tilt moves intensity, not discs."""
 
 # Discs smaller than this have no edge to speak of.
-_SMALLEST_RADIUS_PX = 2.5
+_SMALLEST_RADIUS_PX = 3.5
 # Pixels themselves blur an edge by about as much.
 _SHARPEST_EDGE_PX = 0.4
 # Pixels in a pixel in which the highest contrast is looked for: a parabola fits sharp peaks badly.

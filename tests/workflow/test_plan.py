@@ -10,7 +10,7 @@ FIGURES = ("figure5", "figure7", "figure_classical", "figure_bound", "figure_eff
 ERRORS = dict.fromkeys(("errors", *FIGURES, "figure_tradeoff", "summary", "all"), 1)
 EVALUATION = {"predict": 2, "figure6": 1, "figure8": 1, **ERRORS}
 TRAINING = {"train": 2, **EVALUATION}
-EXAMPLES = {"augment": 6, "discs": 1, **TRAINING}
+EXAMPLES = {"augment": 6, **TRAINING}
 CAMERA = {"bounds": 1, "figure4": 1, **EXAMPLES}
 SIMULATED = {"simulate_undeformed": 1, "simulate_gallery": 1, "simulate_bound": 1}
 PATTERNS = {"simulate": 4, **SIMULATED, "figure1": 1, "figure2": 1, "figure3": 1, **CAMERA}
@@ -44,7 +44,7 @@ def test_the_shipped_configuration_plans_the_study_of_the_paper(workspace):
         "augment": 5 * 8 * 3,
         "train": 40 + 10,
         "predict": 40 + 10,
-        "discs": 40,
+        "discs": 2 * 8,
         "bounds": 1,
         **dict.fromkeys(("figure1", "figure2", "figure3", "figure4", "figure6", "figure8"), 1),
         **ERRORS,
@@ -88,7 +88,7 @@ def test_repeating_a_default_in_an_overlay_changes_nothing(finished):
         pytest.param({"deformation": {"rotation_deg": [-5, 5]}}, CAMERA, id="rotation"),
         pytest.param(
             {"dataset": {"examples": {"test": 17}}},
-            {"augment": 2, "discs": 1, **EVALUATION},
+            {"augment": 2, **EVALUATION},
             id="test set",
         ),
         pytest.param(

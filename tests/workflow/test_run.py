@@ -243,3 +243,25 @@ def test_the_same_configuration_gives_the_same_numbers_on_any_number_of_cores(fi
         assert first.attributes["request"] == again.attributes["request"]
     for path in DATASETS:
         assert (workspace.folder / path).read_bytes() == (finished.folder / path).read_bytes()
+
+
+def test_discs_are_measured_in_the_test_set_where_they_are_large_enough(workspace):
+    folder = workspace.folder / "results/classical/6.35mrad/2layers"
+    target = str((folder / "discs_test.parquet").relative_to(workspace.folder))
+    still = {"phonon_configurations": 0}
+    change = {
+        "simulation": {"pixels": 214, "planewave": still},
+        "dataset": {"pixels": 64, "electrons": [5.0e7, 5.0e7], "field_of_view_variation": 0.02},
+    }
+    outcome = workspace.run(target, change=change)
+    assert outcome.status == 0, outcome.text
+    assert outcome.jobs == {"simulate": 1, "augment": 1, "discs": 1}
+    for name in ("discs", "discs-calibrated"):
+        table = read_table(folder / f"{name}_test.parquet")
+        assert len(table) == 16
+        assert {f"predicted_{p}" for p in PARAMETERS[:4]} <= set(table)
+        assert table.attrs["data"]["split"] == "test"
+        assert (table["discs"] > 0).mean() > 0.8
+    # Coarse as the images are, a known scale leaves little to be wrong about.
+    error = table["predicted_strain_xx"] - table["true_strain_xx"]
+    assert error.abs().median() < 0.01
