@@ -28,7 +28,7 @@ rule all:
         f"{RESULTS}/draws.csv",
         expand(
             f"{RESULTS}/tables/{{name}}.{{kind}}",
-            name=["errors", "bounds"],
+            name=["errors", "bounds", "bounds_mean"],
             kind=["csv", "parquet"],
         ),
         expand(f"{FIGURES}/{{name}}.{{kind}}", name=TITLES, kind=["png", "pdf"]),

@@ -20,9 +20,9 @@ from pacbed.augment import AugmentationSettings, Transformation, average_over_pi
 from pacbed.deformation import DrawRanges
 from pacbed.errors import PacbedError, RequestError
 from pacbed.labels import PARAMETERS
-from pacbed.metrics import UNITS
+from pacbed.metrics import UNITS, in_percent
 from pacbed.microscope import wavelength_A
-from pacbed.states import CENTRE, STEPPED, STEPS, Steps
+from pacbed.states import CENTRE, STEPPED, STEPS, UNDEFORMED, Steps
 from pacbed.tables import read_table
 
 NUISANCE = ("shift_x_px", "shift_y_px", "scale", "log_dose")
@@ -37,7 +37,7 @@ MAE_OF_SIGMA = math.sqrt(2 / math.pi)
 FWHM = 0.514
 """Full width at half maximum of a probe without aberrations, in units of λ/α."""
 
-COLUMNS = ("sigma", "sigma_prior", "sigma_lognormal", "sigma_known_scale")
+COLUMNS = ("sigma", "sigma_prior", "sigma_data", "sigma_lognormal", "sigma_known_scale")
 """Columns of a table of bounds that hold standard deviations."""
 
 _SINGULAR = 1e-9
@@ -341,8 +341,9 @@ def bound_table(
     pandas.DataFrame
         One row per thickness, parameter and dose: ``semiangle_mrad``, ``layers``, ``state``,
         ``parameter``, ``unit``, ``electrons``; standard deviations ``sigma`` (Poisson),
-        ``sigma_prior`` (with the ranges known), ``sigma_lognormal`` (lognormal noise of the same
-        mean and variance), ``sigma_known_scale`` (Poisson, field of view known); ``probe_nm``.
+        ``sigma_prior`` (with the ranges known), ``sigma_data`` (with the ranges and the noise of
+        the examples), ``sigma_lognormal`` (lognormal noise of the same mean and variance),
+        ``sigma_known_scale`` (Poisson, field of view known); ``probe_nm``.
         Strains are fractions.
 
     Raises
@@ -360,8 +361,13 @@ def bound_table(
         alone = standard_deviations(unit_dose)
         known_scale = standard_deviations(unit_dose[np.ix_(without_scale, without_scale)])
         for electrons in doses.tolist():
-            with_prior = standard_deviations_with_prior(electrons * unit_dose, covariance)
-            lognormal = standard_deviations(fisher_information(linearised, electrons, "lognormal"))
+            poisson = electrons * unit_dose
+            lognormal = fisher_information(linearised, electrons, "lognormal")
+            of_data = lognormal if settings.noise == "lognormal" else poisson
+            with_prior, data = (
+                standard_deviations_with_prior(one, covariance) for one in (poisson, of_data)
+            )
+            more = standard_deviations(lognormal)
             rows += [
                 {
                     "semiangle_mrad": float(semiangle_mrad),
@@ -372,7 +378,8 @@ def bound_table(
                     "electrons": electrons,
                     "sigma": alone[p] / math.sqrt(electrons),
                     "sigma_prior": with_prior[p],
-                    "sigma_lognormal": lognormal[p],
+                    "sigma_data": data[p],
+                    "sigma_lognormal": more[p],
                     "sigma_known_scale": known_scale[p] / math.sqrt(electrons),
                     "probe_nm": probe_nm(semiangle_mrad, energy_keV),
                 }
@@ -392,8 +399,8 @@ def bound_of(
     """Return the bound of the mean absolute error over some examples.
 
     The mean absolute value of a normal error, √(2/π) σ, over the doses of the examples and the
-    states of the table. Between the doses of the table log σ is interpolated over log N; beyond
-    them it falls as 1/√N.
+    deformed states of the table, or at the undeformed crystal if there are none. Between the doses
+    of the table log σ is interpolated over log N; beyond them it falls as 1/√N.
 
     Parameters
     ----------
@@ -421,7 +428,7 @@ def bound_of(
     if chosen.empty or not doses.size:
         return math.nan
     means = []
-    for _, rows in chosen.groupby("state", sort=True):
+    for _, rows in _at_deformed_states(chosen).groupby("state", sort=True):
         ordered = rows.sort_values("electrons")
         known, sigma = ordered["electrons"].to_numpy(), ordered[column].to_numpy()
         if not np.isfinite(sigma).all():
@@ -433,6 +440,40 @@ def bound_of(
         between = np.exp(np.interp(np.log(within), np.log(known), np.log(sigma)))
         means.append(float((between * np.sqrt(within / doses)).mean()))
     return MAE_OF_SIGMA * float(np.mean(means))
+
+
+def _at_deformed_states(bounds: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the undeformed crystal if there are other states, which stand for a study."""
+    deformed = bounds["state"] != UNDEFORMED
+    return bounds[deformed] if deformed.any() else bounds
+
+
+def mean_bounds(bounds: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate the bounds as mean absolute errors over log-uniform doses and the states.
+
+    Parameters
+    ----------
+    bounds
+        As of :func:`bound_table`, of any number of semi-angles and states.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per ``semiangle_mrad``, ``layers`` and ``parameter``, with ``unit``, ``probe_nm``,
+        ``mae`` (of ``sigma``), ``prior_mae``, ``data_mae``, ``lognormal_mae``, ``known_scale_mae``;
+        for strains also in percent, ``mae_percent`` and so on.
+    """
+    keys = ["semiangle_mrad", "layers", "parameter"]
+    means = bounds[[*keys, "unit", "probe_nm"]].drop_duplicates(keys, ignore_index=True)
+    samples = dict(list(bounds.groupby(keys)))
+    sought = list(zip(*(means[key] for key in keys), strict=True))
+    for column in COLUMNS:
+        name = f"{column.removeprefix('sigma')}_mae".lstrip("_")
+        means[name] = [
+            mean_bound(samples[angle, layers, parameter], angle, layers, parameter, column)
+            for angle, layers, parameter in sought
+        ]
+    return in_percent(means)
 
 
 def mean_bound(
@@ -464,6 +505,7 @@ def required_doses(bounds: pd.DataFrame, precision: float) -> pd.DataFrame:
         if the strain cannot be read), ``beyond`` (more or fewer than the table has: scaled as
         1/√N).
     """
+    bounds = _at_deformed_states(bounds)
     dose = bounds["electrons"]
     strains = bounds[bounds["parameter"].str.startswith("strain") & np.isclose(dose, dose.max())]
     keys = ["semiangle_mrad", "layers"]

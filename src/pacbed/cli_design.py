@@ -7,8 +7,6 @@ import math
 import re
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +14,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pacbed.cli import HelpFormatter, add_config, configuration, positive
+from pacbed.cli import CONFIG, HelpFormatter, configuration, positive
 from pacbed.errors import PacbedError
 from pacbed.machine import usable_cores
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
-
-    from pacbed.config import Config
 
 _NUMBER = r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)"
 _NANOMETRES = {"nm": 1.0, "å": 0.1, "a": 0.1, "pm": 1e-3}
+_OF_SIMULATION = ("config", "phonons", "threads", "save")
 
 
 def add_design(commands: Any) -> None:
@@ -37,8 +33,9 @@ def add_design(commands: Any) -> None:
         help="say what it takes to measure strain so precisely with a probe so small",
         description="For a strain precision and a probe size, print which semi-angles, "
         "thicknesses and numbers of electrons reach them at best: by the Cramér-Rao bound, which "
-        "no way of reading patterns can surpass. Without a table of bounds, patterns are simulated "
-        "first, with the plane-wave engine.",
+        "no unbiased reading of a pattern can surpass. Without a table of bounds, patterns are "
+        "simulated first, with the plane-wave engine, of the undeformed crystal only and with the "
+        "steps of section bound of the configuration.",
         formatter_class=HelpFormatter,
     )
     add = command.add_argument
@@ -71,17 +68,29 @@ def add_design(commands: Any) -> None:
         "simulate)",
     )
     add("--figure", type=Path, metavar="FILE", help="also draw the answer (PNG or PDF)")
-    simulation = command.add_argument_group("without --bounds")
-    add_config(simulation)
-    add = simulation.add_argument
+    add = command.add_argument_group("without --bounds").add_argument
+    # No defaults: with --bounds, what is given is refused.
+    add(
+        "--config",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help=f"overlays of {CONFIG}, the last one wins; or a complete configuration (default: "
+        f"{CONFIG})",
+    )
     add(
         "--phonons",
         type=_configurations,
-        default=0,
         metavar="N",
-        help="frozen-phonon configurations of each plane wave; 0: atoms at rest, many times faster",
+        help="frozen-phonon configurations of each plane wave; 0: atoms at rest, many times faster "
+        "(default: 0)",
     )
-    add("--threads", type=positive, default=usable_cores(), help="threads to use")
+    add(
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="threads to use (default: all usable cores)",
+    )
     add("--save", type=Path, metavar="FILE", help="keep the table of bounds (.parquet or .csv)")
     command.set_defaults(run=_design)
 
@@ -94,13 +103,17 @@ def _design(options: argparse.Namespace) -> None:
         path = getattr(options, option)
         if path is not None and not path.parent.is_dir():
             raise PacbedError(f"--{option} {path}: there is no folder {path.parent}")
+    given = [f"--{name}" for name in _OF_SIMULATION if getattr(options, name) is not None]
     if options.bounds is None:
         bounds = _simulated(options)
         if options.save:
             write_table(bounds, options.save)
+    elif given:
+        raise PacbedError(
+            f"with --bounds nothing is simulated, which {' and '.join(given)} "
+            f"{'is' if len(given) == 1 else 'are'} for: leave out --bounds or {' and '.join(given)}"
+        )
     else:
-        if options.save:
-            raise PacbedError("--save keeps bounds that are simulated: leave out --bounds")
         bounds = _of_layers(read_bounds(options.bounds), options)
     doses = required_doses(bounds, options.precision)
     lowest, highest = (float(f(bounds["electrons"])) for f in (min, max))
@@ -134,9 +147,10 @@ def _of_layers(bounds: pd.DataFrame, options: argparse.Namespace) -> pd.DataFram
 
 def _simulated(options: argparse.Namespace) -> pd.DataFrame:
     """Simulate the undeformed crystal and those beside it, and return the bounds."""
+    from pacbed.bound_simulation import simulated_bounds
     from pacbed.config import canonical, load
 
-    config = canonical(load(configuration(options.config)))
+    config = canonical(load(configuration(options.config or [CONFIG])))
     layers = sorted(set(options.layers or config["dataset"]["layers"]))
     started = time.perf_counter()
     bar = Progress(
@@ -153,110 +167,12 @@ def _simulated(options: argparse.Namespace) -> pd.DataFrame:
         bounds = simulated_bounds(
             config,
             layers,
-            options.phonons,
-            options.threads,
+            options.phonons or 0,
+            options.threads or usable_cores(),
             lambda done, total: bar.update(task, completed=done, total=total),
         )
     print(f"simulated in {time.perf_counter() - started:.0f} s")
     return bounds
-
-
-def simulated_bounds(
-    config: Config,
-    layers: Sequence[int],
-    phonons: int = 0,
-    threads: int = 1,
-    progress: Callable[[float, int], None] = lambda done, total: None,
-) -> pd.DataFrame:
-    """Return the bounds at the undeformed crystal, by the plane-wave engine.
-
-    Parameters
-    ----------
-    config
-        Material, microscope, examples, ranges, and settings of the engine.
-    layers
-        Numbers of layers.
-    phonons
-        Frozen-phonon configurations of each plane wave; 0 for atoms at rest.
-    threads
-        Threads to use; results do not depend on it.
-    progress
-        Told of how many crystals, of how many, patterns are there.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As :func:`pacbed.bounds.bound_table`, of all semi-angles.
-    """
-    import pandas as pd
-
-    from pacbed.bounds import bound_table, prior_covariance
-    from pacbed.config import augmentation_settings, draw_ranges, material
-    from pacbed.deformation import Deformation
-    from pacbed.engines import SimulationRequest, ThermalMotion, engine
-    from pacbed.microscope import Aperture, Detector
-    from pacbed.states import STEPS, differences
-
-    microscope, settings = config["microscope"], augmentation_settings(config)
-    # Only steps beyond the nominal field are needed, in pixels as fine as those of the stores.
-    pixel = min(_stored_pixel_mrad(config), settings.smallest_pixel_mrad)
-    half = settings.field_of_view_mrad / 2 * (1 + STEPS.scale + math.radians(STEPS.rotation_deg))
-    pixels = 2 * math.ceil((half + 2 * settings.pixel_mrad) / pixel)
-    detector = Detector((pixels * pixel, pixels * pixel), (pixels, pixels))
-    section = dict(config["simulation"]["planewave"])
-    section.pop("phonon_configurations")
-    chosen = engine("planewave", section, threads)
-    rest = config["simulation"]["debye_waller"]
-
-    crystals: dict[Deformation, list[str]] = defaultdict(list)
-    states = differences(Deformation(), (0.0, 0.0))
-    for name, state in states.items():
-        crystals[state.deformation].append(name)
-    angles = microscope["semiangles_mrad"]
-    chosen_layers = [n - 1 for n in layers]
-    patterns: dict[float, dict[str, np.ndarray]] = {angle: {} for angle in angles}
-    for number, (deformation, names) in enumerate(crystals.items()):
-        progress(number, len(crystals))
-        asked = [(angle, name) for angle in angles for name in names]
-        requests = [
-            SimulationRequest(
-                material(config["material"]),
-                deformation,
-                states[name].tilt_mrad,
-                max(layers),
-                microscope["energy_keV"],
-                Aperture(angle, microscope["aperture_edge_mrad"]),
-                detector,
-                ThermalMotion(phonons, rest),
-                config["seed"],
-            )
-            for angle, name in asked
-        ]
-        for (angle, name), result in zip(asked, chosen.simulate_together(requests), strict=True):
-            patterns[angle][name] = result.patterns[chosen_layers]
-    progress(len(crystals), len(crystals))
-    covariance = prior_covariance(draw_ranges(config), settings)
-    tables = [
-        bound_table(
-            patterns[angle],
-            layers,
-            (pixel, pixel),
-            settings,
-            covariance,
-            semiangle_mrad=angle,
-            energy_keV=microscope["energy_keV"],
-        )
-        for angle in angles
-    ]
-    return pd.concat(tables, ignore_index=True)
-
-
-def _stored_pixel_mrad(config: Config) -> float:
-    """Return the pixel of the pattern stores; those of Prismatic are finer than any example's."""
-    simulation = config["simulation"]
-    if simulation["pixels"] == "native":
-        return math.inf
-    return float(simulation["field_of_view_mrad"] / simulation["pixels"])
 
 
 def _print(doses: pd.DataFrame, options: argparse.Namespace, range_of: tuple[float, float]) -> None:

@@ -311,7 +311,8 @@ def _planewave_conflicts(config: Config) -> Iterator[str]:
     band = 1e3 * wavelength_A(config["microscope"]["energy_keV"]) * settings.cutoff_per_A
     # Prismatic's band belongs to the frame of the pattern, unless several tilts share a crystal.
     moves = settings.band_limit != "prismatic" or config["draws"]["shared_strain"]
-    tilt = max(map(abs, config["deformation"]["tilt_mrad"])) if moves else 0.0
+    tilts = [*config["deformation"]["tilt_mrad"], *_largest_gallery_tilt_mrad()]
+    tilt = max(map(abs, tilts)) if moves else 0.0
     if stored / 2 + tilt > band:
         yield (
             f"simulation.field_of_view_mrad = {stored:g}: must be at most "
@@ -319,6 +320,13 @@ def _planewave_conflicts(config: Config) -> Iterator[str]:
             f"through{f' at tilts of up to {tilt:g} mrad' if tilt else ''}"
             f"{'' if simulation['engine'] == 'planewave' else '; or set simulation.beside: study'}"
         )
+
+
+def _largest_gallery_tilt_mrad() -> tuple[float, float]:
+    from pacbed.states import GALLERY  # here: it imports this module
+
+    x, y = zip(*(state.tilt_mrad for state in GALLERY.values()), strict=True)
+    return max(x), max(y)
 
 
 def _prismatic_conflicts(config: Config) -> Iterator[str]:

@@ -84,6 +84,8 @@ _PATTERN_RATIO, _DATASET_RATIO, _STORE_MB = 0.90, 0.92, 0.011
 # each stored pixel (averaged for 11 states) and each pixel of an example (19 are resampled) ---
 _DISCS_s, _DISCS_PIXEL_s = 4e-3, 22e-9
 _BOUND_STORED_PIXEL_s, _BOUND_PIXEL_s = 0.4e-6, 12e-6
+# The errors of one file of predictions, and of each prediction in it.
+_ERROR_FILE_s, _ERROR_s = 0.2, 9e-6
 
 # --- Training: pacbed.training.train and predict with five networks of 3,000 to 35 million weights,
 # batches of 16 to 64, processor time ---
@@ -373,6 +375,19 @@ def bounds(config: Config) -> Cost:
         _START_s + samples * each,
         _STORE_MB + 2e-3 * samples * 66,
         f"{each:.2g} s per semi-angle, thickness and state on one core (pacbed.bounds)",
+    )
+
+
+def errors(config: Config, networks: int) -> Cost:
+    """Estimate the table of errors of so many networks."""
+    splits = evaluated_splits(config["training"])
+    examples = sum(config["dataset"]["examples"][split] for split in splits)
+    # Rows: of each set, parameter and dose, about 0.4 kB in both files.
+    rows = networks * len(splits) * 6 * 11
+    return Cost(
+        _START_s + networks * (examples * _ERROR_s + len(splits) * _ERROR_FILE_s),
+        _STORE_MB + 4e-4 * rows,
+        f"{1e6 * _ERROR_s:.2g} µs per prediction on one core (pacbed.metrics)",
     )
 
 

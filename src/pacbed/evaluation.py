@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from pacbed.bounds import bound_of
 from pacbed.config import Network
 from pacbed.errors import PacbedError
 from pacbed.labels import OUTPUTS
-from pacbed.metrics import errors_by_dose
+from pacbed.metrics import Bounds, errors_by_dose
 from pacbed.tables import read_table
 
-NETWORK = "network"
-"""Method of predictions that a network has made."""
+NETWORK, CALIBRATED = "network", "discs-calibrated"
+"""Methods of predictions: of a network; of disc positions with the scale of the pattern known."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ class Predicted:
         return table
 
 
+def of_test_set(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the test set over all doses, of every method."""
+    return table[(table["split"] == "test") & (table["dose"].astype(str) == "all")]
+
+
 def of_variant(table: pd.DataFrame, outputs: str, intensity: str) -> pd.DataFrame:
     """Return the rows of the networks of one variant in a table of errors."""
     return table[
@@ -88,7 +94,7 @@ def error_table(
     files: Sequence[Predicted],
     baseline: str,
     electrons: tuple[float, float],
-    bounds: pd.DataFrame | None = None,
+    bounds: tuple[Path, pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
     """Summarise the errors of all networks.
 
@@ -101,7 +107,7 @@ def error_table(
     electrons
         Range of the doses in electrons.
     bounds
-        Table of :func:`pacbed.bounds.bound_table`, if there is one.
+        File and table of :func:`pacbed.bounds.bound_table`, if there is one.
 
     Returns
     -------
@@ -116,52 +122,91 @@ def error_table(
     """
     of_network = {file.network: file for file in files if file.split == baseline}
     of_sample = {(n.semiangle_mrad, n.layers): file for n, file in of_network.items()}
-    tables = []
+    samples = dict(list(bounds[1].groupby(["semiangle_mrad", "layers"]))) if bounds else {}
+    # What all must have in common: the first predictions have seed and camera, bounds the camera.
     first: tuple[Path, Mapping[str, Any]] | None = None
+    tables = []
     for file in files:
         network, predictions = file.network, file.read()
-        study = _study(predictions)
-        first = first or (file.path, study)
-        _refuse_mixture(first, (file.path, study))
+        if first is None:
+            first = file.path, study_of(predictions)
+            if bounds:
+                _refuse_mixture(first, (bounds[0], study_of(bounds[1])))
+        _refuse_mixture(first, (file.path, study_of(predictions)))
         sample = network.semiangle_mrad, network.layers
-        labels = of_network.get(network) or of_sample[sample]
-        bound = None if bounds is None else partial(_bound, bounds, sample)
+        if (labels := of_network.get(network) or of_sample.get(sample)) is None:
+            raise PacbedError(
+                f"no predictions of the {baseline} set at {sample[0]:g} mrad and {sample[1]} layers"
+                f", whose mean is the baseline for {file.path}"
+            )
+        known = samples.get(sample)
+        bound = None if known is None else partial(_bounds, known, sample, file.method)
         table = errors_by_dose(predictions, labels.read(), electrons, bound)
         of_file = {"method": file.method, **asdict(network), "split": file.split}
         for place, (key, value) in enumerate(of_file.items()):
             table.insert(place, key, value)
         tables.append(table)
-    if first and bounds is not None:
-        _refuse_mixture(first, (Path("the table of bounds"), bounds.attrs.get("augmentation", {})))
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    table.attrs["study"] = dict(first[1]) if first else {}
+    return table
 
 
-def _bound(
-    bounds: pd.DataFrame, sample: tuple[float, int], parameter: str, electrons: np.ndarray
-) -> tuple[float, float]:
-    plain, prior = (
-        bound_of(bounds, *sample, parameter, electrons, column)
-        for column in ("sigma", "sigma_prior")
-    )
-    return plain, prior
+def _bounds(
+    bounds: pd.DataFrame,
+    sample: tuple[float, int],
+    method: str,
+    parameter: str,
+    electrons: np.ndarray,
+) -> Bounds:
+    def of(column: str) -> float:
+        return bound_of(bounds, *sample, parameter, electrons, column)
+
+    if method == CALIBRATED:
+        return Bounds(of("sigma_known_scale"), np.nan, np.nan)
+    return Bounds(of("sigma"), of("sigma_prior"), of("sigma_data"))
 
 
-def _study(table: pd.DataFrame) -> dict[str, Any]:
-    """Return what the predictions of a study have in common."""
+def study_of(table: pd.DataFrame) -> Mapping[str, Any]:
+    """Return what the tables of a study have in common: its seed and the camera, if it says so."""
     data = table.attrs.get("data", {})
-    return {"seed": data.get("seed"), **data.get("augmentation", {})}
+    of_data = {"seed": data.get("seed"), **data.get("augmentation", {})} if data else {}
+    return table.attrs.get("study", of_data)
+
+
+def refuse_mixture(*tables: tuple[Path, pd.DataFrame]) -> None:
+    """Refuse tables of different studies: one would compare what cannot be compared.
+
+    Parameters
+    ----------
+    *tables
+        Files and what was read from them.
+
+    Raises
+    ------
+    PacbedError
+        If something differs that two of them say, naming both files.
+    """
+    studies = [(path, study_of(table)) for path, table in tables]
+    for one, other in pairwise(studies):
+        _refuse_mixture(one, other)
+
+
+def read_of_one_study(*paths: Path) -> list[pd.DataFrame]:
+    """Read tables that are shown together.
+
+    Raises
+    ------
+    PacbedError
+        If one is missing or damaged, or they are of different studies.
+    """
+    tables = [read_table(path) for path in paths]
+    refuse_mixture(*zip(paths, tables, strict=True))
+    return tables
 
 
 def _refuse_mixture(
     one: tuple[Path, Mapping[str, Any]], other: tuple[Path, Mapping[str, Any]]
 ) -> None:
-    """Refuse tables of different studies: one would compare what cannot be compared.
-
-    Raises
-    ------
-    PacbedError
-        If something differs that both name, naming the files.
-    """
     differing = [k for k in one[1] if k in other[1] and one[1][k] != other[1][k]]
     if differing:
         said = "; ".join(f"{k}: {one[1][k]} and {other[1][k]}" for k in differing)

@@ -26,19 +26,24 @@ from markupsafe import Markup
 from pacbed import __version__
 from pacbed.bounds import MAE_OF_SIGMA
 from pacbed.errors import PacbedError
+from pacbed.evaluation import NETWORK as NETWORK_METHOD
+from pacbed.evaluation import of_test_set
 from pacbed.figures import TITLES
 from pacbed.figures.errors import METHODS
 from pacbed.figures.style import display_unit, layers_label
 from pacbed.files import write_text
 from pacbed.labels import PARAMETERS
 
-# In plain text; in HTML what follows the underscore is a subscript.
-SYMBOLS = dict(zip(PARAMETERS, ("ε_xx", "ε_yy", "ε_xy", "γ", "φ_x", "φ_y"), strict=True))
+# In plain text; what follows the underscore becomes a subscript.
+HTML_SYMBOLS = dict(zip(PARAMETERS, ("ε_xx", "ε_yy", "ε_xy", "γ", "φ_x", "φ_y"), strict=True))
 STRAINS = PARAMETERS[:3]
 
 NETWORK = ["semiangle_mrad", "layers", "outputs", "intensity"]
 SAMPLE = NETWORK[:2]
-OUTPUTS = {"strain-rotation-tilt": "strain, rotation, tilt", "strain-rotation": "strain, rotation"}
+OUTPUT_NAMES = {
+    "strain-rotation-tilt": "strain, rotation, tilt",
+    "strain-rotation": "strain, rotation",
+}
 INTENSITIES = {"linear": "linear", "sqrt": "square-root", "power": "learnt power"}
 
 ERROR_COLUMNS = (
@@ -53,6 +58,9 @@ PACKAGES = (
 )
 HOUR_s = 3600.0
 NO_BREAK = "\N{NO-BREAK SPACE}"
+
+# With normal instead of uniform ranges a bound may be as much above the best that can be reached.
+ABOVE_BEST = 0.08
 
 # Figures have 300 dots per inch, and text of 8 points: shown somewhat larger than printed.
 REM_PER_PIXEL = 7.8 / 300
@@ -104,11 +112,11 @@ def write_report(
         be written.
     """
     _check_columns(errors, ERROR_COLUMNS, "errors")
-    shown = errors[(errors["split"] == "test") & (errors["dose"].astype(str) == "all")]
+    shown = of_test_set(errors)
     if shown.empty:
         raise PacbedError("the table of errors has no row of the test set at all doses")
-    networks = shown[shown["method"] == "network"]
-    classical = shown[shown["method"] != "network"]
+    is_network = shown["method"] == NETWORK_METHOD
+    networks, classical = shown[is_network], shown[~is_network]
     bounds = pd.DataFrame(columns=BOUND_COLUMNS) if bounds is None or bounds.empty else bounds
     _check_columns(bounds, BOUND_COLUMNS, "bounds")
     environment = jinja2.Environment(
@@ -221,7 +229,7 @@ def _with_unit(value: float, parameter: str) -> str:
 
 def _headers(table: pd.DataFrame) -> list[tuple[str, str]]:
     names = set(table["parameter"])
-    return [(SYMBOLS[p], display_unit(p)[1]) for p in PARAMETERS if p in names]
+    return [(HTML_SYMBOLS[p], display_unit(p)[1]) for p in PARAMETERS if p in names]
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -239,7 +247,7 @@ def _sample(row: Mapping[str, Any]) -> str:
 
 
 def _variant(row: Mapping[str, Any]) -> str:
-    return f"{OUTPUTS[row['outputs']]}; {INTENSITIES[row['intensity']]} intensity"
+    return f"{OUTPUT_NAMES[row['outputs']]}; {INTENSITIES[row['intensity']]} intensity"
 
 
 def _listed(words: Sequence[str]) -> str:
@@ -291,7 +299,7 @@ def _summary(
     """Yield sentences, each with a list of details that may be empty."""
     if len(best := _most_precise(networks)):
         rows = _records(best)
-        values = [f"{SYMBOLS[r['parameter']]} to {_number(100 * r['mae'])} %" for r in rows]
+        values = [f"{HTML_SYMBOLS[r['parameter']]} to {_number(100 * r['mae'])} %" for r in rows]
         means = [_number(100 * r["baseline_mae"]) for r in rows]
         yield (
             f"The most precise network ({_sample(rows[0])}; {_variant(rows[0])}) reads "
@@ -301,12 +309,12 @@ def _summary(
         )
     yield from _bound_sentences(networks)
     yield from _classical_sentences(networks, classical)
-    helpless = networks[networks["mae_high"] >= networks["baseline_mae"]]
+    helpless = networks[_upper(networks) >= networks["baseline_mae"]]
     if len(helpless):
         yield (
             f"{len(helpless)} of {len(networks)} errors are no better than always answering the "
-            "mean (their 95 % interval reaches it): there the network has not learnt to read the "
-            "parameter, or the pattern does not tell it.",
+            "mean (they or their 95 % intervals reach its error): there the network has not learnt "
+            "to read the parameter, or the pattern does not tell it.",
             _by_network(helpless),
         )
     elif len(networks):
@@ -326,18 +334,27 @@ def _bound_sentences(networks: pd.DataFrame) -> Iterable[tuple[str, list[str]]]:
         return
     closest = _first(rows.sort_values("factor", kind="stable"))
     yield (
-        f"Errors of strain are {_number(rows['factor'].median(), 2)} times the Cramér–Rao bound in "
-        f"the median of all networks, and {_number(closest['factor'], 2)} times where they come "
-        f"closest ({SYMBOLS[str(closest['parameter'])]} at {_sample(closest)}).",
+        f"Errors of strain are {_number(rows['factor'].median(), 2)} times the Cramér–Rao bound "
+        "(counted electrons, ranges known) in the median of all networks, and "
+        f"{_number(closest['factor'], 2)} times where they come closest "
+        f"({HTML_SYMBOLS[str(closest['parameter'])]} at {_sample(closest)}).",
         [],
     )
-    below = networks[networks["mae_high"] < networks["prior_bound_mae"]]
+    # Other noise may tell more than that of counted electrons.
+    column = "data_bound_mae" if "data_bound_mae" in networks else "prior_bound_mae"
+    below = networks[_upper(networks) < (1 - ABOVE_BEST) * networks[column]]
     if len(below):
         yield (
-            f"{len(below)} errors lie below the bound, with their whole 95 % interval. That points "
+            f"{len(below)} errors lie more than {100 * ABOVE_BEST:.0f} % below the bound for the "
+            "noise of the examples, with their 95 % intervals where these are known. That points "
             "to a mistake, or to a bound that does not hold there: look before you trust them.",
             _by_network(below),
         )
+
+
+def _upper(networks: pd.DataFrame) -> pd.Series:
+    """Return the upper end of the 95 % interval, or the error itself where it has none."""
+    return networks["mae_high"].fillna(networks["mae"])
 
 
 def _classical_sentences(
@@ -356,7 +373,7 @@ def _classical_sentences(
             f"{len(better)} of {len(both)} comparisons (sample and parameter)"
             + (f", in {clearly} of them beyond both 95 % intervals." if len(better) else "."),
             [
-                f"{_sample(row)}: {SYMBOLS[row['parameter']]} "
+                f"{_sample(row)}: {HTML_SYMBOLS[row['parameter']]} "
                 f"{_with_unit(row['mae'], row['parameter'])} instead of "
                 f"{_with_unit(row['mae_network'], row['parameter'])}"
                 for row in _records(better)
@@ -367,7 +384,7 @@ def _classical_sentences(
 def _by_network(rows: pd.DataFrame) -> list[str]:
     return [
         f"{_sample(_first(group))} ({_variant(_first(group))}): "
-        + ", ".join(SYMBOLS[p] for p in PARAMETERS if p in set(group["parameter"]))
+        + ", ".join(HTML_SYMBOLS[p] for p in PARAMETERS if p in set(group["parameter"]))
         for _, group in rows.groupby(NETWORK, sort=True)
     ]
 
@@ -380,19 +397,21 @@ def _error_rows(networks: pd.DataFrame, classical: pd.DataFrame) -> list[dict[st
     names = [p for p in PARAMETERS if p in {*networks["parameter"], *classical["parameter"]}]
     both = pd.concat([networks, classical], ignore_index=True)
     both["method_order"] = both["method"].map(list(METHODS).index)
-    both["outputs_order"] = both["outputs"].map(list(OUTPUTS).index)
+    both["outputs_order"] = both["outputs"].map(list(OUTPUT_NAMES).index)
     rows = []
     for _, group in both.groupby(
         [*SAMPLE, "method_order", "outputs_order", "intensity"], sort=True
     ):
         first = _first(group)
-        is_network = first["method"] == "network"
+        is_network = first["method"] == NETWORK_METHOD
         of = {str(row["parameter"]): row for row in _records(group)}
         rows.append(
             {
                 "sample": _sample(first),
-                "reads": OUTPUTS[first["outputs"]] if is_network else METHODS[first["method"]][0],
-                "intensity": INTENSITIES[first["intensity"]] if is_network else "",
+                "reads": OUTPUT_NAMES[first["outputs"]]
+                if is_network
+                else METHODS[first["method"]][0],
+                "remark": INTENSITIES[first["intensity"]] if is_network else _failures(first),
                 "classical": not is_network,
                 "cells": [_error_cell(of[p], p) if p in of else None for p in names],
             }
@@ -400,17 +419,22 @@ def _error_rows(networks: pd.DataFrame, classical: pd.DataFrame) -> list[dict[st
     return rows
 
 
+def _failures(row: Mapping[str, Any]) -> str:
+    """Say in how many examples a classical method found nothing to measure."""
+    share = row.get("failed", 0.0)
+    return f"{_number(100 * share, 1)} % without a lattice" if share > 0 else ""
+
+
 def _error_cell(row: Mapping[str, Any], parameter: str) -> dict[str, Any]:
-    bound = float(row["prior_bound_mae"])
+    bound = float(row["prior_bound_mae"])  # not known of a method that knows the scale
+    mae, low, high = (float(row[name]) for name in ("mae", "mae_low", "mae_high"))
+    has_interval = math.isfinite(high)
     return {
-        "mae": _shown(row["mae"], parameter),
-        "interval": f"{_shown(row['mae_low'], parameter)}–{_shown(row['mae_high'], parameter)}",
+        "mae": _shown(mae, parameter),
+        "interval": f"{_shown(low, parameter)}–{_shown(high, parameter)}" if has_interval else "",
         "baseline": _shown(row["baseline_mae"], parameter),
-        # The bound is that of an unknown scale.
-        "factor": f"{_number(row['mae'] / bound, 2)} ×"
-        if bound > 0 and row["method"] != "discs-calibrated"
-        else "",
-        "helpless": bool(row["mae_high"] >= row["baseline_mae"]),
+        "factor": f"{_number(mae / bound, 2)} ×" if bound > 0 else "",
+        "helpless": (high if has_interval else mae) >= row["baseline_mae"],
     }
 
 

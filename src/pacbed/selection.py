@@ -32,10 +32,13 @@ def gallery_layers(layers: Sequence[int]) -> tuple[int, int]:
 
 
 def scatter(networks: Sequence[Network]) -> list[Network]:
-    """Return the networks of Fig. 6: the paper's selection, or all of the first variant."""
+    """Return the networks of Fig. 6: of the first variant, as many as the paper shows at most.
+
+    The paper's selection, as far as it is there, if there are more.
+    """
     main = main_variant(networks)
     chosen = [n for n in main if (n.semiangle_mrad, n.layers) in _SCATTER]
-    return chosen if len(chosen) == len(_SCATTER) else main
+    return main if len(main) <= len(_SCATTER) else chosen or main[: len(_SCATTER)]
 
 
 def compared_angle(networks: Sequence[Network]) -> float:

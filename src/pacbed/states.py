@@ -14,7 +14,7 @@ from pacbed.deformation import Deformation, draw
 from pacbed.errors import RequestError
 from pacbed.seeding import seed_at
 
-CENTRE = "centre"
+UNDEFORMED, CENTRE = "undeformed", "centre"
 
 STEPPED = ("strain_xx", "strain_yy", "strain_xy", "tilt_x_mrad", "tilt_y_mrad")
 """Parameters of which the bound needs simulations; the others move a pattern as a whole."""
@@ -112,7 +112,7 @@ def differences(
             moved = base.copy()
             moved[number] += sign * steps.of(parameter)
             xx, yy, xy, tilt_x, tilt_y = moved.tolist()
-            # A tilt leaves the crystal as it is, to the last bit: it can be simulated together.
+            # A tilt leaves the crystal as it is, to the last bit.
             crystal = deformation if number > 2 else Deformation.from_strain(xx, yy, xy)
             states[f"{parameter}_{word}"] = State(crystal, (tilt_x, tilt_y))
     return states
@@ -168,7 +168,7 @@ def bases(config: Config) -> dict[str, State]:
     They are the undeformed crystal and some random deformations and tilts of the study's ranges,
     the same for all semi-angles. They belong to no set.
     """
-    found = {"undeformed": State(Deformation(), (0.0, 0.0))}
+    found = {UNDEFORMED: State(Deformation(), (0.0, 0.0))}
     for number in range(config["bound"]["deformed_states"]):
         one = draw(config["seed"], 0.0, number, draw_ranges(config))
         found[f"deformed{number + 1}"] = State(one.deformation, one.tilt_mrad)

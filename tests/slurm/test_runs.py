@@ -142,6 +142,7 @@ def test_the_whole_graph_runs_on_a_cluster(complete):
         "simulate_gallery": 1,
         "simulate_bound": 1,
         "bounds": 1,
+        "errors": 1,
         "augment": 6,
         "train": 2,
         "predict": 2,

@@ -1,6 +1,7 @@
 """The planner: which semi-angle, thickness and dose reach a precision, said in a sentence."""
 
 import argparse
+import copy
 import math
 import re
 from pathlib import Path
@@ -11,9 +12,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from pacbed.bounds import probe_nm, read_bounds
+from pacbed import bound_simulation
+from pacbed.bounds import COLUMNS, probe_nm, read_bounds
 from pacbed.cli_design import add_design
+from pacbed.config import canonical, load
 from pacbed.errors import PacbedError
+from pacbed.states import Steps
 
 ROOT = Path(__file__).resolve().parents[2]
 STRAINS = ("strain_xx", "strain_yy", "strain_xy")
@@ -31,10 +35,7 @@ def table(sigma_at_1e6):
                 "parameter": parameter,
                 "unit": "1",
                 "electrons": doses,
-                **dict.fromkeys(
-                    ("sigma", "sigma_prior", "sigma_lognormal", "sigma_known_scale"),
-                    sigma * share / np.sqrt(doses / 1e6),
-                ),
+                **dict.fromkeys(COLUMNS, sigma * share / np.sqrt(doses / 1e6)),
                 "probe_nm": probe_nm(angle, 80),
             }
         )
@@ -196,9 +197,18 @@ def test_a_missing_folder_is_named_before_anything_is_computed(bounds, tmp_path)
             design("--precision=1%", "--probe=1nm", option, tmp_path / "none" / "x.png")
 
 
-def test_a_table_that_is_given_is_not_saved_again(bounds, tmp_path):
-    with pytest.raises(PacbedError, match="leave out --bounds"):
-        design("--precision=1%", "--probe=1nm", "--bounds", bounds, "--save", tmp_path / "b.csv")
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--save", "b.csv"], "--save"),
+        (["--config", "config/config.yaml"], "--config"),
+        (["--phonons", "0"], "--phonons"),
+        (["--threads", "1", "--phonons", "2"], "--phonons and --threads"),
+    ],
+)
+def test_with_a_table_what_is_for_simulating_is_refused(bounds, words, named):
+    with pytest.raises(PacbedError, match=f"leave out --bounds or {named}$"):
+        design("--precision=1%", "--probe=1nm", "--bounds", bounds, *words)
 
 
 # Without a table
@@ -230,3 +240,39 @@ def test_without_a_table_one_is_simulated_and_can_be_kept(capsys, config, tmp_pa
     assert np.isfinite(strains["sigma"]).all()
     design("--precision=0.1%", "--probe=4A", "--bounds", kept)
     assert sentence(capsys.readouterr().out) == sentence(text)
+
+
+def test_the_steps_are_those_of_the_configuration_and_hardly_matter(config, monkeypatch):
+    steps = []
+    differences = bound_simulation.differences
+
+    def recorded(*arguments):
+        states = differences(*arguments)
+        steps.append(
+            (
+                states["strain_xx_plus"].deformation.strain[0, 0],
+                states["tilt_y_mrad_plus"].tilt_mrad[1],
+            )
+        )
+        return states
+
+    monkeypatch.setattr(bound_simulation, "differences", recorded)
+    usual = canonical(load([config], ROOT / "workflow/schemas/config.schema.yaml"))
+    other = copy.deepcopy(usual)
+    other["bound"].update(strain_step=0.003, tilt_step_mrad=0.4)
+    found = [bound_simulation.simulated_bounds(one, [2])["sigma"] for one in (usual, other)]
+    np.testing.assert_allclose(steps, [(0.002, 0.2), (0.003, 0.4)])
+    # With steps for the slopes that are not those of the patterns, half as large or twice.
+    np.testing.assert_allclose(found[1], found[0], rtol=0.1)
+    assert not np.allclose(found[1], found[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("pixels", "expected"), [(640, 133.6 / 640), ("native", 0.104)])
+def test_pixels_are_as_fine_as_those_of_the_stores(pixels, expected):
+    paper = load([ROOT / "config/config.yaml"])
+    paper["simulation"].update(engine="prismatic", pixels=pixels, field_of_view_mrad=133.6)
+    pixel, detector = bound_simulation._camera(paper, Steps())
+    assert pixel == pytest.approx(expected, rel=0.01)
+    # Half of the field of the examples, and what differences of shift, scale and rotation add.
+    assert 50.5 < detector.field_of_view_mrad[0] / 2 < 52
+    assert detector.field_of_view_mrad[0] == pytest.approx(pixel * detector.pixels[0])

@@ -12,13 +12,13 @@ from pacbed.figures.errors import (
     classical_against_network,
     errors_against_thickness,
     errors_of_variants,
-    of_test_set,
     scatter_of_variants,
     true_against_predicted,
     variant_label,
 )
 from pacbed.figures.style import PAGE, PAGE_HEIGHT, display_unit, save
 from pacbed.labels import OUTPUTS, PARAMETERS
+from pacbed.metrics import errors
 
 ALL = "strain-rotation-tilt"
 VARIANTS = [(ALL, "linear"), ("strain-rotation", "linear"), ("strain-rotation", "sqrt")]
@@ -192,21 +192,6 @@ def test_strain_is_shown_in_percent_and_angles_in_their_units():
     ] * 2
 
 
-def test_of_all_rows_those_of_networks_the_test_set_and_all_doses_are_taken():
-    table = error_table(methods=("network", "discs"), bins=2)
-    table = pd.concat([table, table.assign(split="validation")])
-    found = of_test_set(table)
-    assert set(found["method"]) == {"network"}
-    assert set(found["split"]) == {"test"}
-    assert set(found["dose"]) == {"all"}
-    assert len(found) == 36
-
-
-def test_a_table_without_those_columns_is_taken_whole():
-    table = error_table().drop(columns=["method", "split", "dose"])
-    assert of_test_set(table) is table
-
-
 # Fig. 7
 
 
@@ -330,6 +315,42 @@ def test_a_thickness_that_the_classical_method_cannot_read_is_left_out():
     assert len(curve(grid[0, 1], "network")[0]) == 10
 
 
+def test_against_dose_at_most_five_thicknesses_are_shown():
+    table = error_table((6.35,), PAPER_LAYERS, VARIANTS[:1], METHODS, 2)
+    grid = grid_of(classical_against_network(table), 5)
+    titles = [panel.get_title() for panel in grid[0]]
+    assert titles == ["all doses", "1 layer", "3 layers", "5 layers", "10 layers", "20 layers"]
+    for label in LABELS:
+        np.testing.assert_array_equal(curve(grid[0, 0], label)[0], PAPER_LAYERS)
+
+
+def test_only_semiangles_with_a_classical_method_are_shown():
+    table = error_table(PAPER_ANGLES, (1, 5), VARIANTS[:1], METHODS, 2)
+    table = table[(table["method"] == "network") | (table["semiangle_mrad"] == 12.65)]
+    grid = grid_of(classical_against_network(table), 2)
+    assert [row[0].get_ylabel().split("\n")[0] for row in grid] == ["12.65 mrad"] * 2
+
+
+def test_without_a_classical_method_the_smallest_semiangle_is_shown():
+    table = error_table((12.65, 6.35), (1, 5), VARIANTS[:1], bins=2)
+    grid = grid_of(classical_against_network(table), 2)
+    assert [row[0].get_ylabel().split("\n")[0] for row in grid] == ["6.35 mrad"] * 2
+
+
+@pytest.mark.parametrize("column", ["prior_bound_mae", "bound_mae"])
+def test_without_network_the_bound_is_that_of_an_unknown_scale(column):
+    table = error_table((6.35,), (1, 5), VARIANTS[:1], METHODS[:0:-1], 2)
+    calibrated = table["method"] == "discs-calibrated"
+    table.loc[calibrated, "bound_mae"] /= 10
+    table.loc[calibrated, "prior_bound_mae"] = math.nan
+    if column == "bound_mae":
+        table["prior_bound_mae"] = math.nan
+    [bound] = dashed(classical_against_network(table).axes[0])
+    chosen = table[(table["method"] == "discs") & (table["dose"] == "all")]
+    strain = chosen[chosen["parameter"] == "strain_xx"]
+    np.testing.assert_array_equal(bound.get_ydata(), 100 * strain[column])
+
+
 # Fig. 6 and 8
 
 
@@ -416,6 +437,16 @@ def test_figure_8_shows_predicted_against_true_with_the_error_of_all_examples():
         "with tilt, linear intensity",
         "without tilt, linear intensity",
     ]
+
+
+def test_the_error_written_in_figure_8_is_that_of_the_table_of_errors():
+    table = predictions(examples=30).assign(draw=np.arange(30) % 5)
+    figure = scatter_of_variants({VARIANTS[0]: table}, most_points=10)
+    mae = errors(table, table).set_index("parameter")["mae"]
+    for axes, name in zip(figure.axes, PARAMETERS, strict=False):
+        factor, unit = display_unit(name)
+        written = axes.texts[0].get_text().removeprefix("MAE ").removesuffix(unit).strip()
+        assert written == f"{factor * mae[name]:.2g}"
 
 
 # All

@@ -9,7 +9,14 @@ import pytest
 from pacbed.bounds import MAE_OF_SIGMA
 from pacbed.config import Network
 from pacbed.errors import PacbedError
-from pacbed.evaluation import Predicted, error_table
+from pacbed.evaluation import (
+    Predicted,
+    error_table,
+    of_test_set,
+    of_variant,
+    read_of_one_study,
+    refuse_mixture,
+)
 from pacbed.labels import OUTPUTS, PARAMETERS
 from pacbed.metrics import errors
 from pacbed.tables import read_table, write_table
@@ -81,16 +88,20 @@ def test_another_method_has_the_baseline_of_a_network_of_the_same_sample(files, 
         assert discs.loc[name, "baseline_mae"] == pytest.approx(baseline)
 
 
+SIGMAS = {"": 10, "_prior": 5, "_data": 4, "_known_scale": 8}
+
+
 def bounds(**changes):
     rows = [
         {"semiangle_mrad": 6.35, "layers": 5, "state": "undeformed", "parameter": parameter}
-        | {"electrons": n, "sigma": 10 / np.sqrt(n), "sigma_prior": 5 / np.sqrt(n)}
+        | {"electrons": n}
+        | {f"sigma{name}": factor / np.sqrt(n) for name, factor in SIGMAS.items()}
         for parameter in PARAMETERS
         for n in np.geomspace(*DOSES, 5)
     ]
     table = pd.DataFrame(rows)
-    table.attrs["augmentation"] = {"pixels": 64, "field_of_view_mrad": 100} | changes
-    return table
+    table.attrs["study"] = {"pixels": 64, "field_of_view_mrad": 100} | changes
+    return Path("tables/bounds.parquet"), table
 
 
 def test_the_bound_stands_beside_the_errors_at_the_doses_of_the_examples(files):
@@ -99,7 +110,53 @@ def test_the_bound_stands_beside_the_errors_at_the_doses_of_the_examples(files):
     expected = MAE_OF_SIGMA * (10 / np.sqrt(np.geomspace(*DOSES, 100))).mean()
     assert row["bound_mae"] == pytest.approx(expected, rel=1e-3)
     assert row["prior_bound_mae"] == pytest.approx(expected / 2, rel=1e-3)
+    assert row["data_bound_mae"] == pytest.approx(0.4 * expected, rel=1e-3)
     assert row["efficiency"] == pytest.approx(row["prior_bound_mae"] / row["mae"])
+
+
+def test_a_method_that_knows_the_scale_has_the_bound_of_a_known_scale(files, tmp_path):
+    path = tmp_path / "discs.parquet"
+    write_table(predictions("strain-rotation", seed=3), path)
+    network = Network(6.35, 5, "strain-rotation", "linear")
+    made = [*files, Predicted(path, network, "test", "discs-calibrated")]
+    table = error_table(made, "train", DOSES, bounds())
+    all_doses = table[(table["dose"] == "all") & (table["split"] == "test")]
+    known = all_doses[all_doses["method"] == "discs-calibrated"].iloc[0]
+    other = all_doses[all_doses["method"] == "network"].iloc[0]
+    assert known["bound_mae"] == pytest.approx(0.8 * other["bound_mae"])
+    assert known[["prior_bound_mae", "efficiency"]].isna().all()
+
+
+def test_a_set_without_predictions_cannot_be_the_baseline(files):
+    with pytest.raises(
+        PacbedError, match=r"no predictions of the validation set at 6.35 mrad and 5"
+    ):
+        error_table(files, "validation", DOSES)
+
+
+def test_tables_that_are_shown_together_are_of_one_study(files, tmp_path):
+    table = error_table(files, "train", DOSES)
+    path, of_bounds = bounds()
+    refuse_mixture((Path("errors.parquet"), table), (path, of_bounds))
+    _, others = bounds(pixels=128)
+    with pytest.raises(PacbedError, match="are of different configurations") as caught:
+        refuse_mixture((Path("errors.parquet"), table), (path, others))
+    assert "errors.parquet" in str(caught.value)
+    assert str(path) in str(caught.value)
+    write_table(table, tmp_path / "errors.parquet")
+    write_table(others, tmp_path / "bounds.parquet")
+    with pytest.raises(PacbedError, match="pixels: 64 and 128"):
+        read_of_one_study(tmp_path / "errors.parquet", tmp_path / "bounds.parquet")
+
+
+def test_rows_of_the_test_set_and_of_a_variant_are_found(files):
+    table = error_table(files, "train", DOSES)
+    shown = of_test_set(table)
+    assert set(shown["split"]) == {"test"}
+    assert set(shown["dose"]) == {"all"}
+    assert len(shown) == 6 + 4
+    assert len(of_variant(shown, "strain-rotation", "sqrt")) == 4
+    assert of_variant(shown, "strain-rotation", "linear").empty
 
 
 def test_without_bounds_there_is_no_number(files):
@@ -163,7 +220,7 @@ def test_predictions_of_mixed_configurations_are_refused_naming_both(files, chan
 
 
 def test_bounds_of_another_camera_are_refused(files):
-    with pytest.raises(PacbedError, match=r"bounds are of different configurations .*128"):
+    with pytest.raises(PacbedError, match=r"bounds\.parquet are of different .*128"):
         error_table(files, "train", DOSES, bounds(pixels=128))
 
 

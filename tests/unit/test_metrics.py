@@ -6,7 +6,7 @@ import pytest
 
 from pacbed.errors import PacbedError
 from pacbed.labels import PARAMETERS
-from pacbed.metrics import UNITS, errors, errors_by_dose
+from pacbed.metrics import UNITS, Bounds, errors, errors_by_dose
 
 # Errors +1, -3, +2 and +4 degrees.
 PREDICTIONS = pd.DataFrame(
@@ -165,12 +165,13 @@ def test_the_bound_is_that_of_the_doses_of_the_examples_and_efficiency_its_share
 
     def bound(parameter, electrons):
         asked.append((parameter, len(electrons)))
-        return (10 / np.sqrt(electrons)).mean(), (5 / np.sqrt(electrons)).mean()
+        return Bounds(*((factor / np.sqrt(electrons)).mean() for factor in (10, 5, 2)))
 
     table = errors_by_dose(many(), TRAINING, (1e6, 5e7), bound).set_index("dose")
     assert asked[0] == ("rotation_deg", 1000)
     whole = table.loc["all"]
     assert whole["bound_mae"] == pytest.approx((10 / np.sqrt(many()["electrons"])).mean())
+    assert whole["data_bound_mae"] == pytest.approx(whole["bound_mae"] / 5)
     assert whole["efficiency"] == pytest.approx(whole["prior_bound_mae"] / whole["mae"])
     assert table.loc["1", "bound_mae"] > table.loc["10", "bound_mae"]
 
@@ -183,3 +184,14 @@ def test_strains_are_also_given_in_percent_and_other_parameters_are_not():
     for name in ("mae", "mae_low", "rmse", "bias", "sd", "p95", "baseline_mae"):
         assert row[f"{name}_percent"] == pytest.approx(100 * row[name])
     assert np.isnan(table.loc[("all", "rotation_deg"), "mae_percent"])
+
+
+def test_doses_outside_of_the_range_are_refused():
+    with pytest.raises(PacbedError, match="not of the range 1e\\+03 to 2e\\+03"):
+        errors_by_dose(many(), TRAINING, (1e3, 2e3))
+
+
+def test_the_share_of_images_in_which_nothing_was_found_is_told():
+    table = many(draws=4, each=25).assign(discs=[0] * 10 + [7] * 90)
+    assert errors(table, TRAINING)["failed"].item() == pytest.approx(0.1)
+    assert errors(many(), TRAINING)["failed"].item() == 0

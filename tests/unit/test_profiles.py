@@ -48,6 +48,7 @@ def test_constraints_are_kept_apart():
         "simulate_bound": "icelake",
         "discs": "icelake",
         "bounds": "icelake",
+        "errors": "icelake",
         "train": "a100_80g",
         "predict": "a100_80g",
     }

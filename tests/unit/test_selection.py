@@ -50,6 +50,15 @@ def test_a_smaller_study_shows_what_it_has(demo):
     assert gallery_layers([2, 7, 4]) == (2, 7)
 
 
+def test_of_many_networks_figure_6_shows_those_of_the_paper():
+    angles, layers = (6.35, 9.0, 18.13, 25.44), (1, 2, 5, 10, 20)
+    found = [Network(a, n, TILT, "linear") for a in angles for n in layers]
+    shown = {(n.semiangle_mrad, n.layers) for n in scatter(found)}
+    assert shown == {(a, n) for a in (6.35, 18.13) for n in (1, 5, 10, 20)}
+    others = [Network(a, n, TILT, "linear") for a in (4.0, 5.0, 7.0, 8.0) for n in layers]
+    assert scatter(others) == others[:15]
+
+
 def test_figure_8_takes_the_thinnest_sample_that_has_both_kinds():
     found = [
         Network(6.35, 1, TILT, "linear"),

@@ -40,7 +40,7 @@ def test_the_shipped_configuration_plans_the_study_of_the_paper(workspace):
         "simulate": 5 * 1000,
         "simulate_undeformed": 5,
         "simulate_gallery": 1,
-        "simulate_bound": 3,
+        "simulate_bound": 1 + 4,
         "augment": 5 * 8 * 3,
         "train": 40 + 10,
         "predict": 40 + 10,

@@ -162,7 +162,7 @@ def test_errors_are_those_of_the_predictions(results, errors):
 
 
 def test_tables_are_the_same_as_text_and_with_types(results):
-    for name in ("errors", "bounds"):
+    for name in ("errors", "bounds", "bounds_mean"):
         text, typed = (read_table(results / f"tables/{name}.{k}") for k in ("csv", "parquet"))
         pd.testing.assert_frame_equal(text, typed, check_dtype=False)
 

@@ -63,6 +63,7 @@ rule bounds:
         ],
     output:
         table("bounds", "Cramér–Rao bound"),
+        table("bounds_mean", "Cramér–Rao bound, mean of doses and states"),
     log:
         f"{RESULTS}/logs/tables/bounds.log",
     benchmark:
@@ -101,9 +102,15 @@ rule errors:
         table("errors", "Errors"),
     log:
         f"{RESULTS}/logs/tables/errors.log",
-    localrule: True
+    benchmark:
+        f"{RESULTS}/benchmarks/tables/errors.tsv"
     conda:
         "../envs/analyse.yaml"
+    threads: 1
+    resources:
+        **expected(lambda wildcards, threads: costs.errors(config, len(NETWORKS))),
+        mem_mb=lambda wildcards, attempt: attempt * 2000,
+        runtime=minutes(60),
     params:
         networks=[vars(network) for network in NETWORKS],
         classical=[vars(network) for network in DISCS],

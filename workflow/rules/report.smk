@@ -1,6 +1,6 @@
 # The figures of the paper, those of the bound, and a page that shows them all.
 MAIN_VARIANT = dict(outputs=NETWORKS[0].outputs, intensity=NETWORKS[0].intensity)
-TABLES = [f"{RESULTS}/tables/bounds.parquet", f"{RESULTS}/tables/errors.parquet"]
+TABLES = [f"{RESULTS}/tables/bounds_mean.parquet", f"{RESULTS}/tables/errors.parquet"]
 
 
 rule figure1:
@@ -116,7 +116,7 @@ rule figure6:
     conda:
         "../envs/analyse.yaml"
     params:
-        networks=[[n.semiangle_mrad, n.layers] for n in SCATTER],
+        networks=[vars(network) for network in SCATTER],
     script:
         "../scripts/figure6.py"
 

@@ -1,12 +1,13 @@
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
 import pandas as pd
 from _job import job, sparse_progress
 
-from pacbed.bounds import bound_table, prior_covariance
+from pacbed.bounds import bound_table, mean_bounds, prior_covariance
 from pacbed.config import augmentation_settings, draw_ranges
-from pacbed.patterns import read_patterns
+from pacbed.patterns import plain, read_patterns
 from pacbed.states import Steps
 from pacbed.tables import write_table
 
@@ -37,6 +38,8 @@ with job(snakemake.log[0]):
         tables.append(table)
         progress(len(tables), len(params.semiangles_mrad) * len(params.states))
     bounds = pd.concat(tables, ignore_index=True)
-    bounds.attrs["augmentation"] = params.augmentation["dataset"]
-    for path in snakemake.output:
-        write_table(bounds, Path(path))
+    bounds.attrs["study"] = plain(asdict(settings))
+    means = mean_bounds(bounds)
+    means.attrs = bounds.attrs
+    for path in map(Path, snakemake.output):
+        write_table(means if path.stem == "bounds_mean" else bounds, path)

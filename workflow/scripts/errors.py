@@ -26,7 +26,7 @@ with job(snakemake.log[0]):
         # The training set or, where no file holds one, the validation set.
         params.splits[0],
         params.electrons,
-        read_bounds(Path(files.bounds)),
+        (Path(files.bounds), read_bounds(Path(files.bounds))),
     )
     for path in snakemake.output:
         write_table(table, Path(path))

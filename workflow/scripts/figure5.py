@@ -2,8 +2,8 @@ from pathlib import Path
 
 from _job import job
 
-from pacbed.evaluation import of_variant
-from pacbed.figures.errors import errors_against_thickness, of_test_set
+from pacbed.evaluation import of_test_set, of_variant
+from pacbed.figures.errors import errors_against_thickness
 from pacbed.figures.style import save
 from pacbed.tables import read_table
 

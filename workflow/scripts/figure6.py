@@ -1,12 +1,16 @@
-import pandas as pd
+from pathlib import Path
+
 from _job import job
 
+from pacbed.config import Network
+from pacbed.evaluation import Predicted
 from pacbed.figures.errors import true_against_predicted
 from pacbed.figures.style import save
 
 with job(snakemake.log[0]):
+    networks = [Network(**one) for one in snakemake.params.networks]
     predictions = {
-        (angle, layers): pd.read_parquet(file)
-        for (angle, layers), file in zip(snakemake.params.networks, snakemake.input, strict=True)
+        (network.semiangle_mrad, network.layers): Predicted(Path(file), network, "test").read()
+        for network, file in zip(networks, snakemake.input, strict=True)
     }
     save(true_against_predicted(predictions), *snakemake.output)

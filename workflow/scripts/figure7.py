@@ -2,12 +2,14 @@ from pathlib import Path
 
 from _job import job
 
-from pacbed.figures.errors import errors_of_variants, of_test_set
+from pacbed.evaluation import NETWORK, of_test_set
+from pacbed.figures.errors import errors_of_variants
 from pacbed.figures.style import save
 from pacbed.tables import read_table
 
 params = snakemake.params
 with job(snakemake.log[0]):
     table = of_test_set(read_table(Path(snakemake.input[0])))
-    shown = table[table["semiangle_mrad"] == params.semiangle_mrad]
+    networks = table[table["method"] == NETWORK]
+    shown = networks[networks["semiangle_mrad"] == params.semiangle_mrad]
     save(errors_of_variants(shown), *snakemake.output)

@@ -2,16 +2,16 @@ from pathlib import Path
 
 from _job import job
 
+from pacbed.config import Network
+from pacbed.evaluation import Predicted
 from pacbed.figures.errors import scatter_of_variants
 from pacbed.figures.style import layers_label, save
-from pacbed.tables import read_table
 
-params = snakemake.params
 with job(snakemake.log[0]):
+    networks = [Network(**one) for one in snakemake.params.networks]
     predictions = {
-        (network["outputs"], network["intensity"]): read_table(Path(file))
-        for network, file in zip(params.networks, snakemake.input, strict=True)
+        (network.outputs, network.intensity): Predicted(Path(file), network, "test").read()
+        for network, file in zip(networks, snakemake.input, strict=True)
     }
-    one = params.networks[0]
-    title = f"{one['semiangle_mrad']:g} mrad, {layers_label(one['layers'])}"
+    title = f"{networks[0].semiangle_mrad:g} mrad, {layers_label(networks[0].layers)}"
     save(scatter_of_variants(predictions, title), *snakemake.output)

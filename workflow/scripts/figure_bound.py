@@ -2,15 +2,14 @@ from pathlib import Path
 
 from _job import job
 
-from pacbed.evaluation import of_variant
+from pacbed.evaluation import of_variant, read_of_one_study
 from pacbed.figures.bounds import bound_against_thickness
 from pacbed.figures.style import save
-from pacbed.tables import read_table
 
 params = snakemake.params
 with job(snakemake.log[0]):
-    bounds, errors = (read_table(Path(file)) for file in snakemake.input)
+    means, errors = read_of_one_study(*map(Path, snakemake.input))
     save(
-        bound_against_thickness(bounds, of_variant(errors, params.outputs, params.intensity)),
+        bound_against_thickness(means, of_variant(errors, params.outputs, params.intensity)),
         *snakemake.output,
     )

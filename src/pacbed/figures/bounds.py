@@ -6,57 +6,62 @@ import math
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 
-from pacbed.bounds import mean_bound
 from pacbed.errors import PacbedError
-from pacbed.figures.style import PAGE, SYMBOLS, display_unit, layers_label, paper_style
+from pacbed.evaluation import NETWORK, of_test_set
+from pacbed.figures.style import (
+    MEAN,
+    PAGE,
+    SYMBOLS,
+    display_unit,
+    error_axis,
+    layers_axis,
+    layers_label,
+    lettered_panels,
+    ordered_looks,
+    paper_style,
+    shown_parameters,
+)
 
-_MARKERS = "osD^v<>p"
 
-
-def bound_against_thickness(bounds: pd.DataFrame, errors: pd.DataFrame | None = None) -> Figure:
+def bound_against_thickness(means: pd.DataFrame, errors: pd.DataFrame | None = None) -> Figure:
     """Draw the bound against thickness for every semi-angle, one panel per parameter.
 
-    As mean absolute error over log-uniform doses: lines from the pattern alone, dotted where the
-    ranges of the study are known besides; markers are networks.
+    Lines are from the pattern alone, dotted ones if the ranges of the study are known besides;
+    markers are networks.
 
     Parameters
     ----------
-    bounds
-        Table of bounds.
+    means
+        As of :func:`pacbed.bounds.mean_bounds`: ``mae`` and ``prior_mae`` are drawn.
     errors
         Error table of one variant; rows of networks and the test set are shown.
     """
     networks = _networks(errors)
-    parameters = [p for p in SYMBOLS if p in set(bounds["parameter"])]
-    angles = sorted(bounds["semiangle_mrad"].unique())
-    colours = sns.color_palette("viridis", len(angles))
+    parameters = shown_parameters(means)
+    looks = ordered_looks(sorted(means["semiangle_mrad"].unique()))
     with paper_style():
-        figure, panels, last = _panels(parameters, 2.3)
-        for panel, parameter in zip(panels, parameters, strict=False):
-            factor, unit = display_unit(parameter)
-            measured = networks[networks["parameter"] == parameter]
-            for number, angle in enumerate(angles):
-                layers = _layers(bounds, angle)
-                style = {"color": colours[number]}
-                for column, dash in (("sigma", "-"), ("sigma_prior", ":")):
-                    mae = [mean_bound(bounds, angle, n, parameter, column) for n in layers]
-                    label = f"{angle:g} mrad" if dash == "-" else None
-                    panel.plot(layers, factor * np.array(mae), dash, label=label, **style)
+        figure, panels, last = lettered_panels(len(parameters), 2.3)
+        for panel, parameter in zip(panels, parameters, strict=True):
+            factor, _ = display_unit(parameter)
+            known, measured = (t[t["parameter"] == parameter] for t in (means, networks))
+            for angle, look in looks.items():
+                line = known[known["semiangle_mrad"] == angle].sort_values("layers")
+                for column, dash, label in (
+                    ("mae", "-", f"{angle:g} mrad"),
+                    ("prior_mae", ":", ""),
+                ):
+                    values = factor * line[column]
+                    panel.plot(line["layers"], values, dash, color=look["color"], label=label)
                 points = measured[np.isclose(measured["semiangle_mrad"], angle)]
-                marker = _MARKERS[number % len(_MARKERS)]
-                panel.plot(points["layers"], factor * points["mae"], marker, **style)
-            if not measured.empty:
-                level = factor * measured["baseline_mae"].mean()
-                panel.axhline(level, color="0.5", lw=0.8, ls="--", label="always the mean")
-            _log_axis(panel)
-            panel.set_ylabel(f"MAE of {SYMBOLS[parameter]} ({unit})")
-            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+                panel.plot(points["layers"], factor * points["mae"], ls="", **look)
+            _draw_mean(panel, measured, factor)
+            error_axis(panel, parameter)
+            layers_axis(panel)
         for panel in last:
             panel.set_xlabel("number of layers")
         handles, labels = panels[0].get_legend_handles_labels()
@@ -72,6 +77,8 @@ def bound_against_thickness(bounds: pd.DataFrame, errors: pd.DataFrame | None = 
 def efficiency_map(errors: pd.DataFrame) -> Figure:
     """Draw how near networks come to the bound: its share in their error, one panel per parameter.
 
+    It is more than 1 where the noise of the examples tells more than that of counted electrons.
+
     Parameters
     ----------
     errors
@@ -86,11 +93,11 @@ def efficiency_map(errors: pd.DataFrame) -> Figure:
     known = networks[np.isfinite(networks["efficiency"].astype(float))]
     if known.empty:
         raise PacbedError("no network has an efficiency: the table was made without bounds")
-    parameters = [p for p in SYMBOLS if p in set(known["parameter"])]
+    parameters = shown_parameters(known)
     with paper_style():
-        figure, panels, last = _panels(parameters, 1.9)
+        figure, panels, last = lettered_panels(len(parameters), 1.9)
         norm = LogNorm(0.01, 1, clip=True)
-        for panel, parameter in zip(panels, parameters, strict=False):
+        for panel, parameter in zip(panels, parameters, strict=True):
             grid = known[known["parameter"] == parameter].pivot(
                 index="semiangle_mrad", columns="layers", values="efficiency"
             )
@@ -111,21 +118,21 @@ def efficiency_map(errors: pd.DataFrame) -> Figure:
             panel.set_ylabel("semi-angle (mrad)")
         for panel in last:
             panel.set_xlabel("number of layers")
-        bar = figure.colorbar(image, ax=list(panels), shrink=0.7, label="bound / MAE (%)")
+        bar = figure.colorbar(image, ax=list(figure.axes), shrink=0.7, label="bound / MAE (%)")
         bar.set_ticks([0.01, 0.1, 1], labels=["1", "10", "100"])
         bar.ax.yaxis.set_minor_locator(NullLocator())
     return figure
 
 
 def precision_against_probe_size(
-    bounds: pd.DataFrame, errors: pd.DataFrame | None = None, parameter: str = "strain_xx"
+    means: pd.DataFrame, errors: pd.DataFrame | None = None, parameter: str = "strain_xx"
 ) -> Figure:
     """Draw what a small probe costs: the error of a parameter against the size of the probe.
 
     Parameters
     ----------
-    bounds
-        Table of bounds; as mean absolute error over log-uniform doses, a line per thickness.
+    means
+        As of :func:`pacbed.bounds.mean_bounds`: ``mae`` is drawn, a line per thickness.
     errors
         Error table of one variant; networks and the test set are markers.
     parameter
@@ -133,29 +140,25 @@ def precision_against_probe_size(
     """
     networks = _networks(errors)
     networks = networks[networks["parameter"] == parameter]
-    layers = sorted(bounds["layers"].unique())
-    factor, unit = display_unit(parameter)
-    colours = sns.color_palette("viridis", len(layers))
-    probes = bounds.groupby("semiangle_mrad")["probe_nm"].first()
+    means = means[means["parameter"] == parameter]
+    looks = ordered_looks(sorted(means["layers"].unique()))
+    factor, _ = display_unit(parameter)
+    probes = means.groupby("semiangle_mrad")["probe_nm"].first()
     with paper_style():
         figure = Figure(figsize=(0.68 * PAGE, 0.5 * PAGE), layout="constrained")
         panel: Axes = figure.subplots()
-        for number, n in enumerate(layers):
-            mae = [mean_bound(bounds, angle, n, parameter) for angle in probes.index]
-            style = {"color": colours[number], "marker": _MARKERS[number % len(_MARKERS)]}
-            lines = {"markersize": 3, "markerfacecolor": "white", **style}
-            panel.plot(probes, factor * np.array(mae), label=layers_label(n), **lines)
+        for n, look in looks.items():
+            line = means[means["layers"] == n].sort_values("semiangle_mrad")
+            label, mae = layers_label(int(n)), factor * line["mae"]
+            panel.plot(line["probe_nm"], mae, label=label, ms=3, mfc="white", **look)
             points = networks[networks["layers"] == n]
             at = [
                 float(probes.iloc[np.abs(probes.index.to_numpy(float) - angle).argmin()])
                 for angle in points["semiangle_mrad"]
             ]
-            panel.plot(at, factor * points["mae"], ls="", **style)
-        if not networks.empty:
-            level = factor * networks["baseline_mae"].mean()
-            panel.axhline(level, color="0.5", lw=0.8, ls="--", label="always the mean")
-        panel.set_ylabel(f"MAE of {SYMBOLS[parameter]} ({unit})")
-        _log_axis(panel)
+            panel.plot(at, factor * points["mae"], ls="", **look)
+        _draw_mean(panel, networks, factor)
+        error_axis(panel, parameter)
         _probe_axis(panel, probes)
         handles, labels = panel.get_legend_handles_labels()
         handles += panel.plot([], [], "o-", color="0.2", mfc="white", ms=3)
@@ -183,22 +186,15 @@ def doses_against_probe_size(
     simulated
         Range of the electrons for which bounds were computed.
     """
-    layers = sorted(doses["layers"].unique())
-    colours = sns.color_palette("viridis", len(layers))
+    looks = ordered_looks(sorted(doses["layers"].unique()))
     probes = doses.groupby("semiangle_mrad")["probe_nm"].first()
     with paper_style():
         figure = Figure(figsize=(0.68 * PAGE, 0.5 * PAGE), layout="constrained")
         panel: Axes = figure.subplots()
-        for number, n in enumerate(layers):
+        for n, look in looks.items():
             line = doses[doses["layers"] == n].sort_values("probe_nm")
-            marker = _MARKERS[number % len(_MARKERS)]
-            panel.plot(
-                line["probe_nm"],
-                line["electrons"].where(np.isfinite(line["electrons"])),
-                marker=marker,
-                color=colours[number],
-                label=layers_label(n),
-            )
+            electrons = line["electrons"].where(np.isfinite(line["electrons"]))
+            panel.plot(line["probe_nm"], electrons, label=layers_label(int(n)), **look)
         panel.axhspan(*simulated, color="0.93", zorder=0, label="doses of the study")
         panel.axvline(probe_nm, color="0.3", ls="--", lw=0.8, label="largest probe")
         panel.set_yscale("log")
@@ -219,38 +215,16 @@ def _networks(errors: pd.DataFrame | None) -> pd.DataFrame:
     key = ["semiangle_mrad", "layers", "parameter"]
     if errors is None:
         return pd.DataFrame(columns=[*key, "mae", "baseline_mae", "efficiency"])
-    rows = errors[
-        (errors["method"] == "network")
-        & (errors["split"] == "test")
-        & (errors["dose"].astype(str) == "all")
-    ]
+    rows = of_test_set(errors[errors["method"] == NETWORK])
     if rows.duplicated(key).any():
         raise PacbedError("the errors are of several variants: choose outputs and intensity")
     return rows.sort_values(key)
 
 
-def _layers(bounds: pd.DataFrame, angle: float) -> list[int]:
-    return sorted({int(n) for n in bounds.loc[bounds["semiangle_mrad"] == angle, "layers"]})
-
-
-def _panels(parameters: list[str], height: float) -> tuple[Figure, np.ndarray, np.ndarray]:
-    """Return a figure, its lettered panels, and those that have none below them."""
-    columns = min(3, len(parameters))
-    rows = math.ceil(len(parameters) / columns)
-    figure = Figure(figsize=(PAGE, height * rows + 0.4), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel, letter in zip(panels[: len(parameters)], "abcdef", strict=False):
-        panel.set_title(f"({letter})", loc="left")
-    for panel in panels[len(parameters) :]:
-        panel.set_axis_off()
-    return figure, panels, panels[len(parameters) - columns : len(parameters)]
-
-
-def _log_axis(panel: Axes) -> None:
-    panel.set_yscale("log")
-    panel.yaxis.set_major_locator(LogLocator(numticks=10))
-    panel.yaxis.set_major_formatter("{x:g}")
-    panel.yaxis.set_minor_formatter(NullFormatter())
+def _draw_mean(panel: Axes, networks: pd.DataFrame, factor: float) -> None:
+    if not networks.empty:
+        level = factor * networks["baseline_mae"].mean()
+        panel.axhline(level, color="0.5", lw=0.8, ls="--", label=MEAN)
 
 
 def _probe_axis(panel: Axes, probes: pd.Series) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,21 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from pacbed.errors import RequestError
-from pacbed.figures.style import PAGE, PAGE_HEIGHT, SYMBOLS, display_unit, layers_label, paper_style
+from pacbed.figures.style import (
+    MEAN,
+    PAGE,
+    PAGE_HEIGHT,
+    SYMBOLS,
+    display_unit,
+    error_axis,
+    layers_axis,
+    layers_label,
+    lettered_panels,
+    log_axis,
+    ordered_looks,
+    paper_style,
+    shown_parameters,
+)
 from pacbed.labels import PARAMETERS
 
 # The first three as in the paper's Fig. 7, black, red and green, in hues that the colour-blind tell
@@ -43,7 +56,6 @@ BOUNDS = {
 }
 """Columns with a bound, the first that is known is drawn."""
 
-MEAN = "always the mean"
 INTERVAL = "95 % interval"
 
 
@@ -52,19 +64,6 @@ def variant_label(outputs: str, intensity: str) -> str:
     tilt = "with" if outputs == "strain-rotation-tilt" else "without"
     scale = {"sqrt": "square-root", "power": "power-law"}.get(intensity, intensity)
     return f"{tilt} tilt, {scale} intensity"
-
-
-def of_test_set(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a table of errors that are of networks, the test set and all doses.
-
-    A table without a column for one of these has only such rows.
-    """
-    wanted = {"method": "network", "split": "test", "dose": "all"}
-    rows = table
-    for column, value in wanted.items():
-        if column in rows:
-            rows = rows[rows[column] == value]
-    return rows
 
 
 def errors_against_thickness(table: pd.DataFrame) -> Figure:
@@ -76,29 +75,23 @@ def errors_against_thickness(table: pd.DataFrame) -> Figure:
         Rows of the error table of one variant and the test set. Intervals (``mae_low``,
         ``mae_high``) and bounds are drawn where the table has them.
     """
-    parameters = [p for p in SYMBOLS if p in set(table["parameter"])]
-    angles = sorted(table["semiangle_mrad"].unique())
-    colours = sns.color_palette("viridis", len(angles))
-    markers = "osD^v<>p"
+    parameters = shown_parameters(table)
+    looks = ordered_looks(sorted(table["semiangle_mrad"].unique()))
     bound = _bound_column(table)
     with paper_style():
-        columns = min(3, len(parameters))
-        rows = math.ceil(len(parameters) / columns)
-        figure = Figure(figsize=(PAGE, 2.3 * rows + 0.4), layout="constrained")
-        panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
-        for panel, parameter, letter in zip(panels, parameters, "abcdef", strict=False):
-            rows_of = table[table["parameter"] == parameter]
-            for number, angle in enumerate(angles):
-                look = {"color": colours[number], "marker": markers[number % len(markers)]}
-                line = rows_of[rows_of["semiangle_mrad"] == angle].sort_values("layers")
+        figure, panels, last = lettered_panels(len(parameters), 2.3, sharex=True)
+        for panel, parameter in zip(panels, parameters, strict=True):
+            rows = table[table["parameter"] == parameter]
+            for angle, look in looks.items():
+                line = rows[rows["semiangle_mrad"] == angle].sort_values("layers")
                 _draw_errors(panel, line, "layers", label=f"{angle:g} mrad", **look)
-                _draw_bound(panel, line, "layers", bound, colours[number])
-            _label_extras(panel, rows_of, bound)
-            _finish_errors(panel, rows_of, letter)
-            panel.xaxis.set_major_locator(
-                MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1)
-            )
-        _finish_figure(figure, panels, len(parameters), columns)
+                _draw_bound(panel, line, "layers", bound, look["color"])
+            _label_extras(panel, rows, bound)
+            _finish_errors(panel, rows)
+            layers_axis(panel)
+        for panel in last:
+            panel.set_xlabel("number of layers")
+        _legend(figure, panels, 4)
     return figure
 
 
@@ -126,11 +119,10 @@ def errors_of_variants(table: pd.DataFrame, parameters: Sequence[str] = PARAMETE
     bound = _bound_column(table)
     layers = sorted(table["layers"].unique())
     with paper_style():
-        columns = min(2, len(parameters))
-        rows = math.ceil(len(parameters) / columns)
-        figure = Figure(figsize=(0.75 * PAGE, 2 * rows + 0.7), layout="constrained")
-        panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
-        for panel, parameter, letter in zip(panels, parameters, "abcdef", strict=False):
+        figure, panels, last = lettered_panels(
+            len(parameters), 2, width=0.75 * PAGE, columns=2, margin=0.7, sharex=True
+        )
+        for panel, parameter in zip(panels, parameters, strict=True):
             rows_of = table[table["parameter"] == parameter]
             for variant, (colour, marker) in VARIANTS.items():
                 if variant not in present:
@@ -147,9 +139,11 @@ def errors_of_variants(table: pd.DataFrame, parameters: Sequence[str] = PARAMETE
                 _draw_bound(panel, of_layers.assign(parameter=parameter), "layers", bound, "0.4")
             _label_extras(panel, rows_of, bound)
             # Far above, it would leave less room for what differs.
-            _finish_errors(panel, rows_of, letter, always_baseline=False)
+            _finish_errors(panel, rows_of, always_baseline=False)
             panel.set_xticks(layers)
-        _finish_figure(figure, panels, len(parameters), columns, legend_columns=2)
+        for panel in last:
+            panel.set_xlabel("number of layers")
+        _legend(figure, panels, 2)
         figure.suptitle(f"{angles[0]:g} mrad", fontsize=8)
     return figure
 
@@ -159,9 +153,9 @@ def classical_against_network(
 ) -> Figure:
     """Draw test MAE of networks and of classical methods, against thickness and against dose.
 
-    There is a row of panels for every semi-angle and parameter: first the error over all doses
-    against thickness, then, for every thickness, the error against the dose. All of a row have one
-    scale.
+    There is a row of panels for every semi-angle at which there is a classical method, or if there
+    is none for the smallest, and every parameter: first the error over all doses against thickness,
+    then, for at most five thicknesses, the error against the dose. All of a row have one scale.
 
     Parameters
     ----------
@@ -172,8 +166,11 @@ def classical_against_network(
         Parameters to show.
     """
     table = table.assign(electrons=np.sqrt(table["electrons_low"] * table["electrons_high"]))
+    classical = table.loc[table["method"] != "network", "semiangle_mrad"].unique()
+    angles = sorted(classical) if len(classical) else [table["semiangle_mrad"].min()]
+    table = table[table["semiangle_mrad"].isin(angles)]
+    layers = _some(sorted(table["layers"].unique()), 5)
     known = set(table["parameter"])
-    angles, layers = (sorted(table[c].unique()) for c in ("semiangle_mrad", "layers"))
     rows = [(a, p) for a in angles for p in parameters if p in known]
     bound = _bound_column(table)
     dose = table["dose"].astype(str)
@@ -199,16 +196,14 @@ def classical_against_network(
             for panel in grid[row]:
                 baseline = display_unit(parameter)[0] * table[chosen]["baseline_mae"].mean()
                 panel.axhline(baseline, color="0.5", lw=0.8, ls=":", label=MEAN)
-            _log_scale(grid[row, 0])
+            log_axis(grid[row, 0])
             unit = display_unit(parameter)[1]
             grid[row, 0].set_ylabel(f"{angle:g} mrad\n{SYMBOLS[parameter]} ({unit})")
         for panel, n in zip(grid[0, 1:], layers, strict=True):
             panel.set_title(layers_label(n))
         grid[0, 0].set_title("all doses")
         for panel in grid[:, 0]:
-            panel.xaxis.set_major_locator(
-                MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1)
-            )
+            layers_axis(panel)
         grid[-1, 0].set_xlabel("number of layers")
         for panel in grid[:, 1:].ravel():
             panel.set_xscale("log")
@@ -222,14 +217,20 @@ def classical_against_network(
     return figure
 
 
+def _some(values: Sequence[int], most: int) -> list[int]:
+    """Return at most so many of some values: the first, the last and some evenly between."""
+    chosen = np.linspace(0, len(values) - 1, min(most, len(values)))
+    return [values[number] for number in chosen.round().astype(int)]
+
+
 def _compare_methods(panel: Axes, rows: pd.DataFrame, x: str, bound: str | None) -> None:
     for method, (label, colour, marker) in METHODS.items():
         line = rows[rows["method"] == method].sort_values(x)
         if not line.empty:
             _draw_errors(panel, line, x, color=colour, marker=marker, label=label, ms=3)
-    of_network = rows[rows["method"] == "network"]
-    line = (rows if of_network.empty else of_network).drop_duplicates(x).sort_values(x)
-    _draw_bound(panel, line, x, bound, "0.4")
+    # Of the network, or the first other method: a calibrated one has other bounds.
+    present = [method for method in METHODS if (rows["method"] == method).any()]
+    _draw_bound(panel, rows[rows["method"].isin(present[:1])].sort_values(x), x, bound, "0.4")
     _label_extras(panel, rows, bound)
 
 
@@ -270,44 +271,17 @@ def _factor(rows: pd.DataFrame) -> float:
     return 1.0 if rows.empty else display_unit(rows["parameter"].iloc[0])[0]
 
 
-def _finish_errors(
-    panel: Axes, rows: pd.DataFrame, letter: str, always_baseline: bool = True
-) -> None:
+def _finish_errors(panel: Axes, rows: pd.DataFrame, always_baseline: bool = True) -> None:
     """Draw the baseline of rows of one parameter, always or if near, and scale and name axes."""
-    panel.set_title(f"({letter})", loc="left")
     if rows.empty:
         panel.set_axis_off()
         return
     parameter = rows["parameter"].iloc[0]
-    factor, unit = display_unit(parameter)
+    factor, _ = display_unit(parameter)
     baseline = factor * rows["baseline_mae"].mean()
     if always_baseline or factor * rows["mae"].max() > baseline / 5:
         panel.axhline(baseline, color="0.5", lw=0.8, ls=":", label=MEAN)
-    panel.set_ylabel(f"MAE of {SYMBOLS[parameter]} ({unit})")
-    _log_scale(panel)
-
-
-def _log_scale(panel: Axes) -> None:
-    """Make the axis of errors logarithmic, with a few round numbers, however wide its range."""
-    panel.set_yscale("log")
-    low, high = panel.get_ylim()
-    decades = math.log10(high / low)
-    parts = (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
-    panel.yaxis.set_major_locator(LogLocator(subs=parts, numticks=20))
-    panel.yaxis.set_major_formatter("{x:g}")
-    panel.yaxis.set_minor_locator(LogLocator(subs=range(1, 10), numticks=20))
-    panel.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _finish_figure(
-    figure: Figure, panels: np.ndarray, used: int, columns: int, legend_columns: int = 4
-) -> None:
-    for panel in panels[used:]:
-        panel.set_axis_off()
-    for panel in panels[used - columns : used]:
-        panel.set_xlabel("number of layers")
-        panel.xaxis.set_tick_params(labelbottom=True)
-    _legend(figure, panels, legend_columns)
+    error_axis(panel, parameter)
 
 
 def _legend(figure: Figure, panels: np.ndarray, columns: int) -> None:

@@ -1,15 +1,21 @@
-"""The style that all figures share, units and symbols, and how figures are saved."""
+"""What all figures share: style, units and symbols, panels and axes, and how they are saved."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 import matplotlib.style
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from pacbed.errors import RequestError
 
@@ -25,6 +31,11 @@ SYMBOLS = {
     "tilt_x_mrad": r"$\varphi_x$",
     "tilt_y_mrad": r"$\varphi_y$",
 }
+
+MEAN = "always the mean"
+"""Label of the error of that answer."""
+
+_MARKERS = "osD^v<>p"
 
 
 def display_unit(parameter: str) -> tuple[float, str]:
@@ -74,3 +85,79 @@ def nice_length(target: float) -> float:
 def layers_label(layers: int) -> str:
     """Return a number of layers in words."""
     return f"{layers} layer{'s' if layers > 1 else ''}"
+
+
+def shown_parameters(table: pd.DataFrame) -> list[str]:
+    """Return the parameters of which a table has rows, in the order of figures."""
+    known = set(table["parameter"])
+    return [parameter for parameter in SYMBOLS if parameter in known]
+
+
+def ordered_looks(values: Sequence[float]) -> dict[float, dict[str, Any]]:
+    """Return colour and marker of lines for values in ascending order."""
+    colours = sns.color_palette("viridis", len(values))
+    return {
+        value: {"color": colour, "marker": _MARKERS[number % len(_MARKERS)]}
+        for number, (value, colour) in enumerate(zip(values, colours, strict=True))
+    }
+
+
+def lettered_panels(
+    count: int,
+    height: float,
+    *,
+    width: float = PAGE,
+    columns: int = 3,
+    margin: float = 0.4,
+    sharex: bool = False,
+) -> tuple[Figure, np.ndarray, np.ndarray]:
+    """Return a figure, its panels, and those of them that have none below, which name the x axis.
+
+    Parameters
+    ----------
+    count
+        Number of panels.
+    height, width
+        Height of a row of panels and width of the figure, in inches.
+    columns
+        At most so many panels are side by side.
+    margin
+        What the figure is higher than its rows, in inches.
+    sharex
+        Whether all panels have one x axis.
+    """
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(width, height * rows + margin), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=sharex).ravel()
+    for panel, letter in zip(panels[:count], "abcdef", strict=False):
+        panel.set_title(f"({letter})", loc="left")
+    for panel in panels[count:]:
+        panel.set_axis_off()
+    last = panels[count - columns : count]
+    for panel in last:
+        panel.xaxis.set_tick_params(labelbottom=True)
+    return figure, panels[:count], last
+
+
+def error_axis(panel: Axes, parameter: str) -> None:
+    """Name the y axis of the errors of a parameter, and make it logarithmic."""
+    panel.set_ylabel(f"MAE of {SYMBOLS[parameter]} ({display_unit(parameter)[1]})")
+    log_axis(panel)
+
+
+def log_axis(panel: Axes) -> None:
+    """Make the y axis logarithmic, with a few round numbers, however wide its range."""
+    panel.set_yscale("log")
+    low, high = panel.get_ylim()
+    decades = math.log10(high / low)
+    parts = (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
+    panel.yaxis.set_major_locator(LogLocator(subs=parts, numticks=20))
+    panel.yaxis.set_major_formatter("{x:g}")
+    panel.yaxis.set_minor_locator(LogLocator(subs=range(1, 10), numticks=20))
+    panel.yaxis.set_minor_formatter(NullFormatter())
+
+
+def layers_axis(panel: Axes) -> None:
+    """Give the x axis whole numbers of layers, if only one."""
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
