@@ -24,20 +24,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 from scipy.fft import irfft2, rfft2
 from scipy.special import j1
 
 from pacbed.augment import AugmentationSettings, draw_transformation
 from pacbed.crystal import Material
-from pacbed.dataset import Dataset
 from pacbed.errors import PacbedError
 from pacbed.labels import OUTPUTS, PARAMETERS
 from pacbed.microscope import wavelength_A
 from pacbed.seeding import stream
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pacbed.dataset import Dataset
 
 Scale = Literal["from discs", "known"]
 
@@ -511,6 +514,8 @@ def predict_by_discs(
     for column, name in enumerate(MEASURED):
         table[f"true_{name}"] = true[:, column].astype(float)
         table[f"predicted_{name}"] = predicted[:, column]
+    import pandas as pd  # here, since every job of a run imports this module
+
     predictions = pd.DataFrame({**table, "discs": discs})
     predictions.attrs["data"] = dict(data.attributes)
     return predictions
