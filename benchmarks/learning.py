@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 from rich.console import Console
 from rich.table import Table
 
@@ -234,6 +234,8 @@ def curves(results: pd.DataFrame) -> Figure:
             x, y = rows["presentations"], rows["validation_loss"]
             axes.plot(x, y, "o-", ms=2.5, color=colour, label=label)
         axes.set(xscale="log", yscale="log", xlabel="examples presented", ylabel="validation loss")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.legend()
     return figure
