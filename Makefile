@@ -22,7 +22,7 @@ $(READY): requirements.lock
 	@$(PYTHON) -c 'import venv, ensurepip' || { \
 	  echo "This Python cannot make virtual environments."; \
 	  echo "On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
-	@echo "Making the environment in $(VENV): a few minutes, 2 GB"
+	@echo "Making the environment in $(VENV): a few minutes, 3 GB"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .

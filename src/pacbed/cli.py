@@ -510,7 +510,8 @@ def _show(options: argparse.Namespace) -> None:
 
 def _layers(options: argparse.Namespace, available: list[int], which: str) -> list[int]:
     """Return the layers that are asked for, or a choice of those that there are."""
-    layers = options.layers or [n for n in (1, 2, 5, 10, 20) if n in available] or available[-1:]
+    choice = [n for n in (1, 2, 5, 10, 20) if n in available and n != available[-1]]
+    layers = options.layers or [*choice, available[-1]]
     if absent := [n for n in layers if n not in available]:
         raise PacbedError(f"{which} layers {available[0]} to {available[-1]}: {absent}?")
     return layers
@@ -731,14 +732,10 @@ def _add_errors(commands: Any) -> None:
 
 
 def _errors(options: argparse.Namespace) -> None:
-    import pandas as pd
-
     from pacbed.figures.style import display_unit
+    from pacbed.tables import read_table
 
-    try:
-        errors = pd.read_csv(options.table)
-    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as problem:
-        raise PacbedError(f"cannot read {options.table}: {problem}") from problem
+    errors = read_table(options.table)
     absent = {"split", "parameter", "mae", "baseline_mae"} - set(errors.columns)
     if absent:
         raise PacbedError(
@@ -751,12 +748,13 @@ def _errors(options: argparse.Namespace) -> None:
         errors = errors.assign(method="network")
     names = list(dict.fromkeys(errors["parameter"]))
     table = Table(title=f"Mean absolute error ({options.split} set); always the mean in brackets")
-    for title in ("semi-angle", "layers", "method", "outputs", "intensity"):
-        table.add_column(title)
+    for title in ("semi-angle", "layers", "read by"):
+        table.add_column(title, no_wrap=True)
     for name in names:
         table.add_column(f"{name.split('_deg')[0].split('_mrad')[0]} ({display_unit(name)[1]})")
     keys = ["semiangle_mrad", "layers", "method", "outputs", "intensity"]
-    for (angle, layers, *what), rows in errors.groupby(keys, sort=True):
+    for (angle, layers, method, outputs, intensity), rows in errors.groupby(keys, sort=True):
+        reader = f"network, {outputs}, {intensity}" if method == "network" else str(method)
         cells = []
         for name in names:
             row = rows[rows["parameter"] == name]
@@ -766,9 +764,9 @@ def _errors(options: argparse.Namespace) -> None:
                 if len(row)
                 else ""
             )
-        table.add_row(f"{angle:g} mrad", str(layers), *what, *cells)
-    # In a log the width of a terminal is not known: do not fold the table.
-    Console(width=None if sys.stdout.isatty() else 170).print(table)
+        table.add_row(f"{angle:g} mrad", str(layers), reader, *cells)
+    # Numbers are not cut off in a narrow terminal, nor in a log, whose width is not known.
+    Console(width=max(170, Console().width)).print(table)
 
 
 def _add_plan(commands: Any) -> None:

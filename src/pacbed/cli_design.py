@@ -118,6 +118,12 @@ def _design(options: argparse.Namespace) -> None:
     doses = required_doses(bounds, options.precision)
     lowest, highest = (float(f(bounds["electrons"])) for f in (min, max))
     _print(doses, options, (lowest, highest))
+    if options.precision >= 0.01:
+        print(
+            f"note: {_percent(options.precision)} is as wide as the strains of a study; without % "
+            "a precision is a fraction",
+            file=sys.stderr,
+        )
     print(_answer(doses, options, (lowest, highest)))
     if options.figure:
         from pacbed.figures.bounds import doses_against_probe_size

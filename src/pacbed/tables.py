@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pacbed.errors import PacbedError
+from pacbed.errors import DamagedStoreError, PacbedError
 
 _TEXT = {"state": str, "unit": str, "dose": str}
 """Columns of CSV files that are text though they may look like numbers."""
@@ -39,7 +39,9 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises
     ------
     PacbedError
-        If it is missing or damaged.
+        If it is missing.
+    DamagedStoreError
+        If it cannot be read.
     """
     try:
         return pd.read_csv(path, dtype=_TEXT) if path.suffix == ".csv" else pd.read_parquet(path)
@@ -48,7 +50,4 @@ def read_table(path: Path) -> pd.DataFrame:
             f"{path} does not exist: run the workflow, which makes it, or name another"
         ) from error
     except (OSError, ValueError) as error:
-        raise PacbedError(
-            f"cannot read {path}, it is damaged or no table: {error}. Delete it and have it made "
-            "again, or name another"
-        ) from error
+        raise DamagedStoreError(path, f"no table can be read ({str(error).rstrip('.')})") from error

@@ -107,8 +107,10 @@ def test_every_number_of_the_bound_is_a_row_of_the_table_in_the_unit_of_figures(
     for panel, parameter in zip(figure.axes, PARAMETERS, strict=True):
         factor, unit = display_unit(parameter)
         assert panel.get_ylabel().endswith(f"({unit})")
-        dotted = [one for one in panel.lines if one.get_linestyle() == ":" and one.get_xdata().size]
-        for angle, prior in zip(ANGLES, dotted, strict=True):
+        dashed = [
+            one for one in panel.lines if one.get_linestyle() == "--" and one.get_xdata().size
+        ]
+        for angle, prior in zip(ANGLES, dashed, strict=True):
             rows = row_of(means, parameter, semiangle_mrad=angle)
             plain = line(panel, f"{angle} mrad")
             for one, column in ((plain, "mae"), (prior, "prior_mae")):

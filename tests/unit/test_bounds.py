@@ -442,7 +442,7 @@ def test_what_is_no_table_of_bounds_is_refused(tmp_path):
     with pytest.raises(PacbedError, match=r"none\.parquet does not exist"):
         bounds.read_bounds(tmp_path / "none.parquet")
     (tmp_path / "text.parquet").write_text("text")
-    with pytest.raises(PacbedError, match="damaged or no table"):
+    with pytest.raises(PacbedError, match="no table can be read"):
         bounds.read_bounds(tmp_path / "text.parquet")
     rows(1e-3).drop(columns="sigma_prior").to_parquet(tmp_path / "other.parquet")
     with pytest.raises(PacbedError, match="has no sigma_prior"):

@@ -172,7 +172,7 @@ def test_a_missing_file_is_named(files):
 
 def test_a_damaged_file_is_named(files):
     files[3].path.write_bytes(b"PAR1 no")
-    with pytest.raises(PacbedError, match=rf"cannot read {files[3].path}"):
+    with pytest.raises(PacbedError, match=rf"{files[3].path} is damaged"):
         error_table(files, "train", DOSES)
 
 

@@ -53,7 +53,7 @@ def bound_against_thickness(means: pd.DataFrame, errors: pd.DataFrame | None = N
                 line = known[known["semiangle_mrad"] == angle].sort_values("layers")
                 for column, dash, label in (
                     ("mae", "-", f"{angle:g} mrad"),
-                    ("prior_mae", ":", ""),
+                    ("prior_mae", "--", ""),
                 ):
                     values = factor * line[column]
                     panel.plot(line["layers"], values, dash, color=look["color"], label=label)
@@ -65,8 +65,8 @@ def bound_against_thickness(means: pd.DataFrame, errors: pd.DataFrame | None = N
         for panel in last:
             panel.set_xlabel("number of layers")
         handles, labels = panels[0].get_legend_handles_labels()
-        handles += panels[0].plot([], [], ":", color="0.2")
-        labels.append("bound, ranges known")
+        handles += panels[0].plot([], [], "--", color="0.2")
+        labels.append("the same with the ranges as prior")
         if not networks.empty:
             handles += panels[0].plot([], [], "o", color="0.2")
             labels.append("network")
@@ -224,7 +224,7 @@ def _networks(errors: pd.DataFrame | None) -> pd.DataFrame:
 def _draw_mean(panel: Axes, networks: pd.DataFrame, factor: float) -> None:
     if not networks.empty:
         level = factor * networks["baseline_mae"].mean()
-        panel.axhline(level, color="0.5", lw=0.8, ls="--", label=MEAN)
+        panel.axhline(level, color="0.5", lw=0.8, ls=":", label=MEAN)
 
 
 def _probe_axis(panel: Axes, probes: pd.Series) -> None:

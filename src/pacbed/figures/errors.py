@@ -118,6 +118,9 @@ def errors_of_variants(table: pd.DataFrame, parameters: Sequence[str] = PARAMETE
     present = set(zip(table["outputs"], table["intensity"], strict=True))
     bound = _bound_column(table)
     layers = sorted(table["layers"].unique())
+    # Far above, the baseline would leave less room for what differs: it is in all panels or none.
+    shown = table[table["parameter"].isin(parameters)].groupby("parameter")
+    near = bool((shown["mae"].max() > shown["baseline_mae"].mean() / 5).all())
     with paper_style():
         figure, panels, last = lettered_panels(
             len(parameters), 2, width=0.75 * PAGE, columns=2, margin=0.7, sharex=True
@@ -138,8 +141,7 @@ def errors_of_variants(table: pd.DataFrame, parameters: Sequence[str] = PARAMETE
                 of_layers = rows_of.groupby("layers", as_index=False)[[bound, "mae"]].mean()
                 _draw_bound(panel, of_layers.assign(parameter=parameter), "layers", bound, "0.4")
             _label_extras(panel, rows_of, bound)
-            # Far above, it would leave less room for what differs.
-            _finish_errors(panel, rows_of, always_baseline=False)
+            _finish_errors(panel, rows_of, with_baseline=near)
             panel.set_xticks(layers)
         for panel in last:
             panel.set_xlabel("number of layers")
@@ -271,15 +273,15 @@ def _factor(rows: pd.DataFrame) -> float:
     return 1.0 if rows.empty else display_unit(rows["parameter"].iloc[0])[0]
 
 
-def _finish_errors(panel: Axes, rows: pd.DataFrame, always_baseline: bool = True) -> None:
-    """Draw the baseline of rows of one parameter, always or if near, and scale and name axes."""
+def _finish_errors(panel: Axes, rows: pd.DataFrame, with_baseline: bool = True) -> None:
+    """Draw the baseline of rows of one parameter, and scale and name axes."""
     if rows.empty:
         panel.set_axis_off()
         return
     parameter = rows["parameter"].iloc[0]
     factor, _ = display_unit(parameter)
     baseline = factor * rows["baseline_mae"].mean()
-    if always_baseline or factor * rows["mae"].max() > baseline / 5:
+    if with_baseline:
         panel.axhline(baseline, color="0.5", lw=0.8, ls=":", label=MEAN)
     error_axis(panel, parameter)
 
