@@ -29,6 +29,9 @@ from pacbed.states import Steps, bound_states
 from pacbed.training import train
 from pacbed.training_settings import label_scaling, training_settings
 
+# What they share takes longer than they do: all in one process.
+pytestmark = pytest.mark.xdist_group("demo")
+
 ROOT = Path(__file__).resolve().parents[2]
 SEMIANGLE, LAYERS = 6.35, 10
 

@@ -11,6 +11,9 @@ from workspace import Workspace
 
 import pacbed.network  # noqa: F401  (the layers of the models)
 
+# What they share takes longer than they do: all in one process.
+pytestmark = pytest.mark.xdist_group("learning")
+
 ONE_CYCLE = {"epochs": 2, "batch_size": 16, "peak_rate": 1e-3, "averaged_epochs": 1}
 VARIANT = {"outputs": "strain-rotation", "intensity": "power", "semiangles_mrad": "all"}
 CHANGE = {
