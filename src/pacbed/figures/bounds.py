@@ -65,8 +65,9 @@ def bound_against_thickness(means: pd.DataFrame, errors: pd.DataFrame | None = N
         for panel in last:
             panel.set_xlabel("number of layers")
         handles, labels = panels[0].get_legend_handles_labels()
+        handles += panels[0].plot([], [], "-", color="0.2")
         handles += panels[0].plot([], [], "--", color="0.2")
-        labels.append("the same with the ranges as prior")
+        labels += ["Cramér–Rao bound", "with the ranges as prior"]
         if not networks.empty:
             handles += panels[0].plot([], [], "o", color="0.2")
             labels.append("network")
