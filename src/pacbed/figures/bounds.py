@@ -31,7 +31,7 @@ from pacbed.figures.style import (
 def bound_against_thickness(means: pd.DataFrame, errors: pd.DataFrame | None = None) -> Figure:
     """Draw the bound against thickness for every semi-angle, one panel per parameter.
 
-    Lines are from the pattern alone, dotted ones if the ranges of the study are known besides;
+    Lines are from the pattern alone, dashed ones if the ranges of the study are known besides;
     markers are networks.
 
     Parameters
