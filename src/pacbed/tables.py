@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from pacbed.errors import DamagedStoreError, PacbedError
+from pacbed.files import appearing_whole
 
 _TEXT = {"state": str, "unit": str, "dose": str}
 """Columns of CSV files that are text though they may look like numbers."""
@@ -20,17 +21,11 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     PacbedError
         If it cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
+    with appearing_whole(path) as temporary:
         if path.suffix == ".csv":
-            table.to_csv(unfinished, index=False)
+            table.to_csv(temporary, index=False)
         else:
-            table.to_parquet(unfinished, index=False)
-        unfinished.replace(path)
-    except OSError as error:
-        raise PacbedError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+            table.to_parquet(temporary, index=False)
 
 
 def read_table(path: Path) -> pd.DataFrame:
