@@ -4,9 +4,10 @@
 
 The straightforward way rotates the stored pattern, scales it to the pixels of the example, shifts
 it, draws the noise, and scales the mean, each by a function of scipy.ndimage or NumPy. The layer
-(`pacbed.augment_layer`) does the same in one gather, a batch at a time. Prints milliseconds per
-example, the ratio, how far the images are apart without noise, and the NumPy path of the sets that
-are written to files (`pacbed.augment`). Figures measured so far: docs/performance.md.
+(`pacbed.examples.augment_layer`) does the same in one gather, a batch at a time. Prints
+milliseconds per example, the ratio, how far the images are apart without noise, and the NumPy path
+of the sets that are written to files (`pacbed.examples.augment`). Figures measured so far:
+docs/performance.md.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import keras
 import numpy as np
 from scipy import ndimage
 
-from pacbed.augment import (
+from pacbed.examples.augment import (
     AugmentationSettings,
     Transformation,
     average_over_pixels,
@@ -33,9 +34,9 @@ from pacbed.augment import (
     make_image,
     resample,
 )
-from pacbed.augment_layer import Augmentation
-from pacbed.config import augmentation_settings, detector, load
-from pacbed.metrics import relative_l1
+from pacbed.examples.augment_layer import Augmentation
+from pacbed.patterns.difference import relative_l1
+from pacbed.study.configuration import augmentation_settings, detector, load
 
 CONFIG = Path(__file__).resolve().parents[1] / "config" / "config.yaml"
 
@@ -71,7 +72,7 @@ def main() -> None:
 
     each = {
         "one step after the other, scipy.ndimage and NumPy": steps,
-        "one affine step, scipy.ndimage and NumPy (pacbed.augment)": numpy_path,
+        "one affine step, scipy.ndimage and NumPy (pacbed.examples.augment)": numpy_path,
         f"layer, {keras.backend.backend()}": lambda: layer.predict_on_batch(inputs),
     }
     print(f"{nx} × {ny} pixels stored, examples of {settings.pixels}², batches of {options.batch}")

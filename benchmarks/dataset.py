@@ -26,12 +26,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from pacbed.archive import GrowingArchive
-from pacbed.augment import AugmentationSettings, draw_transformation, make_image
-from pacbed.config import augmentation_settings, load
-from pacbed.dataset import Library, _shard, read_dataset, write_dataset
+from pacbed.examples.augment import AugmentationSettings, draw_transformation, make_image
+from pacbed.examples.dataset import _shard, read_dataset, write_dataset
+from pacbed.examples.pattern_set import Library
+from pacbed.examples.processes import Processes
 from pacbed.machine import usable_cores
-from pacbed.processes import Processes
+from pacbed.storage.archive import GrowingArchive
+from pacbed.study.configuration import augmentation_settings, load
 
 CONFIG = Path(__file__).parents[1] / "config" / "config.yaml"
 ALL_EXAMPLES, CLUSTER_PROCESSES = 128_000, 8

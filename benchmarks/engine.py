@@ -22,14 +22,14 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from pacbed.config import load
-from pacbed.crystal import material
-from pacbed.deformation import Deformation
 from pacbed.engines import SimulationRequest, ThermalMotion
 from pacbed.engines.arrays import Arrays
-from pacbed.engines.planewave import PlaneWaveEngine, PlaneWaveSettings
+from pacbed.engines.planewave.engine import PlaneWaveEngine, PlaneWaveSettings
 from pacbed.machine import peak_memory_MB
-from pacbed.microscope import Aperture, Detector
+from pacbed.specimen.crystal import material
+from pacbed.specimen.deformation import Deformation
+from pacbed.specimen.microscope import Aperture, Detector
+from pacbed.study.configuration import load
 
 CONFIG = Path(__file__).resolve().parents[1] / "config" / "config.yaml"
 # As drawn for the deformations of the study: up to 5 mrad along x and y.

@@ -34,25 +34,26 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from rich.console import Console
 from rich.table import Table
 
-from pacbed.batches import OnlineExamples
-from pacbed.config import (
+from pacbed.engines import engine
+from pacbed.examples.dataset import read_dataset, write_dataset
+from pacbed.examples.labels import LabelScaling, display_unit
+from pacbed.examples.pattern_set import load_library
+from pacbed.figures.style import SYMBOLS, paper_style, save
+from pacbed.learning.prediction import predict
+from pacbed.learning.schedule import OneCycleSchedule, Schedule, SteppedSchedule
+from pacbed.learning.sequences import OnlineExamples
+from pacbed.learning.training import TrainingSettings, configure, train
+from pacbed.machine import usable_cores
+from pacbed.patterns.store import write_patterns
+from pacbed.precision.metrics import errors
+from pacbed.study.configuration import (
     augmentation_settings,
     draw_ranges,
     engine_settings,
     load,
     simulation_request,
 )
-from pacbed.dataset import load_library, read_dataset, write_dataset
-from pacbed.deformation import assign_splits, draw
-from pacbed.engines import engine
-from pacbed.figures.style import SYMBOLS, display_unit, paper_style, save
-from pacbed.labels import LabelScaling
-from pacbed.machine import usable_cores
-from pacbed.metrics import errors
-from pacbed.patterns import write_patterns
-from pacbed.prediction import predict
-from pacbed.schedule import OneCycleSchedule, Schedule, SteppedSchedule
-from pacbed.training import TrainingSettings, configure, train
+from pacbed.study.draws import assign_splits, draw
 
 CONFIG = Path(__file__).resolve().parents[1] / "config" / "config.yaml"
 SEMIANGLE_MRAD, LAYERS = 6.35, (1, 5)

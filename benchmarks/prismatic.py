@@ -16,12 +16,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pacbed.crystal import material
-from pacbed.deformation import Deformation
 from pacbed.engines import SimulationRequest, ThermalMotion
 from pacbed.engines.prismatic import Execution, PrismaticEngine, PrismaticSettings, native_detector
 from pacbed.machine import usable_cores
-from pacbed.microscope import Aperture
+from pacbed.specimen.crystal import material
+from pacbed.specimen.deformation import Deformation
+from pacbed.specimen.microscope import Aperture
 
 PAPER_PROBES, PAPER_CONFIGURATIONS, PAPER_CORE_HOURS = 448, 10, 3.8 * 32
 PAPER_SIMULATIONS = 5000

@@ -19,17 +19,17 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import maximum_filter, minimum_filter
 
-from pacbed.augment import AugmentationSettings, draw_transformation, resample
-from pacbed.config import augmentation_settings, load
-from pacbed.crystal import material
-from pacbed.deformation import Deformation
 from pacbed.engines import SimulationRequest, ThermalMotion
-from pacbed.engines.planewave import PlaneWaveEngine, PlaneWaveSettings
+from pacbed.engines.planewave.engine import PlaneWaveEngine, PlaneWaveSettings
 from pacbed.engines.prismatic import PrismaticSettings, native_detector
 from pacbed.engines.prismatic.files import on_detector
+from pacbed.examples.augment import AugmentationSettings, draw_transformation, resample
 from pacbed.machine import usable_cores
-from pacbed.microscope import Aperture, Detector
-from pacbed.patterns import write_patterns
+from pacbed.patterns.store import write_patterns
+from pacbed.specimen.crystal import material
+from pacbed.specimen.deformation import Deformation
+from pacbed.specimen.microscope import Aperture, Detector
+from pacbed.study.configuration import augmentation_settings, load
 
 CONFIG = Path(__file__).parents[1] / "config" / "config.yaml"
 LAYERS = (1, 5, 20)

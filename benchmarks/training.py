@@ -22,8 +22,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from pacbed.batches import OnlineBatches, OnlineExamples, StoredBatches
-from pacbed.config import (
+from pacbed.examples.dataset import read_dataset, write_dataset
+from pacbed.examples.labels import LabelScaling
+from pacbed.examples.pattern_set import Library
+from pacbed.learning.network import build_network
+from pacbed.learning.sequences import OnlineBatches, OnlineExamples, StoredBatches
+from pacbed.learning.training import configure, make_optimizer, on_device
+from pacbed.machine import usable_cores
+from pacbed.runs.cost_model import network as layers_of
+from pacbed.study.configuration import (
     Config,
     augmentation_settings,
     detector,
@@ -31,13 +38,7 @@ from pacbed.config import (
     training_batch,
     training_epochs,
 )
-from pacbed.costs import network as layers_of
-from pacbed.dataset import Library, read_dataset, write_dataset
-from pacbed.labels import LabelScaling
-from pacbed.machine import usable_cores
-from pacbed.network import build_network
-from pacbed.training import configure, make_optimizer, on_device
-from pacbed.training_settings import training_settings
+from pacbed.study.training_settings import training_settings
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 OUTPUTS = "strain-rotation-tilt"

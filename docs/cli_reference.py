@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from pacbed.cli import HelpFormatter, _parser
+from pacbed.cli.main import HelpFormatter, _parser
 from pacbed.machine import usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]

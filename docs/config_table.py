@@ -22,7 +22,7 @@ depends on it and nothing else; a larger `draws.count` keeps all draws that exis
 results that has patterns refuses a configuration that would simulate them again. YAML reads `1e6`
 as text: write `1.0e+6`.
 
-The table is made from `workflow/schemas/config.schema.yaml` by `make docs`.
+The table is made from `src/pacbed/study/config.schema.yaml` by `make docs`.
 
 | key | type | default | meaning |
 | --- | --- | --- | --- |
@@ -60,7 +60,7 @@ def kinds(node: dict[str, Any]) -> list[str]:
 
 def table() -> str:
     """Return the contents of config/README.md."""
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+    schema = yaml.safe_load((ROOT / "src/pacbed/study/config.schema.yaml").read_text())
     return HEAD + "".join(rows(schema, schema))
 
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from pacbed.cli import main
+from pacbed.cli.main import main
 
 sys.exit(main())

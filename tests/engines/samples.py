@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 
-from pacbed.crystal import material
-from pacbed.deformation import Deformation
 from pacbed.engines import SimulationRequest, ThermalMotion
-from pacbed.engines.planewave import PlaneWaveEngine, PlaneWaveSettings
-from pacbed.microscope import Aperture, Detector
+from pacbed.engines.planewave.engine import PlaneWaveEngine, PlaneWaveSettings
+from pacbed.specimen.crystal import material
+from pacbed.specimen.deformation import Deformation
+from pacbed.specimen.microscope import Aperture, Detector
 
 MOS2 = material("MoS2")
 WAVELENGTH_A = 0.0417572

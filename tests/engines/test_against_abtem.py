@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 from abtem.integrals import QuadratureProjectionIntegrals
 
-from pacbed.crystal import material, slab
-from pacbed.deformation import Deformation
 from pacbed.engines.arrays import arrays
-from pacbed.engines.multislice import FrozenPhonons, Multislice, Slicing, atomic_planes
-from pacbed.engines.planewave import PlaneWaveSettings
-from pacbed.engines.scattering import AtomTransmission, analytic_form_factor
-from pacbed.engines.waves import ReciprocalGrid
-from pacbed.microscope import lorentz_factor, wavelength_A
+from pacbed.engines.planewave.atoms import AtomTransmission, analytic_form_factor
+from pacbed.engines.planewave.engine import PlaneWaveSettings
+from pacbed.engines.planewave.multislice import FrozenPhonons, Multislice, Slicing, atomic_planes
+from pacbed.engines.planewave.waves import ReciprocalGrid
+from pacbed.specimen.crystal import material, slab
+from pacbed.specimen.deformation import Deformation
+from pacbed.specimen.microscope import lorentz_factor, wavelength_A
 
 MOS2, UNDEFORMED = material("MoS2"), Deformation()
 LAYER_A = MOS2.layer_thickness_A

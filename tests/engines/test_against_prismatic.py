@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from samples import difference
 
-from pacbed.crystal import material
-from pacbed.deformation import Deformation
 from pacbed.engines import SimulationRequest, ThermalMotion
-from pacbed.engines.planewave import PRISMATIC_PIXEL_A, PlaneWaveEngine, PlaneWaveSettings
-from pacbed.microscope import Aperture, Detector
+from pacbed.engines.planewave.engine import PRISMATIC_PIXEL_A, PlaneWaveEngine, PlaneWaveSettings
+from pacbed.specimen.crystal import material
+from pacbed.specimen.deformation import Deformation
+from pacbed.specimen.microscope import Aperture, Detector
 
 DATA = Path(__file__).parents[1] / "data"
 LAYERS = [1, 2, 5, 10, 20]

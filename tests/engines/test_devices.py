@@ -14,10 +14,11 @@ import scipy.fft
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from samples import SHEARED, patterns, requested
 
-from pacbed.engines import engine, planewave
+from pacbed.engines import engine
 from pacbed.engines.arrays import Arrays, arrays
-from pacbed.engines.planewave import PlaneWaveEngine, PlaneWaveSettings
-from pacbed.errors import RequestError
+from pacbed.engines.planewave import engine as planewave
+from pacbed.engines.planewave.engine import PlaneWaveEngine, PlaneWaveSettings
+from pacbed.exceptions import RequestError
 
 SMALL = {"supercell": (3, 2), "incident_step_mrad": 3.0}
 

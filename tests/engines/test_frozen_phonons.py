@@ -19,16 +19,16 @@ from samples import (
     synthesised,
 )
 
-from pacbed.crystal import slab
-from pacbed.deformation import Deformation
-from pacbed.engines import planewave
 from pacbed.engines.arrays import arrays
-from pacbed.engines.library import Recorder
-from pacbed.engines.multislice import FrozenPhonons, atomic_planes
-from pacbed.engines.planewave import PlaneWaveEngine, PlaneWaveSettings
-from pacbed.engines.scattering import kirkland
-from pacbed.engines.waves import Band, IncidentGrid, ReciprocalGrid
-from pacbed.microscope import Aperture, lorentz_factor
+from pacbed.engines.planewave import engine as planewave
+from pacbed.engines.planewave.atoms import kirkland
+from pacbed.engines.planewave.engine import PlaneWaveEngine, PlaneWaveSettings
+from pacbed.engines.planewave.library import Recorder
+from pacbed.engines.planewave.multislice import FrozenPhonons, atomic_planes
+from pacbed.engines.planewave.waves import Band, IncidentGrid, ReciprocalGrid
+from pacbed.specimen.crystal import slab
+from pacbed.specimen.deformation import Deformation
+from pacbed.specimen.microscope import Aperture, lorentz_factor
 
 SMALL = {"supercell": (3, 2), "incident_step_mrad": 3.0}
 

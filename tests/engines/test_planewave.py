@@ -21,16 +21,17 @@ from samples import (
 )
 from scipy import ndimage
 
-from pacbed.crystal import slab
-from pacbed.deformation import Deformation
-from pacbed.engines import ThermalMotion, engine, planewave
-from pacbed.engines.library import Recorder, ScatteringLibrary
-from pacbed.engines.multislice import Slicing, atomic_planes
-from pacbed.engines.planewave import PlaneWaveEngine, PlaneWaveSettings
-from pacbed.engines.scattering import analytic_form_factor, kirkland
-from pacbed.engines.waves import Band, Cone, IncidentGrid, ReciprocalGrid
-from pacbed.errors import RequestError
-from pacbed.microscope import Aperture, lorentz_factor
+from pacbed.engines import ThermalMotion, engine
+from pacbed.engines.planewave import engine as planewave
+from pacbed.engines.planewave.atoms import analytic_form_factor, kirkland
+from pacbed.engines.planewave.engine import PlaneWaveEngine, PlaneWaveSettings
+from pacbed.engines.planewave.library import Recorder, ScatteringLibrary
+from pacbed.engines.planewave.multislice import Slicing, atomic_planes
+from pacbed.engines.planewave.waves import Band, Cone, IncidentGrid, ReciprocalGrid
+from pacbed.exceptions import RequestError
+from pacbed.specimen.crystal import slab
+from pacbed.specimen.deformation import Deformation
+from pacbed.specimen.microscope import Aperture, lorentz_factor
 
 # Geometry of the discs
 

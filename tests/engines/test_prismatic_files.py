@@ -10,8 +10,8 @@ from samples import MOS2
 
 from pacbed.engines.prismatic.files import add_patterns, on_detector, write_atoms, write_probes
 from pacbed.engines.prismatic.settings import Grid
-from pacbed.errors import EngineError
-from pacbed.microscope import Detector
+from pacbed.exceptions import EngineError
+from pacbed.specimen.microscope import Detector
 
 OUTPUT = Path(__file__).parents[1] / "data" / "prismatic2_output.h5"
 CUBES = "4DSTEM_simulation/data/datacubes"

@@ -15,14 +15,14 @@ import pytest
 from samples import detector, requested
 from test_against_prismatic import DATA, LAYERS, apart, load
 
-from pacbed.deformation import Deformation
 from pacbed.engines import ThermalMotion
-from pacbed.engines.planewave import PlaneWaveEngine, PlaneWaveSettings
+from pacbed.engines.planewave.engine import PlaneWaveEngine, PlaneWaveSettings
 from pacbed.engines.prismatic import Execution, PrismaticEngine, PrismaticSettings
 from pacbed.engines.prismatic.process import installation
 from pacbed.engines.prismatic.settings import Grid
-from pacbed.errors import RequestError
-from pacbed.microscope import Aperture, wavelength_A
+from pacbed.exceptions import RequestError
+from pacbed.specimen.deformation import Deformation
+from pacbed.specimen.microscope import Aperture, wavelength_A
 
 PERIODIC = ["static_strain_tilt_25", "static_unstrained_18", "static_strain_tilt_18_large"]
 

@@ -22,7 +22,6 @@ import pytest
 import stand_in_prismatic
 from samples import detector, requested
 
-from pacbed.crystal import material
 from pacbed.engines import ThermalMotion
 from pacbed.engines import engine as engine_by_name
 from pacbed.engines.prismatic import (
@@ -36,9 +35,11 @@ from pacbed.engines.prismatic import engine as engine_module
 from pacbed.engines.prismatic.checkpoint import Checkpoint
 from pacbed.engines.prismatic.process import installation, scratch_folder
 from pacbed.engines.prismatic.settings import Grid
-from pacbed.errors import EngineError, RequestError
-from pacbed.microscope import Aperture
-from pacbed.patterns import checkpoint_of, read_patterns
+from pacbed.exceptions import EngineError, RequestError
+from pacbed.patterns.store import read_patterns
+from pacbed.specimen.crystal import material
+from pacbed.specimen.microscope import Aperture
+from pacbed.storage.zipped import checkpoint_of
 
 ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = Path(stand_in_prismatic.__file__)

@@ -8,7 +8,7 @@ from samples import MOS2
 
 from pacbed.engines.prismatic import PrismaticSettings, native_detector
 from pacbed.engines.prismatic.settings import Grid
-from pacbed.errors import RequestError
+from pacbed.exceptions import RequestError
 
 LAYER_A = MOS2.layer_thickness_A
 

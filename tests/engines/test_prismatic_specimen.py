@@ -10,15 +10,9 @@ from scipy.spatial import KDTree
 
 from pacbed.engines.prismatic import PrismaticSettings
 from pacbed.engines.prismatic.settings import Grid
-from pacbed.engines.prismatic.specimen import (
-    box,
-    probe_counts,
-    probe_positions,
-    shares,
-    specimen,
-)
-from pacbed.errors import RequestError
-from pacbed.microscope import Detector
+from pacbed.engines.prismatic.specimen import box, probe_counts, probe_positions, shares, specimen
+from pacbed.exceptions import RequestError
+from pacbed.specimen.microscope import Detector
 
 LAYER_A = MOS2.layer_thickness_A
 SEMIANGLES_mrad = [6.35, 12.65, 18.13, 25.44, 32.94]

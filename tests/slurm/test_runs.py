@@ -14,7 +14,8 @@ import yaml
 from cluster import wait_until
 from workspace import ROOT, Outcome, Workspace, new_workspace
 
-from pacbed.patterns import checkpoint_of, read_patterns
+from pacbed.patterns.store import read_patterns
+from pacbed.storage.zipped import checkpoint_of
 
 # On one worker of pytest-xdist, so that one cluster is enough.
 pytestmark = pytest.mark.xdist_group("slurm")
@@ -358,7 +359,7 @@ def test_a_training_that_is_stopped_goes_on_where_it_was(idle_cluster, undisturb
 def weights(workspace):
     import keras
 
-    import pacbed.network  # noqa: F401  (a layer of the model)
+    import pacbed.learning.network  # noqa: F401  (a layer of the model)
 
     model = keras.saving.load_model(workspace.folder / NETWORK / "model.keras", compile=False)
     return [w.tolist() for w in model.get_weights()]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from workspace import new_workspace
 
-from pacbed.patterns import read_patterns
+from pacbed.patterns.store import read_patterns
 
 BATCHES = {"draws": {"count": 20}, "execution": {"draws_per_job": 10}}
 PATTERNS = "results/patterns/6.35mrad"

@@ -9,9 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pacbed.batches import OnlineExamples
-from pacbed.bounds import bound_of, bound_table, prior_covariance
-from pacbed.config import (
+from pacbed.engines import engine
+from pacbed.examples.dataset import read_dataset, write_dataset
+from pacbed.examples.pattern_set import Library
+from pacbed.learning.prediction import predict
+from pacbed.learning.sequences import OnlineExamples
+from pacbed.learning.training import train
+from pacbed.precision.bound import prior_covariance
+from pacbed.precision.bound_table import bound_of, bound_table
+from pacbed.precision.metrics import Bounds, errors, errors_by_dose
+from pacbed.precision.steps import Steps
+from pacbed.study.configuration import (
     augmentation_settings,
     draw_ranges,
     engine_settings,
@@ -20,14 +28,9 @@ from pacbed.config import (
     of_bound,
     simulation_request,
 )
-from pacbed.dataset import Library, read_dataset, write_dataset
-from pacbed.deformation import SPLITS, assign_splits, draw
-from pacbed.engines import engine
-from pacbed.metrics import Bounds, errors, errors_by_dose
-from pacbed.prediction import predict
-from pacbed.states import Steps, bound_states
-from pacbed.training import train
-from pacbed.training_settings import label_scaling, training_settings
+from pacbed.study.draws import SPLITS, assign_splits, draw
+from pacbed.study.states import bound_states
+from pacbed.study.training_settings import label_scaling, training_settings
 
 # What they share takes longer than they do: all in one process.
 pytestmark = pytest.mark.xdist_group("demo")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from workspace import Workspace
 
-import pacbed.network  # noqa: F401  (the layers of the models)
+import pacbed.learning.network  # noqa: F401  (the layers of the models)
 
 # What they share takes longer than they do: all in one process.
 pytestmark = pytest.mark.xdist_group("learning")

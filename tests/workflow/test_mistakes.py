@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pacbed.patterns import read_patterns
+from pacbed.patterns.store import read_patterns
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -76,8 +76,8 @@ SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from _job import job
-from pacbed.errors import DamagedStoreError, PacbedError
-from pacbed.patterns import zip_writer
+from pacbed.exceptions import DamagedStoreError, PacbedError
+from pacbed.storage.zipped import zip_writer
 
 with job(sys.argv[1]):
     {code}

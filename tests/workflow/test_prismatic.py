@@ -5,7 +5,8 @@ import sys
 import pytest
 from workspace import ROOT
 
-from pacbed.patterns import checkpoint_of, read_patterns
+from pacbed.patterns.store import read_patterns
+from pacbed.storage.zipped import checkpoint_of
 
 STAND_IN = ROOT / "tests" / "engines" / "stand_in_prismatic.py"
 STORE = "results/patterns/6.35mrad/00000.zarr.zip"

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from pacbed.bounds import read_bounds
-from pacbed.dataset import read_dataset
-from pacbed.deformation import Deformation
+from pacbed.examples.dataset import read_dataset
+from pacbed.examples.labels import PARAMETERS
 from pacbed.figures import TITLES
-from pacbed.labels import PARAMETERS
-from pacbed.patterns import read_patterns
-from pacbed.tables import read_table
+from pacbed.patterns.store import read_patterns
+from pacbed.precision.bound_table import read_bounds
+from pacbed.specimen.deformation import Deformation
+from pacbed.storage.tables import read_table
 
 DATASETS = [
     f"results/datasets/6.35mrad/{layers}layers/{split}.zarr.zip"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from pacbed.config import load
+from pacbed.study.configuration import load
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config" / "config.yaml"

@@ -4,10 +4,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from pacbed import costs, selection
-from pacbed.config import (
+from pacbed.runs import cost_model as costs
+from pacbed.figures import selection
+from pacbed.study.configuration import (
     SCHEMA,
-    Network,
     beside,
     canonical,
     detector,
@@ -20,10 +20,11 @@ from pacbed.config import (
     used_training,
     validate,
 )
-from pacbed.deformation import SPLITS, assign_splits
-from pacbed.errors import PacbedError
+from pacbed.learning.specification import Network
+from pacbed.study.draws import SPLITS, assign_splits
+from pacbed.exceptions import PacbedError
 from pacbed.figures import TITLES
-from pacbed.states import bound_states, gallery
+from pacbed.study.states import bound_states, gallery
 from snakemake.exceptions import WorkflowError
 
 try:

@@ -1,6 +1,6 @@
 # What is seen to when a run starts, before any job does: not in a dry run, nor in the jobs.
-from pacbed.cluster import JobRequest, check_cluster, end_jobs, queued
-from pacbed.study import check_results, keep_config, take_lock
+from pacbed.runs.slurm import JobRequest, check_cluster, end_jobs, queued
+from pacbed.runs.results_folder import check_results, keep_config, take_lock
 from snakemake_logger_plugin_budget import budget_of_run
 
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # In a conda environment of a rule the library is not installed: it runs from the checkout.
 sys.path.insert(0, str(ROOT / "src"))
 
-from pacbed.errors import DamagedStoreError, PacbedError  # noqa: E402
+from pacbed.exceptions import DamagedStoreError, PacbedError  # noqa: E402
 from pacbed.machine import clear_away_on_sigterm, end_with_controller  # noqa: E402
 
 

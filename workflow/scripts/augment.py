@@ -3,10 +3,11 @@ from pathlib import Path
 
 from _job import found_work_done, job, sparse_progress
 
-from pacbed.config import augmentation_settings
-from pacbed.dataset import load_library, write_dataset
-from pacbed.locks import sole_maker
-from pacbed.patterns import checkpoint_of
+from pacbed.examples.dataset import write_dataset
+from pacbed.examples.pattern_set import load_library
+from pacbed.runs.locks import sole_maker
+from pacbed.storage.zipped import checkpoint_of
+from pacbed.study.configuration import augmentation_settings
 
 params = snakemake.params
 dataset = Path(snakemake.output[0])

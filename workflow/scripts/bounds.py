@@ -5,11 +5,13 @@ from pathlib import Path
 import pandas as pd
 from _job import job, sparse_progress
 
-from pacbed.bounds import bound_table, mean_bounds, prior_covariance
-from pacbed.config import augmentation_settings, draw_ranges
-from pacbed.patterns import plain, read_patterns
-from pacbed.states import Steps
-from pacbed.tables import write_table
+from pacbed.patterns.store import read_patterns
+from pacbed.precision.bound import prior_covariance
+from pacbed.precision.bound_table import bound_table, mean_bounds
+from pacbed.precision.steps import Steps
+from pacbed.storage.tables import write_table
+from pacbed.storage.zipped import plain
+from pacbed.study.configuration import augmentation_settings, draw_ranges
 
 params = snakemake.params
 with job(snakemake.log[0]):

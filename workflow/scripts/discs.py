@@ -2,10 +2,10 @@ from pathlib import Path
 
 from _job import job
 
-from pacbed.config import material
-from pacbed.dataset import read_dataset
-from pacbed.discs import predict_by_discs
-from pacbed.tables import write_table
+from pacbed.examples.dataset import read_dataset
+from pacbed.reading.discs import predict_by_discs
+from pacbed.storage.tables import write_table
+from pacbed.study.configuration import material
 
 params = snakemake.params
 with job(snakemake.log[0]):

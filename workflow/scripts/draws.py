@@ -1,7 +1,7 @@
 from _job import job
 
-from pacbed.config import draw_ranges
-from pacbed.deformation import draw_table
+from pacbed.study.configuration import draw_ranges
+from pacbed.study.draws import draw_table
 
 params = snakemake.params
 with job(snakemake.log[0]):

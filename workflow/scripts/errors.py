@@ -2,10 +2,10 @@ from pathlib import Path
 
 from _job import job
 
-from pacbed.bounds import read_bounds
-from pacbed.config import Network
-from pacbed.evaluation import Predicted, error_table
-from pacbed.tables import write_table
+from pacbed.learning.specification import Network
+from pacbed.precision.bound_table import read_bounds
+from pacbed.precision.error_table import Predicted, error_table
+from pacbed.storage.tables import write_table
 
 params, files = snakemake.params, snakemake.input
 with job(snakemake.log[0]):

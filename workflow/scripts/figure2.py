@@ -5,7 +5,7 @@ from _job import job
 
 from pacbed.figures.patterns import STRAINED, UNDEFORMED, strain_gallery
 from pacbed.figures.style import save
-from pacbed.patterns import read_patterns
+from pacbed.patterns.store import read_patterns
 
 params = snakemake.params
 with job(snakemake.log[0]):

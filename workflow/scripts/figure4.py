@@ -2,10 +2,10 @@ from pathlib import Path
 
 from _job import job
 
-from pacbed.config import augmentation_settings
 from pacbed.figures.patterns import dose_gallery
 from pacbed.figures.style import save
-from pacbed.patterns import read_patterns
+from pacbed.patterns.store import read_patterns
+from pacbed.study.configuration import augmentation_settings
 
 params = snakemake.params
 with job(snakemake.log[0]):

@@ -2,10 +2,10 @@ from pathlib import Path
 
 from _job import job
 
-from pacbed.config import Network
-from pacbed.evaluation import Predicted
 from pacbed.figures.errors import true_against_predicted
 from pacbed.figures.style import save
+from pacbed.learning.specification import Network
+from pacbed.precision.error_table import Predicted
 
 with job(snakemake.log[0]):
     networks = [Network(**one) for one in snakemake.params.networks]

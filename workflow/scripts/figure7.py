@@ -2,10 +2,10 @@ from pathlib import Path
 
 from _job import job
 
-from pacbed.evaluation import NETWORK, of_test_set
 from pacbed.figures.errors import errors_of_variants
 from pacbed.figures.style import save
-from pacbed.tables import read_table
+from pacbed.precision.error_table import NETWORK, of_test_set
+from pacbed.storage.tables import read_table
 
 params = snakemake.params
 with job(snakemake.log[0]):

@@ -2,9 +2,9 @@ from pathlib import Path
 
 from _job import job
 
-from pacbed.evaluation import of_variant, read_of_one_study
 from pacbed.figures.bounds import bound_against_thickness
 from pacbed.figures.style import save
+from pacbed.precision.error_table import of_variant, read_of_one_study
 
 params = snakemake.params
 with job(snakemake.log[0]):

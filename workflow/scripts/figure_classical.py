@@ -3,10 +3,10 @@ from pathlib import Path
 import pandas as pd
 from _job import job
 
-from pacbed.evaluation import NETWORK, of_variant
 from pacbed.figures.errors import classical_against_network
 from pacbed.figures.style import save
-from pacbed.tables import read_table
+from pacbed.precision.error_table import NETWORK, of_variant
+from pacbed.storage.tables import read_table
 
 params = snakemake.params
 with job(snakemake.log[0]):

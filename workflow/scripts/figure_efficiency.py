@@ -2,10 +2,10 @@ from pathlib import Path
 
 from _job import job
 
-from pacbed.evaluation import of_variant
 from pacbed.figures.bounds import efficiency_map
 from pacbed.figures.style import save
-from pacbed.tables import read_table
+from pacbed.precision.error_table import of_variant
+from pacbed.storage.tables import read_table
 
 params = snakemake.params
 with job(snakemake.log[0]):

@@ -2,10 +2,10 @@ from pathlib import Path
 
 from _job import job, reserves_gpu
 
-from pacbed.dataset import read_dataset
-from pacbed.prediction import predict
-from pacbed.tables import write_table
-from pacbed.training import configure
+from pacbed.examples.dataset import read_dataset
+from pacbed.learning.prediction import predict
+from pacbed.learning.training import configure
+from pacbed.storage.tables import write_table
 
 with job(snakemake.log[0]):
     configure(snakemake.threads, reserves_gpu(snakemake.resources), print)

@@ -3,9 +3,9 @@ from pathlib import Path
 import pandas as pd
 from _job import ROOT, git_revision, job
 
-from pacbed.evaluation import read_of_one_study
-from pacbed.patterns import open_store
-from pacbed.report import read_captions, read_costs, write_report
+from pacbed.figures.report import read_captions, read_costs, write_report
+from pacbed.precision.error_table import read_of_one_study
+from pacbed.storage.zipped import open_store
 
 with job(snakemake.log[0]):
     config, files = snakemake.params.config, snakemake.input

@@ -4,13 +4,20 @@ from pathlib import Path
 
 from _job import found_work_done, git_revision, job, sparse_progress
 
-from pacbed.batch import Batch
-from pacbed.config import draw_ranges, engine_settings, execution_settings, simulation_request
-from pacbed.deformation import Deformation, draw, simulation_seed
 from pacbed.engines import engine
-from pacbed.errors import ConfigError
-from pacbed.locks import sole_maker
-from pacbed.states import Seeded, State
+from pacbed.exceptions import ConfigError
+from pacbed.patterns.job_stores import Batch
+from pacbed.precision.steps import State
+from pacbed.runs.locks import sole_maker
+from pacbed.specimen.deformation import Deformation
+from pacbed.study.configuration import (
+    draw_ranges,
+    engine_settings,
+    execution_settings,
+    simulation_request,
+)
+from pacbed.study.draws import draw, simulation_seed
+from pacbed.study.states import Seeded
 
 params = snakemake.params
 # Not a parameter of the rule: the patterns do not depend on it, so that nothing runs again.

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from _job import found_work_done, job, reserves_gpu, sparse_progress
 
-from pacbed.dataset import read_dataset
-from pacbed.locks import sole_maker
-from pacbed.patterns import checkpoint_of
-from pacbed.training import configure, train
-from pacbed.training_settings import label_scaling, online_examples, training_settings
+from pacbed.examples.dataset import read_dataset
+from pacbed.learning.training import configure, train
+from pacbed.runs.locks import sole_maker
+from pacbed.storage.zipped import checkpoint_of
+from pacbed.study.training_settings import label_scaling, online_examples, training_settings
 
 
 def training_examples():

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pacbed.engines.arrays import Device
-from pacbed.engines.base import Engine, SimulationRequest, SimulationResult, ThermalMotion
-from pacbed.errors import RequestError
+from pacbed.engines.request import Engine, SimulationRequest, SimulationResult, ThermalMotion
+from pacbed.exceptions import RequestError
 
 __all__ = ["Engine", "SimulationRequest", "SimulationResult", "ThermalMotion", "engine"]
 
@@ -44,7 +44,7 @@ def engine(
         If there is no such engine, or it cannot use the device.
     """
     if name == "planewave":
-        from pacbed.engines.planewave import PlaneWaveEngine, PlaneWaveSettings
+        from pacbed.engines.planewave.engine import PlaneWaveEngine, PlaneWaveSettings
 
         return PlaneWaveEngine(PlaneWaveSettings(**settings), threads=threads, device=device)
     if name == "prismatic":

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import scipy.fft
 
-from pacbed.errors import RequestError
+from pacbed.exceptions import RequestError
 
 Device = Literal["cpu", "gpu"]
 

@@ -11,13 +11,12 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 
-from pacbed.errors import PacbedError
-from pacbed.evaluation import NETWORK, of_test_set
+from pacbed.examples.labels import display_unit
+from pacbed.exceptions import PacbedError
 from pacbed.figures.style import (
     MEAN,
     PAGE,
     SYMBOLS,
-    display_unit,
     error_axis,
     layers_axis,
     layers_label,
@@ -26,6 +25,7 @@ from pacbed.figures.style import (
     paper_style,
     shown_parameters,
 )
+from pacbed.precision.error_table import NETWORK, of_test_set
 
 
 def bound_against_thickness(means: pd.DataFrame, errors: pd.DataFrame | None = None) -> Figure:
@@ -37,7 +37,7 @@ def bound_against_thickness(means: pd.DataFrame, errors: pd.DataFrame | None = N
     Parameters
     ----------
     means
-        As of :func:`pacbed.bounds.mean_bounds`: ``mae`` and ``prior_mae`` are drawn.
+        As of :func:`pacbed.precision.bound_table.mean_bounds`: ``mae`` and ``prior_mae`` are drawn.
     errors
         Error table of one variant; rows of networks and the test set are shown.
     """
@@ -133,7 +133,8 @@ def precision_against_probe_size(
     Parameters
     ----------
     means
-        As of :func:`pacbed.bounds.mean_bounds`: ``mae`` is drawn, a line per thickness.
+        As of :func:`pacbed.precision.bound_table.mean_bounds`: ``mae`` is drawn, a line per
+        thickness.
     errors
         Error table of one variant; networks and the test set are markers.
     parameter
@@ -179,7 +180,7 @@ def doses_against_probe_size(
     Parameters
     ----------
     doses
-        As of :func:`pacbed.bounds.required_doses`.
+        As of :func:`pacbed.precision.bound_table.required_doses`.
     precision
         Standard deviation of the worst strain component, as a fraction.
     probe_nm

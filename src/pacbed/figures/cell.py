@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Polygon
 
-from pacbed.crystal import Material, slab
-from pacbed.deformation import Deformation
+from pacbed.specimen.crystal import Material, slab
+from pacbed.specimen.deformation import Deformation
 
 # Colours that the colour-blind tell apart (Okabe and Ito).
 METAL, CHALCOGEN, ORIGINAL = "#0072B2", "#E69F00", "#D55E00"
@@ -18,8 +18,9 @@ def deformed_cell_A(
 ) -> np.ndarray:
     """Return the in-plane vectors of the deformed, then rotated cell as rows, shape (2, 2), in Å.
 
-    The rotation is counter-clockwise, as that of the pattern in :func:`pacbed.augment.resample`:
-    turning the crystal turns its pattern by the same angle.
+    The rotation is counter-clockwise, as that of the pattern in
+    :func:`pacbed.examples.augment.resample`: turning the crystal turns its pattern by the same
+    angle.
     """
     angle = np.radians(rotation_deg)
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from pacbed.figures.style import paper_style
 
 if TYPE_CHECKING:
-    from pacbed.convergence import Refinement
+    from pacbed.patterns.convergence import Refinement
 
 
 def changes_against_thickness(refinements: Sequence[Refinement], title: str) -> Figure:

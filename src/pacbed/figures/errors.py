@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from pacbed.errors import RequestError
+from pacbed.examples.labels import PARAMETERS, display_unit
+from pacbed.exceptions import RequestError
 from pacbed.figures.style import (
     MEAN,
     PAGE,
     PAGE_HEIGHT,
     SYMBOLS,
-    display_unit,
     error_axis,
     layers_axis,
     layers_label,
@@ -29,7 +29,6 @@ from pacbed.figures.style import (
     paper_style,
     shown_parameters,
 )
-from pacbed.labels import PARAMETERS
 
 # The first three as in the paper's Fig. 7, black, red and green, in hues that the colour-blind tell
 # apart (Okabe and Ito).

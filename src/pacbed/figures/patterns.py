@@ -12,27 +12,20 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pacbed.augment import (
+from pacbed.examples.augment import (
     AugmentationSettings,
     Transformation,
     average_over_pixels,
     make_image,
     resample,
 )
-from pacbed.crystal import Material
-from pacbed.deformation import Deformation
-from pacbed.errors import RequestError
+from pacbed.exceptions import RequestError
 from pacbed.figures.cell import deformed_cell_A, draw_cell, draw_directions, draw_tilt
-from pacbed.figures.style import (
-    PAGE,
-    PAGE_HEIGHT,
-    SYMBOLS,
-    layers_label,
-    nice_length,
-    paper_style,
-)
-from pacbed.patterns import PatternStore
+from pacbed.figures.style import PAGE, PAGE_HEIGHT, SYMBOLS, layers_label, nice_length, paper_style
+from pacbed.patterns.store import PatternStore
 from pacbed.seeding import stream
+from pacbed.specimen.crystal import Material
+from pacbed.specimen.deformation import Deformation
 
 Extent = tuple[float, float, float, float]
 """Edges of the outer pixels (left, right, bottom, top) in mrad."""

@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from pacbed.errors import RequestError
+from pacbed.examples.labels import display_unit
+from pacbed.exceptions import RequestError
 
 # What a figure may take of a journal page, in inches.
 PAGE = 7.2
@@ -38,18 +39,11 @@ MEAN = "always the mean"
 _MARKERS = "osD^v<>p"
 
 
-def display_unit(parameter: str) -> tuple[float, str]:
-    """Return the factor from stored to shown values of a parameter, and the unit shown."""
-    if parameter.startswith("strain"):
-        return 100.0, "%"
-    return (1.0, "°") if parameter.endswith("deg") else (1.0, "mrad")
-
-
 @contextmanager
 def paper_style() -> Iterator[None]:
     """Apply the style of all figures."""
     with (
-        as_file(files("pacbed") / "data" / "paper.mplstyle") as style,
+        as_file(files("pacbed.figures") / "paper.mplstyle") as style,
         matplotlib.style.context(str(style)),
     ):
         yield

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pacbed.errors import StoreError
+from pacbed.exceptions import StoreError
 
 
 @dataclass

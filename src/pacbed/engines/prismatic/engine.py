@@ -22,7 +22,6 @@ import numpy as np
 
 from pacbed import __version__
 from pacbed.engines.arrays import Device
-from pacbed.engines.base import Progress, SimulationRequest, SimulationResult
 from pacbed.engines.prismatic.checkpoint import Checkpoint
 from pacbed.engines.prismatic.files import (
     add_patterns,
@@ -35,7 +34,8 @@ from pacbed.engines.prismatic.plan import Plan, memory_bytes
 from pacbed.engines.prismatic.process import Installation, call, installation, scratch_folder
 from pacbed.engines.prismatic.settings import Grid, PrismaticSettings
 from pacbed.engines.prismatic.specimen import Specimen, specimen
-from pacbed.errors import EngineError, RequestError
+from pacbed.engines.request import Progress, SimulationRequest, SimulationResult
+from pacbed.exceptions import EngineError, RequestError
 from pacbed.machine import is_in_memory, memory_limit_bytes, peak_memory_MB
 
 # Of the free space, what one job may fill.
@@ -65,7 +65,7 @@ class Execution:
 
 
 class PrismaticEngine:
-    """PACBED patterns from Prismatic 2.0 (an :class:`~pacbed.engines.base.Engine`).
+    """PACBED patterns from Prismatic 2.0 (an :class:`~pacbed.engines.request.Engine`).
 
     Atoms and probes of a seed are the same, byte for byte, wherever they are made. The patterns
     agree to rounding: Prismatic adds up potentials in the order in which its threads end, and

@@ -9,8 +9,8 @@ import numpy as np
 import scipy.sparse
 
 from pacbed.engines.prismatic.settings import Grid
-from pacbed.errors import EngineError
-from pacbed.microscope import Detector
+from pacbed.exceptions import EngineError
+from pacbed.specimen.microscope import Detector
 
 _DECIMALS = 6
 # An electron more than there are, from rounding in single precision.

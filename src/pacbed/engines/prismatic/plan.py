@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from pacbed.engines.base import SimulationRequest
 from pacbed.engines.prismatic.settings import Grid, PrismaticSettings
 from pacbed.engines.prismatic.specimen import box, probe_positions, shares
-from pacbed.errors import RequestError
-from pacbed.microscope import Detector, wavelength_A
+from pacbed.engines.request import SimulationRequest
+from pacbed.exceptions import RequestError
+from pacbed.specimen.microscope import Detector, wavelength_A
 
 
 @dataclass(frozen=True)

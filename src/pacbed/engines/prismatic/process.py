@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from pacbed.engines.prismatic import child
-from pacbed.errors import EngineError, RequestError
+from pacbed.exceptions import EngineError, RequestError
 
 INSTALL = "conda install -c conda-forge 'pyprismatic=2.0=cpu*'"
 _SCRATCH = "pacbed-prismatic-"

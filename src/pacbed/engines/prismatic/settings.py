@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from pacbed.errors import RequestError
+from pacbed.exceptions import RequestError
 
 
 @dataclass(frozen=True)

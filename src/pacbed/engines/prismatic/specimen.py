@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pacbed.crystal import slab
-from pacbed.engines.base import SimulationRequest
 from pacbed.engines.prismatic.settings import PrismaticSettings
-from pacbed.errors import RequestError
-from pacbed.microscope import wavelength_A
+from pacbed.engines.request import SimulationRequest
+from pacbed.exceptions import RequestError
 from pacbed.seeding import stream
+from pacbed.specimen.crystal import slab
+from pacbed.specimen.microscope import wavelength_A
 
 # Atoms this close to an edge of the box belong to the other side: in a box of whole cells rounding
 # must not decide whether there is one, two or none.

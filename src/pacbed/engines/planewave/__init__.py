@@ -1,0 +1,1 @@
+"""The plane-wave engine: one multislice calculation per incident plane wave."""

@@ -1,0 +1,509 @@
+"""PACBED without probes: an incoherent sum over incident plane waves.
+
+Averaging the intensity of a convergent probe over all positions in a period of the crystal removes
+every interference between different incident directions, so that
+
+    PACBED(k) = Σ_q |A(q)|² |S(k, q)|²,
+
+with A the aperture and S(k, q) the wave scattered from q into k (cf. LeBeau et al.,
+Ultramicroscopy 110 (2010) 118). A plane wave sees a periodic crystal: a deformed, in general
+oblique, cell is exact for any strain. With frozen phonons the cell is a supercell, and since the
+sum is incoherent, every plane wave may have thermal displacements of its own.
+
+The mean amplitudes of a plane wave are its Bragg beams, smooth functions of q; what remains of its
+intensity is diffuse, smooth functions of k. Both are interpolated from a coarse grid of incident
+waves (:mod:`pacbed.engines.planewave.library`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from pacbed.engines.arrays import Device, arrays
+from pacbed.engines.planewave.atoms import (
+    AtomTransmission,
+    FormFactor,
+    SampledFormFactor,
+    analytic_form_factor,
+)
+from pacbed.engines.planewave.library import (
+    Recorder,
+    ScatteringLibrary,
+    Synthesis,
+    cone,
+    crystal_axis_mrad,
+)
+from pacbed.engines.planewave.multislice import (
+    FrozenPhonons,
+    Multislice,
+    Slicing,
+    atomic_planes,
+    bytes_per_wave,
+    waves_together,
+)
+from pacbed.engines.planewave.waves import Band, IncidentGrid, ReciprocalGrid
+from pacbed.engines.request import Progress, SimulationRequest, SimulationResult
+from pacbed.exceptions import RequestError
+from pacbed.machine import memory_limit_bytes, peak_memory_MB
+from pacbed.specimen.crystal import slab
+from pacbed.specimen.microscope import lorentz_factor, wavelength_A
+
+PRISMATIC_PIXEL_A = 0.15
+CONVERGED_CUTOFF_PER_A = 2.5
+# An atom and its periodic image move together; their potentials, of this radius, must not meet.
+ATOM_RADIUS_A = 3.0
+
+
+@dataclass(frozen=True)
+class PlaneWaveSettings:
+    """Numerical settings of the plane-wave engine.
+
+    Parameters
+    ----------
+    band_limit
+        ``prismatic``: potential and band limit as Prismatic 2.0 at the paper's sampling of 0.15 Å.
+        ``converged``: exact potential, waves up to 2.5 1/Å. A number: the same with another limit
+        in 1/Å.
+    slices_per_layer
+        Number of equal slices per layer, or ``planes``: one slice on every atomic plane, three per
+        layer, with the exact transmission of whole atoms. With ``prismatic`` a number.
+    incident_step_mrad
+        Spacing of the grid of incident waves in mrad.
+    supercell
+        Cells along x and y that have thermal displacements of their own. Atoms at rest need but
+        one cell.
+    precision
+        ``single`` or ``double``.
+    """
+
+    band_limit: Literal["converged", "prismatic"] | float = "converged"
+    slices_per_layer: Literal["planes"] | int = "planes"
+    incident_step_mrad: float = 2.0
+    supercell: tuple[int, int] = (8, 5)
+    precision: Literal["single", "double"] = "single"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "supercell", tuple(self.supercell))
+        if isinstance(self.band_limit, str):
+            if self.band_limit not in ("converged", "prismatic"):
+                raise RequestError(
+                    "band limit must be 'converged', 'prismatic' or a number in 1/Å, not "
+                    f"'{self.band_limit}'"
+                )
+        elif not 0.5 <= self.band_limit <= 10:
+            raise RequestError(
+                f"a band limit must lie within 0.5 to 10 1/Å, not {self.band_limit} 1/Å"
+            )
+        if isinstance(self.slices_per_layer, str):
+            if self.slices_per_layer != "planes":
+                raise RequestError(
+                    f"slices per layer must be a number or 'planes', not '{self.slices_per_layer}'"
+                )
+            if self.band_limit == "prismatic":
+                raise RequestError(
+                    "Prismatic's potential is that of equal slices: give their number per layer "
+                    "(3 in the paper) with the band limit 'prismatic'"
+                )
+        elif self.slices_per_layer < 1:
+            raise RequestError(f"at least one slice per layer, not {self.slices_per_layer}")
+        if not 0.1 <= self.incident_step_mrad <= 10:
+            raise RequestError(
+                f"the incident step must lie within 0.1 to 10 mrad, not {self.incident_step_mrad}"
+            )
+        if len(self.supercell) != 2 or min(self.supercell) < 1:
+            raise RequestError(
+                f"the supercell must be two numbers of cells, 1 or more, not {self.supercell}"
+            )
+        if self.precision not in ("single", "double"):
+            raise RequestError(f"precision must be single or double, not '{self.precision}'")
+
+    @property
+    def cutoff_per_A(self) -> float:
+        """Largest spatial frequency (per axis, for ``prismatic``) that is propagated, in 1/Å."""
+        if self.band_limit == "prismatic":
+            return 1 / (4 * PRISMATIC_PIXEL_A)  # half of the Nyquist frequency
+        return CONVERGED_CUTOFF_PER_A if self.band_limit == "converged" else float(self.band_limit)
+
+    def band(self, centre_mrad: tuple[float, float], wavelength: float) -> Band:
+        """Return the band around a direction in the frame of the crystal (wavelength in Å)."""
+        x, y = (c / (1e3 * wavelength) for c in centre_mrad)
+        return Band(self.cutoff_per_A, self.band_limit == "prismatic", (x, y))
+
+    @property
+    def grid_ratios(self) -> tuple[float, float]:
+        """Frequencies of transmission functions, and width of transforms, over the cutoff."""
+        if self.band_limit == "prismatic":
+            return 2, 4
+        return (1.25, 3) if self.slices_per_layer == "planes" else (1.5, 3)
+
+    def form_factor(self, slice_A: float) -> FormFactor:
+        """Return how the potential of an atom is evaluated in equal slices."""
+        if self.band_limit == "prismatic":
+            return SampledFormFactor(PRISMATIC_PIXEL_A, slice_A)
+        return analytic_form_factor
+
+
+class PlaneWaveEngine:
+    """PACBED patterns from incident plane waves (an :class:`~pacbed.engines.request.Engine`).
+
+    Parameters
+    ----------
+    settings
+        Numerical settings.
+    threads
+        Threads that may be used; results do not depend on it.
+    device
+        ``cpu`` or ``gpu``.
+    batch
+        Waves propagated together; by default what suits the device. Results do not depend on it.
+
+    Raises
+    ------
+    RequestError
+        If the device cannot be used.
+    """
+
+    name = "planewave"
+
+    def __init__(
+        self,
+        settings: PlaneWaveSettings | None = None,
+        threads: int = 1,
+        device: Device = "cpu",
+        batch: int | None = None,
+    ) -> None:
+        self.settings = settings or PlaneWaveSettings()
+        # A graphics card is kept busy by one batch.
+        self.threads = threads if device == "cpu" else 1
+        self.batch, self.device = batch, device
+        self._on = arrays(device)
+
+    def simulate(
+        self,
+        request: SimulationRequest,
+        progress: Progress | None = None,
+        checkpoint: Path | None = None,
+    ) -> SimulationResult:
+        """Compute the patterns of a request; in minutes, so that nothing is kept on the way.
+
+        Raises
+        ------
+        RequestError
+            If the request cannot be carried out with these settings or on this machine.
+        """
+        return self.simulate_together([request], progress)[0]
+
+    def simulate_together(
+        self,
+        requests: Sequence[SimulationRequest],
+        progress: Progress | None = None,
+        checkpoints: Sequence[Path] | None = None,
+    ) -> list[SimulationResult]:
+        """Compute the patterns of requests that differ in aperture, tilt and detector only.
+
+        The crystal is calculated once.
+
+        Raises
+        ------
+        RequestError
+            If they differ in anything else, or cannot be carried out with these settings or on
+            this machine.
+        """
+        started = time.perf_counter()
+        library, provenance = self.scatter(requests, progress)
+        propagated = time.perf_counter()
+        provenance["patterns_computed_together"] = len(requests)
+        with ThreadPoolExecutor(self.threads) as pool:
+            made = list(
+                pool.map(
+                    lambda r: library.synthesise(r.aperture, r.tilt_mrad, r.detector), requests
+                )
+            )
+        times = {
+            "seconds": round(time.perf_counter() - started, 3),
+            "seconds_propagating": round(propagated - started, 3),
+            "peak_memory_MB": round(peak_memory_MB(), 1),
+        }
+        return [
+            SimulationResult(one.patterns, {**provenance, **_quality(one), **times}) for one in made
+        ]
+
+    def scatter(
+        self,
+        requests: Sequence[SimulationRequest],
+        progress: Progress | None = None,
+        shared_phonons: bool = False,
+    ) -> tuple[ScatteringLibrary, dict[str, Any]]:
+        """Compute what the crystal of some requests does to all waves that they need.
+
+        Parameters
+        ----------
+        requests
+            They differ in aperture, tilt and detector only.
+        progress
+            Called with the number of waves done and their total.
+        shared_phonons
+            Give all waves the same displacements, to study interpolation between waves.
+
+        Returns
+        -------
+        ScatteringLibrary
+            From which the pattern of each request can be synthesised.
+        dict
+            Provenance.
+
+        Raises
+        ------
+        RequestError
+            As :meth:`simulate_together`.
+        """
+        settings, first = self.settings, requests[0]
+        asks: dict[str, Any] = {
+            "aperture": first.aperture,
+            "tilt_mrad": first.tilt_mrad,
+            "detector": first.detector,
+        }
+        if any(replace(r, **asks) != first for r in requests):
+            raise RequestError(
+                "patterns can be computed together only for one crystal, energy, treatment of "
+                "thermal motion and seed"
+            )
+        configurations = first.thermal.phonon_configurations
+        supercell = settings.supercell if configurations else (1, 1)
+        wavelength = wavelength_A(first.energy_keV)
+        planes = atomic_planes(slab(first.material, first.deformation, first.layers), supercell)
+        cell = first.material.in_plane_cell_A(first.deformation)
+        if configurations:
+            check_phonons(configurations, cell, supercell)
+
+        centre = self._band_centre_mrad(requests)
+        band = settings.band(centre, wavelength)
+        _check_detectors(requests, centre, wavelength, settings)
+        edges = cell * np.array(supercell)[:, None]
+        grid = ReciprocalGrid.for_band(edges, band, *settings.grid_ratios)
+        incident = IncidentGrid.over(
+            [cone(r.aperture, r.tilt_mrad) for r in requests], settings.incident_step_mrad
+        )
+        _check_incidence(incident, band, wavelength, settings)
+        recorder = self._recorder(requests, grid, supercell, incident, wavelength)
+        self._check_memory(requests, recorder, len(planes) * len(planes[0].sites))
+        phonons = (
+            FrozenPhonons(first.material, configurations, first.seed, shared_phonons)
+            if configurations
+            else None
+        )
+        # The last bits of a product may depend on the number of threads of the linear algebra.
+        with threadpool_limits(1, user_api="blas"):
+            multislice = Multislice(
+                grid,
+                planes,
+                self._slicing(first, planes, grid),
+                band.contains,
+                wavelength,
+                phonons,
+                self._on,
+                settings.precision == "double",
+            )
+        recorder.allocate()
+        multislice.propagate(recorder, self.threads, self.batch, progress)
+        provenance = {
+            "engine": self.name,
+            "settings": asdict(settings),
+            "device": self.device,
+            "grid": list(grid.fft_shape),
+            "plane_waves": int(np.count_nonzero(incident.covered)),
+            "configurations_per_wave": configurations,
+            "band_centre_mrad": list(centre),
+        }
+        return recorder.library(), provenance
+
+    def _band_centre_mrad(self, requests: Sequence[SimulationRequest]) -> tuple[float, float]:
+        """Return the centre of the band limit in the frame of the crystal.
+
+        In a program that tilts the sample the band limit belongs to the frame of the pattern.
+        Where several tilts share a calculation, it belongs to the crystal.
+        """
+        tilts = {r.tilt_mrad for r in requests}
+        if self.settings.band_limit == "prismatic" and len(tilts) == 1:
+            return crystal_axis_mrad(next(iter(tilts)))
+        return 0.0, 0.0
+
+    def _slicing(
+        self, request: SimulationRequest, planes: list[Any], grid: ReciprocalGrid
+    ) -> Slicing:
+        settings, material = self.settings, request.material
+        thickness = material.layer_thickness_A
+        wavelength = wavelength_A(request.energy_keV)
+        phase = wavelength * lorentz_factor(request.energy_keV)
+        averaged = request.thermal.debye_waller and not request.thermal.phonon_configurations
+        rms = material.rms_displacement_A if averaged else {}
+        if isinstance(settings.slices_per_layer, str):
+            largest = settings.grid_ratios[0] * settings.cutoff_per_A
+            transmission = AtomTransmission(wavelength, phase, largest, rms)
+            return Slicing.on_planes(planes, request.layers, thickness, grid, transmission)
+        return Slicing.equal(
+            planes,
+            request.layers,
+            thickness,
+            settings.slices_per_layer,
+            grid,
+            _damped(settings.form_factor(thickness / settings.slices_per_layer), rms, settings),
+            phase,
+        )
+
+    def _recorder(
+        self,
+        requests: Sequence[SimulationRequest],
+        grid: ReciprocalGrid,
+        supercell: tuple[int, int],
+        incident: IncidentGrid,
+        wavelength: float,
+    ) -> Recorder:
+        reach = [0.0, 0.0]
+        for request in requests:
+            centre = crystal_axis_mrad(request.tilt_mrad)
+            for axis, (field, pixels) in enumerate(
+                zip(request.detector.field_of_view_mrad, request.detector.pixels, strict=True)
+            ):
+                reach[axis] = max(reach[axis], field / 2 + field / pixels + abs(centre[axis]))
+        outermost = max(r.aperture.outer_mrad for r in requests)
+        return Recorder(
+            grid,
+            supercell,
+            incident,
+            requests[0].layers,
+            max(1, requests[0].thermal.phonon_configurations),
+            wavelength,
+            (reach[0], reach[1]),
+            math.hypot(*reach) + outermost,
+        )
+
+    def _check_memory(
+        self, requests: Sequence[SimulationRequest], recorder: Recorder, atoms: int
+    ) -> None:
+        """Compare an estimate with what there is, before anything large is allocated."""
+        layers, pixels = requests[0].layers, [math.prod(r.detector.pixels) for r in requests]
+        # All patterns, and two more of the largest while it is put together.
+        patterns = 4 * layers * (sum(pixels) + 2 * max(pixels))
+        batch = self.batch or waves_together(recorder.configurations)
+        item = 16 if self.settings.precision == "double" else 8
+        working = bytes_per_wave(recorder.grid, recorder.configurations, atoms, item)
+        if self.device == "cpu":
+            needed = recorder.nbytes + patterns + self.threads * batch * working
+        else:
+            needed = recorder.nbytes + patterns
+            free = self._on.free_memory_bytes()
+            if free is not None and working > free:
+                raise RequestError(
+                    f"a plane wave needs {working / 1e9:.1f} GB, but the card has "
+                    f"{free / 1e9:.1f} GB: choose a smaller supercell or band limit"
+                )
+        available = memory_limit_bytes()
+        if needed > available:
+            raise RequestError(
+                f"about {needed / 1e9:.1f} GB of memory would be needed, but this machine has "
+                f"{available / 1e9:.1f} GB: choose a larger incident_step_mrad, fewer pixels, a "
+                "smaller field of view or supercell, fewer layers, semi-angles or tilts at once, "
+                "or fewer threads"
+            )
+
+
+def check_phonons(configurations: int, cell_A: np.ndarray, supercell: tuple[int, int]) -> None:
+    """Check that frozen phonons can be computed.
+
+    Parameters
+    ----------
+    configurations
+        Number of configurations of each plane wave.
+    cell_A
+        In-plane vectors of one cell as rows, shape (2, 2), Å.
+    supercell
+        Cells along the two vectors.
+
+    Raises
+    ------
+    RequestError
+        If there are too few configurations or cells.
+    """
+    if configurations < 2:
+        raise RequestError(
+            "frozen phonons need at least 2 configurations of each plane wave, to tell its Bragg "
+            "beams from diffuse scattering; 0 is for atoms at rest"
+        )
+    edges = cell_A * np.array(supercell)[:, None]
+    heights = abs(np.linalg.det(edges)) / np.linalg.norm(edges[::-1], axis=1)
+    if heights.min() < 2 * ATOM_RADIUS_A:
+        raise RequestError(
+            f"a supercell of {supercell[0]} × {supercell[1]} cells is {heights[0]:.1f} Å × "
+            f"{heights[1]:.1f} Å, but the potential of an atom has a diameter of "
+            f"{2 * ATOM_RADIUS_A:g} Å and would meet that of its own image: choose a larger "
+            "supercell (8 × 5 is a good one)"
+        )
+
+
+def _check_detectors(
+    requests: Sequence[SimulationRequest],
+    band_centre_mrad: tuple[float, float],
+    wavelength: float,
+    settings: PlaneWaveSettings,
+) -> None:
+    limit = 1e3 * wavelength * settings.cutoff_per_A
+    for request in requests:
+        axis = np.abs(np.subtract(crystal_axis_mrad(request.tilt_mrad), band_centre_mrad))
+        reach = float((np.array(request.detector.field_of_view_mrad) / 2 + axis).max())
+        if reach > limit:
+            tilted = f" at a tilt of {request.tilt_mrad} mrad" if axis.any() else ""
+            raise RequestError(
+                f"the detector reaches {reach:.4g} mrad{tilted}, but the band limit "
+                f"'{settings.band_limit}' lets waves through up to {limit:.4g} mrad: choose a "
+                f"field of view of at most {2 * (limit - axis.max()):.4g} mrad or another band "
+                "limit"
+            )
+
+
+def _check_incidence(
+    incident: IncidentGrid, band: Band, wavelength: float, settings: PlaneWaveSettings
+) -> None:
+    directions = incident.directions_mrad
+    if not band.contains(*(directions.T / (1e3 * wavelength))).all():
+        farthest = np.hypot(*directions.T).max()
+        raise RequestError(
+            f"tilt, semi-angle and incident step ask for waves up to {farthest:.4g} mrad from the "
+            f"axis of the crystal, but the band limit '{settings.band_limit}' lets waves through "
+            f"up to {1e3 * wavelength * band.cutoff_per_A:.4g} mrad: choose less tilt or a larger "
+            "band limit"
+        )
+
+
+def _damped(factor: FormFactor, rms: Any, settings: PlaneWaveSettings) -> FormFactor:
+    """Limit a form factor to the band, and average it over thermal motion."""
+    # Two beams of a round band are not further apart than this; in the corners of the square one
+    # the window of the sampled potential has closed.
+    limit = (2 * settings.cutoff_per_A) ** 2
+
+    def damped(element: str, qx: np.ndarray, qy: np.ndarray, z1: float, z2: float) -> np.ndarray:
+        q2 = qx**2 + qy**2
+        averaging = np.exp(-2 * math.pi**2 * rms.get(element, 0.0) ** 2 * q2)
+        return np.asarray(factor(element, qx, qy, z1, z2) * averaging * (q2 <= limit))
+
+    return damped
+
+
+def _quality(synthesis: Synthesis) -> dict[str, Any]:
+    """Return what is known of the errors of patterns, per layer."""
+    quality = {
+        "fraction_within_band": synthesis.within_band.round(7).tolist(),
+        "fraction_clipped": synthesis.clipped.round(9).tolist(),
+    }
+    if synthesis.phonon_noise is not None:
+        quality["phonon_noise"] = synthesis.phonon_noise.round(6).tolist()
+    return quality

@@ -1,0 +1,490 @@
+"""Propagation of plane waves through a slab, at rest or with frozen phonons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import Any
+
+import ase
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from pacbed.engines.arrays import Arrays
+from pacbed.engines.planewave.atoms import AtomTransmission, FormFactor
+from pacbed.engines.planewave.library import Recorder
+from pacbed.engines.planewave.waves import ReciprocalGrid
+from pacbed.engines.request import Progress
+from pacbed.seeding import stream
+from pacbed.specimen.crystal import Material
+
+# Beyond this distance the potential of an atom is negligible.
+POTENTIAL_REACH_A = 6.0
+# Plane waves propagated together on a processor: at rest all see the same transmission; with
+# phonons, whose transmissions are made on the way, few enough to stay near the processor.
+_WAVES_AT_REST, _WAVES_WITH_PHONONS = 32, 2
+
+
+@dataclass(frozen=True)
+class AtomicPlane:
+    """The atoms of one element at one depth.
+
+    Parameters
+    ----------
+    element
+        Chemical symbol.
+    depth_A
+        Distance from the entrance surface in Å.
+    sites
+        In-plane positions as fractions of the supercell, shape (atoms, 2).
+    """
+
+    element: str
+    depth_A: float
+    sites: np.ndarray
+
+
+def atomic_planes(atoms: ase.Atoms, supercell: tuple[int, int]) -> list[AtomicPlane]:
+    """Sort the atoms of a supercell into planes, in the order in which the beam meets them.
+
+    Parameters
+    ----------
+    atoms
+        One in-plane cell of the slab; the beam enters at the largest z.
+    supercell
+        Cells along the two cell vectors.
+    """
+    depth = np.round(atoms.cell.array[2, 2] - atoms.positions[:, 2], 6)
+    symbols = np.array(atoms.get_chemical_symbols())
+    fractions = np.round(atoms.get_scaled_positions()[:, :2] % 1, 9)
+    cells = np.stack(np.meshgrid(*map(np.arange, supercell), indexing="ij"), -1).reshape(-1, 1, 2)
+    planes = []
+    for d in np.unique(depth):
+        for element in np.unique(symbols[depth == d]):
+            base = fractions[(depth == d) & (symbols == element)]
+            sites = ((base + cells) / supercell).reshape(-1, 2)
+            planes.append(AtomicPlane(str(element), float(d), sites))
+    return planes
+
+
+@dataclass(frozen=True)
+class FrozenPhonons:
+    """Independent thermal displacements of all atoms (Einstein model).
+
+    Each plane wave and each of its configurations has its own. Displacements along the beam are
+    left out: they change the phase of a wave scattered to 1 1/Å by a hundredth of a radian.
+
+    Parameters
+    ----------
+    material
+        For the root-mean-square displacement of each element.
+    configurations
+        Number of configurations of each plane wave.
+    seed
+        Seed of the displacements.
+    shared
+        Give all waves the displacements of the first, to study interpolation between waves.
+    """
+
+    material: Material
+    configurations: int
+    seed: int
+    shared: bool = False
+
+    def displacements_A(
+        self, direction_mrad: np.ndarray, configuration: int, planes: list[AtomicPlane]
+    ) -> np.ndarray:
+        """Return the in-plane displacements for one wave, shape (planes, atoms, 2), in Å.
+
+        They depend on the seed, the direction of the wave (to a millionth of a mrad) and the
+        number of the configuration alone.
+        """
+        address = (0.0, 0.0) if self.shared else (float(d) for d in direction_mrad)
+        random = stream(self.seed, "phonons", *address, configuration)
+        drawn = random.standard_normal((len(planes), len(planes[0].sites), 2))
+        rms = np.array([self.material.rms_displacement_A[p.element] for p in planes])
+        return drawn * rms[:, None, None]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One step of the calculation: what transmits the wave, and how far it then travels.
+
+    Parameters
+    ----------
+    contents
+        Numbers of the planes that contribute, each with the number of its table.
+    thickness_A
+        Distance to the next slice in Å.
+    ends_layer
+        Whether a pattern is kept after it.
+    """
+
+    contents: tuple[tuple[int, int], ...]
+    thickness_A: float
+    ends_layer: bool
+
+
+class Slicing:
+    """Slices of a slab and what each kind of atom contributes to them, in reciprocal space.
+
+    A table holds real numbers for each point of a transmission function: those of a potential, or
+    the real and imaginary part of a transmission. They appear twice in a row, so that they multiply
+    the real and imaginary part of a structure factor.
+    """
+
+    def __init__(self, slices: list[Slice], tables: list[np.ndarray], linear: bool) -> None:
+        self.slices, self.tables, self.linear = slices, tables, linear
+
+    @classmethod
+    def on_planes(
+        cls,
+        planes: list[AtomicPlane],
+        layers: int,
+        layer_A: float,
+        grid: ReciprocalGrid,
+        transmission: AtomTransmission,
+    ) -> Slicing:
+        """Put one slice on every atomic plane, with whole atoms in it.
+
+        The atoms of a plane are so far apart that their transmissions add: T = 1 + Σ t.
+        """
+        gx, gy = grid.transmission_points_per_A()
+        elements = list(dict.fromkeys(p.element for p in planes))
+        tables = []
+        for element in elements:
+            amplitude = transmission(element, gx, gy) / grid.area_A2
+            tables.append(np.stack([amplitude.real, amplitude.imag]).repeat(2, axis=-1))
+        depths = [p.depth_A for p in planes] + [layers * layer_A]
+        layer_of = [min(int(d // layer_A), layers - 1) for d in depths[:-1]] + [layers]
+        slices = [
+            Slice(
+                ((i, elements.index(plane.element)),),
+                round(depths[i + 1] - depths[i], 6),
+                layer_of[i + 1] > layer_of[i],
+            )
+            for i, plane in enumerate(planes)
+        ]
+        return cls(slices, tables, linear=True)
+
+    @classmethod
+    def equal(
+        cls,
+        planes: list[AtomicPlane],
+        layers: int,
+        layer_A: float,
+        slices_per_layer: int,
+        grid: ReciprocalGrid,
+        form_factor: FormFactor,
+        phase_A: float,
+    ) -> Slicing:
+        """Cut layers into equal slices; atoms contribute what lies in each, T = exp(iσV).
+
+        What the potential of the outermost atoms leaves outside the slab is added to its first and
+        last slice.
+        """
+        gx, gy = grid.transmission_points_per_A()
+        thickness, count = layer_A / slices_per_layer, layers * slices_per_layer
+        tables: list[np.ndarray] = []
+        numbers: dict[tuple[str, float, float], int] = {}
+        slices = []
+        for index in range(count):
+            top, bottom = index * thickness, (index + 1) * thickness
+            contents = []
+            for number, plane in enumerate(planes):
+                if not top - POTENTIAL_REACH_A < plane.depth_A < bottom + POTENTIAL_REACH_A:
+                    continue
+                z1 = -math.inf if index == 0 else round(top - plane.depth_A, 6)
+                z2 = math.inf if index == count - 1 else round(bottom - plane.depth_A, 6)
+                key = (plane.element, z1, z2)
+                if key not in numbers:
+                    numbers[key] = len(tables)
+                    potential = form_factor(plane.element, gx, gy, z1, z2)
+                    tables.append((potential * (phase_A / grid.area_A2))[None].repeat(2, axis=-1))
+                contents.append((number, numbers[key]))
+            contents = [(n, t) for n, t in contents if tables[t].any()]
+            slices.append(Slice(tuple(contents), thickness, (index + 1) % slices_per_layer == 0))
+        return cls(slices, tables, linear=False)
+
+
+def waves_together(configurations: int) -> int:
+    """Return how many waves a processor propagates together."""
+    return _WAVES_WITH_PHONONS if configurations > 1 else _WAVES_AT_REST
+
+
+def bytes_per_wave(
+    grid: ReciprocalGrid, configurations: int, atoms: int, bytes_per_number: int
+) -> int:
+    """Estimate the working memory of one wave and its configurations.
+
+    Wave, transmission, their transforms and the temporary arrays of these, and the positions of the
+    atoms of the supercell.
+    """
+    n1, n2 = grid.fft_shape
+    return configurations * (8 * n1 * n2 * bytes_per_number + 32 * atoms)
+
+
+class Multislice:
+    """Plane waves on their way through a slab.
+
+    Parameters
+    ----------
+    grid
+        Reciprocal lattice of the supercell.
+    planes
+        Its atoms.
+    slicing
+        What they contribute to the slices.
+    passes
+        Tells which spatial frequencies (kx, ky in 1/Å) are propagated.
+    wavelength_A
+        Wavelength in Å.
+    phonons
+        Thermal displacements; None for atoms at rest.
+    on
+        Array functions of the device.
+    double
+        Compute in double precision.
+    """
+
+    def __init__(
+        self,
+        grid: ReciprocalGrid,
+        planes: list[AtomicPlane],
+        slicing: Slicing,
+        passes: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        wavelength_A: float,
+        phonons: FrozenPhonons | None,
+        on: Arrays,
+        double: bool = False,
+    ) -> None:
+        self.grid, self.planes, self.phonons, self._on = grid, planes, phonons, on
+        self._slices, self._linear, self._passes = slicing.slices, slicing.linear, passes
+        self._wavelength_A = wavelength_A
+        self._real = np.dtype(np.float64 if double else np.float32)
+        self._complex = np.dtype(np.complex128 if double else np.complex64)
+        xp = on.xp
+        # (parts, waves, configurations, h, k)
+        self._tables = [xp.asarray(t[:, None, None], dtype=self._real) for t in slicing.tables]
+        self._parts = len(slicing.tables[0])
+        self._at_rest: list[Any] = []
+
+    @property
+    def configurations(self) -> int:
+        """Configurations of each wave; 1 for atoms at rest."""
+        return self.phonons.configurations if self.phonons else 1
+
+    def _default_batch(self) -> int:
+        """Return how many waves to propagate together: on a card, as many as its memory holds."""
+        if (free := self._on.free_memory_bytes()) is None:
+            return waves_together(self.configurations)
+        atoms = sum(len(p.sites) for p in self.planes)
+        each = bytes_per_wave(self.grid, self.configurations, atoms, self._complex.itemsize)
+        return max(1, min(256, free // (2 * each)))
+
+    def propagate(
+        self,
+        recorder: Recorder,
+        threads: int = 1,
+        batch: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Send every incident wave of a recorder through the slab.
+
+        Parameters
+        ----------
+        recorder
+            Holds the incident waves and collects what leaves the layers.
+        threads
+            Batches under way at the same time. Results do not depend on it.
+        batch
+            Waves propagated together; by default what suits the device. Results do not depend on
+            it.
+        progress
+            Called with the number of waves done and their total.
+        """
+        directions = recorder.incident.directions_mrad
+        size = batch or self._default_batch()
+        starts = range(0, len(directions), size)
+        done = 0
+        # Threads share out the waves. Within one, matrix products and transforms are serial: the
+        # order of summation, and so the bytes, must not depend on the number of threads.
+        with (
+            threadpool_limits(1, user_api="blas"),
+            ThreadPoolExecutor(max_workers=threads) as pool,
+        ):
+            if not self.phonons and not self._at_rest:
+                self._at_rest = self._transmissions_at_rest()
+            futures = {}
+            try:
+                for start in starts:
+                    part = slice(start, min(start + size, len(directions)))
+                    job = pool.submit(self._propagate_batch, recorder, part, directions[part])
+                    futures[job] = part
+                for future in as_completed(futures):
+                    future.result()
+                    part = futures[future]
+                    done += part.stop - part.start
+                    if progress:
+                        progress(done, len(directions))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _propagate_batch(self, recorder: Recorder, part: slice, directions: np.ndarray) -> None:
+        fraction = directions / (1e3 * self._wavelength_A) @ self.grid.cell_A.T
+        start = np.rint(fraction).astype(int)
+        record = recorder.batch(part, start, fraction - start, self._on)
+        for layer, wave in enumerate(self._through(directions, start, fraction - start)):
+            record.layer(layer, wave)
+
+    def _through(
+        self, directions_mrad: np.ndarray, start: np.ndarray, offset: np.ndarray
+    ) -> Iterator[Any]:
+        """Yield the amplitudes (waves, configurations, h, k) after each layer."""
+        xp, fft = self._on.xp, self._on.fft
+        waves, configurations = len(directions_mrad), self.configurations
+        (n1, n2), (h, k) = self.grid.fft_shape, self.grid.wave_limit
+        propagators = self._propagators(offset)
+        atoms = self._atoms(directions_mrad) if self.phonons else None
+        wave = xp.zeros((waves, configurations, *self.grid.wave_shape), self._complex)
+        wave[xp.arange(waves), :, xp.asarray(start[:, 0] + h), xp.asarray(start[:, 1] + k)] = 1
+        # Amplitudes lie at the beginning of the transforms, from -h and -k on, with zeros after
+        # them. That multiplies the wave by a phase, which commutes with the transmission. Rows that
+        # hold nothing are not transformed.
+        rows = xp.empty((waves, configurations, 2 * h + 1, n2), self._complex)
+        field = xp.empty((waves, configurations, n1, n2), self._complex)
+        for index, one in enumerate(self._slices):
+            transmission = self._at_rest[index] if atoms is None else self._transmission(one, atoms)
+            rows[..., : 2 * k + 1] = wave
+            rows[..., 2 * k + 1 :] = 0
+            rows = fft.ifft(rows, axis=-1, norm="forward", overwrite_x=True)
+            field[..., : 2 * h + 1, :] = rows
+            field[..., 2 * h + 1 :, :] = 0
+            field = fft.ifft(field, axis=-2, norm="forward", overwrite_x=True)
+            field *= transmission
+            field = fft.fft(field, axis=-2, norm="forward", overwrite_x=True)
+            rows[...] = field[..., : 2 * h + 1, :]
+            rows = fft.fft(rows, axis=-1, norm="forward", overwrite_x=True)
+            xp.multiply(rows[..., : 2 * k + 1], propagators[one.thickness_A], out=wave)
+            if one.ends_layer:
+                yield wave
+
+    def _propagators(self, offset: np.ndarray) -> dict[float, Any]:
+        """Fresnel propagators of all slice thicknesses, shape (waves, 1, h, k)."""
+        gx, gy = self.grid.wave_points_per_A()
+        beside = offset @ self.grid.reciprocal_per_A
+        kx, ky = gx + beside[:, 0, None, None], gy + beside[:, 1, None, None]
+        passes = self._passes(kx, ky)
+        phase = (-math.pi * self._wavelength_A) * (kx**2 + ky**2)
+        propagators = {}
+        for thickness in {s.thickness_A for s in self._slices}:
+            angle = (thickness * phase).astype(self._real)
+            propagator = np.empty(phase.shape, self._complex)
+            np.multiply(np.cos(angle), passes, out=propagator.real)
+            np.multiply(np.sin(angle), passes, out=propagator.imag)
+            propagators[thickness] = self._on.xp.asarray(propagator[:, None])
+        return propagators
+
+    def _atoms(self, directions_mrad: np.ndarray) -> Any:
+        """Draw displaced atoms, as fractions (waves, configurations, planes, atoms, 2)."""
+        assert self.phonons is not None
+        displacements = np.array(
+            [
+                [
+                    self.phonons.displacements_A(direction, number, self.planes)
+                    for number in range(self.phonons.configurations)
+                ]
+                for direction in directions_mrad
+            ]
+        )
+        sites = np.array([p.sites for p in self.planes])
+        return self._on.xp.asarray(sites + displacements @ np.linalg.inv(self.grid.cell_A))
+
+    def _transmissions_at_rest(self) -> list[Any]:
+        """Return the transmission of each slice; slices with the same contents share one."""
+        atoms = self._on.xp.asarray(np.array([p.sites for p in self.planes])[None, None])
+        found: dict[Any, Any] = {}
+        result = []
+        for one in self._slices:
+            key = tuple((self.planes[p].sites.tobytes(), table) for p, table in one.contents)
+            if key not in found:
+                found[key] = self._transmission(one, atoms)
+            result.append(found[key])
+        return result
+
+    def _transmission(self, one: Slice, atoms: Any) -> Any:
+        """Return the transmission function of a slice, (waves, configurations, n1, n2)."""
+        if not one.contents:
+            return 1
+        xp, fft = self._on.xp, self._on.fft
+        n1, n2 = self.grid.fft_shape
+        v1, v2 = self.grid.transmission_limit
+        columns = xp.empty((self._parts, *atoms.shape[:2], n1, v2 + 1), self._complex)
+        columns[..., v1 + 1 : n1 - v1, :] = 0
+        spectrum = columns.view(self._real)
+        # Rows of the transform and of the tables for h = 0 ... v1 and for h = -v1 ... -1.
+        rows = (np.s_[: v1 + 1], np.s_[: v1 + 1]), (np.s_[n1 - v1 :], np.s_[v1 + 1 :])
+        for number, (plane, table) in enumerate(one.contents):
+            factors = self._structure_factors(atoms[:, :, plane])
+            for factor, (here, there) in zip(factors, rows, strict=True):
+                weights, target = self._tables[table][..., there, :], spectrum[..., here, :]
+                if number == 0:
+                    xp.multiply(factor, weights, out=target)
+                else:
+                    target += factor * weights
+        columns = fft.ifft(columns, axis=-2, norm="forward", overwrite_x=True)
+        parts = fft.irfft(columns, n=n2, axis=-1, norm="forward", overwrite_x=True)
+        transmission = xp.empty(parts.shape[1:], self._complex)
+        if self._linear:
+            xp.add(parts[0], 1, out=transmission.real)
+            transmission.imag[...] = parts[1]
+        else:
+            transmission.real[...] = xp.cos(parts[0])
+            transmission.imag[...] = xp.sin(parts[0])
+        return transmission
+
+    def _structure_factors(self, sites: Any) -> tuple[Any, Any]:
+        """Return Σ exp(-2πi (hu + kv)) of atoms, for k ≥ 0.
+
+        A product of powers along each direction, summed over the atoms by matrix products: real
+        ones, for the cosines and sines along h serve both signs of h.
+
+        Parameters
+        ----------
+        sites
+            Shape (waves, configurations, atoms, 2).
+
+        Returns
+        -------
+        tuple of arrays
+            For h = 0 ... n and for h = -n ... -1, shapes (waves, configurations, h, 2k): real and
+            imaginary parts in turn.
+        """
+        v1, v2 = self.grid.transmission_limit
+        along_h = self._powers(sites[..., 0], v1).swapaxes(-1, -2)
+        along_k = self._powers(sites[..., 1], v2).view(self._real)
+        even = (along_h.real.copy() @ along_k).view(self._complex)
+        odd = (along_h.imag.copy() @ along_k).view(self._complex)
+        odd *= 1j
+        return (even + odd).view(self._real), (even - odd).view(self._real)[..., :0:-1, :]
+
+    def _powers(self, fraction: Any, limit: int) -> Any:
+        """Return exp(-2πi n u) for n from 0 to limit, shape (..., atoms, limit + 1)."""
+        xp = self._on.xp
+        step = xp.exp(-2j * math.pi * fraction)[..., None]
+        powers = xp.empty((*fraction.shape, limit + 1), self._complex)
+        powers[..., 0] = 1
+        known = 1
+        while known <= limit:
+            more = min(known, limit + 1 - known)
+            xp.multiply(
+                powers[..., :more],
+                step.astype(self._complex),
+                out=powers[..., known : known + more],
+            )
+            step = step * step
+            known *= 2
+        return powers

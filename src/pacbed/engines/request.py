@@ -1,0 +1,172 @@
+"""What every engine takes and returns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from pacbed.exceptions import RequestError
+from pacbed.specimen.crystal import Material
+from pacbed.specimen.deformation import Deformation
+from pacbed.specimen.microscope import Aperture, Detector
+
+# The propagator of a tilted sample is that of small angles.
+MAX_TILT_mrad = 100
+
+Progress = Callable[[int, int], None]
+"""Called with the number of steps done and their total."""
+
+
+@dataclass(frozen=True)
+class ThermalMotion:
+    """How thermal motion enters.
+
+    Parameters
+    ----------
+    phonon_configurations
+        Number of frozen-phonon configurations, of each plane wave in the plane-wave engine, of the
+        whole crystal elsewhere; 0 keeps the atoms at rest.
+    debye_waller
+        With the atoms at rest, damp the scattering factors by the Debye-Waller factor.
+    """
+
+    phonon_configurations: int = 0
+    debye_waller: bool = True
+
+    def __post_init__(self) -> None:
+        if self.phonon_configurations < 0:
+            raise RequestError(
+                f"phonon configurations must be 0 or more, not {self.phonon_configurations}"
+            )
+
+
+@dataclass(frozen=True)
+class SimulationRequest:
+    """One PACBED simulation, whatever engine carries it out.
+
+    Parameters
+    ----------
+    material, deformation
+        The crystal and its in-plane stretch.
+    tilt_mrad
+        Sample tilt (φx, φy) in the axes of the undeformed crystal, in mrad.
+    layers
+        Number of layers; a pattern is returned after each.
+    energy_keV
+        Kinetic energy of the beam in keV.
+    aperture, detector
+        Illumination and pixels.
+    thermal
+        Treatment of thermal motion.
+    seed
+        Seed of everything random in the simulation (phonons, probe placement).
+    """
+
+    material: Material
+    deformation: Deformation
+    tilt_mrad: tuple[float, float]
+    layers: int
+    energy_keV: float
+    aperture: Aperture
+    detector: Detector
+    thermal: ThermalMotion = field(default_factory=ThermalMotion)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.layers < 1:
+            raise RequestError(f"at least one layer is needed, not {self.layers}")
+        if not 0 < self.energy_keV < math.inf:
+            raise RequestError(f"beam energy must be positive, not {self.energy_keV} keV")
+        if not all(abs(t) < MAX_TILT_mrad for t in self.tilt_mrad):
+            raise RequestError(
+                f"tilt must be less than {MAX_TILT_mrad} mrad, not {self.tilt_mrad} mrad"
+            )
+        if self.seed < 0:
+            raise RequestError(f"the seed must be 0 or more, not {self.seed}")
+        if self.aperture.semiangle_mrad > self.detector.reach_mrad:
+            raise RequestError(
+                f"semi-angle {self.aperture.semiangle_mrad:g} mrad lies beyond the detector, whose "
+                f"field of {self.detector.field_of_view_mrad[0]:g} × "
+                f"{self.detector.field_of_view_mrad[1]:g} mrad reaches "
+                f"{self.detector.reach_mrad:.4g} mrad: choose a larger field of view"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the request as nested plain values, for provenance."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class SimulationResult:
+    """Patterns per layer and how they came about.
+
+    Parameters
+    ----------
+    patterns
+        Shape (layers, ny, nx), float32, fraction of the incident electrons per pixel. Index 0 is
+        the pattern after one layer.
+    provenance
+        Engine, settings and measured quantities, plain values only.
+    """
+
+    patterns: np.ndarray
+    provenance: Mapping[str, Any]
+
+
+class Engine(Protocol):
+    """Computes the patterns of a request.
+
+    Parameters
+    ----------
+    name
+        As the configuration calls it.
+    settings
+        Numerical settings, a data class.
+    """
+
+    name: str
+    settings: Any
+
+    def simulate(
+        self,
+        request: SimulationRequest,
+        progress: Progress | None = None,
+        checkpoint: Path | None = None,
+    ) -> SimulationResult:
+        """Carry out a simulation.
+
+        Parameters
+        ----------
+        request
+            What to simulate.
+        progress
+            Told what is done.
+        checkpoint
+            File in which an engine that takes hours keeps what it has done.
+
+        Raises
+        ------
+        RequestError
+            If this engine cannot carry out the request.
+        """
+        ...
+
+    def simulate_together(
+        self,
+        requests: Sequence[SimulationRequest],
+        progress: Progress | None = None,
+        checkpoints: Sequence[Path] | None = None,
+    ) -> list[SimulationResult]:
+        """Carry out simulations of one crystal that differ in aperture, tilt and detector.
+
+        Raises
+        ------
+        RequestError
+            If this engine cannot carry out the requests.
+        """
+        ...

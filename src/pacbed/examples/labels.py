@@ -1,0 +1,85 @@
+"""What a network predicts: parameters, their units, and their scaling to [-1, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+PARAMETERS = ("strain_xx", "strain_yy", "strain_xy", "rotation_deg", "tilt_x_mrad", "tilt_y_mrad")
+
+OUTPUTS: dict[str, tuple[str, ...]] = {
+    "strain-rotation-tilt": PARAMETERS,
+    "strain-rotation": PARAMETERS[:4],
+}
+
+UNITS = {
+    "strain_xx": "1",
+    "strain_yy": "1",
+    "strain_xy": "1",
+    "rotation_deg": "deg",
+    "tilt_x_mrad": "mrad",
+    "tilt_y_mrad": "mrad",
+}
+
+
+def display_unit(parameter: str) -> tuple[float, str]:
+    """Return the factor from stored to shown values of a parameter, and the unit shown."""
+    if parameter.startswith("strain"):
+        return 100.0, "%"
+    return (1.0, "°") if parameter.endswith("deg") else (1.0, "mrad")
+
+
+@dataclass(frozen=True)
+class LabelScaling:
+    """Affine map of physical parameters to [-1, 1].
+
+    Parameters
+    ----------
+    parameters
+        Names of the parameters, in the order of the outputs.
+    centre, half_range
+        Middle and half-width of each parameter's range, in its own unit.
+    """
+
+    parameters: tuple[str, ...]
+    centre: tuple[float, ...]
+    half_range: tuple[float, ...]
+
+    @classmethod
+    def from_ranges(
+        cls,
+        outputs: str,
+        stretch: Sequence[float],
+        rotation_deg: Sequence[float],
+        tilt_mrad: Sequence[float],
+    ) -> LabelScaling:
+        """Make the scaling for the ranges of a study.
+
+        Normal strains span λ - 1, and ε_xy = (λ1 - λ2)/2 sin 2θ half of that range around zero.
+        A range of zero width (a parameter that is not varied) keeps its unit.
+        """
+        low, high = stretch
+        normal = (low - 1, high - 1)
+        shear = ((low - high) / 2, (high - low) / 2)
+        ranges = (normal, normal, shear, rotation_deg, tilt_mrad, tilt_mrad)
+        chosen = [ranges[PARAMETERS.index(p)] for p in OUTPUTS[outputs]]
+        return cls(
+            parameters=OUTPUTS[outputs],
+            centre=tuple((a + b) / 2 for a, b in chosen),
+            half_range=tuple((b - a) / 2 or 1.0 for a, b in chosen),
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Sequence]) -> LabelScaling:
+        """Restore a scaling that was stored with a model."""
+        return cls(*(tuple(values[k]) for k in ("parameters", "centre", "half_range")))
+
+    def scale(self, physical: np.ndarray) -> np.ndarray:
+        """Map parameters in physical units, last axis as `parameters`, to [-1, 1]."""
+        return np.asarray((physical - np.array(self.centre)) / np.array(self.half_range))
+
+    def unscale(self, scaled: np.ndarray) -> np.ndarray:
+        """Map network outputs back to physical units."""
+        return np.asarray(scaled * np.array(self.half_range) + np.array(self.centre))

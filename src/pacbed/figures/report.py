@@ -1,0 +1,596 @@
+"""One self-contained page about a run: what came out, how it looks, how it was made."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import csv
+import html
+import math
+import platform
+import re
+import struct
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import yaml
+from markupsafe import Markup
+
+from pacbed import __version__
+from pacbed.examples.labels import PARAMETERS, display_unit
+from pacbed.exceptions import PacbedError
+from pacbed.figures import TITLES
+from pacbed.figures.errors import METHODS
+from pacbed.figures.style import layers_label
+from pacbed.precision.bound_table import MAE_OF_SIGMA
+from pacbed.precision.error_table import NETWORK as NETWORK_METHOD
+from pacbed.precision.error_table import of_test_set
+from pacbed.storage.files import write_text
+
+# In plain text; what follows the underscore becomes a subscript.
+HTML_SYMBOLS = dict(zip(PARAMETERS, ("ε_xx", "ε_yy", "ε_xy", "γ", "φ_x", "φ_y"), strict=True))
+STRAINS = PARAMETERS[:3]
+
+NETWORK = ["semiangle_mrad", "layers", "outputs", "intensity"]
+SAMPLE = NETWORK[:2]
+OUTPUT_NAMES = {
+    "strain-rotation-tilt": "strain, rotation, tilt",
+    "strain-rotation": "strain, rotation",
+}
+INTENSITIES = {"linear": "linear", "sqrt": "square-root", "power": "learnt power"}
+
+ERROR_COLUMNS = (
+    *("method", *NETWORK, "split", "dose", "parameter", "mae", "mae_low", "mae_high"),
+    *("baseline_mae", "prior_bound_mae"),
+)
+BOUND_COLUMNS = ("semiangle_mrad", "layers", "state", "parameter", "electrons", "sigma", "probe_nm")
+
+PACKAGES = (
+    *("numpy", "scipy", "zarr", "keras", "tensorflow", "tensorflow-cpu", "pandas", "matplotlib"),
+    "snakemake",
+)
+HOUR_s = 3600.0
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
+# With normal instead of uniform ranges a bound may be as much above the best that can be reached.
+ABOVE_BEST = 0.08
+
+# Figures have 300 dots per inch, and text of 8 points: shown somewhat larger than printed.
+REM_PER_PIXEL = 7.8 / 300
+
+
+def write_report(
+    path: Path,
+    *,
+    errors: pd.DataFrame,
+    draws: pd.DataFrame,
+    bounds: pd.DataFrame | None = None,
+    figures: Sequence[Path],
+    captions: Mapping[str, str],
+    config: Mapping[str, Any],
+    revision: str,
+    costs: pd.DataFrame | None = None,
+    patterns: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the page. It needs nothing but itself: no network, no other file.
+
+    Parameters
+    ----------
+    path
+        The HTML file; it appears whole or not at all.
+    errors
+        ``tables/errors``: methods, networks, sets, parameters and doses. Shown are those of the
+        test set at all doses.
+    draws
+        The draws of the study, with columns ``semiangle_mrad`` and ``split``.
+    bounds
+        ``tables/bounds``; left out of the page if None or empty.
+    figures
+        PNG files, named ``fig1`` and so on as in `TITLES`; shown in that order.
+    captions
+        By name, of every figure and of the tables ``errors`` and ``bounds``: see `read_captions`.
+    config
+        Resolved configuration.
+    revision
+        Git revision of the workflow.
+    costs
+        What the run has used: see `read_costs`; left out if None or empty.
+    patterns
+        Attributes of a pattern store of the study, which say what made it.
+
+    Raises
+    ------
+    PacbedError
+        If a table lacks a column, a caption is missing, a figure is no PNG file, or the page cannot
+        be written.
+    """
+    _check_columns(errors, ERROR_COLUMNS, "errors")
+    shown = of_test_set(errors)
+    if shown.empty:
+        raise PacbedError("the table of errors has no row of the test set at all doses")
+    is_network = shown["method"] == NETWORK_METHOD
+    networks, classical = shown[is_network], shown[~is_network]
+    bounds = pd.DataFrame(columns=BOUND_COLUMNS) if bounds is None or bounds.empty else bounds
+    _check_columns(bounds, BOUND_COLUMNS, "bounds")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pacbed.figures", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"rich": _rich, "number": _number}
+    page = environment.get_template("report.html.j2").render(
+        config=config,
+        key_numbers=_key_numbers(networks, costs),
+        summary=list(_summary(networks, classical, costs)),
+        figures=[_figure(file, captions) for file in _in_order(figures)],
+        parameters=_headers(shown),
+        errors=_error_rows(networks, classical),
+        errors_caption=_caption(captions, "errors"),
+        bounds=_bound_rows(bounds),
+        bounds_caption=_caption(captions, "bounds"),
+        bound_parameters=_headers(bounds),
+        costs=[] if costs is None else costs.to_dict("records"),
+        total={} if costs is None else costs.sum(numeric_only=True).to_dict(),
+        contradictions=contradictions(),
+        draws=_draw_rows(draws),
+        resolved=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
+        provenance=_provenance(config, revision, patterns or {}),
+    )
+    write_text(path, page)
+
+
+def _check_columns(table: pd.DataFrame, wanted: Iterable[str], name: str) -> None:
+    if absent := [column for column in wanted if column not in table]:
+        raise PacbedError(
+            f"the table of {name} has no {', '.join(absent)}: it was made by another version; "
+            "delete it and run again"
+        )
+
+
+# Text
+
+
+def read_captions(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """Read the captions that Snakemake's own report shows too.
+
+    Parameters
+    ----------
+    folder
+        Holds ``<name>.rst``: plain sentences, which may name ``snakemake.config``.
+    config
+        The configuration that they name.
+
+    Raises
+    ------
+    PacbedError
+        If a caption names what is not there.
+    """
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
+    captions = {}
+    for file in sorted(folder.glob("*.rst")):
+        if file.stem == "workflow":  # the front page of Snakemake's report
+            continue
+        try:
+            template = environment.from_string(file.read_text(encoding="utf-8"))
+            text = template.render(snakemake={"config": config})
+        except jinja2.TemplateError as error:
+            raise PacbedError(f"cannot use the caption {file}: {error}") from error
+        captions[file.stem] = " ".join(text.split())
+    return captions
+
+
+def contradictions() -> list[dict[str, str]]:
+    """Return what the paper says, what follows from its own numbers, and what is done here."""
+    text = (files("pacbed.figures") / "contradictions.csv").read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+def _caption(captions: Mapping[str, str], name: str) -> str:
+    if name not in captions:
+        raise PacbedError(f"{name} has no caption: write workflow/report/{name}.rst")
+    return captions[name]
+
+
+def _rich(text: object) -> Markup:
+    """Return text as HTML: symbols with subscripts, formulae, and Markdown's code and emphasis."""
+    escaped = html.escape(str(text), quote=False)
+    escaped = re.sub(r"([εφσ])_(xx|yy|xy|x|y)(?![a-z])", r"\1<sub>\2</sub>", escaped)
+    escaped = re.sub(r"\b((?:Mo|W)(?:Se|S|Te))2\b", r"\1<sub>2</sub>", escaped)
+    escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
+    return Markup(re.sub(r"\*([^*\s]+)\*", r"<em>\1</em>", escaped))
+
+
+def _number(value: float, significant: int = 3) -> str:
+    """Return a number with so many significant digits, without an exponent."""
+    if not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    digits = max(0, significant - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{digits}f}"
+
+
+def _shown(value: float, parameter: str, significant: int = 3) -> str:
+    return _number(display_unit(parameter)[0] * value, significant)
+
+
+def _with_unit(value: float, parameter: str) -> str:
+    unit = display_unit(parameter)[1]
+    return f"{_shown(value, parameter)}{'' if unit == '°' else ' '}{unit}"
+
+
+def _headers(table: pd.DataFrame) -> list[tuple[str, str]]:
+    names = set(table["parameter"])
+    return [(HTML_SYMBOLS[p], display_unit(p)[1]) for p in PARAMETERS if p in names]
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def _first(table: pd.DataFrame) -> dict[str, Any]:
+    return _records(table.head(1))[0]
+
+
+def _sample(row: Mapping[str, Any]) -> str:
+    """Name a sample, to be broken nowhere but after the comma."""
+    layers = layers_label(int(row["layers"])).replace(" ", NO_BREAK)
+    return f"{row['semiangle_mrad']:g}{NO_BREAK}mrad, {layers}"
+
+
+def _variant(row: Mapping[str, Any]) -> str:
+    return f"{OUTPUT_NAMES[row['outputs']]}; {INTENSITIES[row['intensity']]} intensity"
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
+
+
+# Summary
+
+
+def _most_precise(networks: pd.DataFrame) -> pd.DataFrame:
+    """Return the strain rows of the network with the smallest mean error of the strains."""
+    strains = networks[networks["parameter"].isin(STRAINS)]
+    means = strains.groupby(NETWORK)["mae"].mean()
+    if means.empty:
+        return strains
+    best = strains.set_index(NETWORK).loc[[means.idxmin()]].reset_index()
+    return best.sort_values("parameter", key=lambda names: names.map(PARAMETERS.index))
+
+
+def _over_bound(networks: pd.DataFrame) -> pd.DataFrame:
+    """Return the strain rows whose bound is known, with the factor between error and bound."""
+    rows = networks[networks["parameter"].isin(STRAINS) & (networks["prior_bound_mae"] > 0)]
+    return rows.assign(factor=rows["mae"] / rows["prior_bound_mae"])
+
+
+def _key_numbers(networks: pd.DataFrame, costs: pd.DataFrame | None) -> list[tuple[str, str]]:
+    """Return a few numbers, each with what it says."""
+    found = []
+    if len(best := _most_precise(networks)):
+        value, baseline = (100 * best[c].mean() for c in ("mae", "baseline_mae"))
+        found += [
+            (
+                f"{_number(value)} %",
+                f"smallest strain error (mean of three components), at {_sample(_first(best))}",
+            ),
+            (f"{_number(baseline)} %", "strain error of always answering the mean"),
+        ]
+    if len(close := _over_bound(networks)):
+        found.append(
+            (f"{_number(close['factor'].median(), 2)} ×", "the bound: strain error, median")
+        )
+    if costs is not None and len(costs):
+        gpu = costs["gpu_hours"].sum()
+        more = f" and {_number(gpu)} GPU-hours" if gpu else ""
+        found.append((_number(costs["core_hours"].sum()), f"core-hours{more} used"))
+    return found
+
+
+def _summary(
+    networks: pd.DataFrame, classical: pd.DataFrame, costs: pd.DataFrame | None
+) -> Iterable[tuple[str, list[str]]]:
+    """Yield sentences, each with a list of details that may be empty."""
+    if len(best := _most_precise(networks)):
+        rows = _records(best)
+        values = [f"{HTML_SYMBOLS[r['parameter']]} to {_number(100 * r['mae'])} %" for r in rows]
+        means = [_number(100 * r["baseline_mae"]) for r in rows]
+        yield (
+            f"The most precise network ({_sample(rows[0])}; {_variant(rows[0])}) reads "
+            f"{_listed(values)} of strain: mean absolute errors of the test set. Always answering "
+            f"the mean would give {_listed(means)} %.",
+            [],
+        )
+    yield from _bound_sentences(networks)
+    yield from _classical_sentences(networks, classical)
+    helpless = networks[_upper(networks) >= networks["baseline_mae"]]
+    if len(helpless):
+        yield (
+            f"{len(helpless)} of {len(networks)} errors are no better than always answering the "
+            "mean (they or their 95 % intervals reach its error): there the network has not learnt "
+            "to read the parameter, or the pattern does not tell it.",
+            _by_network(helpless),
+        )
+    elif len(networks):
+        yield "Every network reads each of its parameters better than the mean would.", []
+    if costs is not None and len(costs):
+        total = costs.sum(numeric_only=True)
+        gpu = f" and {_number(total['gpu_hours'])} GPU-hours" if total["gpu_hours"] else ""
+        yield (
+            f"{int(total['jobs']):,} jobs used {_number(total['core_hours'])} core-hours{gpu}.",
+            [],
+        )
+
+
+def _bound_sentences(networks: pd.DataFrame) -> Iterable[tuple[str, list[str]]]:
+    rows = _over_bound(networks)
+    if rows.empty:
+        return
+    closest = _first(rows.sort_values("factor", kind="stable"))
+    yield (
+        f"Errors of strain are {_number(rows['factor'].median(), 2)} times the Cramér–Rao bound "
+        "(counted electrons, ranges known) in the median of all networks, and "
+        f"{_number(closest['factor'], 2)} times where they come closest "
+        f"({HTML_SYMBOLS[str(closest['parameter'])]} at {_sample(closest)}).",
+        [],
+    )
+    # Other noise may tell more than that of counted electrons.
+    column = "data_bound_mae" if "data_bound_mae" in networks else "prior_bound_mae"
+    below = networks[_upper(networks) < (1 - ABOVE_BEST) * networks[column]]
+    if len(below):
+        yield (
+            f"{len(below)} errors lie more than {100 * ABOVE_BEST:.0f} % below the bound for the "
+            "noise of the examples, with their 95 % intervals where these are known. That points "
+            "to a mistake, or to a bound that does not hold there: look before you trust them.",
+            _by_network(below),
+        )
+
+
+def _upper(networks: pd.DataFrame) -> pd.Series:
+    """Return the upper end of the 95 % interval, or the error itself where it has none."""
+    return networks["mae_high"].fillna(networks["mae"])
+
+
+def _classical_sentences(
+    networks: pd.DataFrame, classical: pd.DataFrame
+) -> Iterable[tuple[str, list[str]]]:
+    keys = [*SAMPLE, "parameter"]
+    best = networks.sort_values("mae", kind="stable").drop_duplicates(keys)
+    for method, rows in classical.groupby("method", sort=True):
+        both = rows.merge(best, on=keys, suffixes=("", "_network"))
+        if both.empty:
+            continue
+        # Where it finds nothing it answers zero, which is no better reading than another.
+        read = both["mae_high"].fillna(both["mae"]) < both["baseline_mae"]
+        better = both[read & (both["mae"] < both["mae_network"])]
+        clearly = (better["mae_high"] < better["mae_low_network"]).sum()
+        yield (
+            f"The classical method ({METHODS[str(method)][0]}) is better than every network in "
+            f"{len(better)} of {len(both)} comparisons (sample and parameter)"
+            + (f", in {clearly} of them beyond both 95 % intervals." if len(better) else "."),
+            [
+                f"{_sample(row)}: {HTML_SYMBOLS[row['parameter']]} "
+                f"{_with_unit(row['mae'], row['parameter'])} instead of "
+                f"{_with_unit(row['mae_network'], row['parameter'])}"
+                for row in _records(better)
+            ],
+        )
+
+
+def _by_network(rows: pd.DataFrame) -> list[str]:
+    return [
+        f"{_sample(_first(group))} ({_variant(_first(group))}): "
+        + ", ".join(HTML_SYMBOLS[p] for p in PARAMETERS if p in set(group["parameter"]))
+        for _, group in rows.groupby(NETWORK, sort=True)
+    ]
+
+
+# Tables
+
+
+def _error_rows(networks: pd.DataFrame, classical: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a row for every network, and after those of a sample one for another method."""
+    names = [p for p in PARAMETERS if p in {*networks["parameter"], *classical["parameter"]}]
+    both = pd.concat([networks, classical], ignore_index=True)
+    both["method_order"] = both["method"].map(list(METHODS).index)
+    both["outputs_order"] = both["outputs"].map(list(OUTPUT_NAMES).index)
+    rows = []
+    for _, group in both.groupby(
+        [*SAMPLE, "method_order", "outputs_order", "intensity"], sort=True
+    ):
+        first = _first(group)
+        is_network = first["method"] == NETWORK_METHOD
+        of = {str(row["parameter"]): row for row in _records(group)}
+        rows.append(
+            {
+                "sample": _sample(first),
+                "reads": OUTPUT_NAMES[first["outputs"]]
+                if is_network
+                else METHODS[first["method"]][0],
+                "remark": INTENSITIES[first["intensity"]] if is_network else _failures(first),
+                "classical": not is_network,
+                "cells": [_error_cell(of[p], p) if p in of else None for p in names],
+            }
+        )
+    return rows
+
+
+def _failures(row: Mapping[str, Any]) -> str:
+    """Say in how many examples a classical method found nothing to measure."""
+    share = row.get("failed", 0.0)
+    return f"{_number(100 * share, 1)} % without a lattice" if share > 0 else ""
+
+
+def _error_cell(row: Mapping[str, Any], parameter: str) -> dict[str, Any]:
+    bound = float(row["prior_bound_mae"])  # not known of a method that knows the scale
+    mae, low, high = (float(row[name]) for name in ("mae", "mae_low", "mae_high"))
+    has_interval = math.isfinite(high)
+    return {
+        "mae": _shown(mae, parameter),
+        "interval": f"{_shown(low, parameter)}–{_shown(high, parameter)}" if has_interval else "",
+        "baseline": _shown(row["baseline_mae"], parameter),
+        "factor": f"{_number(mae / bound, 2)} ×" if bound > 0 else "",
+        "helpless": (high if has_interval else mae) >= row["baseline_mae"],
+    }
+
+
+def _bound_rows(bounds: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a row for every sample: the bound as mean absolute error at both ends of the dose."""
+    states = list(dict.fromkeys(bounds["state"].astype(str)))
+    state = "undeformed" if "undeformed" in states else next(iter(states), "")
+    chosen = bounds[bounds["state"].astype(str) == state].sort_values("electrons")
+    names = [p for p in PARAMETERS if p in set(bounds["parameter"])]
+    rows = []
+    for _, group in chosen.groupby(SAMPLE, sort=True):
+        by_parameter = {str(p): g["sigma"] * MAE_OF_SIGMA for p, g in group.groupby("parameter")}
+        rows.append(
+            {
+                "sample": _sample(_first(group)),
+                "state": state,
+                "electrons": (group["electrons"].min(), group["electrons"].max()),
+                "probe_nm": _number(group["probe_nm"].iloc[0]),
+                "cells": [
+                    tuple(_shown(by_parameter[p].iloc[end], p, 2) for end in (0, -1))
+                    if p in by_parameter
+                    else None
+                    for p in names
+                ],
+            }
+        )
+    return rows
+
+
+def _draw_rows(draws: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {
+            "semiangle": f"{angle:g} mrad",
+            "all": len(group),
+            **{s: int((group["split"] == s).sum()) for s in ("train", "validation", "test")},
+        }
+        for angle, group in draws.groupby("semiangle_mrad", sort=True)
+    ]
+
+
+# Figures
+
+
+def _in_order(figures: Sequence[Path]) -> list[Path]:
+    order = list(TITLES)
+    return sorted(figures, key=lambda file: order.index(_known(file.stem)))
+
+
+def _known(name: str) -> str:
+    if name not in TITLES:
+        raise PacbedError(f"figure {name} is unknown; known are {', '.join(TITLES)}")
+    return name
+
+
+def _figure(file: Path, captions: Mapping[str, str]) -> dict[str, Any]:
+    content = file.read_bytes()
+    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise PacbedError(f"{file} is no PNG file: delete it and run again")
+    width, height = struct.unpack(">II", content[16:24])
+    number = file.stem.removeprefix("fig")
+    title = TITLES[file.stem]
+    return {
+        "name": file.stem,
+        "title": f"Fig. {number}. {title}" if number.isdecimal() else title,
+        "caption": _caption(captions, file.stem),
+        "rem": round(width * REM_PER_PIXEL, 1),
+        "width": width,
+        "height": height,
+        "data": base64.b64encode(content).decode(),
+    }
+
+
+# Provenance
+
+
+def read_costs(folder: Path) -> pd.DataFrame:
+    """Add up what finished jobs have used, from the benchmark files that Snakemake wrote.
+
+    Parameters
+    ----------
+    folder
+        Holds the files, at any depth. Those of ``--benchmark-extended`` name rule, threads and
+        graphics cards; of others the rule is the folder, and cores are taken from the CPU time.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per rule: ``rule``, ``jobs``, ``core_hours`` (reserved), ``cpu_hours`` (in which a
+        core was at work) and ``gpu_hours`` (reserved); the dearest first. Of a job that was
+        repeated the last attempt counts. Files that cannot be read are passed over.
+    """
+    csv.field_size_limit(sys.maxsize)  # the list of a job's input files is one field
+    rows = []
+    for file in sorted(folder.rglob("*.tsv")):
+        try:
+            with file.open(newline="", encoding="utf-8") as stream:
+                *_, last = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+            rows.append(_job_costs(last, file.relative_to(folder).parts[0]))
+        except (OSError, ValueError, KeyError, TypeError, SyntaxError, csv.Error):
+            continue
+    columns = ["rule", "jobs", "core_hours", "cpu_hours", "gpu_hours"]
+    if not rows:
+        return pd.DataFrame(columns=columns)
+    table = pd.DataFrame(rows).groupby("rule").sum().reset_index()
+    return table.sort_values("core_hours", ascending=False, ignore_index=True)[columns]
+
+
+def _job_costs(row: Mapping[str, str], folder: str) -> dict[str, Any]:
+    seconds = float(row["s"])
+    # NA of a job that was over before Snakemake looked.
+    busy = float(row["cpu_time"]) if row["cpu_time"] not in ("NA", "-") else 0.0
+    cores, gpus = busy / seconds if seconds else 0.0, 0
+    if "threads" in row:
+        resources = ast.literal_eval(row["resources"])
+        cores = int(row["threads"])
+        # gres is such as gpu, gpu:2 or gpu:a100:2, possibly among others.
+        found = re.search(r"\bgpu(?::[a-zA-Z]\w*)?(?::(\d+))?", str(resources.get("gres", "")))
+        gpus = int(resources.get("gpu", found[1] or 1 if found else 0))
+    return {
+        "rule": row.get("rule_name", folder),
+        "jobs": 1,
+        "core_hours": seconds * cores / HOUR_s,
+        "cpu_hours": busy / HOUR_s,
+        "gpu_hours": seconds * gpus / HOUR_s,
+    }
+
+
+def _provenance(
+    config: Mapping[str, Any], revision: str, patterns: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
+    """Return what the results were made with: headings, each with names and values."""
+    made = {
+        name.replace("_", " "): value
+        for name, value in patterns.items()
+        if name.endswith(("_version", "_revision")) or name == "device"
+    }
+    engine = str(config["simulation"]["engine"])
+    return {
+        "Workflow": {"revision": revision, "seed": config["seed"]},
+        "Patterns": {"engine": engine, **made, **config["simulation"].get(engine, {})},
+        "Versions with which this page was written": {
+            "pacbed": __version__,
+            "Python": platform.python_version(),
+            **_versions(),
+        },
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

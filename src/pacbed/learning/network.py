@@ -1,0 +1,190 @@
+"""The convolutional network of the study (Yankovich et al. 2026, 2.5)."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from pacbed.exceptions import PacbedError
+
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+"""Numbers to compute with, as Keras names them; weights are in single precision with all."""
+
+_FAINTEST = 1e-6
+"""Intensity from which a power is taken; images have a mean around 0.25."""
+
+_DARKEST = 1e-12
+"""Mean of an image in which there is nothing."""
+
+_EXPONENTS = (0.1, 2.0)
+
+INTENSITIES = ("linear", "sqrt", "power")
+
+
+@keras.saving.register_keras_serializable(package="pacbed")
+class Intensity(layers.Layer):
+    """Intensity scale and mean of the images.
+
+    Takes the square root or another power, keeping the mean of each image; in training, scales
+    each image to a mean drawn anew from a range, the paper's augmentation.
+
+    Parameters
+    ----------
+    scale
+        ``linear``, ``sqrt``, or ``power``: an exponent that is learnt, from 0.5 on, which the paper
+        leaves to future work.
+    image_mean
+        Range of the image mean in training.
+    seed
+        Seed of the random means.
+    """
+
+    def __init__(
+        self,
+        scale: str = "linear",
+        image_mean: Sequence[float] = (0.2, 0.3),
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if scale not in INTENSITIES:
+            raise ValueError(f"intensity scale must be one of {INTENSITIES}, not '{scale}'")
+        self.scale = scale
+        self.image_mean = tuple(image_mean)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def build(self, shape: Any) -> None:
+        """Make the exponent, if it is to be learnt."""
+        if self.scale == "power":
+            self.exponent = self.add_weight(
+                shape=(),
+                initializer=keras.initializers.Constant(0.5),
+                constraint=lambda exponent: ops.clip(exponent, *_EXPONENTS),
+                name="exponent",
+            )
+
+    def call(self, images: Any, training: bool = False) -> Any:
+        """Transform a batch of images (examples, pixels, pixels, 1)."""
+        axes = (1, 2, 3)
+        mean = ops.mean(images, axis=axes, keepdims=True)
+        if training:
+            low, high = self.image_mean
+            wanted = keras.random.uniform(
+                ops.shape(mean), low, high, seed=self.seed_generator, dtype=mean.dtype
+            )
+        else:
+            wanted = mean
+        if self.scale != "linear":
+            if self.scale == "sqrt":
+                images = ops.sqrt(images)
+            else:
+                images = ops.exp(self.exponent * ops.log(ops.maximum(images, _FAINTEST)))
+            mean = ops.mean(images, axis=axes, keepdims=True)
+        return images * (wanted / ops.maximum(mean, _DARKEST))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments, so that a saved model can be restored."""
+        return {
+            **super().get_config(),
+            "scale": self.scale,
+            "image_mean": self.image_mean,
+            "seed": self.seed,
+        }
+
+
+def build_network(
+    pixels: int,
+    outputs: int,
+    filters: Sequence[int] = (32, 64, 128, 256),
+    dense: Sequence[int] = (512, 384, 256, 128),
+    pooled_head: int | None = None,
+    intensity: str = "linear",
+    image_mean: Sequence[float] = (0.2, 0.3),
+    seed: int = 0,
+    precision: str = "float32",
+) -> keras.Model:
+    """Build the network.
+
+    Blocks of two 3 × 3 convolutions and a 2 × 2 average pool, dense layers, ELU after each, and a
+    linear output. With the default widths, 256 pixels and 6 outputs it has 35,055,846 parameters.
+
+    Parameters
+    ----------
+    pixels
+        Pixels of an image per axis.
+    outputs
+        Number of predicted parameters.
+    filters
+        Filters of each block.
+    dense
+        Widths of the hidden dense layers.
+    pooled_head
+        If given, average-pool the last feature maps to this many pixels per axis.
+    intensity
+        ``linear``, ``sqrt`` or ``power``, as of :class:`Intensity`.
+    image_mean
+        Range of the image mean drawn in training.
+    seed
+        Seed of the initial weights and of the image means.
+    precision
+        Of the numbers between image and output, one of :data:`PRECISIONS`.
+
+    Returns
+    -------
+    keras.Model
+        From images (examples, pixels, pixels, 1), float32, to scaled parameters
+        (examples, outputs). Building it seeds the global random state of Python, NumPy and the
+        framework.
+    """
+    keras.utils.set_random_seed(seed)
+    images = keras.Input((pixels, pixels, 1), name="image")
+    x = Intensity(intensity, image_mean, seed, name="intensity", dtype="float32")(images)
+    for block, width in enumerate(filters, start=1):
+        for step in (1, 2):
+            name = f"block{block}_conv{step}"
+            x = layers.Conv2D(
+                width, 3, padding="same", activation="elu", name=name, dtype=precision
+            )(x)
+        x = layers.AveragePooling2D(2, name=f"block{block}_pool", dtype=precision)(x)
+    if pooled_head:
+        size = x.shape[1] // pooled_head
+        x = layers.AveragePooling2D(size, name="head_pool", dtype=precision)(x)
+    x = layers.Flatten(name="flatten", dtype=precision)(x)
+    for number, width in enumerate(dense, start=1):
+        x = layers.Dense(width, activation="elu", name=f"dense{number}", dtype=precision)(x)
+    x = layers.Dense(outputs, name="parameters", dtype="float32")(x)
+    return keras.Model(images, x, name="pacbed")
+
+
+def load_network(path: Path) -> keras.Model:
+    """Load a trained network; nothing that its file holds is executed.
+
+    Raises
+    ------
+    PacbedError
+        If it cannot be read, or carries code.
+    """
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise PacbedError(
+            f"cannot load {path}: it is damaged, or no network. Delete it and have it trained again"
+        )
+    try:
+        # Safe mode refuses models that carry code.
+        return keras.saving.load_model(path, safe_mode=True, compile=False)
+    except Exception as error:  # Keras has no end of ways to stumble over a damaged file
+        if "safe_mode" in str(error):  # and would advise to do without
+            raise PacbedError(
+                f"cannot load {path}: it carries code, a Lambda layer, which is not executed. Only "
+                "networks that pacbed has trained are loaded"
+            ) from error
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise PacbedError(
+            f"cannot load {path}: {reason.rstrip('.')}. Only networks that pacbed has trained are "
+            "loaded; delete one that is damaged and have it trained again"
+        ) from error

@@ -1,0 +1,19 @@
+"""Which network of a study: its data and what it is trained to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of the study: where its data come from and what it is trained to do."""
+
+    semiangle_mrad: float
+    layers: int
+    outputs: str
+    intensity: str

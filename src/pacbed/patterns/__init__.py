@@ -1,0 +1,1 @@
+"""Patterns that are kept in stores, and compared."""

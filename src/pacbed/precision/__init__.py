@@ -1,0 +1,1 @@
+"""How precisely a pattern is read, and how precisely it can be read at best."""

@@ -1,0 +1,284 @@
+"""Tables of bounds: by semi-angle, thickness, state, parameter and dose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pacbed.examples.augment import (
+    AugmentationSettings,
+)
+from pacbed.examples.labels import PARAMETERS, UNITS
+from pacbed.exceptions import PacbedError
+from pacbed.precision.bound import (
+    UNKNOWN,
+    fisher_information,
+    linearise,
+    standard_deviations,
+    standard_deviations_with_prior,
+)
+from pacbed.precision.metrics import in_percent
+from pacbed.precision.steps import STEPS, UNDEFORMED, Steps
+from pacbed.specimen.microscope import wavelength_A
+from pacbed.storage.tables import read_table
+
+MAE_OF_SIGMA = math.sqrt(2 / math.pi)
+"""Mean absolute value of a normal error of standard deviation one."""
+
+
+FWHM = 0.514
+"""Full width at half maximum of a probe without aberrations, in units of λ/α."""
+
+
+COLUMNS = ("sigma", "sigma_prior", "sigma_data", "sigma_lognormal", "sigma_known_scale")
+"""Columns of a table of bounds that hold standard deviations."""
+
+
+def probe_nm(semiangle_mrad: float, energy_keV: float) -> float:
+    """Return the size of a probe without aberrations, 0.514 λ/α, in nm.
+
+    The full width at half maximum of the Airy pattern of a round aperture. The radius of its first
+    zero, Rayleigh's criterion, is 0.61 λ/α.
+    """
+    return 0.1 * FWHM * wavelength_A(energy_keV) / (1e-3 * semiangle_mrad)
+
+
+def bound_table(
+    patterns: Mapping[str, np.ndarray],
+    layers: Sequence[int],
+    pixel_mrad: tuple[float, float],
+    settings: AugmentationSettings,
+    covariance: np.ndarray,
+    *,
+    semiangle_mrad: float,
+    energy_keV: float,
+    state: str = "undeformed",
+    steps: Steps = STEPS,
+    points: int = 11,
+) -> pd.DataFrame:
+    """Tabulate the bounds of one semi-angle and state for several thicknesses and doses.
+
+    Parameters
+    ----------
+    patterns
+        Of the states of :func:`differences`, shape (thicknesses, ny, nx) each, fraction of the
+        incident electrons per pixel.
+    layers
+        Number of layers of each pattern.
+    pixel_mrad
+        Pixel size (x, y) of the patterns in mrad.
+    settings
+        Pixels and ranges of the examples.
+    covariance
+        Of all that is unknown, before anything is measured (:func:`prior_covariance`).
+    semiangle_mrad, energy_keV
+        Of the beam.
+    state
+        Name of the crystal and tilt at which the bound is computed.
+    steps
+        Of the differences.
+    points
+        Number of doses, spaced evenly in their logarithm over the range of the examples.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per thickness, parameter and dose: ``semiangle_mrad``, ``layers``, ``state``,
+        ``parameter``, ``unit``, ``electrons``; standard deviations ``sigma`` (Poisson),
+        ``sigma_prior`` (with the ranges known), ``sigma_data`` (with the ranges and the noise of
+        the examples), ``sigma_lognormal`` (lognormal noise of the same mean and variance),
+        ``sigma_known_scale`` (Poisson, field of view known); ``probe_nm``.
+        Strains are fractions.
+
+    Raises
+    ------
+    PacbedError
+        If a pattern is missing.
+    """
+    doses = np.geomspace(*settings.electrons, points)
+    without_scale = [n for n, name in enumerate(UNKNOWN) if name != "scale"]
+    rows: list[dict[str, object]] = []
+    for number, thickness in enumerate(layers):
+        one = {name: stack[number] for name, stack in patterns.items()}
+        linearised = linearise(one, pixel_mrad, settings, steps)
+        unit_dose = fisher_information(linearised, 1.0)
+        alone = standard_deviations(unit_dose)
+        known_scale = standard_deviations(unit_dose[np.ix_(without_scale, without_scale)])
+        for electrons in doses.tolist():
+            poisson = electrons * unit_dose
+            lognormal = fisher_information(linearised, electrons, "lognormal")
+            of_data = lognormal if settings.noise == "lognormal" else poisson
+            with_prior, data = (
+                standard_deviations_with_prior(one, covariance) for one in (poisson, of_data)
+            )
+            more = standard_deviations(lognormal)
+            rows += [
+                {
+                    "semiangle_mrad": float(semiangle_mrad),
+                    "layers": int(thickness),
+                    "state": state,
+                    "parameter": parameter,
+                    "unit": UNITS[parameter],
+                    "electrons": electrons,
+                    "sigma": alone[p] / math.sqrt(electrons),
+                    "sigma_prior": with_prior[p],
+                    "sigma_data": data[p],
+                    "sigma_lognormal": more[p],
+                    "sigma_known_scale": known_scale[p] / math.sqrt(electrons),
+                    "probe_nm": probe_nm(semiangle_mrad, energy_keV),
+                }
+                for p, parameter in enumerate(PARAMETERS)
+            ]
+    return pd.DataFrame(rows)
+
+
+def bound_of(
+    bounds: pd.DataFrame,
+    semiangle_mrad: float,
+    layers: int,
+    parameter: str,
+    electrons: np.ndarray | float,
+    column: str = "sigma",
+) -> float:
+    """Return the bound of the mean absolute error over some examples.
+
+    The mean absolute value of a normal error, √(2/π) σ, over the doses of the examples and the
+    deformed states of the table, or at the undeformed crystal if there are none. Between the doses
+    of the table log σ is interpolated over log N; beyond them it falls as 1/√N.
+
+    Parameters
+    ----------
+    bounds
+        As of :func:`bound_table`, of any number of semi-angles and states.
+    semiangle_mrad, layers, parameter
+        What to look up.
+    electrons
+        Incident electrons of each example.
+    column
+        One of :data:`COLUMNS`.
+
+    Returns
+    -------
+    float
+        In the unit of the parameter; NaN if the table does not have it, infinite if the parameter
+        cannot be read.
+    """
+    chosen = bounds[
+        np.isclose(bounds["semiangle_mrad"], semiangle_mrad)
+        & (bounds["layers"] == layers)
+        & (bounds["parameter"] == parameter)
+    ]
+    doses = np.atleast_1d(np.asarray(electrons, float))
+    if chosen.empty or not doses.size:
+        return math.nan
+    means = []
+    for _, rows in _at_deformed_states(chosen).groupby("state", sort=True):
+        ordered = rows.sort_values("electrons")
+        known, sigma = ordered["electrons"].to_numpy(), ordered[column].to_numpy()
+        if not np.isfinite(sigma).all():
+            return math.inf if np.isinf(sigma).any() else math.nan
+        if not sigma.all():
+            means.append(0.0)
+            continue
+        within = np.clip(doses, known[0], known[-1])
+        between = np.exp(np.interp(np.log(within), np.log(known), np.log(sigma)))
+        means.append(float((between * np.sqrt(within / doses)).mean()))
+    return MAE_OF_SIGMA * float(np.mean(means))
+
+
+def _at_deformed_states(bounds: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the undeformed crystal if there are other states, which stand for a study."""
+    deformed = bounds["state"] != UNDEFORMED
+    return bounds[deformed] if deformed.any() else bounds
+
+
+def mean_bounds(bounds: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate the bounds as mean absolute errors over log-uniform doses and the states.
+
+    Parameters
+    ----------
+    bounds
+        As of :func:`bound_table`, of any number of semi-angles and states.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per ``semiangle_mrad``, ``layers`` and ``parameter``, with ``unit``, ``probe_nm``,
+        ``mae`` (of ``sigma``), ``prior_mae``, ``data_mae``, ``lognormal_mae``, ``known_scale_mae``;
+        for strains also in percent, ``mae_percent`` and so on.
+    """
+    keys = ["semiangle_mrad", "layers", "parameter"]
+    means = bounds[[*keys, "unit", "probe_nm"]].drop_duplicates(keys, ignore_index=True)
+    samples = dict(list(bounds.groupby(keys)))
+    sought = list(zip(*(means[key] for key in keys), strict=True))
+    for column in COLUMNS:
+        name = f"{column.removeprefix('sigma')}_mae".lstrip("_")
+        means[name] = [
+            mean_bound(samples[angle, layers, parameter], angle, layers, parameter, column)
+            for angle, layers, parameter in sought
+        ]
+    return in_percent(means)
+
+
+def mean_bound(
+    bounds: pd.DataFrame, semiangle_mrad: float, layers: int, parameter: str, column: str = "sigma"
+) -> float:
+    """Return the bound of the mean absolute error over log-uniform doses in the table's range."""
+    electrons = bounds["electrons"]
+    doses = np.geomspace(electrons.min(), electrons.max(), 201)
+    middles = np.sqrt(doses[1:] * doses[:-1])
+    return bound_of(bounds, semiangle_mrad, layers, parameter, middles, column)
+
+
+def required_doses(bounds: pd.DataFrame, precision: float) -> pd.DataFrame:
+    """Return how many electrons a strain precision takes, by semi-angle and thickness.
+
+    Parameters
+    ----------
+    bounds
+        As of :func:`bound_table`.
+    precision
+        Standard deviation that the worst of the three strain components must reach, as a fraction;
+        of several states their mean.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per ``semiangle_mrad`` and ``layers``: ``probe_nm``, ``parameter`` (the worst),
+        ``sigma`` (at the largest dose of the table), ``electrons`` (that are needed, infinite
+        if the strain cannot be read), ``beyond`` (more or fewer than the table has: scaled as
+        1/√N).
+    """
+    bounds = _at_deformed_states(bounds)
+    dose = bounds["electrons"]
+    strains = bounds[bounds["parameter"].str.startswith("strain") & np.isclose(dose, dose.max())]
+    keys = ["semiangle_mrad", "layers"]
+    mean = strains.groupby([*keys, "parameter"], as_index=False)[["sigma", "probe_nm"]].mean()
+    worst = mean.loc[mean.groupby(keys)["sigma"].idxmax()].reset_index(drop=True)
+    worst["electrons"] = dose.max() * (worst["sigma"] / precision) ** 2
+    worst["beyond"] = (worst["electrons"] > dose.max()) | (worst["electrons"] < dose.min())
+    return worst
+
+
+def read_bounds(path: Path) -> pd.DataFrame:
+    """Read a table of bounds, Parquet or, by its ending, CSV.
+
+    Raises
+    ------
+    PacbedError
+        If it cannot be read, is empty, or lacks columns.
+    """
+    table = read_table(path)
+    needed = ("semiangle_mrad", "layers", "state", "parameter", "electrons", "probe_nm", *COLUMNS)
+    if absent := [name for name in needed if name not in table]:
+        raise PacbedError(
+            f"{path} is not a table of bounds: it has no {', '.join(absent)}. Such tables are "
+            "tables/bounds.parquet among the results, or of pacbed design --save"
+        )
+    if table.empty:
+        raise PacbedError(f"{path} holds no bounds")
+    return table

@@ -1,0 +1,173 @@
+"""A study's folder of results: who works on it, and with what configuration."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+
+from pacbed.exceptions import ConfigError, PacbedError
+from pacbed.runs.locks import LockedError, lock, sign, this_process
+from pacbed.storage.files import write_text
+from pacbed.study.configuration import scientific
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """Jobs of a run.
+
+    Parameters
+    ----------
+    name
+        Under which they were submitted.
+    owner, host
+        Process that submitted them, in words, and its machine.
+    """
+
+    name: str
+    owner: str
+    host: str
+
+    @property
+    def is_ours_to_end(self) -> bool:
+        """Whether their run is known to have ended, by the lock that is held now.
+
+        Not all file systems tell machines of each other's locks.
+        """
+        return self.host == socket.gethostname()
+
+
+@dataclass
+class RunLock:
+    """That this process is the only one that runs a study, until it ends.
+
+    Parameters
+    ----------
+    path
+        File of the lock, ``run.lock`` among the results.
+    file
+        The same, open; the lock ends with it. None on a file system that knows no locks.
+    previous
+        Jobs of the run before, if it submitted any.
+    """
+
+    path: Path
+    file: TextIO | None
+    previous: Submitted | None
+
+    def submits_as(self, name: str) -> None:
+        """Write down under what name jobs are submitted, for the next run."""
+        with self.path.open("a+", encoding="utf-8") as file:
+            sign(self.file or file, f"jobs {name} of {this_process()}")
+
+
+def take_lock(results: Path) -> RunLock:
+    """Make this process the only one that runs a study.
+
+    Raises
+    ------
+    PacbedError
+        If another process runs it, or the folder cannot be written.
+    """
+    path = results / "run.lock"
+    try:
+        file = lock(path)
+    except LockedError as error:
+        raise PacbedError(
+            f"{error.owner} is running this study in {results} already: wait until it has ended, "
+            "or end it (Ctrl-C, which cancels its jobs)"
+        ) from error
+    before = re.search(
+        r"^jobs (\S+) of (process \d+ on (\S+))$", path.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    if file:
+        sign(file, *([before[0]] if before else []))
+    # Without locks nobody knows whether that run has ended.
+    host = before[3] if before and file else ""
+    return RunLock(path, file, Submitted(before[1], before[2], host) if before else None)
+
+
+def check_results(results: Path, config: Config) -> list[str]:
+    """Compare a configuration with the one that a folder of results was made with.
+
+    Returns
+    -------
+    list of str
+        Keys that differ, each with both values: what depends on them is made again.
+
+    Raises
+    ------
+    ConfigError
+        If existing patterns would have to be simulated again, which is not done unasked.
+    """
+    path = results / "config.yaml"
+    if not path.is_file():
+        return []
+    try:
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        differing = _differences(_of_patterns(before), _of_patterns(config))
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read, so that it is not known what {results} was made with: "
+            f"{error!r}. Restore it, or choose another folder (key `results`)"
+        ) from error
+    patterns = sum(1 for _ in (results / "patterns").glob("*/*.zarr.zip"))
+    if differing and patterns:
+        raise ConfigError(
+            f"{results} has patterns ({patterns:,}) made with another configuration:\n"
+            + "\n".join(f"  - {line}" for line in differing)
+            + f"\nNothing was started. Choose another folder (key `results`), or delete or move "
+            f"{results}/patterns to simulate them again"
+        )
+    how = {"execution", "results"}  # nothing is made again for these
+    return _differences(*({k: v for k, v in c.items() if k not in how} for c in (before, config)))
+
+
+def keep_config(results: Path, config: Config) -> None:
+    """Write down with what configuration a folder of results is made.
+
+    Raises
+    ------
+    PacbedError
+        If that cannot be written.
+    """
+    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+    write_text(results / "config.yaml", text)
+
+
+def _of_patterns(config: Config) -> dict[str, Any]:
+    """Return what existing patterns depend on: not how many there are, nor for what angles."""
+    microscope = {k: v for k, v in config["microscope"].items() if k != "semiangles_mrad"}
+    deformation = {k: v for k, v in config["deformation"].items() if k != "rotation_deg"}
+    return {
+        "seed": config["seed"],
+        "material": config["material"],
+        "microscope": microscope,
+        "deformation": deformation,
+        "draws": {"shared_strain": config["draws"]["shared_strain"]},
+        "simulation": scientific(config["simulation"]),
+    }
+
+
+def _differences(before: Config, now: Config) -> list[str]:
+    old, new = dict(_flat(before)), dict(_flat(now))
+    return [
+        f"{key} was {old.get(key, 'not there')}, is {new.get(key, 'not there')}"
+        for key in dict.fromkeys([*old, *new])
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _flat(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,1 @@
+"""What is illuminated, and how: crystal, deformation, microscope. No files, no random numbers."""

@@ -1,0 +1,1 @@
+"""Files that appear whole or not at all: zipped Zarr stores, tables, text. Knows no physics."""

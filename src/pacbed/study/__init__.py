@@ -1,0 +1,1 @@
+"""What a study asks: the configuration, its draws, states and networks."""

@@ -1,0 +1,87 @@
+"""What is simulated beside the draws of the study: for Fig. 2 to 4, and for the bound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pacbed.precision.steps import UNDEFORMED, State, differences
+from pacbed.seeding import seed_at
+from pacbed.specimen.deformation import Deformation
+from pacbed.study.configuration import Config, draw_ranges
+from pacbed.study.draws import draw
+
+GALLERY: Mapping[str, State] = {
+    "gallery_strain_xx": State(Deformation.from_strain(0.1, 0, 0), (0.0, 0.0)),
+    "gallery_strain_yy": State(Deformation.from_strain(0, -0.1, 0), (0.0, 0.0)),
+    "gallery_strain_xy": State(Deformation.from_strain(0, 0, 0.1), (0.0, 0.0)),
+    "gallery_tilt_x": State(Deformation(), (5.0, 0.0)),
+    "gallery_tilt_y": State(Deformation(), (0.0, 5.0)),
+    "gallery_tilt_xy": State(Deformation(), (5.0, 5.0)),
+}
+"""Deformations and tilts of Fig. 2 and 3 of Yankovich et al. (2026), by name."""
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """A state with the seed of what is random in its simulation."""
+
+    state: State
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, from which :meth:`from_dict` makes the same state."""
+        deformation = self.state.deformation
+        return {
+            "stretch": [deformation.stretch_1, deformation.stretch_2],
+            "angle_deg": deformation.angle_deg,
+            "tilt_mrad": list(self.state.tilt_mrad),
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Seeded:
+        """Restore a state."""
+        stretch_1, stretch_2 = values["stretch"]
+        tilt_x, tilt_y = values["tilt_mrad"]
+        deformation = Deformation(stretch_1, stretch_2, values["angle_deg"])
+        return cls(State(deformation, (tilt_x, tilt_y)), values["seed"])
+
+
+def gallery(seed: int) -> dict[str, Seeded]:
+    """Return the states of Fig. 2 and 3, by name."""
+    return {
+        name: Seeded(state, seed_at(seed, "simulation", name)) for name, state in GALLERY.items()
+    }
+
+
+def bases(config: Config) -> dict[str, State]:
+    """Return the states at which the bound is computed, by name.
+
+    They are the undeformed crystal and some random deformations and tilts of the study's ranges,
+    the same for all semi-angles. They belong to no set.
+    """
+    found = {UNDEFORMED: State(Deformation(), (0.0, 0.0))}
+    for number in range(config["bound"]["deformed_states"]):
+        one = draw(config["seed"], 0.0, number, draw_ranges(config))
+        found[f"deformed{number + 1}"] = State(one.deformation, one.tilt_mrad)
+    return found
+
+
+def bound_states(config: Config) -> dict[str, dict[str, Seeded]]:
+    """Return the simulations that the bound takes, by the name of the base and of the step.
+
+    Those of a base share their seed, so that thermal displacements are the same and differences
+    are due to the step.
+    """
+    section = config["bound"]
+    return {
+        name: {
+            step: Seeded(state, seed_at(config["seed"], "simulation", "bound", name))
+            for step, state in differences(
+                base.deformation, base.tilt_mrad, section["strain_step"], section["tilt_step_mrad"]
+            ).items()
+        }
+        for name, base in bases(config).items()
+    }

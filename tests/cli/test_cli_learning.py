@@ -1,0 +1,609 @@
+"""Training and judging one network by hand: the same network as the workflow's, kindly told."""
+
+import json
+import os
+import signal
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from workspace import CONFIG, TINY
+
+import pacbed.learning.training
+from pacbed.cli.main import main
+from pacbed.engines import SimulationResult
+from pacbed.examples.dataset import read_dataset, write_dataset
+from pacbed.examples.labels import OUTPUTS, LabelScaling
+from pacbed.examples.pattern_set import load_library
+from pacbed.learning import checkpoint as training_checkpoint
+from pacbed.learning.network import INTENSITIES
+from pacbed.learning.prediction import predict
+from pacbed.learning.schedule import OneCycleSchedule, SteppedSchedule
+from pacbed.learning.training import TrainingSettings, train
+from pacbed.patterns.store import write_patterns
+from pacbed.precision.metrics import errors
+from pacbed.specimen.deformation import Deformation
+from pacbed.storage.zipped import checkpoint_of
+from pacbed.study.configuration import augmentation_settings, canonical, example_request, load
+from pacbed.study.draws import SPLITS, assign_splits
+from pacbed.study.training_settings import training_settings
+
+# Ten draws, three epochs of four batches, the last of which is smaller.
+CHANGES = {
+    "draws": {"count": 10, "split": {"train": 0.6, "validation": 0.2, "test": 0.2}},
+    "dataset": TINY["dataset"] | {"examples": {"train": 56, "validation": 24, "test": 24}},
+    "training": {"batch_size": 16, "learning_rate_steps": [{"epochs": 3, "rate": 0.003}]},
+}
+BATCHES = 4
+FILES = ["history.csv", "model.keras", "settings.json"]
+DATASETS = Path("results/datasets/6.35mrad")
+PATTERNS = Path("results/patterns/6.35mrad")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """A folder with a configuration, and what the workflow would have made by it."""
+    folder = tmp_path_factory.mktemp("workspace")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY | CHANGES))
+    config = canonical(load([CONFIG, folder / "tiny.yaml"]))
+    random = np.random.default_rng(0)
+    splits = assign_splits(config["draws"]["count"], config["draws"]["split"])
+    stores = [folder / PATTERNS / f"{draw:05d}.zarr.zip" for draw in range(len(splits))]
+    for store in stores:
+        stretch = sorted(random.uniform(0.95, 1.05, 2), reverse=True)
+        tilt = tuple(random.uniform(-5, 5, 2))
+        request = example_request(config, 6.35, Deformation(*stretch, 30.0), tilt)
+        patterns = random.uniform(0.5, 1, (2, 32, 32)).astype(np.float32) / 32**2
+        write_patterns(store, request, SimulationResult(patterns, {}))
+    for layers, split in [(layers, split) for layers in (1, 2) for split in SPLITS]:
+        draws = [draw for draw, name in enumerate(splits) if name == split]
+        path = folder / DATASETS / f"{layers}layers" / f"{split}.zarr.zip"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_dataset(
+            path,
+            load_library([stores[draw] for draw in draws], draws, layers),
+            augmentation_settings(config),
+            config["dataset"]["examples"][split],
+            (config["seed"], 6.35, layers, split),
+        )
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def configured(workspace, monkeypatch):
+    """Be in the folder; note how the framework is set up, which a process can do only once."""
+    monkeypatch.chdir(workspace)
+    monkeypatch.setattr(training_checkpoint, "PAUSE", 0)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # a busy disk takes seconds
+    calls = []
+    monkeypatch.setattr(pacbed.learning.training, "configure", lambda *a, **k: calls.append((a, k)))
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    return calls
+
+
+def command(output, *options, layers=2, change=None):
+    overlays = ["tiny.yaml"]
+    if change:
+        (output.parent / "change.yaml").write_text(yaml.safe_dump(change))
+        overlays.append(output.parent / "change.yaml")
+    words = ["train", "--semiangle", "6.35", "--layers", layers, "--output", output, *options]
+    return [str(word) for word in [*words, "--config", CONFIG, *overlays]]
+
+
+def trained(output, *options, **more):
+    assert main(command(output, *options, **more)) == 0
+    assert sorted(path.name for path in output.iterdir()) == FILES
+    return output
+
+
+@pytest.fixture(scope="module")
+def model(workspace, tmp_path_factory):
+    """A network that nothing interrupted."""
+    output = tmp_path_factory.mktemp("model") / "model"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workspace)
+        patch.setattr(pacbed.learning.training, "configure", lambda *a, **k: None)
+        return trained(output)
+
+
+@pytest.fixture
+def complaint(capsys):
+    """Run a command that must fail; return its message."""
+
+    def run(*arguments):
+        assert main([str(a) for a in arguments]) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "Traceback" not in captured.err
+        assert captured.err.startswith("error: ")
+        return captured.err
+
+    return run
+
+
+def weights(folder):
+    return [np.array(v) for v in keras.saving.load_model(folder / "model.keras").variables]
+
+
+def assert_same(folder, other):
+    for name in ("history.csv", "settings.json"):
+        assert (folder / name).read_text() == (other / name).read_text()
+    for one, two in zip(weights(folder), weights(other), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+# pacbed train
+
+
+def test_the_network_is_that_of_the_workflow(model, tmp_path):
+    config = canonical(load([CONFIG, Path("tiny.yaml")]))
+    ranges = config["deformation"]
+    train(
+        read_dataset(DATASETS / "2layers" / "train.zarr.zip"),
+        read_dataset(DATASETS / "2layers" / "validation.zarr.zip"),
+        LabelScaling.from_ranges(
+            "strain-rotation-tilt",
+            ranges["principal_stretch"],
+            ranges["rotation_deg"],
+            ranges["tilt_mrad"],
+        ),
+        TrainingSettings(
+            network={
+                **config["network"],
+                "intensity": "linear",
+                "image_mean": config["dataset"]["image_mean"],
+            },
+            schedule=SteppedSchedule(((3, 0.003),)),
+            batch_size=16,
+            momentum=config["training"]["momentum"],
+            seed=config["seed"],
+            precision=config["training"]["precision"],
+            xla=config["training"]["xla"],
+        ),
+        tmp_path / "by_hand",
+        checkpoint=tmp_path / "checkpoint",
+    )
+    assert_same(model, tmp_path / "by_hand")
+
+
+def test_a_training_says_how_good_it_is_and_how_to_evaluate_it(tmp_path, capsys, configured):
+    chosen = "--outputs", "strain-rotation", "--intensity", "sqrt"
+    output = trained(tmp_path / "model", *chosen, "--threads", "3", layers=1)
+    said = capsys.readouterr()
+    losses = pd.read_csv(output / "history.csv")["validation_loss"]
+    assert f"lowest validation loss {losses.min():.4g}, after epoch" in said.out
+    evaluate = f"pacbed evaluate {output} {DATASETS}/1layers/test.zarr.zip"
+    assert said.out.strip().endswith(evaluate)
+    assert said.err.count("\n") == 1
+    assert "epoch 3 of 3 after" in said.err
+    assert "validation " in said.err
+    ((threads,), more), *_ = configured
+    assert (threads, more["deterministic"]) == (3, True)
+    stored = json.loads((output / "settings.json").read_text())
+    assert stored["scaling"]["parameters"] == list(OUTPUTS["strain-rotation"])
+    assert stored["training"]["network"]["intensity"] == "sqrt"
+    assert stored["data"]["layers"] == 1
+
+
+def test_a_terminal_shows_a_bar(tmp_path, capsys, monkeypatch):
+    for name, value in (("FORCE_COLOR", "1"), ("TERM", "xterm"), ("COLUMNS", "120")):
+        monkeypatch.setenv(name, value)
+    trained(tmp_path / "model")
+    said = capsys.readouterr().err
+    assert "3/3" in said
+    assert "validation 0." in said
+    assert "epoch 3 of 3" not in said
+
+
+def test_all_choices_are_offered(capsys):
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["train", "--help"])
+    said = capsys.readouterr().out
+    assert f"{{{','.join(OUTPUTS)}}}" in said
+    assert f"{{{','.join(INTENSITIES)}}}" in said
+
+
+def test_examples_are_made_online_of_patterns_that_may_be_elsewhere(workspace, tmp_path):
+    change = {"results": "nowhere", "training": {"data": "online"}}
+    (tmp_path / "patterns").symlink_to(workspace / PATTERNS)
+    elsewhere = "--data", workspace / DATASETS / "2layers", "--patterns", tmp_path / "patterns"
+    output = trained(tmp_path / "model", *elsewhere, change=change)
+    data = json.loads((output / "settings.json").read_text())["data"]
+    assert data["online"] is True
+    assert (data["examples"], data["layers"], data["semiangle_mrad"]) == (56, 2, 6.35)
+
+
+def test_the_fast_schedule_has_its_averaged_epochs():
+    config = canonical(load([CONFIG, Path("tiny.yaml")]))
+    section = config["training"] | {"schedule": "fast"}
+    section["fast"] = section["fast"] | {"epochs": 7, "averaged_epochs": 2}
+
+    def made(section):
+        return training_settings(config["network"], section, "sqrt", [0.2, 0.3], 5)
+
+    fast = made(section)
+    assert isinstance(fast.schedule, OneCycleSchedule)
+    assert (fast.schedule.epochs, fast.averaged_epochs, fast.seed) == (7, 2, 5)
+    assert made(section | {"schedule": "paper"}).averaged_epochs == 0
+
+
+def test_adam_is_of_the_fast_schedule_only():
+    section = load([CONFIG])["training"]
+
+    def made(section):
+        return training_settings({}, section, "linear", [0.2, 0.3], 5)
+
+    assert made(section).optimizer == "sgd"
+    assert made(section | {"schedule": "fast"}).optimizer == "adam"
+    slow = section | {"schedule": "fast", "fast": section["fast"] | {"optimizer": "sgd"}}
+    assert made(slow).optimizer == "sgd"
+
+
+# pacbed train, stopped
+
+
+@pytest.fixture
+def signals_at(monkeypatch):
+    """Return a function that makes signals come before some batch of some epoch."""
+
+    def arrange(epoch, batch, *numbers):
+        original = pacbed.learning.training._Watch.on_train_batch_begin
+        begun = {"epochs": 0, "armed": True}
+
+        def begin(self, number, logs=None):
+            begun["epochs"] += number == 0
+            if begun["armed"] and (begun["epochs"], number) == (epoch, batch):
+                begun["armed"] = False
+                for one in numbers:
+                    os.kill(os.getpid(), one)
+            return original(self, number, logs)
+
+        monkeypatch.setattr(pacbed.learning.training._Watch, "on_train_batch_begin", begin)
+
+    return arrange
+
+
+def test_ctrl_c_ends_a_training_after_a_batch_and_the_same_command_goes_on(
+    model, tmp_path, capsys, signals_at
+):
+    signals_at(2, 1, signal.SIGINT, signal.SIGINT)  # as timeout or srun would pass it on
+    output = tmp_path / "model"
+    assert main(command(output)) == 130
+    said = capsys.readouterr().err
+    assert "press Ctrl-C again to stop at once" in said
+    assert f"epoch 2 after 1 of {BATCHES} batches: saved" in said
+    assert "to go on, give the same command again" in said
+    assert checkpoint_of(output / "model.keras").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert_same(trained(output), model)
+    assert f"goes on from epoch 2, batch 2 of {BATCHES}" in capsys.readouterr().err
+
+
+def test_a_second_ctrl_c_ends_it_at_once_with_what_was_kept_before(
+    tmp_path, capsys, signals_at, monkeypatch
+):
+    monkeypatch.setattr("pacbed.cli.learning._ECHO_s", -1)
+    signals_at(2, 1, signal.SIGINT, signal.SIGINT)
+    output = tmp_path / "model"
+    assert main(command(output)) == 130
+    said = capsys.readouterr().err
+    assert "batches: saved" not in said
+    assert "to go on, give the same command again" in said
+    assert checkpoint_of(output / "model.keras").exists()
+
+
+def test_sigterm_ends_it_after_a_batch_too(tmp_path, capsys, signals_at):
+    signals_at(1, 2, signal.SIGTERM)
+    with pytest.raises(SystemExit, match=f"^{128 + signal.SIGTERM}$"):
+        main(command(tmp_path / "model"))
+    assert "to go on, give the same command again" in capsys.readouterr().err
+    assert checkpoint_of(tmp_path / "model" / "model.keras").exists()
+
+
+def test_ctrl_c_before_the_training_ends_at_once(tmp_path, capsys, monkeypatch):
+    def interrupted(path):
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("went on")
+
+    monkeypatch.setattr("pacbed.examples.dataset.read_dataset", interrupted)
+    assert main(command(tmp_path / "model")) == 130
+    assert "to go on" not in capsys.readouterr().err
+    assert list((tmp_path / "model").iterdir()) == []
+
+
+def test_a_finished_training_is_not_repeated(model, capsys):
+    before = {name: (model / name).read_bytes() for name in FILES}
+    trained(model)
+    said = capsys.readouterr()
+    assert f"{model / 'model.keras'} is there already" in said.err
+    assert "epoch 3 of 3" not in said.err
+    assert "lowest validation loss" in said.out
+    assert {name: (model / name).read_bytes() for name in FILES} == before
+
+
+def test_a_model_of_another_training_is_replaced_after_a_warning(model, tmp_path, capsys):
+    output = tmp_path / "model"
+    output.mkdir()
+    for name in FILES:
+        (output / name).write_bytes((model / name).read_bytes())
+    trained(output, "--intensity", "sqrt")
+    said = capsys.readouterr().err
+    assert said.count(f"warning: {output / 'model.keras'} is of another training") == 1
+    stored = json.loads((output / "settings.json").read_text())
+    assert stored["training"]["network"]["intensity"] == "sqrt"
+
+
+# pacbed train, with what cannot be used
+
+
+def failing(complaint, tmp_path, *options, **more):
+    said = complaint(*command(tmp_path / "model", *options, **more))
+    assert not (tmp_path / "model" / "model.keras").exists()
+    return said
+
+
+def test_a_missing_dataset_is_named_with_the_command_that_makes_it(complaint, tmp_path):
+    change = {"results": "nowhere"}
+    said = failing(complaint, tmp_path, change=change)
+    folder = "nowhere/datasets/6.35mrad/2layers"
+    assert f"{folder}/train.zarr.zip and 1 more do not exist" in said
+    assert (
+        f"  snakemake --profile profiles/local {folder}/train.zarr.zip "
+        f"{folder}/validation.zarr.zip --configfile " in said
+    )
+    assert "tiny.yaml" in said.partition("--configfile")[2]
+    assert "--data" in said
+
+
+def test_missing_patterns_are_named_with_the_command_that_makes_them(
+    workspace, complaint, tmp_path
+):
+    change = {"results": "nowhere", "training": {"data": "online"}}
+    data = "--data", workspace / DATASETS / "2layers"
+    said = failing(complaint, tmp_path, *data, change=change)
+    assert "nowhere/patterns/6.35mrad/00000.zarr.zip and 5 more do not exist" in said
+    target = "nowhere/models/6.35mrad/2layers/strain-rotation-tilt_linear/model.keras"
+    assert f"{target} --until simulate augment" in said
+
+
+def test_the_network_to_begin_with_is_that_of_the_next_thickness(complaint, tmp_path, model):
+    change = {
+        "training": {"warm_start": "thinner"},
+        "variants": [TINY["variants"][0] | {"layers": "all"}],
+    }
+    neighbour = "results/models/6.35mrad/1layers/strain-rotation-tilt_linear/model.keras"
+    said = failing(complaint, tmp_path, change=change)
+    assert f"{neighbour} does not exist" in said
+    assert f"profiles/local {neighbour} --configfile" in said
+    output = trained(tmp_path / "model", "--initial", model / "model.keras", change=change)
+    assert "initial" in json.loads((output / "settings.json").read_text())
+
+
+@pytest.mark.parametrize("option", ["--data", "--initial"])
+def test_what_was_named_and_is_missing_is_said_without_advice(complaint, tmp_path, option):
+    said = failing(complaint, tmp_path, option, tmp_path / "absent")
+    assert str(tmp_path / "absent") in said
+    assert f"not exist: see {option}" in said
+    assert "snakemake" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--semiangle", "12.65"], "--semiangle 12.65: microscope.semiangles_mrad of the config"),
+        (["--layers", "7"], "--layers 7: dataset.layers of the configuration has 1, 2"),
+    ],
+)
+def test_what_the_configuration_does_not_have_is_said(complaint, tmp_path, options, message):
+    assert message in failing(complaint, tmp_path, *options)
+
+
+def test_examples_of_another_sample_are_refused(complaint, tmp_path):
+    said = failing(complaint, tmp_path, "--data", DATASETS / "1layers")
+    assert f"{DATASETS}/1layers/train.zarr.zip does not fit" in said
+    assert "layers is 1, not 2" in said
+
+
+def test_examples_of_another_field_are_refused(complaint, tmp_path):
+    said = failing(complaint, tmp_path, change={"dataset": {"field_of_view_mrad": 90}})
+    assert "field_of_view_mrad is 100, not 90" in said
+
+
+def test_examples_that_are_otherwise_others_are_used_with_a_warning(tmp_path, capsys):
+    trained(tmp_path / "model", change={"dataset": {"examples": {"train": 999}}})
+    said = capsys.readouterr().err
+    assert said.count("warning") == 1
+    assert "train.zarr.zip is not what the configuration asks for: examples is 56, not 999" in said
+
+
+def test_a_damaged_dataset_is_named(workspace, complaint, tmp_path):
+    source = workspace / DATASETS / "2layers"
+    (tmp_path / "data").mkdir()
+    for name in ("train.zarr.zip", "validation.zarr.zip"):
+        (tmp_path / "data" / name).write_bytes((source / name).read_bytes()[:-100])
+    said = failing(complaint, tmp_path, "--data", tmp_path / "data")
+    assert f"{tmp_path / 'data' / 'train.zarr.zip'} is damaged or incomplete" in said
+
+
+def test_a_folder_that_cannot_be_written_is_named(complaint, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    said = complaint(*command(tmp_path / "file" / "model"))
+    assert f"cannot write {tmp_path / 'file' / 'model'}" in said
+
+
+# pacbed evaluate
+
+
+TEST = DATASETS / "2layers" / "test.zarr.zip"
+
+
+def test_errors_are_printed_beside_those_of_the_mean(model, capsys):
+    assert main(["evaluate", str(model), str(TEST)]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert f"{TEST}, 24 examples" in said.out
+    table = predict(model / "model.keras", model / "settings.json", read_dataset(TEST))
+    found = errors(table, table).set_index("parameter")
+    lines = {line.split()[1]: line for line in said.out.splitlines() if line.startswith("│")}
+    for name, label, factor in (
+        ("strain_xy", "strain_xy (%)", 100),
+        ("rotation_deg", "rotation (°)", 1),
+        ("tilt_y_mrad", "tilt_y (mrad)", 1),
+    ):
+        cells = [cell.strip() for cell in lines[label.split()[0]].strip("│").split("│")]
+        row = factor * found.loc[name, ["mae", "rmse", "bias", "p95", "baseline_mae"]]
+        assert cells[0] == label
+        np.testing.assert_allclose(
+            [float(cell) for cell in cells[1:]], row.astype(float), rtol=5e-3
+        )
+
+
+def test_predictions_of_one_dataset_are_written_as_the_workflow_does(model, tmp_path):
+    output = tmp_path / "predictions.parquet"
+    assert main(["evaluate", str(model), str(TEST), "--output", str(output)]) == 0
+    expected = predict(model / "model.keras", model / "settings.json", read_dataset(TEST))
+    pd.testing.assert_frame_equal(pd.read_parquet(output), expected)
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_predictions_of_several_datasets_say_of_which(model, tmp_path, capsys):
+    output = tmp_path / "predictions.parquet"
+    validation = TEST.with_name("validation.zarr.zip")
+    words = ["evaluate", model, TEST, validation, "--output", output]
+    assert main([str(word) for word in words]) == 0
+    table = pd.read_parquet(output)
+    assert table["dataset"].tolist() == [str(TEST)] * 24 + [str(validation)] * 24
+    said = capsys.readouterr().out
+    assert f"{TEST}, 24 examples" in said
+    assert f"{validation}, 24 examples" in said
+
+
+def test_predictions_that_cannot_be_written_leave_nothing(model, tmp_path, capsys):
+    output = tmp_path / "absent" / "predictions.parquet"
+    assert main(["evaluate", str(model), str(TEST), "--output", str(output)]) == 1
+    assert f"cannot write {output}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dataset_of_another_thickness_is_evaluated_with_a_warning(model, capsys):
+    other = DATASETS / "1layers" / "test.zarr.zip"
+    assert main(["evaluate", str(model), str(other)]) == 0
+    said = capsys.readouterr()
+    assert f"warning: {other} is not what {model / 'model.keras'} was trained for" in said.err
+    assert "layers is 1, not 2" in said.err
+    assert f"{other}, 24 examples" in said.out
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("pixels", 32, "pixels is 32, not 16"),
+        ("field_of_view_mrad", 90, "field_of_view_mrad is 90, not 100"),
+    ],
+)
+def test_a_dataset_of_another_field_is_refused_before_anything_is_predicted(
+    model, tmp_path, complaint, name, value, message
+):
+    config = canonical(load([CONFIG, Path("tiny.yaml")]))
+    path = tmp_path / "other.zarr.zip"
+    write_dataset(
+        path,
+        load_library([PATTERNS / "00000.zarr.zip"], [0], 2),
+        replace(augmentation_settings(config), **{name: value}),
+        4,
+        (1, 6.35, 2, "test"),
+    )
+    said = complaint("evaluate", model, TEST, path)
+    assert f"{path} does not fit {model / 'model.keras'}: {message}" in said
+
+
+def copied(model, folder):
+    folder.mkdir()
+    for name in FILES:
+        (folder / name).write_bytes((model / name).read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("name", ["model.keras", "settings.json"])
+def test_what_is_missing_of_a_model_is_named(model, tmp_path, complaint, name):
+    other = copied(model, tmp_path / "other")
+    (other / name).unlink()
+    assert f"{other / name} does not exist" in complaint("evaluate", other, TEST)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("model.keras", "cannot load"), ("settings.json", "cannot read")]
+)
+def test_what_is_damaged_of_a_model_is_named(model, tmp_path, complaint, name, message):
+    other = copied(model, tmp_path / "other")
+    (other / name).write_bytes((other / name).read_bytes()[:-100])
+    assert f"{message} {other / name}" in complaint("evaluate", other, TEST)
+
+
+def test_a_dataset_that_is_none_is_named(model, tmp_path, complaint):
+    absent = tmp_path / "absent.zarr.zip"
+    assert f"{absent} does not exist" in complaint("evaluate", model, TEST, absent)
+    store = PATTERNS / "00000.zarr.zip"
+    assert f"{store} is a store of another kind" in complaint("evaluate", model, store)
+    cut = tmp_path / "cut.zarr.zip"
+    cut.write_bytes(TEST.read_bytes()[:-100])
+    assert f"{cut} is damaged or incomplete" in complaint("evaluate", model, cut)
+
+
+# A model that carries code
+
+
+@pytest.fixture
+def mark(tmp_path):
+    """A file that must not appear."""
+    path = tmp_path / "executed"
+    yield path
+    assert not path.exists()
+
+
+def test_a_model_with_a_lambda_layer_is_refused_and_not_executed(
+    model, tmp_path, complaint, mark, monkeypatch
+):
+    monkeypatch.setenv("MARK", str(mark))
+    image = keras.Input((16, 16, 1))
+    layer = keras.layers.Lambda(
+        lambda x: __import__("pathlib").Path(__import__("os").environ["MARK"]).touch() or x
+    )
+    outputs = keras.layers.Dense(6)(keras.layers.Flatten()(layer(image)))
+    assert mark.exists(), "the layer was meant to leave a mark where it is executed"
+    mark.unlink()
+    other = copied(model, tmp_path / "other")
+    keras.Model(image, outputs).save(other / "model.keras")
+    said = complaint("evaluate", other, TEST)
+    assert f"cannot load {other / 'model.keras'}" in said
+    assert "Lambda" in said
+
+
+def test_a_model_with_a_function_of_some_module_is_refused_and_not_executed(
+    model, tmp_path, complaint, mark, monkeypatch
+):
+    (tmp_path / "payload.py").write_text(
+        f"from pathlib import Path\nPath({str(mark)!r}).touch()\ndef run(x):\n    return x\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    other = copied(model, tmp_path / "other")
+    with zipfile.ZipFile(model / "model.keras") as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    described = json.loads(contents["config.json"])
+    layers = [one for one in described["config"]["layers"] if "activation" in one["config"]]
+    function = {"module": "payload", "class_name": "function", "config": "run"}
+    layers[0]["config"]["activation"] = function | {"registered_name": "run"}
+    with zipfile.ZipFile(other / "model.keras", "w") as archive:
+        for name, data in (contents | {"config.json": json.dumps(described)}).items():
+            archive.writestr(name, data)
+    assert f"cannot load {other / 'model.keras'}" in complaint("evaluate", other, TEST)
+    assert "payload" not in sys.modules

@@ -1,0 +1,212 @@
+"""Figures of the bound: what they show is what the tables hold."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pacbed.examples.labels import PARAMETERS, display_unit
+from pacbed.exceptions import PacbedError
+from pacbed.figures.bounds import (
+    bound_against_thickness,
+    doses_against_probe_size,
+    efficiency_map,
+    precision_against_probe_size,
+)
+from pacbed.figures.style import save
+from pacbed.precision.bound_table import probe_nm, required_doses
+
+ANGLES, LAYERS = (6.35, 18.13), (1, 5, 10)
+
+
+@pytest.fixture
+def bounds():
+    rows = [
+        {
+            "semiangle_mrad": angle,
+            "layers": layers,
+            "state": "undeformed",
+            "parameter": parameter,
+            "unit": "1",
+            "electrons": electrons,
+            "sigma": (sigma := 1e-2 * angle / layers / math.sqrt(electrons)),
+            "sigma_prior": sigma / 2,
+            "sigma_lognormal": sigma,
+            "sigma_known_scale": sigma,
+            "probe_nm": probe_nm(angle, 80),
+        }
+        for angle in ANGLES
+        for layers in LAYERS
+        for parameter in PARAMETERS
+        for electrons in (1e6, 7e6, 5e7)
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def means():
+    """A table as of the workflow, with another number in every field, in any order."""
+    random = np.random.default_rng(0)
+    rows = [
+        {
+            "semiangle_mrad": angle,
+            "layers": layers,
+            "parameter": parameter,
+            "unit": "1",
+            "probe_nm": probe_nm(angle, 80),
+            "mae": random.uniform(1e-4, 1e-3),
+            "prior_mae": random.uniform(1e-5, 1e-4),
+        }
+        for angle in ANGLES
+        for layers in LAYERS
+        for parameter in PARAMETERS
+    ]
+    return pd.DataFrame(rows).sample(frac=1, random_state=1)
+
+
+def row_of(means, parameter, **chosen):
+    """The rows of a parameter, in the order of lines."""
+    rows = means[means["parameter"] == parameter]
+    for column, value in chosen.items():
+        rows = rows[rows[column] == value]
+    return rows.sort_values(["semiangle_mrad", "layers"])
+
+
+@pytest.fixture
+def errors(means):
+    rows = [
+        {
+            "method": "network",
+            "semiangle_mrad": angle,
+            "layers": layers,
+            "outputs": "strain-rotation-tilt",
+            "intensity": "linear",
+            "split": "test",
+            "dose": "all",
+            "parameter": parameter,
+            "mae": 4 * row_of(means, parameter, semiangle_mrad=angle, layers=layers)["mae"].item(),
+            "baseline_mae": 0.016,
+            "efficiency": 0.25,
+        }
+        for angle in ANGLES
+        for layers in LAYERS
+        for parameter in PARAMETERS
+    ]
+    table = pd.DataFrame(rows)
+    others = [table.assign(method="discs"), table.assign(split="train"), table.assign(dose="1")]
+    return pd.concat([table, *others], ignore_index=True)
+
+
+def line(panel, label):
+    return next(one for one in panel.lines if one.get_label() == label)
+
+
+def test_every_number_of_the_bound_is_a_row_of_the_table_in_the_unit_of_figures(means):
+    figure = bound_against_thickness(means)
+    for panel, parameter in zip(figure.axes, PARAMETERS, strict=True):
+        factor, unit = display_unit(parameter)
+        assert panel.get_ylabel().endswith(f"({unit})")
+        dashed = [
+            one for one in panel.lines if one.get_linestyle() == "--" and one.get_xdata().size
+        ]
+        for angle, prior in zip(ANGLES, dashed, strict=True):
+            rows = row_of(means, parameter, semiangle_mrad=angle)
+            plain = line(panel, f"{angle} mrad")
+            for one, column in ((plain, "mae"), (prior, "prior_mae")):
+                np.testing.assert_array_equal(one.get_xdata(), LAYERS)
+                np.testing.assert_array_equal(one.get_ydata(), factor * rows[column])
+            assert prior.get_color() == plain.get_color()
+
+
+def test_a_semiangle_without_some_thicknesses_has_a_shorter_line(means):
+    means = means[(means["semiangle_mrad"] == 6.35) | (means["layers"] == 5)]
+    panel = bound_against_thickness(means).axes[0]
+    np.testing.assert_array_equal(line(panel, "6.35 mrad").get_xdata(), LAYERS)
+    np.testing.assert_array_equal(line(panel, "18.13 mrad").get_xdata(), [5])
+
+
+def test_networks_and_the_level_of_always_the_mean_are_shown_if_there_are_any(means, errors):
+    panel = bound_against_thickness(means, errors).axes[0]
+    assert line(panel, "always the mean").get_ydata()[0] == pytest.approx(1.6)
+    bound = line(panel, "6.35 mrad").get_ydata()
+    points = [one.get_ydata() for one in panel.lines if one.get_linestyle() == "None"]
+    assert any(len(p) == len(bound) and np.allclose(p, 4 * bound) for p in points)
+    alone = bound_against_thickness(means).axes[0]
+    assert all(one.get_label() != "always the mean" for one in alone.lines)
+
+
+def test_the_map_names_every_efficiency_in_per_cent(errors):
+    errors.loc[(errors["layers"] == 5) & (errors["semiangle_mrad"] == 6.35), "efficiency"] = 0.031
+    panel = efficiency_map(errors).axes[0]
+    texts = {tuple(t.get_position()): t.get_text() for t in panel.texts}
+    assert texts[1, 0] == "3.1"
+    assert texts[0, 1] == "25"
+    assert [t.get_text() for t in panel.get_yticklabels()] == ["6.35", "18.13"]
+
+
+def test_a_network_without_efficiency_leaves_its_field_empty(errors):
+    errors.loc[(errors["layers"] == 5) & (errors["semiangle_mrad"] == 6.35), "efficiency"] = np.nan
+    panel = efficiency_map(errors).axes[0]
+    assert (1, 0) not in {tuple(t.get_position()) for t in panel.texts}
+
+
+def test_a_map_without_any_efficiency_says_why(errors):
+    with pytest.raises(PacbedError, match="without bounds"):
+        efficiency_map(errors.assign(efficiency=np.nan))
+
+
+def test_an_efficiency_above_one_is_named_too(errors):
+    # Lognormal noise tells more than counting.
+    errors.loc[(errors["layers"] == 5) & (errors["semiangle_mrad"] == 6.35), "efficiency"] = 1.34
+    texts = [t.get_text() for t in efficiency_map(errors).axes[0].texts]
+    assert texts.count("134") == 1
+
+
+def test_several_variants_at_once_are_refused(means, errors):
+    both = pd.concat([errors, errors.assign(intensity="sqrt")])
+    for draw in (efficiency_map, lambda e: bound_against_thickness(means, e)):
+        with pytest.raises(PacbedError, match="several variants"):
+            draw(both)
+
+
+@pytest.mark.parametrize("parameter", ["strain_xx", "tilt_y_mrad"])
+def test_precision_is_drawn_against_the_size_of_the_probe(means, errors, parameter):
+    panel = precision_against_probe_size(means, errors, parameter).axes[0]
+    factor, _ = display_unit(parameter)
+    for layers, label in zip(LAYERS, ("1 layer", "5 layers", "10 layers"), strict=True):
+        rows = row_of(means, parameter, layers=layers)
+        bound = line(panel, label)
+        np.testing.assert_array_equal(bound.get_xdata(), rows["probe_nm"])
+        np.testing.assert_array_equal(bound.get_ydata(), factor * rows["mae"])
+        [points] = [
+            one
+            for one in panel.lines
+            if one.get_linestyle() == "None" and one.get_color() == bound.get_color()
+        ]
+        np.testing.assert_array_equal(points.get_xdata(), rows["probe_nm"])
+        np.testing.assert_allclose(points.get_ydata(), 4 * factor * rows["mae"])
+    above = panel.child_axes[0]
+    assert {t.get_text() for t in above.get_xticklabels()} == {"6.35", "18.13"}
+
+
+def test_doses_are_drawn_with_what_is_asked_for(bounds):
+    doses = required_doses(bounds, 1e-4)
+    panel = doses_against_probe_size(doses, 1e-4, 0.2, (1e6, 5e7)).axes[0]
+    assert line(panel, "largest probe").get_xdata()[0] == 0.2
+    chosen = doses[doses["layers"] == 5].sort_values("probe_nm")
+    np.testing.assert_allclose(line(panel, "5 layers").get_ydata(), chosen["electrons"])
+
+
+def test_what_cannot_be_read_is_left_out_of_a_figure(bounds, means, errors, tmp_path):
+    bounds.loc[bounds["layers"] == 1, "sigma"] = math.inf
+    means.loc[means["layers"] == 1, "mae"] = math.inf
+    doses = required_doses(bounds, 1e-4)
+    figures = {
+        "thickness": bound_against_thickness(means, errors),
+        "doses": doses_against_probe_size(doses, 1e-4, 0.2, (1e6, 5e7)),
+        "probe": precision_against_probe_size(means, errors),
+    }
+    for name, figure in figures.items():
+        save(figure, tmp_path / f"{name}.png")
+    assert len(list(tmp_path.iterdir())) == 3

@@ -1,0 +1,513 @@
+"""Figures of errors: the points are those of the table, whatever else is in it or missing."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from lettering import assert_filled, assert_legible
+
+from pacbed.examples.labels import OUTPUTS, PARAMETERS, display_unit
+from pacbed.exceptions import RequestError
+from pacbed.figures.errors import (
+    classical_against_network,
+    errors_against_thickness,
+    errors_of_variants,
+    scatter_of_variants,
+    true_against_predicted,
+    variant_label,
+)
+from pacbed.figures.style import PAGE, PAGE_HEIGHT, save
+from pacbed.precision.metrics import errors
+
+ALL = "strain-rotation-tilt"
+VARIANTS = [(ALL, "linear"), ("strain-rotation", "linear"), ("strain-rotation", "sqrt")]
+PAPER_ANGLES = (6.35, 12.65, 18.13, 25.44, 32.94)
+PAPER_LAYERS = (1, 2, 3, 4, 5, 10, 15, 20)
+BOUND = "Cramér–Rao bound with the ranges as prior"
+
+
+def error_table(
+    angles=(6.35, 12.65), layers=(1, 5, 10), variants=VARIANTS[:1], methods=("network",), bins=0
+):
+    """A table of errors as of the workflow, with other numbers in every row."""
+    random = np.random.default_rng(0)
+    edges = np.geomspace(1e6, 5e7, bins + 1)
+    doses = [("all", 1e6, 5e7)]
+    doses += [(str(n + 1), edges[n], edges[n + 1]) for n in range(bins)]
+    rows = []
+    for method in methods:
+        for outputs, intensity in variants:
+            for parameter in OUTPUTS[outputs] if method == "network" else PARAMETERS[:4]:
+                for angle in angles:
+                    for n in layers:
+                        for dose, low, high in doses:
+                            size = 1.0 if display_unit(parameter)[1] != "%" else 0.01
+                            mae = size * random.uniform(0.05, 1.5)
+                            rows.append(
+                                {
+                                    "method": method,
+                                    "semiangle_mrad": angle,
+                                    "layers": n,
+                                    "outputs": outputs,
+                                    "intensity": intensity,
+                                    "split": "test",
+                                    "dose": dose,
+                                    "electrons_low": low,
+                                    "electrons_high": high,
+                                    "parameter": parameter,
+                                    "mae": mae,
+                                    "mae_low": 0.8 * mae,
+                                    "mae_high": 1.3 * mae,
+                                    "baseline_mae": 2 * size,
+                                    "bound_mae": 0.02 * size / n,
+                                    "prior_bound_mae": 0.01 * size / n,
+                                }
+                            )
+    return pd.DataFrame(rows)
+
+
+OLD = ["mae_low", "mae_high", "bound_mae", "prior_bound_mae", "method", "dose"]
+
+
+def curve(axes, label):
+    [line] = [one for one in axes.lines if one.get_label() == label]
+    return np.array(line.get_xdata(), float), np.array(line.get_ydata(), float)
+
+
+def intervals(axes):
+    """Lower and upper ends of all intervals in a panel."""
+    return np.array([s[:, 1] for c in axes.collections for s in c.get_segments()])
+
+
+def dashed(axes):
+    return [one for one in axes.lines if one.get_linestyle() == "--" and len(one.get_xdata())]
+
+
+def legend(figure):
+    [one] = figure.legends
+    return [text.get_text() for text in one.get_texts()]
+
+
+# Fig. 5
+
+
+def test_figure_5_has_exactly_the_points_of_the_table():
+    table = error_table()
+    figure = errors_against_thickness(table)
+    assert len(figure.axes) == 6
+    for axes, parameter in zip(figure.axes, PARAMETERS, strict=True):
+        factor, unit = display_unit(parameter)
+        assert axes.get_ylabel().endswith(f"({unit})")
+        assert axes.get_yscale() == "log"
+        for angle in (6.35, 12.65):
+            rows = table[(table["parameter"] == parameter) & (table["semiangle_mrad"] == angle)]
+            x, y = curve(axes, f"{angle} mrad")
+            np.testing.assert_array_equal(x, rows["layers"])
+            np.testing.assert_array_equal(y, factor * rows["mae"])
+
+
+def test_the_order_of_rows_does_not_matter():
+    table = error_table()
+    shuffled = table.sample(frac=1, random_state=1)
+    for one, other in zip(
+        errors_against_thickness(table).axes, errors_against_thickness(shuffled).axes, strict=True
+    ):
+        np.testing.assert_array_equal(curve(one, "6.35 mrad"), curve(other, "6.35 mrad"))
+
+
+def test_figure_5_has_the_intervals_the_bound_and_the_baseline():
+    table = error_table()
+    figure = errors_against_thickness(table)
+    for axes, parameter in zip(figure.axes, PARAMETERS, strict=True):
+        factor, _ = display_unit(parameter)
+        rows = table[table["parameter"] == parameter]
+        np.testing.assert_allclose(intervals(axes), factor * rows[["mae_low", "mae_high"]])
+        bounds = np.concatenate([line.get_ydata() for line in dashed(axes)])
+        np.testing.assert_allclose(bounds, factor * rows["prior_bound_mae"])
+        baseline = curve(axes, "always the mean")[1]
+        np.testing.assert_allclose(baseline, factor * rows["baseline_mae"].iloc[0])
+    expected = ["6.35 mrad", "12.65 mrad", "95 % interval", BOUND, "always the mean"]
+    assert legend(figure) == expected
+
+
+def test_a_bound_has_the_colour_of_its_semiangle():
+    axes = errors_against_thickness(error_table()).axes[0]
+    colours = [one.get_color() for one in axes.lines if one.get_label().endswith(" mrad")]
+    assert [line.get_color() for line in dashed(axes)] == colours
+
+
+def test_without_prior_the_other_bound_is_drawn_and_named_so():
+    table = error_table().assign(prior_bound_mae=math.nan)
+    figure = errors_against_thickness(table)
+    bounds = np.concatenate([line.get_ydata() for line in dashed(figure.axes[3])])
+    rows = table[table["parameter"] == "rotation_deg"]
+    np.testing.assert_allclose(bounds, rows["bound_mae"])
+    assert "Cramér–Rao bound" in legend(figure)
+    assert BOUND not in legend(figure)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        error_table().drop(columns=OLD),
+        error_table().assign(**dict.fromkeys(OLD[:4], math.nan)),
+    ],
+    ids=["older", "not computed"],
+)
+def test_without_intervals_and_bounds_there_are_only_the_points_and_the_baseline(table):
+    figure = errors_against_thickness(table)
+    assert legend(figure) == ["6.35 mrad", "12.65 mrad", "always the mean"]
+    for axes in figure.axes:
+        assert dashed(axes) == []
+        assert len(axes.lines) == 3
+        assert len(axes.collections) == 0
+
+
+def test_figure_5_draws_only_the_parameters_that_were_predicted():
+    figure = errors_against_thickness(error_table(variants=VARIANTS[1:2]))
+    assert sum(axes.axison for axes in figure.axes) == 4
+    assert_legible(figure)
+
+
+def test_a_bound_at_a_single_thickness_is_seen():
+    axes = errors_against_thickness(error_table(angles=(6.35,), layers=(5,))).axes[0]
+    [bound] = dashed(axes)
+    assert bound.get_marker() == "_"
+    assert [t for t in axes.get_xticks() if axes.get_xlim()[0] < t < axes.get_xlim()[1]] == [5]
+
+
+@pytest.mark.parametrize("bad", [math.nan, 0.0])
+def test_an_error_that_is_not_a_number_or_zero_does_not_stop_figure_5(tmp_path, bad):
+    table = error_table()
+    table = table[table["parameter"] == "strain_xx"]
+    table.loc[table["layers"] == 5, "mae"] = bad
+    save(errors_against_thickness(table), tmp_path / "fig5.png")
+    assert (tmp_path / "fig5.png").stat().st_size > 5000
+
+
+def test_strain_is_shown_in_percent_and_angles_in_their_units():
+    assert [display_unit(p) for p in PARAMETERS] == [(100, "%")] * 3 + [(1, "°")] + [
+        (1, "mrad")
+    ] * 2
+
+
+# Fig. 7
+
+
+def test_figure_7_has_exactly_the_points_of_every_variant():
+    table = error_table(angles=(6.35,), variants=VARIANTS)
+    figure = errors_of_variants(table)
+    assert len(figure.axes) == 4
+    for axes, parameter in zip(figure.axes, PARAMETERS, strict=False):
+        factor, _ = display_unit(parameter)
+        for outputs, intensity in VARIANTS:
+            rows = table[
+                (table["parameter"] == parameter)
+                & (table["outputs"] == outputs)
+                & (table["intensity"] == intensity)
+            ]
+            x, y = curve(axes, variant_label(outputs, intensity))
+            np.testing.assert_array_equal(x, rows["layers"])
+            np.testing.assert_array_equal(y, factor * rows["mae"])
+        [bound] = dashed(axes)
+        np.testing.assert_allclose(bound.get_ydata(), factor * rows["prior_bound_mae"])
+        assert len(intervals(axes)) == 9
+
+
+def test_variants_are_told_apart_by_colour_and_marker_in_the_order_of_the_paper():
+    figure = errors_of_variants(error_table(angles=(6.35,), variants=VARIANTS[::-1]))
+    shown = [one for one in figure.axes[0].lines if "tilt" in one.get_label()]
+    assert [one.get_label() for one in shown] == [
+        "with tilt, linear intensity",
+        "without tilt, linear intensity",
+        "without tilt, square-root intensity",
+    ]
+    assert [one.get_color() for one in shown] == ["#000000", "#D55E00", "#009E73"]
+    assert len({one.get_marker() for one in shown}) == 3
+
+
+def test_variants_may_have_different_thicknesses():
+    some = [
+        error_table(angles=(6.35,), layers=layers, variants=[variant])
+        for layers, variant in (((1, 2, 10), VARIANTS[0]), ((2,), VARIANTS[1]))
+    ]
+    figure = errors_of_variants(pd.concat(some))
+    assert_legible(figure)
+    x, _ = curve(figure.axes[0], "without tilt, linear intensity")
+    np.testing.assert_array_equal(x, [2])
+    np.testing.assert_array_equal(figure.axes[0].get_xticks(), [1, 2, 10])
+    [bound] = dashed(figure.axes[0])
+    np.testing.assert_array_equal(bound.get_xdata(), [1, 2, 10])
+
+
+@pytest.mark.parametrize(("factor", "shown"), [(1, True), (0.01, False)])
+def test_figure_7_has_the_baseline_where_it_is_near(factor, shown):
+    table = error_table(angles=(6.35,), variants=VARIANTS)
+    table[["mae", "mae_low", "mae_high"]] *= factor
+    assert ("always the mean" in legend(errors_of_variants(table))) is shown
+
+
+@pytest.mark.parametrize("angles", [(), (6.35, 12.65)])
+def test_variants_at_other_than_one_semiangle_are_refused(angles):
+    table = error_table()
+    table = table[table["semiangle_mrad"].isin(angles)]
+    found = "6.35, 12.65" if angles else "none"
+    with pytest.raises(RequestError, match=f"at one semi-angle, but the rows are of: {found}"):
+        errors_of_variants(table)
+
+
+# The classical method
+
+
+METHODS = ("network", "discs", "discs-calibrated")
+LABELS = ("network", "disc positions", "disc positions, calibrated")
+
+
+def grid_of(figure, layers):
+    return np.array(figure.axes).reshape(-1, 1 + layers)
+
+
+def test_methods_are_compared_at_exactly_the_points_of_the_table():
+    table = error_table(variants=VARIANTS[:1], methods=METHODS, bins=10)
+    grid = grid_of(classical_against_network(table), 3)
+    rows = [(a, p) for a in (6.35, 12.65) for p in ("strain_xx", "rotation_deg")]
+    for panels, (angle, parameter) in zip(grid, rows, strict=True):
+        factor, _ = display_unit(parameter)
+        for method, label in zip(METHODS, LABELS, strict=True):
+            chosen = table[
+                (table["semiangle_mrad"] == angle)
+                & (table["parameter"] == parameter)
+                & (table["method"] == method)
+            ]
+            whole = chosen[chosen["dose"] == "all"]
+            x, y = curve(panels[0], label)
+            np.testing.assert_array_equal(x, whole["layers"])
+            np.testing.assert_array_equal(y, factor * whole["mae"])
+            for panel, n in zip(panels[1:], (1, 5, 10), strict=True):
+                parts = chosen[(chosen["dose"] != "all") & (chosen["layers"] == n)]
+                x, y = curve(panel, label)
+                assert len(x) == 10
+                np.testing.assert_allclose(
+                    x, np.sqrt(parts["electrons_low"] * parts["electrons_high"])
+                )
+                np.testing.assert_array_equal(y, factor * parts["mae"])
+                assert panel.get_xscale() == "log"
+
+
+def test_every_panel_of_the_comparison_has_the_bound_and_the_baseline():
+    table = error_table(variants=VARIANTS[:1], methods=METHODS, bins=10)
+    figure = classical_against_network(table)
+    for panels in grid_of(figure, 3):
+        assert len({panel.get_ylim() for panel in panels}) == 1
+        for panel in panels:
+            assert len(dashed(panel)) == 1
+            assert len(curve(panel, "always the mean")[0]) == 2
+    assert legend(figure) == [*LABELS, "95 % interval", BOUND, "always the mean"]
+
+
+def test_a_thickness_that_the_classical_method_cannot_read_is_left_out():
+    table = error_table(variants=VARIANTS[:1], methods=METHODS[:2], bins=10)
+    table = table[(table["method"] == "network") | (table["layers"] > 1)]
+    grid = grid_of(classical_against_network(table), 3)
+    np.testing.assert_array_equal(curve(grid[0, 0], "disc positions")[0], [5, 10])
+    assert [line.get_label() for line in grid[0, 1].lines].count("disc positions") == 0
+    assert len(curve(grid[0, 1], "network")[0]) == 10
+
+
+def test_against_dose_at_most_five_thicknesses_are_shown():
+    table = error_table((6.35,), PAPER_LAYERS, VARIANTS[:1], METHODS, 2)
+    grid = grid_of(classical_against_network(table), 5)
+    titles = [panel.get_title() for panel in grid[0]]
+    assert titles == ["all doses", "1 layer", "3 layers", "5 layers", "10 layers", "20 layers"]
+    for label in LABELS:
+        np.testing.assert_array_equal(curve(grid[0, 0], label)[0], PAPER_LAYERS)
+
+
+def test_only_semiangles_with_a_classical_method_are_shown():
+    table = error_table(PAPER_ANGLES, (1, 5), VARIANTS[:1], METHODS, 2)
+    table = table[(table["method"] == "network") | (table["semiangle_mrad"] == 12.65)]
+    grid = grid_of(classical_against_network(table), 2)
+    assert [row[0].get_ylabel().split("\n")[0] for row in grid] == ["12.65 mrad"] * 2
+
+
+def test_without_a_classical_method_the_smallest_semiangle_is_shown():
+    table = error_table((12.65, 6.35), (1, 5), VARIANTS[:1], bins=2)
+    grid = grid_of(classical_against_network(table), 2)
+    assert [row[0].get_ylabel().split("\n")[0] for row in grid] == ["6.35 mrad"] * 2
+
+
+@pytest.mark.parametrize("column", ["prior_bound_mae", "bound_mae"])
+def test_without_network_the_bound_is_that_of_an_unknown_scale(column):
+    table = error_table((6.35,), (1, 5), VARIANTS[:1], METHODS[:0:-1], 2)
+    calibrated = table["method"] == "discs-calibrated"
+    table.loc[calibrated, "bound_mae"] /= 10
+    table.loc[calibrated, "prior_bound_mae"] = math.nan
+    if column == "bound_mae":
+        table["prior_bound_mae"] = math.nan
+    [bound] = dashed(classical_against_network(table).axes[0])
+    chosen = table[(table["method"] == "discs") & (table["dose"] == "all")]
+    strain = chosen[chosen["parameter"] == "strain_xx"]
+    np.testing.assert_array_equal(bound.get_ydata(), 100 * strain[column])
+
+
+# Fig. 6 and 8
+
+
+def predictions(parameters=PARAMETERS, examples=30):
+    random = np.random.default_rng(0)
+    columns = {}
+    for name in parameters:
+        size = 0.05 if name.startswith("strain") else 5
+        columns[f"true_{name}"] = random.uniform(-size, size, examples)
+        columns[f"predicted_{name}"] = columns[f"true_{name}"] + random.normal(
+            0, 0.1 * size, examples
+        )
+    return pd.DataFrame(columns)
+
+
+def assert_points(axes, table, name):
+    [points] = axes.collections
+    expected = display_unit(name)[0] * table[[f"true_{name}", f"predicted_{name}"]].to_numpy()
+    np.testing.assert_allclose(points.get_offsets(), expected)
+    (low, high), y = axes.get_xlim(), axes.get_ylim()
+    assert (low, high) == y
+    assert ((expected > low) & (expected < high)).all()
+
+
+def test_figure_6_shows_predicted_against_true():
+    table = predictions()
+    figure = true_against_predicted({(6.35, 10): table})
+    assert len(figure.axes) == 3
+    for axes, name in zip(figure.axes, ("strain_xx", "rotation_deg", "tilt_x_mrad"), strict=True):
+        assert_points(axes, table, name)
+
+
+def test_figure_6_leaves_out_what_was_not_trained_or_not_predicted():
+    some = {
+        (6.35, 1): predictions(),
+        (6.35, 5): predictions(PARAMETERS[:4]),
+        (18.13, 5): predictions(),
+    }
+    figure = true_against_predicted(some)
+    shown = [len(axes.collections) for axes in figure.axes]
+    # Rows 1 and 5 layers; columns strain, rotation and tilt at 6.35 and 18.13 mrad.
+    assert shown == [1, 0, 1, 0, 1, 0, 1, 1, 1, 1, 0, 1]
+    titles = [axes.get_title().splitlines()[-1:] for axes in figure.axes]
+    first, later, none = ["6.35 mrad"], ["18.13 mrad"], []
+    assert titles == [first, none] * 3 + [none, later] * 3
+    assert_legible(figure)
+
+
+def test_a_row_that_begins_with_nothing_is_named_all_the_same():
+    some = {(6.35, 1): predictions(), (18.13, 5): predictions()}
+    figure = true_against_predicted(some)
+    written = [t.get_text() for axes in figure.axes for t in axes.texts]
+    assert written == ["5 layers"]
+    assert_legible(figure)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda table: true_against_predicted({(6.35, 10): table}),
+        lambda table: scatter_of_variants({VARIANTS[0]: table}),
+    ],
+)
+def test_predictions_that_are_not_numbers_do_not_stop_a_figure(tmp_path, make):
+    table = predictions()
+    table["predicted_strain_xx"] = math.nan
+    save(make(table), tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 5000
+
+
+def test_figure_8_shows_predicted_against_true_with_the_error_of_all_examples():
+    tables = {VARIANTS[0]: predictions(examples=30), VARIANTS[1]: predictions(PARAMETERS[:4], 40)}
+    figure = scatter_of_variants(tables, "6.35 mrad, 1 layer", most_points=20)
+    grid = np.array(figure.axes).reshape(2, 4)
+    for row, table in zip(grid, tables.values(), strict=True):
+        for axes, name in zip(row, PARAMETERS, strict=False):
+            assert_points(axes, table.head(20), name)
+            factor, unit = display_unit(name)
+            mae = factor * np.abs(table[f"predicted_{name}"] - table[f"true_{name}"]).mean()
+            written = axes.texts[0].get_text()
+            assert float(written.split()[1].rstrip("°")) == pytest.approx(mae, rel=0.06)
+            assert written.endswith(unit)
+    assert [row[0].get_ylabel().replace("\n", " ") for row in grid] == [
+        "with tilt, linear intensity",
+        "without tilt, linear intensity",
+    ]
+
+
+def test_the_error_written_in_figure_8_is_that_of_the_table_of_errors():
+    table = predictions(examples=30).assign(draw=np.arange(30) % 5)
+    figure = scatter_of_variants({VARIANTS[0]: table}, most_points=10)
+    mae = errors(table, table).set_index("parameter")["mae"]
+    for axes, name in zip(figure.axes, PARAMETERS, strict=False):
+        factor, unit = display_unit(name)
+        written = axes.texts[0].get_text().removeprefix("MAE ").removesuffix(unit).strip()
+        assert written == f"{factor * mae[name]:.2g}"
+
+
+# All
+
+
+FIGURES = {
+    "5 paper": lambda: errors_against_thickness(error_table(PAPER_ANGLES, PAPER_LAYERS)),
+    "5 demo": lambda: errors_against_thickness(error_table((6.35, 12.65), (1, 5, 10))),
+    "5 one": lambda: errors_against_thickness(error_table((6.35,), (1,)).head(2)),
+    "6 paper": lambda: true_against_predicted(
+        {(a, n): predictions() for a in (6.35, 18.13, 32.94) for n in (1, 3, 5, 10, 20)}
+    ),
+    "6 demo": lambda: true_against_predicted(
+        {(a, n): predictions() for a in (6.35, 12.65) for n in (1, 5, 10)}
+    ),
+    "6 one": lambda: true_against_predicted({(6.35, 1): predictions()}),
+    "7 paper": lambda: errors_of_variants(error_table((6.35,), (1, 2, 3, 4, 5), VARIANTS)),
+    "7 one": lambda: errors_of_variants(error_table((6.35,), (1,), VARIANTS[:1])),
+    "8 paper": lambda: scatter_of_variants({v: predictions() for v in VARIANTS[:2]}, "6.35 mrad"),
+    "8 one": lambda: scatter_of_variants({VARIANTS[2]: predictions(PARAMETERS[:4])}),
+    "classical paper": lambda: classical_against_network(
+        error_table((6.35,), PAPER_LAYERS, VARIANTS[:1], METHODS, 2)
+    ),
+    "classical angles": lambda: classical_against_network(
+        error_table(PAPER_ANGLES, (1,), VARIANTS[:1], METHODS, 2)
+    ),
+    "classical one": lambda: classical_against_network(
+        error_table((6.35,), (5,), VARIANTS[:1], METHODS[:2], 10)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(FIGURES))
+def test_figures_are_legible_and_fit_a_page(name):
+    figure = FIGURES[name]()
+    assert_legible(figure)
+    assert_filled(figure)
+    width, height = figure.get_size_inches()
+    assert width <= PAGE + 1e-6
+    assert height <= PAGE_HEIGHT + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, "pdf") for name in ("5 one", "6 one", "7 one", "8 one", "classical one")),
+        *((name, "png") for name in ("5 one", "6 one")),
+    ],
+)
+def test_a_figure_that_is_drawn_again_has_the_same_bytes(tmp_path, name, kind):
+    first, again = tmp_path / f"first.{kind}", tmp_path / f"again.{kind}"
+    save(FIGURES[name](), first)
+    save(FIGURES[name](), again)
+    assert first.stat().st_size > 5000
+    assert first.read_bytes() == again.read_bytes()
+
+
+def test_every_variant_has_a_name_of_its_own():
+    names = {
+        variant_label(outputs, intensity)
+        for outputs in OUTPUTS
+        for intensity in ("linear", "sqrt", "power")
+    }
+    assert len(names) == 6

@@ -1,0 +1,357 @@
+"""The pattern store: what is written is read back, and damage never passes for zeros."""
+
+import subprocess
+import sys
+import textwrap
+import zipfile
+
+import numpy as np
+import pytest
+import xarray
+import zarr.storage
+
+from pacbed.engines import SimulationRequest, SimulationResult, ThermalMotion
+from pacbed.exceptions import StoreError
+from pacbed.patterns.store import read_patterns, write_patterns
+from pacbed.specimen.crystal import material
+from pacbed.specimen.deformation import Deformation
+from pacbed.specimen.microscope import Aperture, Detector
+from pacbed.storage.zipped import open_store
+
+REQUEST = SimulationRequest(
+    material=material("MoS2"),
+    deformation=Deformation(1.04, 0.97, 30),
+    tilt_mrad=(2.0, -3.0),
+    layers=3,
+    energy_keV=80,
+    aperture=Aperture(6.35),
+    detector=Detector((40, 30), (8, 6)),
+    thermal=ThermalMotion(0, True),
+    seed=5,
+)
+PATTERNS = np.random.default_rng(0).random((3, 6, 8)).astype(np.float32)
+RESULT = SimulationResult(PATTERNS, {"engine": "none", "grid": (4, 5), "seconds": 0.1})
+
+
+@pytest.fixture
+def store(tmp_path):
+    path = tmp_path / "draw.zarr.zip"
+    write_patterns(path, REQUEST, RESULT, {"revision": "abc"})
+    return path
+
+
+def damaged(path, contents):
+    bad = path.with_name("damaged.zarr.zip")
+    bad.write_bytes(contents)
+    return bad
+
+
+def assert_refused_by_name(path):
+    with pytest.raises(StoreError, match=path.name):
+        read_patterns(path)
+
+
+def is_what_was_written(read):
+    return (
+        np.array_equal(read.patterns, PATTERNS)
+        and np.array_equal(read.layers, [1, 2, 3])
+        and np.array_equal(read.kx_mrad, REQUEST.detector.kx_mrad)
+        and np.array_equal(read.ky_mrad, REQUEST.detector.ky_mrad)
+    )
+
+
+def outcome(path):
+    try:
+        return "unharmed" if is_what_was_written(read_patterns(path)) else "wrong values"
+    except StoreError as error:
+        return "refused" if path.name in str(error) else "refused without its name"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+# Round trip
+
+
+def test_what_was_written_is_read(store):
+    read = read_patterns(store)
+    assert read.patterns.dtype == np.float32
+    assert is_what_was_written(read)
+
+
+def test_request_and_provenance_are_read(store):
+    attributes = read_patterns(store).attributes
+    assert attributes["request"]["deformation"] == {
+        "stretch_1": 1.04,
+        "stretch_2": 0.97,
+        "angle_deg": 30,
+    }
+    assert attributes["request"]["tilt_mrad"] == [2.0, -3.0]
+    assert attributes["request"]["material"]["formula"] == "MoS2"
+    assert attributes["request"]["seed"] == 5
+    assert attributes["engine"] == "none"
+    assert attributes["grid"] == [4, 5]
+    assert attributes["revision"] == "abc"
+
+
+def test_xarray_understands_axes_and_coordinates(store):
+    with xarray.open_zarr(zarr.storage.ZipStore(store, mode="r")) as data:
+        patterns = data["patterns"]
+        assert patterns.dims == ("layer", "ky_mrad", "kx_mrad")
+        np.testing.assert_array_equal(patterns.values, PATTERNS)
+        np.testing.assert_array_equal(data.coords["layer"], [1, 2, 3])
+        np.testing.assert_array_equal(data.coords["kx_mrad"], (np.arange(8) - 4) * 5.0)
+        np.testing.assert_array_equal(data.coords["ky_mrad"], (np.arange(6) - 3) * 5.0)
+        assert data.coords["kx_mrad"].attrs["units"] == "mrad"
+        np.testing.assert_array_equal(patterns.sel(layer=2, kx_mrad=-5.0), PATTERNS[1, :, 3])
+
+
+def test_single_layer_can_be_read(store):
+    read = read_patterns(store, [2])
+    assert read.layers.tolist() == [2]
+    np.testing.assert_array_equal(read.patterns, PATTERNS[1:2])
+
+
+def test_layers_come_in_the_order_asked_for(store):
+    read = read_patterns(store, [3, 1])
+    assert read.layers.tolist() == [3, 1]
+    np.testing.assert_array_equal(read.patterns, PATTERNS[[2, 0]])
+
+
+def test_every_layer_is_a_chunk_of_its_own(store):
+    with zipfile.ZipFile(store) as archive:
+        chunks = [n for n in archive.namelist() if n.startswith("patterns/c/")]
+    assert chunks == ["patterns/c/0/0/0", "patterns/c/1/0/0", "patterns/c/2/0/0"]
+
+
+def test_pattern_of_zeros_is_read_as_zeros(tmp_path):
+    path = tmp_path / "dark.zarr.zip"
+    write_patterns(path, REQUEST, SimulationResult(np.zeros_like(PATTERNS), {}))
+    np.testing.assert_array_equal(read_patterns(path).patterns, 0)
+
+
+def test_equal_results_make_equal_bytes(tmp_path):
+    first, second = tmp_path / "a" / "draw.zarr.zip", tmp_path / "b" / "draw.zarr.zip"
+    for path in (first, second):
+        write_patterns(path, REQUEST, RESULT)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_writing_leaves_nothing_but_the_store(store):
+    assert [p.name for p in store.parent.iterdir()] == ["draw.zarr.zip"]
+
+
+def test_store_is_replaced_by_a_later_one(store):
+    write_patterns(store, REQUEST, SimulationResult(PATTERNS / 2, {}))
+    np.testing.assert_array_equal(read_patterns(store).patterns, PATTERNS / 2)
+
+
+# Damage
+
+
+@pytest.mark.parametrize("part", [0.0, 0.01, 0.3, 0.5, 0.9, 0.99])
+def test_truncated_store_is_refused(store, part):
+    contents = store.read_bytes()
+    assert_refused_by_name(damaged(store, contents[: int(part * len(contents))]))
+
+
+@pytest.mark.parametrize("missing_bytes", [1, 10, 22, 23])
+def test_store_short_of_its_last_bytes_is_refused(store, missing_bytes):
+    assert_refused_by_name(damaged(store, store.read_bytes()[:-missing_bytes]))
+
+
+def test_store_with_a_hole_is_refused(store):
+    contents = bytearray(store.read_bytes())
+    middle = len(contents) // 2
+    contents[middle : middle + 512] = bytes(512)  # what a crashed file system leaves behind
+    assert_refused_by_name(damaged(store, contents))
+
+
+def without(store, *removed):
+    bad = store.with_name("damaged.zarr.zip")
+    with zipfile.ZipFile(store) as source, zipfile.ZipFile(bad, "w") as target:
+        assert set(removed) <= set(source.namelist())
+        for name in source.namelist():
+            if name not in removed:
+                target.writestr(name, source.read(name))
+    return bad
+
+
+def test_store_packed_anew_is_still_whole(store):
+    assert is_what_was_written(read_patterns(without(store)))
+
+
+@pytest.mark.parametrize(
+    "removed",
+    ["patterns/c/0/0/0", "patterns/c/2/0/0", "kx_mrad/c/0", "layer/c/0", "zarr.json"],
+)
+def test_store_without_one_of_its_parts_is_refused(store, removed):
+    assert_refused_by_name(without(store, removed))
+
+
+@pytest.mark.parametrize("array", ["patterns", "ky_mrad"])
+def test_store_without_the_description_of_an_array_is_read_right_or_refused(store, array):
+    assert outcome(without(store, f"{array}/zarr.json")) in {"refused", "unharmed"}
+
+
+@pytest.mark.parametrize(
+    "removed",
+    [("patterns/zarr.json", "patterns/c/1/0/0"), ("kx_mrad/zarr.json", "kx_mrad/c/0")],
+)
+def test_store_without_a_chunk_and_its_description_is_refused(store, removed):
+    assert_refused_by_name(without(store, *removed))
+
+
+def test_missing_chunk_is_named_even_if_another_layer_is_read(store):
+    with pytest.raises(StoreError, match="chunk patterns/c/2/0/0 is missing"):
+        read_patterns(without(store, "patterns/c/2/0/0"), [1])
+
+
+@pytest.mark.parametrize("chunk", ["patterns/c/1/0/0", "kx_mrad/c/0", "layer/c/0"])
+def test_flipped_byte_inside_a_chunk_is_refused(store, chunk):
+    with zipfile.ZipFile(store) as archive:
+        data = archive.read(chunk)
+    contents = bytearray(store.read_bytes())
+    start = contents.find(data)
+    assert start > 0
+    contents[start + len(data) // 2] ^= 0x10
+    assert_refused_by_name(damaged(store, contents))
+
+
+def test_no_flipped_byte_in_the_data_changes_what_is_read(store):
+    contents = store.read_bytes()
+    with zipfile.ZipFile(store) as archive:
+        directory = archive.start_dir
+    found = set()
+    for position in range(0, directory, 61):
+        bad = bytearray(contents)
+        bad[position] ^= 0xFF
+        found.add(outcome(damaged(store, bad)))
+    assert "refused" in found
+    assert found <= {"refused", "unharmed"}
+
+
+def test_no_flipped_byte_in_the_directory_changes_what_is_read(store):
+    contents = store.read_bytes()
+    with zipfile.ZipFile(store) as archive:
+        directory = archive.start_dir
+    found = set()
+    for position in [*range(directory, directory + 80), *range(len(contents) - 22, len(contents))]:
+        bad = bytearray(contents)
+        bad[position] ^= 0xFF
+        found.add(outcome(damaged(store, bad)))
+    assert "refused" in found
+    assert found <= {"refused", "unharmed"}
+
+
+def test_missing_store_is_refused(tmp_path):
+    with pytest.raises(StoreError, match=r"nowhere\.zarr\.zip does not exist"):
+        read_patterns(tmp_path / "nowhere.zarr.zip")
+
+
+def test_folder_in_place_of_a_store_is_refused(tmp_path):
+    assert_refused_by_name(tmp_path)
+
+
+def test_file_of_another_kind_is_refused(tmp_path):
+    path = tmp_path / "text.zarr.zip"
+    path.write_text("not a zip archive\n" * 100)
+    assert_refused_by_name(path)
+
+
+def test_zarr_store_of_another_kind_is_refused(tmp_path):
+    path = tmp_path / "other.zarr.zip"
+    with zarr.storage.ZipStore(path, mode="w") as other:
+        zarr.create_group(other).create_array("images", data=np.ones(3))
+    with pytest.raises(StoreError, match=r"other\.zarr\.zip is a store of another kind"):
+        read_patterns(path)
+
+
+def test_layer_that_was_not_computed_is_refused(store):
+    with pytest.raises(StoreError, match=r"draw\.zarr\.zip has layers 1 to 3, not \[0, 4\]"):
+        read_patterns(store, [4, 1, 0])
+
+
+def test_opened_store_shows_its_arrays(store):
+    with open_store(store) as group:
+        assert set(group.array_keys()) == {"patterns", "layer", "kx_mrad", "ky_mrad"}
+
+
+# A full disk
+
+WRITE_UNDER_A_LIMIT = """
+    import resource, sys
+    from dataclasses import replace
+    from pathlib import Path
+
+    import numpy as np
+
+    from pacbed.engines import SimulationResult
+    from pacbed.exceptions import StoreError
+    from pacbed.specimen.microscope import Detector
+    from pacbed.patterns.store import write_patterns
+
+    sys.path.insert(0, sys.argv[1])
+    from test_store import REQUEST
+
+    path, limit = Path(sys.argv[2]), int(sys.argv[3])
+    request = replace(REQUEST, detector=Detector((40, 40), (50, 50)))
+    noise = np.random.default_rng(1).random((12, 50, 50)).astype(np.float32)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        write_patterns(path, request, SimulationResult(noise, {}))
+    except StoreError as error:
+        print(error)
+        sys.exit(3)
+"""
+
+
+def write_under_a_limit(path, limit_bytes):
+    return subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent(WRITE_UNDER_A_LIMIT),
+            *(str(argument) for argument in (__file__.rpartition("/")[0], path, limit_bytes)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+# A chunk of noise takes about 9 kB, the archive of twelve about 120 kB.
+@pytest.mark.parametrize(
+    "limit_bytes", [pytest.param(4_000, id="chunk"), pytest.param(20_000, id="archive")]
+)
+def test_failed_write_leaves_an_earlier_store_and_nothing_else(store, limit_bytes):
+    before = store.read_bytes()
+
+    attempt = write_under_a_limit(store, limit_bytes)
+
+    assert attempt.returncode == 3, attempt.stderr
+    assert f"cannot write {store}: File too large" in attempt.stdout
+    assert "free some space or choose another folder" in attempt.stdout
+    assert [p.name for p in store.parent.iterdir()] == [store.name]
+    assert store.read_bytes() == before
+    assert is_what_was_written(read_patterns(store))
+
+
+def test_failed_write_leaves_no_store_where_none_was(tmp_path):
+    attempt = write_under_a_limit(tmp_path / "draw.zarr.zip", 20_000)
+
+    assert attempt.returncode == 3, attempt.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_within_the_limit_succeeds(tmp_path):
+    path = tmp_path / "draw.zarr.zip"
+    attempt = write_under_a_limit(path, 1_000_000)
+
+    assert attempt.returncode == 0, attempt.stderr
+    assert read_patterns(path).patterns.shape == (12, 50, 50)
+
+
+def test_store_cannot_be_written_below_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"cannot write .*draw\.zarr\.zip"):
+        write_patterns(tmp_path / "file" / "draw.zarr.zip", REQUEST, RESULT)

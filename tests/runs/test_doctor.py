@@ -1,0 +1,435 @@
+"""The doctor: what a machine has, what is missing, and what to do about it."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from pacbed.cli.main import main
+from pacbed.engines.prismatic import process
+from pacbed.exceptions import RequestError
+from pacbed.runs.doctor import examine
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TWO_CARDS = """echo 'GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1c4f-secret)'
+echo 'GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-92ab-secret)'"""
+SINFO = """[ "$*" = "-h -o %P %c %m %l %G" ] || exit 1
+echo 'main*  64 256000+ 7-00:00:00 (null)'
+echo 'gpu    32 512000  2-00:00:00 gpu:a100:4(S:0-1)'
+echo 'gpu    32 512000  2-00:00:00 gpu:a100:4(S:0-1)'"""
+
+
+class Machine:
+    """A machine with nothing but a working Python, until something is added."""
+
+    def __init__(self, folder, monkeypatch):
+        self.folder, self.monkeypatch = folder, monkeypatch
+        self.programs, self.packages = folder / "bin", folder / "packages"
+        for new in (self.programs, self.packages, folder / "keras"):
+            new.mkdir()
+        monkeypatch.setenv("PATH", str(self.programs))
+        monkeypatch.setenv("KERAS_HOME", str(folder / "keras"))
+        monkeypatch.delenv("KERAS_BACKEND", raising=False)
+        # Of packages, only those of the test; modules that are imported stay.
+        library = sysconfig.get_path("stdlib")
+        monkeypatch.setattr(sys, "path", [str(self.packages), library, f"{library}/lib-dynload"])
+        monkeypatch.setattr(
+            "pacbed.runs.doctor.shutil.disk_usage", lambda folder: SimpleNamespace(free=5e11)
+        )
+        monkeypatch.setitem(sys.modules, "cupy", None)
+        self.prismatic(RequestError("Prismatic 2.0 is needed: conda install it"))
+
+    def program(self, name, script="exit 0"):
+        path = self.programs / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def package(self, name, version):
+        folder = self.packages / f"{name.replace('-', '_')}-{version}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        )
+
+    def prismatic(self, answer):
+        """Have Prismatic looked for with this outcome; return what interpreters were asked."""
+        asked = []
+
+        def installation(python=None):
+            asked.append(python)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        self.monkeypatch.setattr(process, "installation", installation)
+        return asked
+
+    def cupy(self, cards):
+        """Install a CuPy that sees some cards."""
+        for name in ("cupyx", "cupyx.scipy", "cupyx.scipy.fft", "cupy"):
+            self.monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        sys.modules["cupyx"].scipy = sys.modules["cupyx.scipy"]
+        sys.modules["cupyx.scipy"].fft = sys.modules["cupyx.scipy.fft"]
+        sys.modules["cupy"].cuda = SimpleNamespace(
+            runtime=SimpleNamespace(getDeviceCount=lambda: cards)
+        )
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    return Machine(tmp_path, monkeypatch)
+
+
+def found(part, containing=""):
+    """The one finding about a part that says something."""
+    [one] = [f for f in examine() if f.part == part and containing in f.found]
+    return one
+
+
+def state(part, containing=""):
+    return found(part, containing).state
+
+
+def complete(machine):
+    machine.program("nvidia-smi", TWO_CARDS)
+    machine.program("sinfo", SINFO)
+    machine.program("conda", "echo conda 25.1.0")
+    machine.program("git", "echo git version 2.39.5")
+    for name in ("sbatch", "squeue", "sacct"):
+        machine.program(name)
+    for name, version in (
+        ("keras", "3.15.1"),
+        ("tensorflow", "2.20.0"),
+        ("snakemake", "9.27.1"),
+        ("snakemake-executor-plugin-slurm", "2.8.0"),
+    ):
+        machine.package(name, version)
+    machine.cupy(2)
+    machine.prismatic(SimpleNamespace(python="/opt/bin/python", version="2.0", gpu=True))
+
+
+# As a whole
+
+
+def test_where_everything_is_there_nothing_is_to_do(machine):
+    complete(machine)
+    assert {(f.state, f.advice) for f in examine()} == {("ok", "")}
+
+
+def test_where_nothing_is_there_everything_has_advice(machine):
+    findings = examine()
+    assert {f.part: f.state for f in findings if f.state != "limited"} == {
+        "machine": "ok",
+        "plane-wave engine": "ok",
+        "Prismatic engine": "missing",
+        "learning": "missing",
+        "workflow": "missing",
+        "SLURM": "missing",
+        "git": "missing",
+    }
+    for one in findings:
+        assert bool(one.advice) == (one.state != "ok"), one
+        assert "\n" not in one.advice
+        assert "://" not in one.advice
+
+
+def test_what_is_missing_is_no_error(machine, capsys):
+    assert main(["doctor"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    for part in dict.fromkeys(f.part for f in examine()):
+        assert captured.out.count(f"│ {part} ") == 1
+    assert "missing" in captured.out
+
+
+def test_commands_are_printed_with_their_brackets(machine, capsys):
+    main(["doctor"])
+    printed = capsys.readouterr().out
+    assert "pip install -e '.[cpu]'" in printed
+    assert "pip install -e '.[workflow]'" in printed
+
+
+def test_nothing_heavy_is_imported():
+    program = "import sys; from pacbed.runs.doctor import examine; examine(); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "pacbed.runs.doctor" in done.stdout.split()
+    assert {"tensorflow", "keras", "jax", "torch"}.isdisjoint(done.stdout.split())
+
+
+# Machine
+
+
+def test_cores_and_memory_are_those_that_may_be_used(machine, monkeypatch):
+    monkeypatch.setattr("pacbed.runs.doctor.usable_cores", lambda: 12)
+    monkeypatch.setattr("pacbed.runs.doctor.memory_limit_bytes", lambda: 48_000_000_000)
+    assert state("machine", "12 cores, 48.0 GB of memory") == "ok"
+
+
+@pytest.mark.parametrize(("free", "expected"), [(500, "ok"), (20, "limited")])
+def test_room_for_scratch_files_is_that_of_the_scratch_folder(machine, monkeypatch, free, expected):
+    sizes = {"/scratch": SimpleNamespace(free=free * 1e9)}
+    monkeypatch.setattr("pacbed.runs.doctor.tempfile.gettempdir", lambda: "/scratch")
+    monkeypatch.setattr("pacbed.runs.doctor.shutil.disk_usage", sizes.__getitem__)
+    one = found("machine", f"{free} GB free for scratch files in /scratch")
+    assert one.state == expected
+    assert ("TMPDIR" in one.advice) == (expected == "limited")
+
+
+# Plane-wave engine
+
+
+def test_without_a_card_cupy_is_not_missed(machine):
+    one = found("plane-wave engine", "CPU only; no GPU visible")
+    assert one.state == "limited"
+    assert "pip install cupy-cuda12x" in one.advice
+
+
+def test_with_a_card_cupy_is_missed(machine):
+    machine.program("nvidia-smi", TWO_CARDS)
+    one = found("plane-wave engine", "CPU only; 2 × NVIDIA H100 80GB HBM3")
+    assert one.state == "missing"
+    assert "pip install cupy-cuda12x" in one.advice
+
+
+def test_cupy_that_sees_a_card_is_what_the_engine_needs(machine):
+    machine.program("nvidia-smi", TWO_CARDS)
+    machine.cupy(2)
+    assert state("plane-wave engine", "CuPy; 2 × NVIDIA H100 80GB HBM3") == "ok"
+
+
+def test_cupy_that_sees_no_card_is_told(machine):
+    machine.cupy(0)
+    one = found("plane-wave engine", "CPU only")
+    assert one.state == "limited"
+    assert "no card is visible" in one.advice
+
+
+@pytest.mark.parametrize("script", ["echo 'NVIDIA-SMI has failed'; exit 9", "echo 'No devices'"])
+def test_a_driver_that_does_not_work_shows_no_card(machine, script):
+    machine.program("nvidia-smi", script)
+    assert state("learning", "no GPU visible") == "limited"
+
+
+def test_cards_of_different_kinds_are_counted_apart_and_without_serial_numbers(machine):
+    machine.program("nvidia-smi", f"{TWO_CARDS}\necho 'GPU 2: NVIDIA L4 (UUID: GPU-3)'")
+    text = found("plane-wave engine", "CPU only").found
+    assert text == "CPU only; 2 × NVIDIA H100 80GB HBM3, 1 × NVIDIA L4"
+
+
+# Prismatic engine
+
+
+@pytest.mark.parametrize(
+    ("built_for_gpus", "cards", "expected"),
+    [
+        (False, False, "ok"),
+        (True, False, "ok"),
+        (True, True, "ok"),
+        (False, True, "limited"),
+    ],
+)
+def test_prismatic_should_be_built_for_the_cards_that_are_there(
+    machine, built_for_gpus, cards, expected
+):
+    if cards:
+        machine.program("nvidia-smi", TWO_CARDS)
+    there = SimpleNamespace(python="/opt/bin/python", version="1.2.0", gpu=built_for_gpus)
+    machine.prismatic(there)
+    kind = "GPUs" if built_for_gpus else "CPUs only"
+    one = found("Prismatic engine", f"pyprismatic 1.2.0 for {kind}, of /opt/bin/python")
+    assert one.state == expected
+    assert ("pyprismatic=2.0=gpu*" in one.advice) == (expected == "limited")
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "Prismatic 2.0 is needed, but '/usr/bin/python3' does not have it: conda install",
+        "Prismatic 2.0 is needed, but this is version 1: it has no pattern after each layer",
+    ],
+)
+def test_prismatic_that_cannot_be_used_is_missing_for_the_reason_that_the_engine_gives(
+    machine, reason
+):
+    machine.prismatic(RequestError(reason))
+    one = found("Prismatic engine")
+    assert (one.state, one.advice) == ("missing", reason)
+
+
+def test_prismatic_is_looked_for_in_the_interpreter_that_is_named(machine, capsys):
+    asked = machine.prismatic(SimpleNamespace(python="/opt/py", version="2.0", gpu=False))
+    assert main(["doctor", "--prismatic-python", "/opt/py"]) == 0
+    assert main(["doctor"]) == 0
+    assert asked == ["/opt/py", None]
+    assert capsys.readouterr().out.count("pyprismatic 2.0 for CPUs only, of /opt/py") == 2
+
+
+# Learning
+
+
+def test_keras_and_the_backend_that_it_would_load_are_named(machine):
+    machine.package("keras", "3.15.1")
+    machine.package("tensorflow-cpu", "2.20.0")
+    one = found("learning", "Keras")
+    assert one.state == "ok"
+    assert one.found == "Keras 3.15.1, backend tensorflow-cpu 2.20.0"
+
+
+@pytest.mark.parametrize("how", ["environment", "file"])
+def test_the_backend_is_that_which_keras_is_told_to_load(machine, how):
+    machine.package("keras", "3.15.1")
+    machine.package("tensorflow-cpu", "2.20.0")
+    if how == "environment":
+        machine.monkeypatch.setenv("KERAS_BACKEND", "jax")
+    else:
+        (machine.folder / "keras" / "keras.json").write_text('{"backend": "jax"}')
+    assert found("learning", "Keras").found == "Keras 3.15.1, no jax, its backend"
+    machine.package("jax", "0.6.0")
+    one = found("learning", "Keras")
+    assert (one.state, one.found) == ("ok", "Keras 3.15.1, backend jax 0.6.0")
+
+
+@pytest.mark.parametrize("settings", ["{", "{}", "[]", '{"backend": "tensorflow"}'])
+def test_the_backend_is_tensorflow_unless_the_settings_of_keras_say_otherwise(machine, settings):
+    machine.package("keras", "3.15.1")
+    machine.package("tensorflow", "2.20.0")
+    (machine.folder / "keras" / "keras.json").write_text(settings)
+    assert found("learning", "Keras").found == "Keras 3.15.1, backend tensorflow 2.20.0"
+
+
+@pytest.mark.parametrize(("cards", "extra"), [(False, "'.[cpu]'"), (True, "'.[gpu]'")])
+def test_what_to_install_to_train_depends_on_the_cards(machine, cards, extra):
+    if cards:
+        machine.program("nvidia-smi", TWO_CARDS)
+    one = found("learning", "no Keras, no tensorflow")
+    assert one.state == "missing"
+    assert extra in one.advice
+
+
+@pytest.mark.parametrize(
+    ("package", "expected"), [("tensorflow", "ok"), ("tensorflow-cpu", "limited")]
+)
+def test_tensorflow_for_cpus_does_not_use_a_card(machine, package, expected):
+    machine.program("nvidia-smi", TWO_CARDS)
+    machine.package("keras", "3.15.1")
+    machine.package(package, "2.20.0")
+    one = found("learning", "2 × NVIDIA H100 80GB HBM3")
+    assert one.state == expected
+    assert ("'.[gpu]'" in one.advice) == (expected == "limited")
+
+
+# Workflow
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [("9.14.1", "ok"), ("9.27.1", "ok"), ("10.0", "ok"), ("9.5.0", "limited"), ("7.32", "limited")],
+)
+def test_snakemake_may_be_too_old(machine, version, expected):
+    machine.package("snakemake", version)
+    one = found("workflow", f"Snakemake {version}")
+    assert one.state == expected
+    assert ("older than 9.14.1" in one.found) == (expected == "limited")
+
+
+def test_the_plugin_for_slurm_is_missing_by_its_name(machine):
+    one = found("workflow", "no snakemake-executor-plugin-slurm")
+    assert one.state == "missing"
+    assert "--executor slurm" in one.advice
+
+
+@pytest.mark.parametrize(
+    ("programs", "expected", "text"),
+    [
+        ({}, "missing", "no conda"),
+        ({"conda": "echo conda 25.1.0"}, "ok", "conda 25.1.0"),
+        ({"conda": "echo conda 25.1.0", "mamba": ""}, "ok", "conda 25.1.0"),
+        ({"conda": "echo conda 4.12.0"}, "limited", "conda 4.12.0, older than 24.7.1"),
+        ({"conda": "echo conda is broken; exit 1"}, "missing", "no conda"),
+        ({"mamba": "", "micromamba": ""}, "limited", "mamba and micromamba, no conda"),
+        ({"micromamba": ""}, "limited", "micromamba, no conda"),
+    ],
+)
+def test_snakemake_needs_conda_itself(machine, programs, expected, text):
+    for name, script in programs.items():
+        machine.program(name, script)
+    one = found("workflow", "conda")
+    assert (one.state, one.found) == (expected, text)
+    assert ("--sdm conda" in one.advice) == (expected != "ok")
+
+
+# SLURM
+
+
+def submission_node(machine, sinfo=SINFO):
+    for name in ("sbatch", "squeue", "sacct"):
+        machine.program(name)
+    machine.program("sinfo", sinfo)
+
+
+def test_partitions_are_listed_once_each(machine):
+    submission_node(machine)
+    assert state("SLURM", "sbatch, squeue, sacct") == "ok"
+    one = found("SLURM", "cores")
+    assert one.state == "ok"
+    assert one.found.splitlines() == [
+        "main*: 64 cores, 256000+ MB, at most 7-00:00:00, (null)",
+        "gpu: 32 cores, 512000 MB, at most 2-00:00:00, gpu:a100:4(S:0-1)",
+    ]
+
+
+def test_partitions_are_printed_as_sinfo_wrote_them(machine, capsys):
+    submission_node(machine, 'echo "gpu[1-2] 32 512000 infinite gpu:a100:4"')
+    assert main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    assert "gpu[1-2]: 32 cores, 512000 MB, at most infinite, gpu:a100:4" in printed
+
+
+def test_a_command_of_slurm_that_is_not_there_is_told(machine):
+    submission_node(machine)
+    (machine.programs / "sacct").unlink()
+    one = found("SLURM", "sbatch")
+    assert one.state == "limited"
+    assert "only sbatch and squeue" in one.found
+
+
+@pytest.mark.parametrize(
+    "script",
+    [f"/bin/sleep 3\n{SINFO}", "echo 'slurm_load_partitions: error: no contact'; exit 1", "exit 0"],
+)
+def test_a_controller_that_does_not_answer_is_not_waited_for(machine, monkeypatch, script):
+    monkeypatch.setattr("pacbed.runs.doctor.ANSWER_s", 0.5)
+    submission_node(machine, script)
+    one = found("SLURM", "sinfo listed none within 0.5 s")
+    assert one.state == "limited"
+    assert "partitions" in one.advice
+
+
+def test_without_slurm_nothing_is_said_of_partitions(machine):
+    machine.program("sinfo", SINFO)
+    one = found("SLURM")
+    assert (one.state, one.found) == ("missing", "no sbatch, squeue or sacct")
+
+
+# Git
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [("echo git version 2.39.5", ("ok", "git 2.39.5")), ("exit 1", ("missing", "no git"))],
+)
+def test_git_works_or_is_missing(machine, script, expected):
+    machine.program("git", script)
+    one = found("git")
+    assert (one.state, one.found) == expected

@@ -1,0 +1,179 @@
+"""A folder of results: one run at a time, and not of another configuration."""
+
+import copy
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+from workspace import CONFIG
+
+from pacbed.exceptions import ConfigError, PacbedError
+from pacbed.runs.results_folder import check_results, keep_config, take_lock
+from pacbed.study.configuration import load
+
+
+@pytest.fixture(scope="module")
+def default():
+    return load([CONFIG])
+
+
+@pytest.fixture
+def config(default):
+    return copy.deepcopy(default)
+
+
+@pytest.fixture
+def results(tmp_path, default):
+    """A folder with two patterns of the default configuration."""
+    folder = tmp_path / "results"
+    for name in ("6.35mrad/00000", "18.13mrad/undeformed"):
+        store = folder / "patterns" / f"{name}.zarr.zip"
+        store.parent.mkdir(parents=True)
+        store.touch()
+    keep_config(folder, default)
+    return folder
+
+
+# The lock
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from pacbed.runs.results_folder import take_lock
+lock = take_lock(Path(sys.argv[1]))
+print("has it", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "has it\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_second_run_is_told_who_runs_the_study(holder, tmp_path):
+    with pytest.raises(PacbedError, match=f"process {holder.pid} on .* is running this study"):
+        take_lock(tmp_path)
+
+
+def test_a_killed_run_leaves_no_lock(holder, tmp_path):
+    holder.kill()
+    holder.wait()
+    with take_lock(tmp_path).file:
+        assert f"process {os.getpid()} " in (tmp_path / "run.lock").read_text()
+
+
+def test_a_run_knows_what_jobs_the_one_before_submitted(tmp_path):
+    first = take_lock(tmp_path)
+    assert first.previous is None
+    first.submits_as("a-name")
+    first.file.close()
+    for _ in range(2):  # also when the second ends before it has submitted anything
+        later = take_lock(tmp_path)
+        assert later.previous.name == "a-name"
+        assert later.previous.is_ours_to_end
+        later.file.close()
+
+
+def test_jobs_of_a_run_on_another_machine_are_not_ours_to_end(tmp_path):
+    # Not every file system tells machines of each other's locks: it may still run.
+    text = "process 7 on login2\njobs a-name of process 7 on login2\n"
+    (tmp_path / "run.lock").write_text(text)
+    for _ in range(2):
+        held = take_lock(tmp_path)
+        assert not held.previous.is_ours_to_end
+        assert held.previous.owner == "process 7 on login2"
+        held.file.close()
+
+
+def test_without_locks_no_jobs_are_ours_to_end(tmp_path, monkeypatch):
+    first = take_lock(tmp_path)
+    first.submits_as("a-name")
+    first.file.close()
+    monkeypatch.setattr("pacbed.runs.results_folder.lock", lambda path: None)
+    held = take_lock(tmp_path)
+    assert held.previous.name == "a-name"
+    assert not held.previous.is_ours_to_end
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(PacbedError, match=r"cannot write .*file/results/run\.lock"):
+        take_lock(tmp_path / "file" / "results")
+
+
+# The configuration
+
+
+def test_a_new_folder_takes_any_configuration(tmp_path, config):
+    assert check_results(tmp_path, config) == []
+
+
+def test_the_same_configuration_goes_on(results, config):
+    assert check_results(results, config) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "said"),
+    [
+        ("simulation", "layers", 10, "simulation.layers was 20, is 10"),
+        ("microscope", "energy_keV", 60, "microscope.energy_keV was 80, is 60"),
+        ("deformation", "tilt_mrad", [-1, 1], r"deformation.tilt_mrad was \[-5, 5\], is \[-1, 1\]"),
+        ("draws", "shared_strain", True, "draws.shared_strain was False, is True"),
+        ("material", "zigzag_A", 3.2, "material.zigzag_A was 3.1613, is 3.2"),
+    ],
+)
+def test_patterns_of_another_configuration_are_not_overwritten(
+    results, config, section, key, value, said
+):
+    config[section][key] = value
+    with pytest.raises(ConfigError, match=said) as error:
+        check_results(results, config)
+    assert "has patterns (2) made with another configuration" in str(error.value)
+    assert "Nothing was started" in str(error.value)
+
+
+def test_without_patterns_nothing_is_lost(results, config):
+    for store in (results / "patterns").glob("*/*.zip"):
+        store.unlink()
+    config["simulation"]["layers"] = 10
+    assert check_results(results, config) == ["simulation.layers was 20, is 10"]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("draws", "count", 2000),
+        ("microscope", "semiangles_mrad", [6.35]),
+        ("dataset", "noise", "poisson"),
+        ("training", "momentum", 0.8),
+        ("deformation", "rotation_deg", [-5, 5]),
+    ],
+)
+def test_what_needs_no_pattern_anew_may_change_and_is_said(results, config, section, key, value):
+    config[section][key] = value
+    (said,) = check_results(results, config)
+    assert said.startswith(f"{section}.{key} was ")
+
+
+def test_how_simulations_are_run_may_change_without_a_word(results, config):
+    config["execution"]["draws_per_job"] = 10
+    assert check_results(results, config) == []
+
+
+def test_a_damaged_record_is_not_taken_for_agreement(results, config):
+    (results / "config.yaml").write_text("seed: [")
+    with pytest.raises(ConfigError, match=r"config\.yaml cannot be read"):
+        check_results(results, config)
+
+
+def test_the_configuration_is_kept_as_it_is(results, default):
+    assert yaml.safe_load((results / "config.yaml").read_text()) == default
