@@ -28,7 +28,7 @@ import psutil
 
 from pacbed.examples.augment import AugmentationSettings, draw_transformation, make_image
 from pacbed.examples.dataset import _shard, read_dataset, write_dataset
-from pacbed.examples.pattern_set import Library
+from pacbed.examples.pattern_set import PatternSet
 from pacbed.examples.processes import Processes
 from pacbed.machine import usable_cores
 from pacbed.storage.archive import GrowingArchive
@@ -83,7 +83,7 @@ def sampled_memory(shared_MB: float, pause_s: float = 0.1) -> Iterator[Memory]:
         thread.join()
 
 
-def library(patterns: int, pixels: int, field_mrad: float) -> Library:
+def library(patterns: int, pixels: int, field_mrad: float) -> PatternSet:
     """Return patterns of a disc with fringes."""
     axis = (np.arange(pixels, dtype=np.float32) - pixels // 2) * np.float32(field_mrad / pixels)
     fringes = 1 + 0.3 * np.cos(axis) * np.cos(0.8 * axis[:, None])
@@ -91,10 +91,10 @@ def library(patterns: int, pixels: int, field_mrad: float) -> Library:
     many = np.empty((patterns, pixels, pixels), np.float32)
     many[:] = pattern / pattern.sum()
     size = field_mrad / pixels
-    return Library(many, (size, size), range(patterns), np.zeros((patterns, 5)))
+    return PatternSet(many, (size, size), range(patterns), np.zeros((patterns, 5)))
 
 
-def parts(settings: AugmentationSettings, patterns: Library, folder: Path) -> None:
+def parts(settings: AugmentationSettings, patterns: PatternSet, folder: Path) -> None:
     """Print what the parts of the work take, best of three."""
     averaged = patterns.averaged(settings.pixel_mrad)
     pixels, shard = settings.pixels, _shard(ALL_EXAMPLES, settings.pixels)

@@ -37,7 +37,7 @@ from rich.table import Table
 from pacbed.engines import engine
 from pacbed.examples.dataset import read_dataset, write_dataset
 from pacbed.examples.labels import LabelScaling, display_unit
-from pacbed.examples.pattern_set import load_library
+from pacbed.examples.pattern_set import read_pattern_set
 from pacbed.figures.style import SYMBOLS, paper_style, save
 from pacbed.learning.prediction import predict
 from pacbed.learning.schedule import OneCycleSchedule, Schedule, SteppedSchedule
@@ -123,7 +123,7 @@ class Study:
         """Return the patterns of a set."""
         splits = assign_splits(self.draws, SHARES)
         draws = [index for index, name in enumerate(splits) if name == split]
-        return load_library([self.store(index) for index in draws], draws, layers)
+        return read_pattern_set([self.store(index) for index in draws], draws, layers)
 
     def dataset(self, split: str, layers: int) -> Any:
         """Return the materialised examples of a set."""

@@ -24,7 +24,7 @@ import numpy as np
 
 from pacbed.examples.dataset import read_dataset, write_dataset
 from pacbed.examples.labels import LabelScaling
-from pacbed.examples.pattern_set import Library
+from pacbed.examples.pattern_set import PatternSet
 from pacbed.learning.network import build_network
 from pacbed.learning.sequences import OnlineBatches, OnlineExamples, StoredBatches
 from pacbed.learning.training import configure, make_optimizer, on_device
@@ -155,7 +155,7 @@ class Repeated(keras.utils.PyDataset):
         return self.stored[number % (self.stored.examples // self.stored.batch_size)]
 
 
-def patterns(config: Config, draws: int = 64) -> Library:
+def patterns(config: Config, draws: int = 64) -> PatternSet:
     """Return patterns of the configured size: it does not matter of what."""
     stored = detector(config["simulation"], config["microscope"]["energy_keV"])
     nx, ny = stored.pixels
@@ -163,7 +163,7 @@ def patterns(config: Config, draws: int = 64) -> Library:
     made = random.gamma(0.5, size=(draws, ny, nx)).astype(np.float32)
     made /= made.sum(axis=(1, 2), keepdims=True)
     pixel_mrad = stored.field_of_view_mrad[0] / nx, stored.field_of_view_mrad[1] / ny
-    return Library(made, pixel_mrad, list(range(draws)), random.normal(0, 0.01, (draws, 5)))
+    return PatternSet(made, pixel_mrad, list(range(draws)), random.normal(0, 0.01, (draws, 5)))
 
 
 def report(name: str, bench: Bench, rounds: int, card: bool, peak: float | None) -> None:

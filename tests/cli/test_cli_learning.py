@@ -20,7 +20,7 @@ from pacbed.cli.main import main
 from pacbed.engines import SimulationResult
 from pacbed.examples.dataset import read_dataset, write_dataset
 from pacbed.examples.labels import OUTPUTS, LabelScaling
-from pacbed.examples.pattern_set import load_library
+from pacbed.examples.pattern_set import read_pattern_set
 from pacbed.learning import checkpoint as training_checkpoint
 from pacbed.learning.network import INTENSITIES
 from pacbed.learning.prediction import predict
@@ -67,7 +67,7 @@ def workspace(tmp_path_factory):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_dataset(
             path,
-            load_library([stores[draw] for draw in draws], draws, layers),
+            read_pattern_set([stores[draw] for draw in draws], draws, layers),
             augmentation_settings(config),
             config["dataset"]["examples"][split],
             (config["seed"], 6.35, layers, split),
@@ -517,7 +517,7 @@ def test_a_dataset_of_another_field_is_refused_before_anything_is_predicted(
     path = tmp_path / "other.zarr.zip"
     write_dataset(
         path,
-        load_library([PATTERNS / "00000.zarr.zip"], [0], 2),
+        read_pattern_set([PATTERNS / "00000.zarr.zip"], [0], 2),
         replace(augmentation_settings(config), **{name: value}),
         4,
         (1, 6.35, 2, "test"),

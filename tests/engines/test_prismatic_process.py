@@ -26,7 +26,7 @@ from pacbed.engines import ThermalMotion
 from pacbed.engines import engine as engine_by_name
 from pacbed.engines.prismatic import (
     Execution,
-    Plan,
+    Layout,
     PrismaticEngine,
     PrismaticSettings,
     native_detector,
@@ -552,7 +552,7 @@ def test_what_prismatic_cannot_do_is_refused_before_it_is_started(
 ):
     request, chosen = replace(SHAKING, **changes), replace(BOX, **settings)
     with pytest.raises(RequestError, match=said):
-        Plan.of(request, chosen)
+        Layout.of(request, chosen)
     with pytest.raises(RequestError, match=said):
         stand_in.simulate(request, settings=chosen)
     assert stand_in.runs == []

@@ -26,7 +26,7 @@ from pacbed.examples.augment import (
     make_image,
 )
 from pacbed.examples.dataset import read_dataset, write_dataset
-from pacbed.examples.pattern_set import Library, load_library
+from pacbed.examples.pattern_set import PatternSet, read_pattern_set
 from pacbed.exceptions import DamagedStoreError, PacbedError, StoreError
 from pacbed.machine import clear_away_on_sigterm
 from pacbed.patterns.store import read_patterns, write_patterns
@@ -60,7 +60,7 @@ def spot(kx, ky):
 
 def spots():
     patterns = np.stack([spot(8, 0), spot(0, 8), spot(-8, 0)]).astype(np.float32)
-    return Library(patterns, (1.0, 1.0), DRAWS, PARAMETERS)
+    return PatternSet(patterns, (1.0, 1.0), DRAWS, PARAMETERS)
 
 
 @pytest.fixture(scope="module")
@@ -465,7 +465,7 @@ def test_a_process_that_is_killed_is_told_of_and_what_is_done_stays(
 
 
 def test_a_failure_leaves_nothing_behind(library, tmp_path):
-    broken = Library(library.patterns, (1.0, 1.0), DRAWS, PARAMETERS[:1])
+    broken = PatternSet(library.patterns, (1.0, 1.0), DRAWS, PARAMETERS[:1])
     with pytest.raises(IndexError):
         made(tmp_path / "broken.zarr.zip", broken)
     assert list(tmp_path.iterdir()) == []
@@ -520,7 +520,7 @@ def simulated(path, brightness, field=40.0, pixels=8, stretch=(1, 1, 0), tilt=(0
 
 def test_a_library_holds_one_thickness_of_every_draw(tmp_path):
     stores = [simulated(tmp_path / f"{n}.zarr.zip", n) for n in (1, 10)]
-    found = load_library(stores, [4, 6], 2)
+    found = read_pattern_set(stores, [4, 6], 2)
     assert found.patterns.shape == (2, 8, 8)
     np.testing.assert_array_equal(found.patterns[:, 0, 0], [2, 20])
     assert found.pixel_mrad == pytest.approx((5.0, 2.5))
@@ -534,7 +534,7 @@ def test_a_library_knows_what_was_simulated(tmp_path):
         simulated(tmp_path / "2.zarr.zip", 1, stretch=(1.03, 0.97, 45)),
     ]
     expected = [[0.04, -0.02, 0, 2, -3], [0, 0, 0.03, 0, 0]]
-    np.testing.assert_allclose(load_library(stores, [0, 1], 1).parameters, expected, atol=1e-12)
+    np.testing.assert_allclose(read_pattern_set(stores, [0, 1], 1).parameters, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("own", [False, True])
@@ -551,30 +551,30 @@ def test_every_pattern_of_an_averaged_library_is_averaged(own):
 def test_a_library_of_a_thickness_that_was_not_simulated_is_refused(tmp_path):
     store = simulated(tmp_path / "1.zarr.zip", 1)
     with pytest.raises(StoreError, match=r"1\.zarr\.zip has layers 1 to 3, not \[4\]"):
-        load_library([store], [0], 4)
+        read_pattern_set([store], [0], 4)
 
 
 @pytest.mark.parametrize("other", [{"field": 44.0}, {"pixels": 10}])
 def test_patterns_of_different_detectors_do_not_mix(tmp_path, other):
     stores = [simulated(tmp_path / "1.zarr.zip", 1), simulated(tmp_path / "2.zarr.zip", 1, **other)]
     with pytest.raises(StoreError, match=r"2\.zarr\.zip has other pixels than .*1\.zarr\.zip"):
-        load_library(stores, [0, 1], 1)
+        read_pattern_set(stores, [0, 1], 1)
 
 
 def test_a_truncated_store_stops_the_library_by_name(tmp_path):
     stores = [simulated(tmp_path / f"{n}.zarr.zip", 1) for n in (1, 2)]
     stores[1].write_bytes(stores[1].read_bytes()[:-200])
     with pytest.raises(DamagedStoreError, match=r"2\.zarr\.zip is damaged") as caught:
-        load_library(stores, [0, 1], 1)
+        read_pattern_set(stores, [0, 1], 1)
     assert caught.value.path == stores[1]
 
 
 def test_patterns_of_another_semiangle_are_refused_by_name(tmp_path):
     store = simulated(tmp_path / "1.zarr.zip", 1)
     angle = read_patterns(store).attributes["request"]["aperture"]["semiangle_mrad"]
-    load_library([store], [0], 1, angle)
+    read_pattern_set([store], [0], 1, angle)
     with pytest.raises(StoreError, match=r"1\.zarr\.zip is of .* mrad, not of 33"):
-        load_library([store], [0], 1, 33.0)
+        read_pattern_set([store], [0], 1, 33.0)
 
 
 # By the script of the workflow
@@ -634,7 +634,7 @@ def test_the_job_of_the_workflow_ends_with_its_run_and_goes_on(tmp_path):
     found = read_dataset(path)
     assert len(np.unique(found.electrons)) == examples
     address = (7, 6.35, 2, "train")
-    made(tmp_path / "few.zarr.zip", load_library(stores, [4, 6], 2), 64, settings, address)
+    made(tmp_path / "few.zarr.zip", read_pattern_set(stores, [4, 6], 2), 64, settings, address)
     few = read_dataset(tmp_path / "few.zarr.zip")
     np.testing.assert_array_equal(found.images[:64], few.images)
     np.testing.assert_array_equal(found.draws[:64], few.draws)

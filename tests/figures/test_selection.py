@@ -12,7 +12,7 @@ from pacbed.figures.selection import (
     scatter,
     with_and_without_tilt,
 )
-from pacbed.learning.specification import Network
+from pacbed.learning.specification import NetworkSpec
 from pacbed.study.configuration import load, networks
 
 TILT, NO_TILT = "strain-rotation-tilt", "strain-rotation"
@@ -37,8 +37,8 @@ def test_the_papers_figures_show_what_the_paper_shows(paper):
     assert gallery_layers(paper["dataset"]["layers"]) == (1, 10)
     assert compared_angle(all_networks) == 6.35
     assert with_and_without_tilt(all_networks) == [
-        Network(6.35, 1, TILT, "linear"),
-        Network(6.35, 1, NO_TILT, "linear"),
+        NetworkSpec(6.35, 1, TILT, "linear"),
+        NetworkSpec(6.35, 1, NO_TILT, "linear"),
     ]
 
 
@@ -53,20 +53,20 @@ def test_a_smaller_study_shows_what_it_has(demo):
 
 def test_of_many_networks_figure_6_shows_those_of_the_paper():
     angles, layers = (6.35, 9.0, 18.13, 25.44), (1, 2, 5, 10, 20)
-    found = [Network(a, n, TILT, "linear") for a in angles for n in layers]
+    found = [NetworkSpec(a, n, TILT, "linear") for a in angles for n in layers]
     shown = {(n.semiangle_mrad, n.layers) for n in scatter(found)}
     assert shown == {(a, n) for a in (6.35, 18.13) for n in (1, 5, 10, 20)}
-    others = [Network(a, n, TILT, "linear") for a in (4.0, 5.0, 7.0, 8.0) for n in layers]
+    others = [NetworkSpec(a, n, TILT, "linear") for a in (4.0, 5.0, 7.0, 8.0) for n in layers]
     assert scatter(others) == others[:15]
 
 
 def test_figure_8_takes_the_thinnest_sample_that_has_both_kinds():
     found = [
-        Network(6.35, 1, TILT, "linear"),
-        Network(6.35, 5, TILT, "linear"),
-        Network(6.35, 3, TILT, "linear"),
-        Network(6.35, 5, NO_TILT, "sqrt"),
-        Network(6.35, 3, NO_TILT, "sqrt"),
+        NetworkSpec(6.35, 1, TILT, "linear"),
+        NetworkSpec(6.35, 5, TILT, "linear"),
+        NetworkSpec(6.35, 3, TILT, "linear"),
+        NetworkSpec(6.35, 5, NO_TILT, "sqrt"),
+        NetworkSpec(6.35, 3, NO_TILT, "sqrt"),
     ]
     assert with_and_without_tilt(found) == [found[2], found[4]]
     assert with_and_without_tilt(found[:3]) == [found[0]]

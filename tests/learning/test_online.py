@@ -35,7 +35,7 @@ from pacbed.examples.augment import (
 from pacbed.examples.augment_layer import Augmentation
 from pacbed.examples.dataset import Dataset
 from pacbed.examples.labels import LabelScaling
-from pacbed.examples.pattern_set import Library
+from pacbed.examples.pattern_set import PatternSet
 from pacbed.exceptions import PacbedError
 from pacbed.learning import checkpoint as training_checkpoint
 from pacbed.learning.checkpoint import fingerprint
@@ -69,7 +69,7 @@ def library(draws, seed):
     parameters = np.random.default_rng(seed).uniform(-1, 1, (draws, 5)) * [0.05, 0.05, 0.05, 5, 5]
     places = PLACE * parameters[:, :2]
     patterns = np.stack([spot(*place, 3.0, (41, 32), PIXEL_MRAD) for place in places])
-    return Library(patterns.astype(np.float32), PIXEL_MRAD, range(100, 100 + draws), parameters)
+    return PatternSet(patterns.astype(np.float32), PIXEL_MRAD, range(100, 100 + draws), parameters)
 
 
 def stored(draws, examples, seed):

@@ -8,7 +8,7 @@ import pytest
 
 from pacbed.engines import SimulationRequest, SimulationResult
 from pacbed.exceptions import RequestError
-from pacbed.patterns.job_stores import Batch, Outcome, waiting
+from pacbed.patterns.job_stores import JobStores, Outcome, waiting
 from pacbed.patterns.store import read_patterns
 from pacbed.specimen.crystal import material
 from pacbed.specimen.deformation import Deformation
@@ -66,7 +66,7 @@ def folder(tmp_path):
 def batch(folder, numbers=range(3), angles=(5,), said=None):
     stores = [folder / f"{a}mrad" / f"{n:05d}.zarr.zip" for n in numbers for a in angles]
     log = (lambda line: None) if said is None else said.append
-    return Batch(stores, request_of, log)
+    return JobStores(stores, request_of, log)
 
 
 def run(one, engine):

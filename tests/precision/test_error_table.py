@@ -8,7 +8,7 @@ import pytest
 
 from pacbed.examples.labels import OUTPUTS, PARAMETERS
 from pacbed.exceptions import PacbedError
-from pacbed.learning.specification import Network
+from pacbed.learning.specification import NetworkSpec
 from pacbed.precision.bound_table import MAE_OF_SIGMA
 from pacbed.precision.error_table import (
     Predicted,
@@ -21,8 +21,8 @@ from pacbed.precision.error_table import (
 from pacbed.precision.metrics import errors
 from pacbed.storage.tables import read_table, write_table
 
-TILT = Network(6.35, 5, "strain-rotation-tilt", "linear")
-NO_TILT = Network(6.35, 5, "strain-rotation", "sqrt")
+TILT = NetworkSpec(6.35, 5, "strain-rotation-tilt", "linear")
+NO_TILT = NetworkSpec(6.35, 5, "strain-rotation", "sqrt")
 DOSES = (1e6, 5e7)
 
 
@@ -78,7 +78,7 @@ def test_the_rows_are_the_errors_of_the_files(files):
 def test_another_method_has_the_baseline_of_a_network_of_the_same_sample(files, tmp_path):
     path = tmp_path / "discs.parquet"
     write_table(predictions("strain-rotation", seed=3), path)
-    network = Network(6.35, 5, "strain-rotation", "linear")
+    network = NetworkSpec(6.35, 5, "strain-rotation", "linear")
     table = error_table([*files, Predicted(path, network, "test", "discs")], "train", DOSES)
     discs = table[(table["method"] == "discs") & (table["dose"] == "all")].set_index("parameter")
     test, train = read_table(path), read_table(files[0].path)
@@ -117,7 +117,7 @@ def test_the_bound_stands_beside_the_errors_at_the_doses_of_the_examples(files):
 def test_a_method_that_knows_the_scale_has_the_bound_of_a_known_scale(files, tmp_path):
     path = tmp_path / "discs.parquet"
     write_table(predictions("strain-rotation", seed=3), path)
-    network = Network(6.35, 5, "strain-rotation", "linear")
+    network = NetworkSpec(6.35, 5, "strain-rotation", "linear")
     made = [*files, Predicted(path, network, "test", "discs-calibrated")]
     table = error_table(made, "train", DOSES, bounds())
     all_doses = table[(table["dose"] == "all") & (table["split"] == "test")]

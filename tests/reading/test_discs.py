@@ -9,7 +9,7 @@ import pytest
 from pacbed.examples.augment import AugmentationSettings, record
 from pacbed.examples.dataset import Dataset, read_dataset, write_dataset
 from pacbed.examples.labels import PARAMETERS
-from pacbed.examples.pattern_set import Library
+from pacbed.examples.pattern_set import PatternSet
 from pacbed.exceptions import PacbedError
 from pacbed.reading.discs import (
     MEASURED,
@@ -186,7 +186,7 @@ def dataset(tmp_path_factory):
     strains = [(0.03, -0.02, 0.015), (-0.04, 0.01, -0.02)]
     drawn = [pattern(Deformation.from_strain(*s), field_mrad=140, pixels=512) for s in strains]
     patterns = np.stack(drawn)
-    library = Library(
+    library = PatternSet(
         patterns.astype(np.float32),
         (140 / 512, 140 / 512),
         [4, 9],
@@ -245,7 +245,7 @@ def test_fields_of_view_drawn_again_are_those_that_the_discs_show(dataset, metho
 
 
 def test_fields_of_view_are_drawn_again_where_all_examples_show_one_pattern(tmp_path):
-    library = Library(np.ones((1, 160, 160), np.float32), (1.0, 1.0), [3], np.zeros((1, 5)))
+    library = PatternSet(np.ones((1, 160, 160), np.float32), (1.0, 1.0), [3], np.zeros((1, 5)))
     path = tmp_path / "test.zarr.zip"
     write_dataset(path, library, replace(CAMERA, pixels=32), 3, (7, 6.35, 5, "test"))
     fields = fields_of_view_mrad(read_dataset(path))

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pacbed.exceptions import ConfigError
-from pacbed.learning.specification import Network
+from pacbed.learning.specification import NetworkSpec
 from pacbed.specimen.crystal import MATERIALS
 from pacbed.study.configuration import (
     SCHEMA,
@@ -688,13 +688,13 @@ def test_a_network_begins_with_that_of_the_next_thickness(
     paper, warm_start, layers, neighbour_layers
 ):
     among = networks(paper)
-    network = Network(12.65, layers, "strain-rotation-tilt", "linear")
+    network = NetworkSpec(12.65, layers, "strain-rotation-tilt", "linear")
     found = neighbour(network, among[::-1], warm_start)
     assert found == (neighbour_layers and replace(network, layers=neighbour_layers))
 
 
 def test_a_neighbour_is_of_the_same_variant(paper):
-    network = Network(6.35, 5, "strain-rotation", "sqrt")
+    network = NetworkSpec(6.35, 5, "strain-rotation", "sqrt")
     assert neighbour(network, networks(paper), "thicker") is None
 
 

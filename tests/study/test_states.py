@@ -6,7 +6,7 @@ from workspace import CONFIG
 
 from pacbed.precision.steps import differences
 from pacbed.study.configuration import load
-from pacbed.study.states import Seeded, bases, bound_states, gallery
+from pacbed.study.states import Seeded, base_states, bound_states, gallery
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +41,14 @@ def test_states_of_one_base_share_a_seed_and_bases_do_not(config):
 
 def test_more_bases_leave_those_that_exist(config):
     more = {**config, "bound": config["bound"] | {"deformed_states": 4}}
-    few, many = bases(config), bases(more)
+    few, many = base_states(config), base_states(more)
     assert list(many)[: len(few)] == list(few)
     assert all(many[name] == state for name, state in few.items())
 
 
 def test_bases_lie_in_the_ranges_of_the_study(config):
     low, high = config["deformation"]["principal_stretch"]
-    for state in bases(config).values():
+    for state in base_states(config).values():
         assert low <= state.deformation.stretch_2 <= state.deformation.stretch_1 <= high
         assert max(map(abs, state.tilt_mrad)) <= 5
 
@@ -56,7 +56,9 @@ def test_bases_lie_in_the_ranges_of_the_study(config):
 def test_steps_are_those_of_the_configuration(config):
     section = config["bound"]
     steps = bound_states(config)["undeformed"]
-    expected = differences(*vars(bases(config)["undeformed"]).values(), *list(section.values())[1:])
+    expected = differences(
+        *vars(base_states(config)["undeformed"]).values(), *list(section.values())[1:]
+    )
     assert {name: one.state for name, one in steps.items()} == expected
     strain = steps["strain_xx_plus"].state.deformation.strain[0, 0]
     assert strain == pytest.approx(section["strain_step"])

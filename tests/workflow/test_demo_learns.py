@@ -11,7 +11,7 @@ import pytest
 
 from pacbed.engines import engine
 from pacbed.examples.dataset import read_dataset, write_dataset
-from pacbed.examples.pattern_set import Library
+from pacbed.examples.pattern_set import PatternSet
 from pacbed.learning.prediction import predict
 from pacbed.learning.sequences import OnlineExamples
 from pacbed.learning.training import train
@@ -78,7 +78,7 @@ def library(config):
 
     def of(split):
         index = np.flatnonzero(splits == split)
-        return Library(patterns[index], (pixel, pixel), index.tolist(), parameters[index])
+        return PatternSet(patterns[index], (pixel, pixel), index.tolist(), parameters[index])
 
     return of
 

@@ -20,7 +20,7 @@ from pacbed.study.configuration import (
     used_training,
     validate,
 )
-from pacbed.learning.specification import Network
+from pacbed.learning.specification import NetworkSpec
 from pacbed.study.draws import SPLITS, assign_splits
 from pacbed.exceptions import PacbedError
 from pacbed.figures import TITLES
@@ -180,7 +180,7 @@ def set_mb(split):
 
 def initial_network(wildcards):
     """The network of a neighbouring thickness with which a training begins, if any."""
-    one = Network(
+    one = NetworkSpec(
         semiangle_mrad(wildcards),
         int(wildcards.layers),
         wildcards.outputs,

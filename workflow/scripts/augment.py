@@ -4,7 +4,7 @@ from pathlib import Path
 from _job import found_work_done, job, sparse_progress
 
 from pacbed.examples.dataset import write_dataset
-from pacbed.examples.pattern_set import load_library
+from pacbed.examples.pattern_set import read_pattern_set
 from pacbed.runs.locks import sole_maker
 from pacbed.storage.zipped import checkpoint_of
 from pacbed.study.configuration import augmentation_settings
@@ -17,7 +17,7 @@ with job(snakemake.log[0]), sole_maker(dataset, say):
         found_work_done(snakemake.log[0])
     write_dataset(
         dataset,
-        load_library(
+        read_pattern_set(
             [Path(file) for file in snakemake.input],
             params.draws,
             params.layers,

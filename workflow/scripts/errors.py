@@ -2,15 +2,15 @@ from pathlib import Path
 
 from _job import job
 
-from pacbed.learning.specification import Network
+from pacbed.learning.specification import NetworkSpec
 from pacbed.precision.bound_table import read_bounds
 from pacbed.precision.error_table import Predicted, error_table
 from pacbed.storage.tables import write_table
 
 params, files = snakemake.params, snakemake.input
 with job(snakemake.log[0]):
-    networks = [Network(**one) for one in params.networks]
-    classical = [Network(**one) for one in params.classical]
+    networks = [NetworkSpec(**one) for one in params.networks]
+    classical = [NetworkSpec(**one) for one in params.classical]
     made = [(split, network) for split in params.splits for network in networks]
     predicted = [
         Predicted(Path(path), network, split)

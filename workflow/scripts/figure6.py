@@ -4,11 +4,11 @@ from _job import job
 
 from pacbed.figures.errors import true_against_predicted
 from pacbed.figures.style import save
-from pacbed.learning.specification import Network
+from pacbed.learning.specification import NetworkSpec
 from pacbed.precision.error_table import Predicted
 
 with job(snakemake.log[0]):
-    networks = [Network(**one) for one in snakemake.params.networks]
+    networks = [NetworkSpec(**one) for one in snakemake.params.networks]
     predictions = {
         (network.semiangle_mrad, network.layers): Predicted(Path(file), network, "test").read()
         for network, file in zip(networks, snakemake.input, strict=True)

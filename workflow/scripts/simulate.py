@@ -6,7 +6,7 @@ from _job import found_work_done, git_revision, job, sparse_progress
 
 from pacbed.engines import engine
 from pacbed.exceptions import ConfigError
-from pacbed.patterns.job_stores import Batch
+from pacbed.patterns.job_stores import JobStores
 from pacbed.precision.steps import State
 from pacbed.runs.locks import sole_maker
 from pacbed.specimen.deformation import Deformation
@@ -54,7 +54,7 @@ def request_of(store):
     )
 
 
-batch = Batch(
+batch = JobStores(
     [Path(path) for path in snakemake.output],
     request_of,
     say,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pacbed.examples.dataset import Dataset
     from pacbed.learning.sequences import OnlineExamples
-    from pacbed.learning.specification import Network
+    from pacbed.learning.specification import NetworkSpec
     from pacbed.learning.training import EpochReport
     from pacbed.study.configuration import Config
 
@@ -179,9 +179,9 @@ def _train(options: argparse.Namespace) -> None:
     print(f"How well it reads: pacbed evaluate {options.output} {seen}")
 
 
-def _network(options: argparse.Namespace, config: Config) -> Network:
+def _network(options: argparse.Namespace, config: Config) -> NetworkSpec:
     """Return the network that is asked for."""
-    from pacbed.learning.specification import Network
+    from pacbed.learning.specification import NetworkSpec
 
     angles, layers = config["microscope"]["semiangles_mrad"], config["dataset"]["layers"]
     if f"{options.semiangle:g}" not in (known := [f"{angle:g}" for angle in angles]):
@@ -195,7 +195,7 @@ def _network(options: argparse.Namespace, config: Config) -> Network:
             f"{', '.join(map(str, layers))}"
         )
     first = config["variants"][0]
-    return Network(
+    return NetworkSpec(
         float(f"{options.semiangle:g}"),
         options.layers,
         options.outputs or first["outputs"],
@@ -216,7 +216,7 @@ class _Inputs:
         The network.
     """
 
-    def __init__(self, options: argparse.Namespace, config: Config, network: Network) -> None:
+    def __init__(self, options: argparse.Namespace, config: Config, network: NetworkSpec) -> None:
         from pacbed.study.configuration import neighbour, networks
         from pacbed.study.draws import assign_splits
 
@@ -234,7 +234,7 @@ class _Inputs:
         if self.initial and self.initial.is_dir():
             self.initial /= "model.keras"
 
-    def _model(self, network: Network) -> Path:
+    def _model(self, network: NetworkSpec) -> Path:
         """Return the model that the workflow makes."""
         variant = f"{network.outputs}_{network.intensity}"
         return self.results / "models" / _sample(network) / variant / "model.keras"
@@ -323,7 +323,7 @@ class _Inputs:
         return data
 
 
-def _sample(network: Network) -> str:
+def _sample(network: NetworkSpec) -> str:
     """Return the folder of a semi-angle and a thickness in results of the workflow."""
     return f"{network.semiangle_mrad:g}mrad/{network.layers}layers"
 

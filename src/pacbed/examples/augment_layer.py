@@ -42,8 +42,8 @@ class Augmentation(layers.Layer):
     ----------
     averaged
         Fraction of the incident electrons per pixel, shape (draws, ny, nx), zero angle at
-        ``n // 2``, as of :meth:`pacbed.examples.pattern_set.Library.averaged`. They are kept on the
-        device.
+        ``n // 2``, as of :meth:`pacbed.examples.pattern_set.PatternSet.averaged`. They are kept on
+        the device.
     pixel_mrad
         Pixel size (x, y) of the patterns in mrad.
     settings

@@ -37,7 +37,7 @@ from pacbed.examples.augment import (
     make_image,
 )
 from pacbed.examples.labels import PARAMETERS
-from pacbed.examples.pattern_set import Library
+from pacbed.examples.pattern_set import PatternSet
 from pacbed.examples.processes import Processes, SharedArray
 from pacbed.exceptions import DamagedStoreError, StoreError
 from pacbed.machine import usable_cores
@@ -65,7 +65,7 @@ _ARRAYS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 def write_dataset(
     path: Path,
-    library: Library,
+    library: PatternSet,
     settings: AugmentationSettings,
     examples: int,
     address: tuple[int, float, int, str],
@@ -169,7 +169,7 @@ class _Examples:
         Examples of a shard.
     """
 
-    library: Library
+    library: PatternSet
     settings: AugmentationSettings
     address: tuple[int, float, int, str]
     examples: int

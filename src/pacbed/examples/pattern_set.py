@@ -18,7 +18,7 @@ from pacbed.specimen.deformation import Deformation
 
 
 @dataclass(frozen=True)
-class Library:
+class PatternSet:
     """The patterns of one thickness from which examples are made.
 
     Parameters
@@ -38,7 +38,7 @@ class Library:
     draws: Sequence[int]
     parameters: np.ndarray
 
-    def averaged(self, camera_pixel_mrad: float, into: np.ndarray | None = None) -> Library:
+    def averaged(self, camera_pixel_mrad: float, into: np.ndarray | None = None) -> PatternSet:
         """Return the library from whose patterns examples are resampled.
 
         Parameters
@@ -57,12 +57,12 @@ class Library:
         return replace(self, patterns=into)
 
 
-def load_library(
+def read_pattern_set(
     stores: Sequence[Path],
     draws: Sequence[int],
     layers: int,
     semiangle_mrad: float | None = None,
-) -> Library:
+) -> PatternSet:
     """Read the patterns of one thickness, and what they show, from the stores of several draws.
 
     Parameters
@@ -104,4 +104,4 @@ def load_library(
         parameters[number] = strain[0, 0], strain[1, 1], strain[0, 1], *request["tilt_mrad"]
     if patterns is None or first is None:
         raise StoreError("no pattern stores were given")
-    return Library(patterns, first.pixel_mrad, draws, parameters)
+    return PatternSet(patterns, first.pixel_mrad, draws, parameters)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pacbed.learning.specification import Network
-from pacbed.reading.discs import discs_overlap, why_not
+from pacbed.learning.specification import NetworkSpec
+from pacbed.reading.discs import discs_overlap, obstacle_to_discs
 from pacbed.study.configuration import Config, augmentation_settings, material
 
 _GALLERY = (6.35, 18.13)
 _SCATTER = {(angle, layers) for angle in (6.35, 18.13, 32.94) for layers in (1, 3, 5, 10, 20)}
 
 
-def main_variant(networks: Sequence[Network]) -> list[Network]:
+def main_variant(networks: Sequence[NetworkSpec]) -> list[NetworkSpec]:
     """Return the networks of the first variant of the configuration, those of Fig. 5."""
     first = networks[0]
     return [n for n in networks if (n.outputs, n.intensity) == (first.outputs, first.intensity)]
@@ -32,7 +32,7 @@ def gallery_layers(layers: Sequence[int]) -> tuple[int, int]:
     return min(layers), 10 if 10 in layers else max(layers)
 
 
-def scatter(networks: Sequence[Network]) -> list[Network]:
+def scatter(networks: Sequence[NetworkSpec]) -> list[NetworkSpec]:
     """Return the networks of Fig. 6: of the first variant, as many as the paper shows at most.
 
     The paper's selection, as far as it is there, if there are more.
@@ -42,7 +42,7 @@ def scatter(networks: Sequence[Network]) -> list[Network]:
     return main if len(main) <= len(_SCATTER) else chosen or main[: len(_SCATTER)]
 
 
-def compared_angle(networks: Sequence[Network]) -> float:
+def compared_angle(networks: Sequence[NetworkSpec]) -> float:
     """Return the semi-angle of Fig. 7 and 8: that with most variants, the smallest of several."""
     angles = sorted({n.semiangle_mrad for n in networks})
     return max(
@@ -51,20 +51,20 @@ def compared_angle(networks: Sequence[Network]) -> float:
     )
 
 
-def with_and_without_tilt(networks: Sequence[Network]) -> list[Network]:
+def with_and_without_tilt(networks: Sequence[NetworkSpec]) -> list[NetworkSpec]:
     """Return the networks of Fig. 8, the first of each kind of outputs, of one thickness.
 
     It is the thinnest for which there are both kinds, or one.
     """
     there = [n for n in networks if n.semiangle_mrad == compared_angle(networks)]
-    kinds: dict[int, dict[str, Network]] = {}
+    kinds: dict[int, dict[str, NetworkSpec]] = {}
     for network in there:
         kinds.setdefault(network.layers, {}).setdefault(network.outputs, network)
     chosen = min(kinds, key=lambda layers: (-len(kinds[layers]), layers))
     return list(kinds[chosen].values())
 
 
-def classical(config: Config, networks: Sequence[Network]) -> list[Network]:
+def classical(config: Config, networks: Sequence[NetworkSpec]) -> list[NetworkSpec]:
     """Return with what networks the classical method is compared, as if it were one.
 
     Those of the first variant, at semi-angles whose discs do not overlap, and at the next one, to
@@ -79,5 +79,5 @@ def classical(config: Config, networks: Sequence[Network]) -> list[Network]:
         replace(n, outputs="strain-rotation", intensity="linear")
         for n in main_variant(networks)
         if n.semiangle_mrad in angles[: len(apart) + 1]
-        and why_not(crystal, energy_keV, n.semiangle_mrad, settings) is None
+        and obstacle_to_discs(crystal, energy_keV, n.semiangle_mrad, settings) is None
     ]

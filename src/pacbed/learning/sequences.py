@@ -13,7 +13,7 @@ import numpy as np
 from pacbed.examples.augment import AugmentationSettings, draw_transformations
 from pacbed.examples.dataset import Dataset
 from pacbed.examples.labels import PARAMETERS, LabelScaling
-from pacbed.examples.pattern_set import Library
+from pacbed.examples.pattern_set import PatternSet
 from pacbed.seeding import stream
 
 
@@ -33,7 +33,7 @@ class OnlineExamples:
         Seed, semi-angle in mrad and number of layers: where the random numbers come from.
     """
 
-    library: Library
+    library: PatternSet
     settings: AugmentationSettings
     examples: int
     address: tuple[int, float, int]

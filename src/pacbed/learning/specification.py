@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkSpec:
     """One network of the study: where its data come from and what it is trained to do."""
 
     semiangle_mrad: float

@@ -37,7 +37,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Batch:
+class JobStores:
     """The stores that one job makes, of one draw or several.
 
     Parameters

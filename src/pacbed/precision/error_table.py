@@ -14,7 +14,7 @@ import pandas as pd
 
 from pacbed.examples.labels import OUTPUTS
 from pacbed.exceptions import PacbedError
-from pacbed.learning.specification import Network
+from pacbed.learning.specification import NetworkSpec
 from pacbed.precision.bound_table import bound_of
 from pacbed.precision.metrics import Bounds, errors_by_dose
 from pacbed.storage.tables import read_table
@@ -40,7 +40,7 @@ class Predicted:
     """
 
     path: Path
-    network: Network
+    network: NetworkSpec
     split: str
     method: str = NETWORK
 

@@ -146,7 +146,7 @@ def discs_overlap(
     return bool(2 * semiangle_mrad * np.max(stretch) >= nearest)
 
 
-def why_not(
+def obstacle_to_discs(
     material: Material,
     energy_keV: float,
     semiangle_mrad: float,
@@ -208,7 +208,7 @@ class DiscMethod:
         self.settings = settings
         n = augmentation.pixels
         self.radius_px = semiangle_mrad / augmentation.pixel_mrad
-        if reason := why_not(material, energy_keV, semiangle_mrad, augmentation):
+        if reason := obstacle_to_discs(material, energy_keV, semiangle_mrad, augmentation):
             raise PacbedError(reason)
         self._reflections = reflections_mrad(material, energy_keV, augmentation.reach_mrad)
         length = np.hypot(*self._reflections.T).round(3)

@@ -19,7 +19,7 @@ import numpy as np
 from pacbed.engines.planewave.engine import PlaneWaveSettings
 from pacbed.engines.planewave.library import cone
 from pacbed.engines.planewave.waves import IncidentGrid, ReciprocalGrid
-from pacbed.engines.prismatic import Plan, PrismaticSettings
+from pacbed.engines.prismatic import Layout, PrismaticSettings
 from pacbed.engines.request import SimulationRequest
 from pacbed.examples.labels import OUTPUTS
 from pacbed.specimen.crystal import slab
@@ -216,14 +216,14 @@ def _prismatic_s(config: Config, angles: Sequence[float], threads: int) -> float
     seconds = 0.0
     for angle in angles:
         request = example_request(config, angle, Deformation())
-        plan = Plan.of(request, settings)
-        cells = math.prod(plan.grid.edges_A) / _cell_A2(request)
+        layout = Layout.of(request, settings)
+        cells = math.prod(layout.grid.edges_A) / _cell_A2(request)
         atoms = cells * len(slab(request.material, request.deformation, request.layers))
         potential = atoms * (_ATOM_SERIAL_s + _ATOM_SHARED_s / threads)
-        fast = all(_largest_prime(n) <= 7 for n in plan.grid.points)
-        points = math.prod(plan.grid.points) * request.layers * settings.slices_per_layer
-        waves = plan.total * points * (_POINT_FAST_s if fast else _POINT_AWKWARD_s)
-        seconds += len(plan.shares) * potential + waves / threads
+        fast = all(_largest_prime(n) <= 7 for n in layout.grid.points)
+        points = math.prod(layout.grid.points) * request.layers * settings.slices_per_layer
+        waves = layout.total * points * (_POINT_FAST_s if fast else _POINT_AWKWARD_s)
+        seconds += len(layout.shares) * potential + waves / threads
     return seconds
 
 

@@ -17,12 +17,12 @@ import yaml
 
 from pacbed.engines.planewave.atoms import kirkland
 from pacbed.engines.planewave.engine import PlaneWaveSettings, check_phonons
-from pacbed.engines.prismatic import Plan, PrismaticSettings, memory_bytes, native_detector
+from pacbed.engines.prismatic import Layout, PrismaticSettings, memory_bytes, native_detector
 from pacbed.engines.prismatic.specimen import probe_counts
 from pacbed.engines.request import SimulationRequest, ThermalMotion
 from pacbed.examples.augment import AugmentationSettings
 from pacbed.exceptions import ConfigError, RequestError
-from pacbed.learning.specification import Network
+from pacbed.learning.specification import NetworkSpec
 from pacbed.specimen.crystal import MATERIALS, Material
 from pacbed.specimen.deformation import Deformation, DrawRanges
 from pacbed.specimen.microscope import Aperture, Detector, wavelength_A
@@ -324,7 +324,7 @@ def _largest_gallery_tilt_mrad() -> tuple[float, float]:
 def _prismatic_conflicts(config: Config) -> Iterator[str]:
     probes = config["simulation"]["prismatic"]["probes"]
     try:
-        for request, _ in _prismatic_plans(config):
+        for request, _ in _prismatic_layouts(config):
             if probes == "auto":
                 continue
             needed = probe_counts(request, PrismaticSettings(probes="auto"))
@@ -339,7 +339,7 @@ def _prismatic_conflicts(config: Config) -> Iterator[str]:
         yield f"simulation.prismatic: {error}"
 
 
-def _prismatic_plans(config: Config) -> Iterator[tuple[SimulationRequest, Plan]]:
+def _prismatic_layouts(config: Config) -> Iterator[tuple[SimulationRequest, Layout]]:
     """Yield what simulations of the undeformed and the most deformed crystals come to."""
     settings = PrismaticSettings(**engine_settings(config["simulation"]))
     low, high = config["deformation"]["principal_stretch"]
@@ -347,15 +347,15 @@ def _prismatic_plans(config: Config) -> Iterator[tuple[SimulationRequest, Plan]]
     for angle in config["microscope"]["semiangles_mrad"]:
         for deformation in states:
             request = example_request(config, angle, deformation)
-            yield request, Plan.of(request, settings)
+            yield request, Layout.of(request, settings)
 
 
 def prismatic_memory_MB(config: Config, threads: int) -> int:
     """Return the memory that a simulation with Prismatic needs on so many threads, in MB."""
     settings = PrismaticSettings(**engine_settings(config["simulation"]))
     needed = (
-        memory_bytes(request, settings, plan.grid, threads)
-        for request, plan in _prismatic_plans(config)
+        memory_bytes(request, settings, layout.grid, threads)
+        for request, layout in _prismatic_layouts(config)
     )
     return math.ceil(max(needed) / 1e6)
 
@@ -453,7 +453,7 @@ def augmentation_settings(config: Config) -> AugmentationSettings:
     )
 
 
-def networks(config: Config) -> list[Network]:
+def networks(config: Config) -> list[NetworkSpec]:
     """List the networks that the variants ask for, each once."""
     angles = config["microscope"]["semiangles_mrad"]
     layers = config["dataset"]["layers"]
@@ -462,7 +462,7 @@ def networks(config: Config) -> list[Network]:
         return everything if value == "all" else value
 
     found = {
-        Network(float(a), n, v["outputs"], v["intensity"]): None
+        NetworkSpec(float(a), n, v["outputs"], v["intensity"]): None
         for v in config["variants"]
         for a in chosen(v["semiangles_mrad"], angles)
         for n in chosen(v["layers"], layers)
@@ -470,7 +470,9 @@ def networks(config: Config) -> list[Network]:
     return list(found)
 
 
-def neighbour(network: Network, among: Sequence[Network], warm_start: str) -> Network | None:
+def neighbour(
+    network: NetworkSpec, among: Sequence[NetworkSpec], warm_start: str
+) -> NetworkSpec | None:
     """Return the network of the next thickness with whose weights the training of one begins.
 
     Parameters

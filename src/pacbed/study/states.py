@@ -56,7 +56,7 @@ def gallery(seed: int) -> dict[str, Seeded]:
     }
 
 
-def bases(config: Config) -> dict[str, State]:
+def base_states(config: Config) -> dict[str, State]:
     """Return the states at which the bound is computed, by name.
 
     They are the undeformed crystal and some random deformations and tilts of the study's ranges,
@@ -83,5 +83,5 @@ def bound_states(config: Config) -> dict[str, dict[str, Seeded]]:
                 base.deformation, base.tilt_mrad, section["strain_step"], section["tilt_step_mrad"]
             ).items()
         }
-        for name, base in bases(config).items()
+        for name, base in base_states(config).items()
     }

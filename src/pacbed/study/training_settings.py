@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pacbed.examples.labels import LabelScaling
-from pacbed.examples.pattern_set import load_library
+from pacbed.examples.pattern_set import read_pattern_set
 from pacbed.learning.schedule import schedule
 from pacbed.learning.sequences import OnlineExamples
 from pacbed.learning.training import TrainingSettings
@@ -84,7 +84,7 @@ def online_examples(
     """
     seed, semiangle_mrad, layers = address
     return OnlineExamples(
-        load_library(stores, draws, layers, semiangle_mrad),
+        read_pattern_set(stores, draws, layers, semiangle_mrad),
         augmentation_settings(augmentation),
         examples,
         (seed, semiangle_mrad, layers),

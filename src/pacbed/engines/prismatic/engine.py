@@ -30,7 +30,7 @@ from pacbed.engines.prismatic.files import (
     write_atoms,
     write_probes,
 )
-from pacbed.engines.prismatic.plan import Plan, memory_bytes
+from pacbed.engines.prismatic.layout import Layout, memory_bytes
 from pacbed.engines.prismatic.process import Installation, call, installation, scratch_folder
 from pacbed.engines.prismatic.settings import Grid, PrismaticSettings
 from pacbed.engines.prismatic.specimen import Specimen, specimen
@@ -136,32 +136,32 @@ class PrismaticEngine:
             If Prismatic fails.
         """
         started = time.perf_counter()
-        plan = Plan.of(request, self.settings)
-        self._check_memory(request, plan.grid)
-        configurations = len(plan.shares)
+        layout = Layout.of(request, self.settings)
+        self._check_memory(request, layout.grid)
+        configurations = len(layout.shares)
         shape = 2, request.layers, *request.detector.pixels[::-1]
         kept = Checkpoint.load(checkpoint, self._fingerprint(request), shape, self.log)
         if kept.configurations:
             self.log(f"{kept.configurations} of {configurations} configurations were kept")
         before_s = kept.seconds
-        atoms = specimen(request, plan.grid.edges_A)
+        atoms = specimen(request, layout.grid.edges_A)
         with scratch_folder() as folder:
             for number in range(kept.configurations, configurations):
                 moved = atoms
                 if request.thermal.phonon_configurations:
                     moved = atoms.displaced(request.seed, number)
-                done = sum(map(len, plan.shares[:number]))
+                done = sum(map(len, layout.shares[:number]))
                 native = self._patterns(
                     request,
-                    plan.grid,
+                    layout.grid,
                     moved,
-                    plan.probes_A[plan.shares[number]],
+                    layout.probes_A[layout.shares[number]],
                     folder,
-                    _from(progress, done, plan.total),
+                    _from(progress, done, layout.total),
                 )
                 kept.within_band += native.sum(axis=(1, 2))
                 # Two halves: their difference tells how large the phonon noise is.
-                kept.sums[number % 2] += on_detector(native, plan.pixel_mrad, request.detector)
+                kept.sums[number % 2] += on_detector(native, layout.pixel_mrad, request.detector)
                 kept.configurations += 1
                 kept.seconds = before_s + time.perf_counter() - started
                 peak = peak_memory_MB(resource.RUSAGE_CHILDREN)
@@ -172,17 +172,17 @@ class PrismaticEngine:
             "prismatic_version": self.installation.version,
             "settings": asdict(self.settings),
             "device": self.device,
-            **plan.provenance(),
+            **layout.provenance(),
             "atoms": len(atoms.numbers),
             "configurations": request.thermal.phonon_configurations,
-            "fraction_within_band": (kept.within_band / plan.total).round(7).tolist(),
+            "fraction_within_band": (kept.within_band / layout.total).round(7).tolist(),
             # Of all attempts, if it was killed and went on.
             "seconds": round(kept.seconds, 3),
             "peak_memory_MB": round(kept.peak_memory_MB, 1),
         }
         if configurations > 1 and self.settings.probes_per_configuration == "all":
             provenance["phonon_noise"] = _phonon_noise(kept.sums, configurations)
-        patterns = (kept.sums.sum(axis=0) / plan.total).astype(np.float32)
+        patterns = (kept.sums.sum(axis=0) / layout.total).astype(np.float32)
         return SimulationResult(patterns, provenance)
 
     def simulate_together(

@@ -15,7 +15,7 @@ from pacbed.specimen.microscope import Detector, wavelength_A
 
 
 @dataclass(frozen=True)
-class Plan:
+class Layout:
     """Box, grid and probes of a simulation.
 
     Parameters
@@ -36,8 +36,8 @@ class Plan:
     shares: list[np.ndarray]
 
     @classmethod
-    def of(cls, request: SimulationRequest, settings: PrismaticSettings) -> Plan:
-        """Make the plan.
+    def of(cls, request: SimulationRequest, settings: PrismaticSettings) -> Layout:
+        """Lay out the simulation of a request.
 
         Raises
         ------
@@ -57,7 +57,7 @@ class Plan:
         return sum(map(len, self.shares))
 
     def provenance(self) -> dict[str, Any]:
-        """Return the plan as plain values."""
+        """Return the layout as plain values."""
         return {
             "box_A": list(self.grid.edges_A),
             "grid": list(self.grid.points),
