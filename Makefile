@@ -54,10 +54,11 @@ format: env
 	ruff check --fix src tests workflow docs benchmarks
 	snakefmt Snakefile workflow
 
-# The table of configuration keys is made from the schema, the reference of commands from the parser.
+# Made from the code: the table of configuration keys, the reference of commands, the picture of the packages.
 docs: env
 	python docs/config_table.py
 	python docs/cli_reference.py
+	python docs/house.py
 
 # New versions of everything; needs uv (https://docs.astral.sh/uv).
 lock:
