@@ -79,8 +79,8 @@ def picture() -> str:
                 f'text-anchor="middle">{counts[name, other]}</text>',
             ]
     parts += [
-        f'<text x="4" y="{height - 9}" fill="#555555">A line goes from a package down to those that '
-        "it imports; the numbers are its imports from each.</text>",
+        f'<text x="4" y="{height - 9}" fill="#555555">A line goes from a package down to '
+        "those that it imports; the numbers are its imports from each.</text>",
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
