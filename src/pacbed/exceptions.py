@@ -1,10 +1,10 @@
-"""What can go wrong in a way that the user can mend."""
+"""Errors that a user can correct."""
 
 from pathlib import Path
 
 
 class PacbedError(Exception):
-    """Something a user can mend; the message says what, where and what to do."""
+    """An error that a user can correct; the message says what, where and what to do."""
 
 
 class ConfigError(PacbedError):
@@ -16,11 +16,11 @@ class RequestError(PacbedError):
 
 
 class EngineError(PacbedError):
-    """An engine that failed, or wrote what cannot be used."""
+    """An engine that failed or wrote unusable output."""
 
 
 class BudgetExceeded(PacbedError):  # noqa: N818
-    """A run that would cost more than it may."""
+    """A run that would cost more than its limit."""
 
 
 class StoreError(PacbedError):
@@ -28,7 +28,7 @@ class StoreError(PacbedError):
 
 
 class DamagedStoreError(StoreError):
-    """A store that exists but cannot be read whole.
+    """A store that exists but cannot be read completely.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""Counter-based random streams: what is drawn depends on names and indices, never on order.
+"""Counter-based random streams: random numbers depend on names and indices, not on order.
 
-Every stream is addressed by the run's seed and a path such as ``("draw", semiangle, index)``. A
-stream can therefore be made anywhere, by any process, in any order, and asking for more of
-anything leaves all that was drawn before as it was.
+Every stream has an address: the seed of the run and a path such as ``("draw", semiangle, index)``.
+Any process can make any stream, in any order. More draws, or more of anything, leave the numbers
+of all other addresses unchanged.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def stream(seed: int, *path: str | int | float) -> np.random.Generator:
     seed
         Seed of the run, a non-negative integer.
     *path
-        Address below it: names, counters, or physical quantities. Floats are taken to a millionth
-        of their unit, so that 6.35 means the same however it was computed.
+        Address: names, counters, or physical quantities. Floats are rounded to a millionth of their
+        unit, so that 6.35 is the same address for any way to compute it.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def stream(seed: int, *path: str | int | float) -> np.random.Generator:
 
 
 def seed_at(seed: int, *path: str | int | float) -> int:
-    """Return a seed of 64 bits for what has an address of its own, such as a simulation."""
+    """Return the 64-bit seed of an address, for example of a simulation."""
     return int(_sequence(seed, path).generate_state(1, np.uint64)[0])
 
 
