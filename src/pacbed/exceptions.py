@@ -24,11 +24,15 @@ class BudgetExceeded(PacbedError):  # noqa: N818
 
 
 class StoreError(PacbedError):
-    """A pattern or dataset store that is damaged, incomplete or of another kind."""
+    """A store that cannot be read or written."""
+
+
+class MissingStoreError(StoreError):
+    """A store that does not exist."""
 
 
 class DamagedStoreError(StoreError):
-    """A store that exists but cannot be read completely.
+    """A store whose contents are not as they were written: a broken archive, a missing chunk.
 
     Parameters
     ----------

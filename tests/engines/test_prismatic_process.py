@@ -3,6 +3,7 @@
 In its place stands a program that does what a test wants (``stand_in_prismatic.py``).
 """
 
+import errno
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -35,7 +37,7 @@ from pacbed.engines.prismatic import engine as engine_module
 from pacbed.engines.prismatic.checkpoint import Checkpoint
 from pacbed.engines.prismatic.process import installation, scratch_folder
 from pacbed.engines.prismatic.settings import Grid
-from pacbed.exceptions import EngineError, RequestError
+from pacbed.exceptions import EngineError, RequestError, StoreError
 from pacbed.patterns.store import read_patterns
 from pacbed.specimen.crystal import material
 from pacbed.specimen.microscope import Aperture
@@ -654,6 +656,23 @@ def test_what_was_kept_and_is_damaged_is_ignored(stand_in, undisturbed, tmp_path
     stand_in.does("write")
     assert stand_in.simulate(checkpoint=kept).tobytes() == undisturbed.tobytes()
     assert len(stand_in.runs) == 3
+
+
+def test_what_was_kept_and_cannot_be_read_now_is_neither_ignored_nor_replaced(
+    stand_in, tmp_path, monkeypatch
+):
+    def fail(*arguments):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    kept = tmp_path / "kept"
+    stand_in.simulate(checkpoint=kept)
+    before = kept.read_bytes()
+    stand_in.does("write")
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", fail)
+    with pytest.raises(StoreError, match=r"cannot read .*kept: Permission denied"):
+        stand_in.simulate(checkpoint=kept)
+    assert stand_in.runs == []
+    assert kept.read_bytes() == before
 
 
 def test_nothing_that_can_be_read_wrongly_comes_out_of_a_damaged_checkpoint(tmp_path):

@@ -1,6 +1,8 @@
 """The stores of a job: good ones are kept, whatever happens to the others."""
 
+import errno
 import os
+import zipfile
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,11 +10,12 @@ import pytest
 
 from pacbed.engines import SimulationRequest, SimulationResult
 from pacbed.exceptions import RequestError
-from pacbed.patterns.job_stores import JobStores, Outcome, waiting
+from pacbed.patterns.job_stores import JobStores, Outcome
 from pacbed.patterns.store import read_patterns
 from pacbed.specimen.crystal import material
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
+from pacbed.storage.waiting import waiting
 from pacbed.storage.zipped import checkpoint_of
 
 REQUEST = SimulationRequest(
@@ -134,6 +137,27 @@ def test_a_damaged_store_is_made_again(folder):
     engine = Counting()
     run(one, engine)
     assert engine.made == [(1, 5.0)]
+
+
+def test_a_store_that_cannot_be_read_now_is_neither_computed_again_nor_replaced(
+    folder, monkeypatch
+):
+    one = batch(folder)
+    run(one, Counting())
+    before = [store.read_bytes() for store in one.stores]
+    said, engine = [], Counting()
+    with monkeypatch.context() as patched:
+        patched.setattr(zipfile.ZipExtFile, "read", failing)
+        outcome = run(batch(folder, said=said), engine)
+    assert outcome.failed == [store.name for store in one.stores]
+    assert engine.made == []
+    assert all("Stale file handle" in line for line in said)
+    assert run(batch(folder), Counting()) == Outcome(found=True)
+    assert [store.read_bytes() for store in one.stores] == before
+
+
+def failing(*arguments):
+    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
 
 def test_what_waits_is_newer_than_a_store_of_an_earlier_request(folder):

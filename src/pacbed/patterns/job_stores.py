@@ -1,9 +1,4 @@
-"""The stores of a job: those that are good are kept, the others made, and all appear together.
-
-Snakemake deletes the outputs of a job that fails, also those that were there before. So a store
-waits under another name until all of its job are there: whatever ends the job, nothing is computed
-twice.
-"""
+"""The stores of a job: those that are good are kept, the others made, and all appear together."""
 
 from __future__ import annotations
 
@@ -17,6 +12,7 @@ from pacbed.engines import Engine, SimulationRequest
 from pacbed.engines.request import Progress
 from pacbed.exceptions import PacbedError
 from pacbed.patterns.store import holds, write_patterns
+from pacbed.storage.waiting import finish, put_aside, waiting
 from pacbed.storage.zipped import checkpoint_of
 
 
@@ -62,10 +58,7 @@ class JobStores:
 
     def put_aside(self) -> None:
         """Let stores wait that are there, perhaps of another request: before anything may fail."""
-        for store in filter(Path.exists, self.stores):
-            aside = waiting(store)
-            if not aside.exists() or aside.stat().st_mtime <= store.stat().st_mtime:
-                store.replace(aside)
+        put_aside(self.stores)
 
     def simulate(self, engine: Engine) -> Outcome:
         """Make what does not wait yet."""
@@ -99,10 +92,4 @@ class JobStores:
 
     def finish(self) -> None:
         """Give all stores their names."""
-        for store in self.stores:
-            waiting(store).replace(store)
-
-
-def waiting(store: Path) -> Path:
-    """Return where a store waits for the others of its job."""
-    return store.with_name(f".{store.name}.finished")
+        finish(self.stores)

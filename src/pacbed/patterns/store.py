@@ -20,7 +20,7 @@ from zarr.storage import LocalStore
 
 from pacbed import __version__
 from pacbed.engines.request import SimulationRequest, SimulationResult
-from pacbed.exceptions import StoreError
+from pacbed.exceptions import DamagedStoreError, MissingStoreError, StoreError
 from pacbed.storage.zipped import open_store, plain, reading, zip_writer
 
 
@@ -125,11 +125,17 @@ def write_patterns(
 
 
 def holds(path: Path, request: SimulationRequest, engine: str, settings: Mapping[str, Any]) -> bool:
-    """Return whether a store exists, is whole, and is what an engine makes of a request."""
+    """Return whether a store exists, is whole, and is what an engine makes of a request.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read now, but perhaps at another time.
+    """
     try:
         with open_store(path) as group:
             found = dict(group.attrs)
-    except StoreError:
+    except (MissingStoreError, DamagedStoreError):
         return False
     asked = {"request": request.to_dict(), "engine": engine, "settings": settings}
     return all(found.get(key) == value for key, value in plain(asked).items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pacbed.exceptions import PacbedError
@@ -25,7 +25,8 @@ def appearing_whole(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise PacbedError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # on a read-only disk; why nothing was written is what matters
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,12 +5,13 @@ Zarr would take a missing chunk for zeros.
 
 from __future__ import annotations
 
-import errno
+import glob
 import json
 import os
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +21,10 @@ import numpy as np
 import zarr
 from zarr.storage import ZipStore
 
-from pacbed.exceptions import DamagedStoreError, StoreError
+from pacbed.exceptions import DamagedStoreError, MissingStoreError, StoreError
 
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+_ENCRYPTED_OR_PATCHED = 0x61
 
 
 def checkpoint_of(path: Path) -> Path:
@@ -46,10 +48,11 @@ def zip_writer(path: Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for stale in path.parent.glob(f".{path.name}.*"):  # left by a job that was killed
+        prefix = f".{path.name}.writing-"
+        for stale in path.parent.glob(f"{glob.escape(prefix)}*"):  # left by a job that was killed
             shutil.rmtree(stale, ignore_errors=True)
         with tempfile.TemporaryDirectory(
-            dir=path.parent, prefix=f".{path.name}.", ignore_cleanup_errors=True
+            dir=path.parent, prefix=prefix, ignore_cleanup_errors=True
         ) as folder:
             contents = Path(folder) / "contents"
             contents.mkdir()
@@ -86,14 +89,14 @@ def open_store(path: Path) -> Iterator[zarr.Group]:
 
     Raises
     ------
-    StoreError
+    MissingStoreError
         If the store is missing.
     DamagedStoreError
         If it is damaged or incomplete.
+    StoreError
+        If it cannot be read for another reason: see :func:`reading`.
     """
     path = Path(path)
-    if not path.is_file():
-        raise StoreError(f"{path} {'is not a file' if path.exists() else 'does not exist'}")
     with reading(path):
         _check_complete(path)
         store = ZipStore(path, mode="r")
@@ -106,31 +109,64 @@ def open_store(path: Path) -> Iterator[zarr.Group]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what goes wrong in reading a store into an error that names it.
+    """Turn what goes wrong in reading a zip archive into an error that names it.
+
+    Only an archive that is not as it was written is damaged, and may be replaced. What the file
+    system refuses may pass; what Zarr or NumPy cannot read, although its checksum is right, is of
+    another kind or version.
 
     Raises
     ------
-    StoreError
-        If the file system fails, or an array is missing because the store is of another kind.
+    MissingStoreError
+        If there is no such file.
     DamagedStoreError
-        If the contents cannot be read.
+        If the archive is broken or a checksum is wrong.
+    StoreError
+        If it cannot be read for any other reason.
     """
     try:
         yield
+    except (zipfile.BadZipFile, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DamagedStoreError(path, str(error)) from error
+    except FileNotFoundError as error:
+        raise MissingStoreError(f"{path} does not exist") from error
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
     except KeyError as error:
         raise StoreError(f"{path} is a store of another kind: it has no {error}") from error
-    except OSError as error:
-        if error.errno in (None, errno.EINVAL):  # an impossible offset in a damaged archive
-            raise DamagedStoreError(path, str(error)) from error
-        raise StoreError(f"cannot read {path}: {error.strerror}") from error
-    except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError) as error:
-        # A damaged archive shows as any of these: as a wrong checksum, as a feature of zip files
-        # that does not exist, as an offset before the beginning of the file.
-        raise DamagedStoreError(path, str(error)) from error
+    except (ValueError, RuntimeError) as error:
+        raise StoreError(f"{path} is of another kind or version: {error}") from error
+
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip archive and check what its table of contents says of the members.
+
+    Otherwise a damaged table shows as an error of the file system, or as a feature of zip archives
+    that does not exist.
+
+    Raises
+    ------
+    zipfile.BadZipFile
+        If a member is said to lie outside of the file, or to be packed in another way than ours.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except NotImplementedError as error:
+        raise zipfile.BadZipFile(str(error)) from error
+    with archive:
+        for member in archive.infolist():
+            if (
+                not 0 <= member.header_offset < archive.start_dir
+                or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+                or member.flag_bits & _ENCRYPTED_OR_PATCHED
+            ):
+                raise zipfile.BadZipFile(f"impossible entry for {member.filename!r}")
+        yield archive
 
 
 def _check_complete(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
+    with open_archive(path) as archive:
         names = set(archive.namelist())
         if "zarr.json" not in names:
             raise DamagedStoreError(path, "no zarr.json")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from pacbed.exceptions import StoreError
+from pacbed.exceptions import DamagedStoreError, MissingStoreError, StoreError
+from pacbed.storage.arrays import read_arrays, write_arrays
 
 
 @dataclass
@@ -57,58 +56,41 @@ class Checkpoint:
         Raises
         ------
         StoreError
-            If nothing could be kept there.
+            If nothing could be kept there, or what was kept cannot be read now.
         """
         empty = cls(path, fingerprint, np.zeros(shape), np.zeros(shape[1]))
         if path is None:
             return empty
         _check_writable(path.parent)
-        if not path.exists():
-            return empty
-        damaged = OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile
-        with suppress(*damaged), np.load(path, allow_pickle=False) as file:
-            if str(file["fingerprint"]) == fingerprint and file["sums"].shape == shape:
+        try:
+            kept = read_arrays(path)
+            if str(kept["fingerprint"]) == fingerprint:
                 return cls(
                     path,
                     fingerprint,
-                    file["sums"],
-                    file["within_band"],
-                    int(file["configurations"]),
-                    float(file["seconds"]),
-                    float(file["peak_memory_MB"]),
+                    kept["sums"],
+                    kept["within_band"],
+                    int(kept["configurations"]),
+                    float(kept["seconds"]),
+                    float(kept["peak_memory_MB"]),
                 )
+        except MissingStoreError:
+            return empty
+        except (DamagedStoreError, KeyError):  # or the table of contents has lost an array
+            pass
         log(f"{path} is damaged, or of another request or version: all is computed anew")
         return empty
 
     def save(self) -> None:
-        """Write the file under a temporary name and rename it.
+        """Write the file; it appears whole or not at all.
 
         Raises
         ------
-        StoreError
+        PacbedError
             If it cannot be written.
         """
-        if self.path is None:
-            return
-        temporary = self.path.with_name(f"{self.path.name}.new")
-        try:
-            with open(temporary, "wb") as file:
-                np.savez(
-                    file,
-                    fingerprint=self.fingerprint,
-                    sums=self.sums,
-                    within_band=self.within_band,
-                    configurations=self.configurations,
-                    seconds=self.seconds,
-                    peak_memory_MB=self.peak_memory_MB,
-                )
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
-        except OSError as error:
-            raise StoreError(f"cannot write {self.path}: {error.strerror}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        if self.path is not None:
+            write_arrays(self.path, **{k: v for k, v in vars(self).items() if k != "path"})
 
 
 def _check_writable(folder: Path) -> None:
