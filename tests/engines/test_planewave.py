@@ -1,6 +1,8 @@
 """The physics of the plane-wave engine: geometry of the discs, tilt, rotation, conservation."""
 
 import math
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +22,7 @@ from samples import (
     synthesised,
 )
 from scipy import ndimage
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from pacbed.engines import ThermalMotion, engine
 from pacbed.engines.planewave import engine as planewave
@@ -537,6 +540,28 @@ def test_same_bytes_whatever_the_threads_and_however_many_waves_travel_together(
     assert result(threads=2) == usual
     for batch in (1, 3, 7, 1000):
         assert result(threads=2, batch=batch) == usual, batch
+
+
+def blas_threads():
+    return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+
+def test_linear_algebra_is_serial_in_all_threads_and_then_as_before(monkeypatch):
+    both, seen = threading.Barrier(2), []
+    weights = ScatteringLibrary._wave_weights
+
+    def slow(self, aperture, tilt_mrad):
+        if both.wait(60):  # both threads are at work; one ends well before the other
+            time.sleep(0.5)
+        seen.append(blas_threads())
+        return weights(self, aperture, tilt_mrad)
+
+    monkeypatch.setattr(ScatteringLibrary, "_wave_weights", slow)
+    one = requested(3)
+    with threadpool_limits(3, user_api="blas"):
+        PlaneWaveEngine(threads=2).simulate_together([one, replace(one, aperture=Aperture(4))])
+        assert seen == [{1}, {1}]
+        assert blas_threads() == {3}
 
 
 def test_double_precision_changes_next_to_nothing():

@@ -10,6 +10,7 @@ import numpy as np
 
 from pacbed.engines.arrays import Device
 from pacbed.engines.planewave.engine import PlaneWaveEngine, PlaneWaveSettings
+from pacbed.engines.planewave.library import Synthesis
 from pacbed.engines.request import Progress, SimulationRequest
 from pacbed.patterns.difference import relative_l1
 
@@ -39,12 +40,6 @@ class Refinement:
     after: str
     change: np.ndarray
     noise: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class _Pattern:
-    patterns: np.ndarray
-    noise: np.ndarray | None
 
 
 def refinements(
@@ -82,7 +77,7 @@ def refinements(
 
     def run(
         name: str, *, shared: bool = False, configurations: int = 0, **changes: Any
-    ) -> _Pattern:
+    ) -> Synthesis:
         engine = PlaneWaveEngine(replace(settings, **changes), threads, device)
         asked = replace(
             request,
@@ -92,8 +87,7 @@ def refinements(
             ),
         )
         library, _ = engine.scatter([asked], progress(name) if progress else None, shared)
-        made = library.synthesise(request.aperture, request.tilt_mrad, request.detector)
-        return _Pattern(made.patterns, made.phonon_noise)
+        return engine.synthesise(library, [asked])[0]
 
     cutoff, slices = settings.cutoff_per_A, settings.slices_per_layer
     # Refused here, before the first calculation, if there is no such limit.
@@ -132,16 +126,15 @@ def refinements(
         return
     nx, ny = settings.supercell
     larger = run("supercell", supercell=(2 * nx, 2 * ny))
-    assert base.noise is not None
-    assert larger.noise is not None
+    assert base.phonon_noise is not None
+    assert larger.phonon_noise is not None
     yield Refinement(
         "supercell",
         f"{nx} × {ny}",
         f"{2 * nx} × {2 * ny}",
         relative_l1(base.patterns, larger.patterns),
-        np.hypot(base.noise, larger.noise),
+        np.hypot(base.phonon_noise, larger.phonon_noise),
     )
-    more = run("configurations", configurations=2 * configurations)
     more = run("configurations", configurations=2 * configurations)
     # The first of these are those of the base: what differs is as large as the noise of all.
     yield Refinement(
@@ -149,5 +142,5 @@ def refinements(
         str(configurations),
         str(2 * configurations),
         relative_l1(base.patterns, more.patterns),
-        more.noise,
+        more.phonon_noise,
     )

@@ -222,12 +222,7 @@ class PlaneWaveEngine:
         library, provenance = self.scatter(requests, progress)
         propagated = time.perf_counter()
         provenance["patterns_computed_together"] = len(requests)
-        with ThreadPoolExecutor(self.threads) as pool:
-            made = list(
-                pool.map(
-                    lambda r: library.synthesise(r.aperture, r.tilt_mrad, r.detector), requests
-                )
-            )
+        made = self.synthesise(library, requests)
         times = {
             "seconds": round(time.perf_counter() - started, 3),
             "seconds_propagating": round(propagated - started, 3),
@@ -236,6 +231,23 @@ class PlaneWaveEngine:
         return [
             SimulationResult(one.patterns, {**provenance, **_quality(one), **times}) for one in made
         ]
+
+    def synthesise(
+        self, library: ScatteringLibrary, requests: Sequence[SimulationRequest]
+    ) -> list[Synthesis]:
+        """Put the patterns of requests together from what the crystal does to their waves.
+
+        Raises
+        ------
+        RequestError
+            If the library does not hold the waves of a request.
+        """
+        with _serial_linear_algebra(), ThreadPoolExecutor(self.threads) as pool:
+            return list(
+                pool.map(
+                    lambda r: library.synthesise(r.aperture, r.tilt_mrad, r.detector), requests
+                )
+            )
 
     def scatter(
         self,
@@ -301,8 +313,7 @@ class PlaneWaveEngine:
             if configurations
             else None
         )
-        # The last bits of a product may depend on the number of threads of the linear algebra.
-        with threadpool_limits(1, user_api="blas"):
+        with _serial_linear_algebra():
             multislice = Multislice(
                 grid,
                 planes,
@@ -313,8 +324,8 @@ class PlaneWaveEngine:
                 self._on,
                 settings.precision == "double",
             )
-        recorder.allocate()
-        multislice.propagate(recorder, self.threads, self.batch, progress)
+            recorder.allocate()
+            multislice.propagate(recorder, self.threads, self.batch, progress)
         provenance = {
             "engine": self.name,
             "settings": asdict(settings),
@@ -415,6 +426,15 @@ class PlaneWaveEngine:
                 "smaller field of view or supercell, fewer layers, semi-angles or tilts at once, "
                 "or fewer threads"
             )
+
+
+def _serial_linear_algebra() -> threadpool_limits:
+    """Let our threads share out the work, and each do its products by itself.
+
+    Their last bits depend on the number of threads of the linear algebra. The limit holds for the
+    whole process: it is set outside of our threads, never within.
+    """
+    return threadpool_limits(1, user_api="blas")
 
 
 def check_phonons(configurations: int, cell_A: np.ndarray, supercell: tuple[int, int]) -> None:

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from scipy.interpolate import BSpline, NdBSpline, make_interp_spline
-from threadpoolctl import threadpool_limits
 
 from pacbed.engines.arrays import Arrays
 from pacbed.engines.planewave.waves import Cone, IncidentGrid, ReciprocalGrid
@@ -229,15 +228,11 @@ class ScatteringLibrary:
                 f"the library holds no waves for a semi-angle of {aperture.semiangle_mrad:g} mrad "
                 f"at a tilt of {tilt_mrad} mrad: name both when making it"
             )
-        # One thread: the order of summation, and so the bytes, must not depend on their number.
-        with threadpool_limits(1, user_api="blas"):
-            weights = self._wave_weights(aperture, tilt_mrad)
-            patterns = self._discs(self.beams, aperture, tilt_mrad, detector)
-            if self.diffuse is not None:
-                patterns += self._background(
-                    self.diffuse.coefficients, weights, tilt_mrad, detector
-                )
-            noise = self._noise(weights, aperture, tilt_mrad, detector)
+        weights = self._wave_weights(aperture, tilt_mrad)
+        patterns = self._discs(self.beams, aperture, tilt_mrad, detector)
+        if self.diffuse is not None:
+            patterns += self._background(self.diffuse.coefficients, weights, tilt_mrad, detector)
+        noise = self._noise(weights, aperture, tilt_mrad, detector)
         negative = np.maximum(-patterns, 0).sum(axis=(1, 2), dtype=float)
         np.maximum(patterns, 0, out=patterns)
         total = patterns.sum(axis=(1, 2), dtype=float)

@@ -10,7 +10,6 @@ from typing import Any
 
 import ase
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from pacbed.engines.arrays import Arrays
 from pacbed.engines.planewave.atoms import AtomTransmission, FormFactor
@@ -309,12 +308,7 @@ class Multislice:
         size = batch or self._default_batch()
         starts = range(0, len(directions), size)
         done = 0
-        # Threads share out the waves. Within one, matrix products and transforms are serial: the
-        # order of summation, and so the bytes, must not depend on the number of threads.
-        with (
-            threadpool_limits(1, user_api="blas"),
-            ThreadPoolExecutor(max_workers=threads) as pool,
-        ):
+        with ThreadPoolExecutor(max_workers=threads) as pool:
             if not self.phonons and not self._at_rest:
                 self._at_rest = self._transmissions_at_rest()
             futures = {}

@@ -77,8 +77,9 @@ class Checkpoint:
         except MissingStoreError:
             return empty
         except (DamagedStoreError, KeyError):  # or the table of contents has lost an array
-            pass
-        log(f"{path} is damaged, or of another request or version: all is computed anew")
+            log(f"{path} is damaged: all is computed anew")
+        else:
+            log(f"{path} is of another request or version: all is computed anew")
         return empty
 
     def save(self) -> None:
