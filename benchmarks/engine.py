@@ -24,7 +24,8 @@ from rich.progress import Progress
 
 from pacbed.engines import SimulationRequest, ThermalMotion
 from pacbed.engines.arrays import Arrays
-from pacbed.engines.planewave.engine import PlaneWaveEngine, PlaneWaveSettings
+from pacbed.engines.planewave import PlaneWaveSettings
+from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.machine import peak_memory_MB
 from pacbed.specimen.crystal import material
 from pacbed.specimen.deformation import Deformation

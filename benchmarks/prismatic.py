@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pacbed.engines import SimulationRequest, ThermalMotion
-from pacbed.engines.prismatic import Execution, PrismaticEngine, PrismaticSettings, native_detector
+from pacbed.engines.prismatic import PrismaticSettings, native_detector
+from pacbed.engines.prismatic.engine import Execution, PrismaticEngine
 from pacbed.machine import usable_cores
 from pacbed.specimen.crystal import material
 from pacbed.specimen.deformation import Deformation

@@ -20,7 +20,8 @@ import numpy as np
 from scipy.ndimage import maximum_filter, minimum_filter
 
 from pacbed.engines import SimulationRequest, ThermalMotion
-from pacbed.engines.planewave.engine import PlaneWaveEngine, PlaneWaveSettings
+from pacbed.engines.planewave import PlaneWaveSettings
+from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.engines.prismatic import PrismaticSettings, native_detector
 from pacbed.engines.prismatic.files import on_detector
 from pacbed.examples.augment import AugmentationSettings, draw_transformation, resample

@@ -5,7 +5,8 @@ import math
 import numpy as np
 
 from pacbed.engines import SimulationRequest, ThermalMotion
-from pacbed.engines.planewave.engine import PlaneWaveEngine, PlaneWaveSettings
+from pacbed.engines.planewave import PlaneWaveSettings
+from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.specimen.crystal import material
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector

@@ -20,8 +20,8 @@ import pytest
 from abtem.integrals import QuadratureProjectionIntegrals
 
 from pacbed.engines.arrays import arrays
+from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.atoms import AtomTransmission, analytic_form_factor
-from pacbed.engines.planewave.engine import PlaneWaveSettings
 from pacbed.engines.planewave.multislice import FrozenPhonons, Multislice, Slicing, atomic_planes
 from pacbed.engines.planewave.waves import ReciprocalGrid
 from pacbed.specimen.crystal import material, slab

@@ -13,7 +13,8 @@ import pytest
 from samples import difference
 
 from pacbed.engines import SimulationRequest, ThermalMotion
-from pacbed.engines.planewave.engine import PRISMATIC_PIXEL_A, PlaneWaveEngine, PlaneWaveSettings
+from pacbed.engines.planewave.engine import PlaneWaveEngine
+from pacbed.engines.planewave.settings import PRISMATIC_PIXEL_A, PlaneWaveSettings
 from pacbed.specimen.crystal import material
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector

@@ -16,8 +16,9 @@ from samples import SHEARED, patterns, requested
 
 from pacbed.engines import engine
 from pacbed.engines.arrays import Arrays, arrays
+from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave import engine as planewave
-from pacbed.engines.planewave.engine import PlaneWaveEngine, PlaneWaveSettings
+from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.exceptions import RequestError
 
 SMALL = {"supercell": (3, 2), "incident_step_mrad": 3.0}

@@ -20,9 +20,10 @@ from samples import (
 )
 
 from pacbed.engines.arrays import arrays
+from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave import engine as planewave
 from pacbed.engines.planewave.atoms import kirkland
-from pacbed.engines.planewave.engine import PlaneWaveEngine, PlaneWaveSettings
+from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.engines.planewave.library import Recorder
 from pacbed.engines.planewave.multislice import FrozenPhonons, atomic_planes
 from pacbed.engines.planewave.waves import Band, IncidentGrid, ReciprocalGrid

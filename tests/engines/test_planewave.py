@@ -24,10 +24,11 @@ from samples import (
 from scipy import ndimage
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from pacbed.engines import ThermalMotion, engine
+from pacbed.engines import ThermalMotion
+from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave import engine as planewave
 from pacbed.engines.planewave.atoms import analytic_form_factor, kirkland
-from pacbed.engines.planewave.engine import PlaneWaveEngine, PlaneWaveSettings
+from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.engines.planewave.library import Recorder, ScatteringLibrary
 from pacbed.engines.planewave.multislice import Slicing, atomic_planes
 from pacbed.engines.planewave.waves import Band, Cone, IncidentGrid, ReciprocalGrid
@@ -759,16 +760,3 @@ def test_impossible_request_is_refused(changes, complaint):
 def test_impossible_settings_are_refused(settings, complaint):
     with pytest.raises(RequestError, match=complaint):
         PlaneWaveSettings(**settings)
-
-
-def test_engine_is_found_by_name():
-    found = engine("planewave", {"slices_per_layer": 4}, threads=2)
-    assert found.settings == PlaneWaveSettings(slices_per_layer=4)
-    assert found.threads == 2
-
-
-def test_unknown_engine_is_refused():
-    with pytest.raises(
-        RequestError, match="unknown engine 'abacus': known are planewave and prismatic"
-    ):
-        engine("abacus", {})

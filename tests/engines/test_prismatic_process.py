@@ -26,15 +26,10 @@ from samples import detector, requested
 
 from pacbed.engines import ThermalMotion
 from pacbed.engines import engine as engine_by_name
-from pacbed.engines.prismatic import (
-    Execution,
-    Layout,
-    PrismaticEngine,
-    PrismaticSettings,
-    native_detector,
-)
+from pacbed.engines.prismatic import Layout, PrismaticSettings, native_detector
 from pacbed.engines.prismatic import engine as engine_module
 from pacbed.engines.prismatic.checkpoint import Checkpoint
+from pacbed.engines.prismatic.engine import Execution, PrismaticEngine
 from pacbed.engines.prismatic.process import installation, scratch_folder
 from pacbed.engines.prismatic.settings import Grid
 from pacbed.exceptions import EngineError, RequestError, StoreError

@@ -8,7 +8,8 @@ from lettering import assert_filled, assert_legible
 from matplotlib.figure import Figure
 
 from pacbed.engines import SimulationRequest
-from pacbed.engines.planewave.engine import PlaneWaveEngine, PlaneWaveSettings
+from pacbed.engines.planewave import PlaneWaveSettings
+from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.examples.augment import AugmentationSettings
 from pacbed.exceptions import RequestError
 from pacbed.figures.patterns import (

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pacbed.engines import SimulationRequest, ThermalMotion
-from pacbed.engines.planewave.engine import PlaneWaveEngine, PlaneWaveSettings
+from pacbed.engines.planewave import PlaneWaveSettings
+from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.patterns.convergence import refinements
 from pacbed.specimen.crystal import material
 from pacbed.specimen.deformation import Deformation

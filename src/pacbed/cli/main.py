@@ -622,7 +622,7 @@ def _add_converge(commands: Any) -> None:
 def _converge(options: argparse.Namespace) -> None:
     import pandas as pd
 
-    from pacbed.engines.planewave.engine import PlaneWaveSettings
+    from pacbed.engines.planewave import PlaneWaveSettings
     from pacbed.figures.convergence import changes_against_thickness
     from pacbed.figures.style import save
     from pacbed.patterns.convergence import Refinement, refinements

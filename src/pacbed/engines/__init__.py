@@ -1,12 +1,20 @@
-"""Engines: the only place that knows how a pattern is computed."""
+"""Engines: the only place that knows how a pattern is computed.
+
+An engine is chosen by its name, and imported only then.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pacbed.engines.arrays import Device
-from pacbed.engines.request import Engine, SimulationRequest, SimulationResult, ThermalMotion
+from pacbed.engines.request import (
+    Device,
+    Engine,
+    SimulationRequest,
+    SimulationResult,
+    ThermalMotion,
+)
 from pacbed.exceptions import RequestError
 
 __all__ = ["Engine", "SimulationRequest", "SimulationResult", "ThermalMotion", "engine"]
@@ -33,8 +41,8 @@ def engine(
     device
         ``cpu`` or ``gpu``.
     execution
-        Keyword arguments of :class:`~pacbed.engines.prismatic.Execution`, how a program outside is
-        run.
+        Keyword arguments of :class:`~pacbed.engines.prismatic.engine.Execution`: how a program
+        outside is run.
     log
         Called with every line that a program outside prints.
 
@@ -44,11 +52,13 @@ def engine(
         If there is no such engine, or it cannot use the device.
     """
     if name == "planewave":
-        from pacbed.engines.planewave.engine import PlaneWaveEngine, PlaneWaveSettings
+        from pacbed.engines.planewave.engine import PlaneWaveEngine
+        from pacbed.engines.planewave.settings import PlaneWaveSettings
 
         return PlaneWaveEngine(PlaneWaveSettings(**settings), threads=threads, device=device)
     if name == "prismatic":
-        from pacbed.engines.prismatic import Execution, PrismaticEngine, PrismaticSettings
+        from pacbed.engines.prismatic.engine import Execution, PrismaticEngine
+        from pacbed.engines.prismatic.settings import PrismaticSettings
 
         return PrismaticEngine(
             PrismaticSettings(**settings), threads, device, Execution(**(execution or {})), log

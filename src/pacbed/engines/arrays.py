@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import scipy.fft
 
+from pacbed.engines.request import Device
 from pacbed.exceptions import RequestError
-
-Device = Literal["cpu", "gpu"]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from pacbed.specimen.microscope import Aperture, Detector
 
 # The propagator of a tilted sample is that of small angles.
 MAX_TILT_mrad = 100
+
+Device = Literal["cpu", "gpu"]
 
 Progress = Callable[[int, int], None]
 """Called with the number of steps done and their total."""

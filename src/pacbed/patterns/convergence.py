@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from pacbed.engines.arrays import Device
-from pacbed.engines.planewave.engine import PlaneWaveEngine, PlaneWaveSettings
+from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.engines.planewave.library import Synthesis
-from pacbed.engines.request import Progress, SimulationRequest
+from pacbed.engines.planewave.settings import PlaneWaveSettings
+from pacbed.engines.request import Device, Progress, SimulationRequest
 from pacbed.patterns.difference import relative_l1
 
 # Equal slices from whose patterns that of infinitely thin ones is extrapolated.

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from pacbed.engines.planewave.engine import PlaneWaveSettings
+from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.library import cone
 from pacbed.engines.planewave.waves import IncidentGrid, ReciprocalGrid
 from pacbed.engines.prismatic import Layout, PrismaticSettings

@@ -7,15 +7,18 @@ layer 1, the first that it meets, is the one with the larger z.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import ase
 import numpy as np
-from ase.formula import Formula
 
 from pacbed.exceptions import RequestError
 from pacbed.specimen.deformation import Deformation
+
+if TYPE_CHECKING:
+    import ase
 
 LAYERS_PER_CELL = 2
 
@@ -64,16 +67,12 @@ class Material:
     @property
     def elements(self) -> tuple[str, str]:
         """Metal and chalcogen."""
-        try:
-            count = Formula(self.formula).count()
-        except ValueError as error:
-            raise RequestError(f"'{self.formula}' is not a chemical formula") from error
-        if list(count.values()) != [1, 2]:
+        found = re.fullmatch(r"([A-Z][a-z]?)([A-Z][a-z]?)2", self.formula)
+        if not found or found[1] == found[2]:
             raise RequestError(
                 f"material '{self.formula}' is not of the form MX2 (such as MoS2, WSe2)"
             )
-        metal, chalcogen = count
-        return metal, chalcogen
+        return found[1], found[2]
 
     @property
     def layer_thickness_A(self) -> float:
@@ -119,17 +118,6 @@ def material(formula: str) -> Material:
         ) from None
 
 
-def unit_cell(material: Material) -> ase.Atoms:
-    """Build the undeformed orthogonal cell: two layers, twelve atoms.
-
-    Returns
-    -------
-    ase.Atoms
-        Periodic along x, y and z, cell edges ``zigzag_A``, ``armchair_A``, ``stacking_A``.
-    """
-    return slab(material, Deformation(), LAYERS_PER_CELL)
-
-
 def slab(material: Material, deformation: Deformation, layers: int) -> ase.Atoms:
     """Build one deformed in-plane cell of a stack of layers.
 
@@ -146,9 +134,11 @@ def slab(material: Material, deformation: Deformation, layers: int) -> ase.Atoms
     -------
     ase.Atoms
         ``6 * layers`` atoms. The in-plane cell vectors are the deformed, in general oblique ones.
-        The first layer that the beam meets has the largest z and, like the upper layer of
-        :func:`unit_cell`, its metal on the second site, (0, 1/3) and (1/2, 5/6) of the cell.
+        The first layer that the beam meets has the largest z and its metal on the second site,
+        (0, 1/3) and (1/2, 5/6) of the cell.
     """
+    import ase  # here, since jobs that build no crystal read materials
+
     metal, chalcogen = material.elements
     thickness = material.layer_thickness_A
     height = material.chalcogen_height_A

@@ -1,17 +1,13 @@
-"""In-plane deformation, the random draws of the study, and their split into three sets."""
+"""In-plane deformation of the crystal, and the ranges from which deformations are drawn."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pacbed.exceptions import RequestError
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from pacbed.engines.planewave import PlaneWaveSettings, check_phonons
 from pacbed.engines.planewave.atoms import kirkland
-from pacbed.engines.planewave.engine import PlaneWaveSettings, check_phonons
 from pacbed.engines.prismatic import Layout, PrismaticSettings, memory_bytes, native_detector
 from pacbed.engines.prismatic.specimen import probe_counts
 from pacbed.engines.request import SimulationRequest, ThermalMotion

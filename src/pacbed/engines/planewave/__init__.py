@@ -1,1 +1,10 @@
-"""The plane-wave engine: one multislice calculation per incident plane wave."""
+"""Patterns from incident plane waves, each through a periodic crystal.
+
+:mod:`.settings` what can be chosen; :mod:`.atoms` how single atoms scatter; :mod:`.waves` which
+waves are propagated; :mod:`.multislice` their way through the crystal; :mod:`.library` what it does
+to them, and the patterns that follow; :mod:`.engine` puts them together.
+"""
+
+from pacbed.engines.planewave.settings import PlaneWaveSettings, check_phonons
+
+__all__ = ["PlaneWaveSettings", "check_phonons"]

@@ -6,15 +6,7 @@ request comes to, checked; :mod:`.files` what is written for Prismatic and read 
 together.
 """
 
-from pacbed.engines.prismatic.engine import Execution, PrismaticEngine
 from pacbed.engines.prismatic.layout import Layout, memory_bytes, native_detector
 from pacbed.engines.prismatic.settings import PrismaticSettings
 
-__all__ = [
-    "Execution",
-    "Layout",
-    "PrismaticEngine",
-    "PrismaticSettings",
-    "memory_bytes",
-    "native_detector",
-]
+__all__ = ["Layout", "PrismaticSettings", "memory_bytes", "native_detector"]

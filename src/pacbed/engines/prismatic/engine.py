@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from pacbed import __version__
-from pacbed.engines.arrays import Device
 from pacbed.engines.prismatic.checkpoint import Checkpoint
 from pacbed.engines.prismatic.files import (
     add_patterns,
@@ -34,7 +33,7 @@ from pacbed.engines.prismatic.layout import Layout, memory_bytes
 from pacbed.engines.prismatic.process import Installation, call, installation, scratch_folder
 from pacbed.engines.prismatic.settings import Grid, PrismaticSettings
 from pacbed.engines.prismatic.specimen import Specimen, specimen
-from pacbed.engines.request import Progress, SimulationRequest, SimulationResult
+from pacbed.engines.request import Device, Progress, SimulationRequest, SimulationResult
 from pacbed.exceptions import EngineError, RequestError
 from pacbed.machine import is_in_memory, memory_limit_bytes, peak_memory_MB
 
