@@ -10,12 +10,13 @@ import pytest
 
 from pacbed.engines import SimulationRequest, SimulationResult
 from pacbed.exceptions import RequestError
-from pacbed.patterns.job_stores import JobStores, Outcome
+from pacbed.patterns import store as store_module
+from pacbed.patterns.job_stores import Outcome, WantedStore, make_waiting
 from pacbed.patterns.store import read_patterns
 from pacbed.specimen.crystal import material
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
-from pacbed.storage.waiting import waiting
+from pacbed.storage.waiting import finish, put_aside
 from pacbed.storage.zipped import checkpoint_of
 
 REQUEST = SimulationRequest(
@@ -53,12 +54,6 @@ class Counting:
         return [SimulationResult(patterns, provenance) for _ in requests]
 
 
-def request_of(store):
-    """The number of the store is the seed, and its folder the semi-angle."""
-    number, angle = int(store.name[:5]), float(store.parent.name.removesuffix("mrad"))
-    return replace(REQUEST, seed=number, aperture=Aperture(angle))
-
-
 @pytest.fixture
 def folder(tmp_path):
     for angle in (5, 6):
@@ -66,18 +61,29 @@ def folder(tmp_path):
     return tmp_path
 
 
-def batch(folder, numbers=range(3), angles=(5,), said=None):
-    stores = [folder / f"{a}mrad" / f"{n:05d}.zarr.zip" for n in numbers for a in angles]
-    log = (lambda line: None) if said is None else said.append
-    return JobStores(stores, request_of, log)
+def stores(folder, numbers=range(3), angles=(5,)):
+    """Stores of draws, with the number as the seed."""
+    return [
+        WantedStore(
+            folder / f"{angle}mrad" / f"{number:05d}.zarr.zip",
+            replace(REQUEST, seed=number, aperture=Aperture(angle)),
+            number,
+        )
+        for number in numbers
+        for angle in angles
+    ]
 
 
-def run(one, engine):
+def paths(wanted):
+    return [store.path for store in wanted]
+
+
+def run(wanted, engine, log=lambda line: None):
     """As the script of the rule does."""
-    one.put_aside()
-    outcome = one.simulate(engine)
+    put_aside(paths(wanted))
+    outcome = make_waiting(wanted, engine, log)
     if not outcome.failed:
-        one.finish()
+        finish(paths(wanted))
     return outcome
 
 
@@ -86,109 +92,139 @@ def names(folder):
 
 
 def test_all_stores_appear_and_nothing_else(folder):
-    assert run(batch(folder), Counting()) == Outcome()
+    assert run(stores(folder), Counting()) == Outcome()
     assert names(folder) == ["00000.zarr.zip", "00001.zarr.zip", "00002.zarr.zip"]
-    assert read_patterns(batch(folder).stores[1]).attributes["request"]["seed"] == 1
+    attributes = read_patterns(stores(folder)[1].path).attributes
+    assert (attributes["request"]["seed"], attributes["draw"]) == (1, 1)
 
 
 def test_what_is_there_is_not_computed_again_and_keeps_its_bytes_and_time(folder):
-    one = batch(folder)
-    run(one, Counting())
-    before = [(s.read_bytes(), s.stat().st_mtime_ns) for s in one.stores]
+    made = stores(folder)
+    run(made, Counting())
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in paths(made)]
     said, engine = [], Counting()
-    assert run(batch(folder, said=said), engine) == Outcome(found=True)
+    assert run(made, engine, said.append) == Outcome(found=True)
     assert engine.made == []
     assert said == [f"{n:05d}.zarr.zip is there already" for n in range(3)]
-    assert [(s.read_bytes(), s.stat().st_mtime_ns) for s in one.stores] == before
+    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in paths(made)] == before
 
 
 def test_a_failing_draw_costs_no_other(folder):
     said, engine = [], Counting(fails={1})
-    assert run(batch(folder, said=said), engine) == Outcome(["00001.zarr.zip"])
+    assert run(stores(folder), engine, said.append) == Outcome(["00001.zarr.zip"])
     assert said == ["error: 00001.zarr.zip: seed 1 cannot be done"]
     # None has its name, since Snakemake would delete it.
     assert names(folder) == [".00000.zarr.zip.finished", ".00002.zarr.zip.finished"]
     engine = Counting()
-    assert run(batch(folder), engine) == Outcome(found=True)
-    assert engine.made == [(1, 5.0)]
+    assert run(stores(folder), engine) == Outcome(found=True)
+    assert engine.made == [(1, 5)]
     assert names(folder) == ["00000.zarr.zip", "00001.zarr.zip", "00002.zarr.zip"]
 
 
-def test_good_stores_are_out_of_reach_before_anything_can_fail(folder):
-    one = batch(folder)
-    run(one, Counting())
-    one.put_aside()
-    assert not any(store.exists() for store in one.stores)
-    assert all(waiting(store).exists() for store in one.stores)
-
-
-def test_stores_of_other_settings_or_another_request_are_made_again(folder):
-    run(batch(folder), Counting())
+def test_stores_of_other_settings_are_made_again(folder):
+    run(stores(folder), Counting())
     engine = Counting(quality=2)
-    assert run(batch(folder), engine) == Outcome()
+    assert run(stores(folder), engine) == Outcome()
     assert len(engine.made) == 3
-    assert read_patterns(batch(folder).stores[0]).attributes["settings"] == {"quality": 2}
+    assert read_patterns(stores(folder)[0].path).attributes["settings"] == {"quality": 2}
+
+
+def test_stores_of_a_physics_that_was_mended_are_made_again(folder, monkeypatch):
+    run(stores(folder), Counting())
+    monkeypatch.setattr(store_module, "PHYSICS_VERSION", store_module.PHYSICS_VERSION + 1)
+    engine = Counting()
+    assert run(stores(folder), engine) == Outcome()
+    assert len(engine.made) == 3
+
+
+@pytest.mark.parametrize(("draw", "made"), [(0, []), (7, [(0, 5)]), (None, [(0, 5)])])
+def test_a_store_of_another_draw_is_made_again(folder, draw, made):
+    [store] = stores(folder, [0])
+    run([store], Counting())
+    engine = Counting()
+    run([replace(store, draw=draw)], engine)
+    assert engine.made == made
+    assert read_patterns(store.path).attributes.get("draw") == draw
+
+
+def test_a_store_made_before_stores_knew_draw_and_physics_is_good(folder, monkeypatch):
+    [store] = stores(folder, [0])
+    attributes = store_module.plain
+    monkeypatch.setattr(
+        store_module,
+        "plain",
+        lambda found: {
+            name: value
+            for name, value in attributes(found).items()
+            if name not in ("draw", "physics_version")
+        },
+    )
+    run([store], Counting())
+    assert "draw" not in read_patterns(store.path).attributes
+    monkeypatch.undo()
+    engine = Counting()
+    assert run([store], engine) == Outcome(found=True)
+    assert engine.made == []
 
 
 def test_a_damaged_store_is_made_again(folder):
-    one = batch(folder)
-    run(one, Counting())
-    one.stores[1].write_bytes(one.stores[1].read_bytes()[:100])
+    made = stores(folder)
+    run(made, Counting())
+    made[1].path.write_bytes(made[1].path.read_bytes()[:100])
     engine = Counting()
-    run(one, engine)
-    assert engine.made == [(1, 5.0)]
+    run(made, engine)
+    assert engine.made == [(1, 5)]
 
 
 def test_a_store_that_cannot_be_read_now_is_neither_computed_again_nor_replaced(
     folder, monkeypatch
 ):
-    one = batch(folder)
-    run(one, Counting())
-    before = [store.read_bytes() for store in one.stores]
+    def fail(*arguments):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    made = stores(folder)
+    run(made, Counting())
+    before = [path.read_bytes() for path in paths(made)]
     said, engine = [], Counting()
     with monkeypatch.context() as patched:
-        patched.setattr(zipfile.ZipExtFile, "read", failing)
-        outcome = run(batch(folder, said=said), engine)
-    assert outcome.failed == [store.name for store in one.stores]
+        patched.setattr(zipfile.ZipExtFile, "read", fail)
+        outcome = run(made, engine, said.append)
+    assert outcome.failed == [path.name for path in paths(made)]
     assert engine.made == []
     assert all("Stale file handle" in line for line in said)
-    assert run(batch(folder), Counting()) == Outcome(found=True)
-    assert [store.read_bytes() for store in one.stores] == before
-
-
-def failing(*arguments):
-    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+    assert run(made, Counting()) == Outcome(found=True)
+    assert [path.read_bytes() for path in paths(made)] == before
 
 
 def test_what_waits_is_newer_than_a_store_of_an_earlier_request(folder):
-    one = batch(folder)
-    run(one, Counting())
+    made = stores(folder)
+    run(made, Counting())
     # Another request, whose job was killed before it gave names; the old stores stand.
-    old = [store.read_bytes() for store in one.stores]
-    one.put_aside()
-    one.simulate(Counting(quality=2))
-    for store, content in zip(one.stores, old, strict=True):
-        store.write_bytes(content)
-        os.utime(store, (1, 1))
+    old = [path.read_bytes() for path in paths(made)]
+    put_aside(paths(made))
+    make_waiting(made, Counting(quality=2))
+    for path, content in zip(paths(made), old, strict=True):
+        path.write_bytes(content)
+        os.utime(path, (1, 1))
     engine = Counting(quality=2)
-    run(batch(folder), engine)
+    run(made, engine)
     assert engine.made == []
 
 
 def test_another_semiangle_of_the_same_draw_leaves_those_that_are_there(folder):
-    run(batch(folder), Counting())
+    run(stores(folder), Counting())
     engine = Counting()
-    assert run(batch(folder, angles=(5, 6)), engine) == Outcome(found=True)
-    assert engine.made == [(0, 6.0), (1, 6.0), (2, 6.0)]
+    assert run(stores(folder, angles=(5, 6)), engine) == Outcome(found=True)
+    assert engine.made == [(0, 6), (1, 6), (2, 6)]
 
 
-def test_a_simulation_that_goes_on_counts_as_begun(folder):
-    one = batch(folder)
-    checkpoint_of(one.stores[2]).touch()
-    assert run(one, Counting()) == Outcome(found=True)
+def test_a_simulation_that_was_begun_before_counts_as_found(folder):
+    made = stores(folder)
+    checkpoint_of(made[2].path).touch()
+    assert run(made, Counting()) == Outcome(found=True)
 
 
 def test_checkpoints_go_when_their_stores_are_there(folder):
-    one = batch(folder)
-    run(one, Counting())
-    assert not any(checkpoint_of(store).exists() for store in one.stores)
+    made = stores(folder)
+    run(made, Counting())
+    assert not any(checkpoint_of(path).exists() for path in paths(made))

@@ -141,6 +141,19 @@ def test_patterns_of_another_configuration_are_not_overwritten(
     assert "Nothing was started" in str(error.value)
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_patterns_of_a_physics_that_was_mended_are_not_overwritten(
+    results, config, monkeypatch, recorded
+):
+    if not recorded:  # as in a folder made before versions were kept
+        text = (results / "config.yaml").read_text()
+        (results / "config.yaml").write_text(text.partition("\n")[2])
+    assert check_results(results, config) == []
+    monkeypatch.setattr("pacbed.runs.results_folder.PHYSICS_VERSION", 2)
+    with pytest.raises(ConfigError, match=r"physics .* was of version 1, is of 2"):
+        check_results(results, config)
+
+
 def test_without_patterns_nothing_is_lost(results, config):
     for store in (results / "patterns").glob("*/*.zip"):
         store.unlink()

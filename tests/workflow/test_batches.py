@@ -75,6 +75,32 @@ def test_another_number_of_draws_per_job_reruns_nothing(batch):
         assert batch.workspace.plan(name, change=change).nothing_to_do
 
 
+def test_every_store_knows_its_draw(batch):
+    for number in range(10):
+        name = f"{PATTERNS}/{number:05d}.zarr.zip"
+        assert read_patterns(batch.folder / name).attributes["draw"] == number
+
+
+def test_shared_strain_states_know_their_draw_and_semiangle(tmp_path):
+    made = new_workspace(tmp_path / "shared")
+    change = {
+        **BATCHES,
+        "draws": {"count": 10, "shared_strain": True},
+        "microscope": {"semiangles_mrad": [6.35, 12.65]},
+    }
+    outcome = made.run(TARGET, change=change)
+    assert outcome.status == 0, outcome.text
+    for number in range(10):
+        strains = set()
+        for angle in (6.35, 12.65):
+            name = f"results/patterns/{angle}mrad/{number:05d}.zarr.zip"
+            attributes = read_patterns(made.folder / name).attributes
+            assert attributes["draw"] == number
+            assert attributes["request"]["aperture"]["semiangle_mrad"] == angle
+            strains.add(tuple(attributes["request"]["deformation"].values()))
+        assert len(strains) == 1
+
+
 def test_a_study_has_fewer_and_longer_jobs(workspace):
     outcome = workspace.plan("--quiet", "reason", change=BATCHES)
     assert outcome.jobs["simulate"] == 2

@@ -1,5 +1,6 @@
 """What is planned: the paper's study in full, and after a change only what depends on it."""
 
+import os
 import re
 import resource
 
@@ -122,6 +123,17 @@ def test_repeating_a_default_in_an_overlay_changes_nothing(finished):
 )
 def test_a_changed_key_reruns_only_what_depends_on_it(finished, change, planned):
     assert finished.plan(change=change).jobs == planned
+
+
+def test_a_mended_mistake_in_the_physics_simulates_everything_again(
+    finished, tmp_path, monkeypatch
+):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pacbed.engines.request as request\nrequest.PHYSICS_VERSION += 1\n"
+    )
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    assert finished.plan().jobs == PATTERNS
 
 
 def test_shared_strain_states_are_simulated_once_for_all_semiangles(workspace):

@@ -53,6 +53,12 @@ def test_every_draw_is_simulated_in_every_layer(results, finished, draws):
         assert np.all(patterns.patterns.sum(axis=(1, 2)) > 0.8)
 
 
+def test_every_store_of_a_draw_knows_its_number_and_no_other_has_one(results):
+    for path in (results / "patterns").glob("*/*.zarr.zip"):
+        number = int(path.name[:5]) if path.name.startswith("0") else None
+        assert read_patterns(path, [1]).attributes.get("draw") == number
+
+
 def test_every_draw_has_thermal_displacements_of_its_own(results):
     stores = [*(results / "patterns" / "6.35mrad").glob("[0u]*.zarr.zip")]
     attributes = [read_patterns(store).attributes for store in stores]

@@ -1,9 +1,13 @@
 # The patterns of a deformed crystal after every layer: one job per semi-angle and draw or, where
 # all semi-angles share their strain states, one job per draw with a store for each semi-angle.
+from pacbed.engines.request import PHYSICS_VERSION
+
 ENGINE = config["simulation"]["engine"]
 DEVICE = config["execution"]["device"]
-# The same for all jobs, whose stores tell which draws they are: other batches rerun nothing.
+# The same for all jobs of a semi-angle, whatever their draws: other batches rerun nothing.
 SIMULATION_PARAMS = dict(
+    physics=PHYSICS_VERSION,
+    semiangles_mrad=together,
     seed=config["seed"],
     shared_strain=SHARED_STRAIN,
     energy_keV=config["microscope"]["energy_keV"],
@@ -22,6 +26,7 @@ THREADS, RUNTIME_MIN, MEMORY_MB = needs(ENGINE)
 rule simulate:
     output:
         # To be updated: Snakemake deletes none before the job, which puts aside what is good.
+        # The script takes them in this order: all semi-angles of a draw, then those of the next.
         [
             update(f"{folder}/{{draw}}{digits}.zarr.zip")
             for digits in LAST_DIGITS[DRAWS_PER_JOB]
@@ -91,7 +96,8 @@ use rule simulate as simulate_gallery with:
         mem_mb=lambda wildcards, attempt: BESIDE_MEMORY_MB * attempt,
         runtime=minutes(BESIDE_RUNTIME_MIN, lambda wildcards: len(GALLERY)),
     params:
-        **SIMULATION_PARAMS | dict(simulation=scientific(BESIDE)),
+        **SIMULATION_PARAMS
+        | dict(simulation=scientific(BESIDE), semiangles_mrad=GALLERY_ANGLES),
         states={name: state.to_dict() for name, state in GALLERY.items()},
 
 
@@ -112,7 +118,8 @@ use rule simulate_gallery as simulate_bound with:
         mem_mb=lambda wildcards, attempt: BESIDE_MEMORY_MB * attempt,
         runtime=minutes(BESIDE_RUNTIME_MIN, lambda wildcards: len(STEPS)),
     params:
-        **SIMULATION_PARAMS | dict(simulation=scientific(OF_BOUND)),
+        **SIMULATION_PARAMS
+        | dict(simulation=scientific(OF_BOUND), semiangles_mrad=ALL_ANGLES),
         states=lambda wildcards: {
             f"bound_{wildcards.base}_{step}": state.to_dict()
             for step, state in BOUND_STATES[wildcards.base].items()

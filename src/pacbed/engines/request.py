@@ -15,6 +15,13 @@ from pacbed.specimen.crystal import Material
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 
+PHYSICS_VERSION = 1
+"""Version of the physics, by which a store of patterns is known to be out of date.
+
+Add one when a mistake in the physics of an engine is mended, or when patterns of the same request
+change by more than rounding for another reason: existing patterns are then not what is asked for.
+"""
+
 # The propagator of a tilted sample is that of small angles.
 MAX_TILT_mrad = 100
 

@@ -1,4 +1,7 @@
-"""The stores of a job: those that are good are kept, the others made, and all appear together."""
+"""The stores of a job: those that are good are kept, the others made; all of them wait.
+
+See :mod:`pacbed.storage.waiting` for how they appear together.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,37 @@ from pacbed.engines import Engine, SimulationRequest
 from pacbed.engines.request import Progress
 from pacbed.exceptions import PacbedError
 from pacbed.patterns.store import holds, write_patterns
-from pacbed.storage.waiting import finish, put_aside, waiting
+from pacbed.storage.waiting import waiting
 from pacbed.storage.zipped import checkpoint_of
+
+
+@dataclass(frozen=True)
+class WantedStore:
+    """A store that a job makes.
+
+    Parameters
+    ----------
+    path
+        The file.
+    request
+        What it is to hold.
+    draw
+        Number of the draw; none for other states.
+    """
+
+    path: Path
+    request: SimulationRequest
+    draw: int | None = None
 
 
 @dataclass
 class Outcome:
-    """What became of the draws of a job.
+    """What became of the stores of a job.
 
     Parameters
     ----------
     failed
-        Names of draws that failed; the others are there, waiting.
+        Names of stores that failed; the others are there, waiting.
     found
         Whether a part of the work had been done before.
     """
@@ -32,64 +54,61 @@ class Outcome:
     found: bool = False
 
 
-@dataclass(frozen=True)
-class JobStores:
-    """The stores that one job makes, of one draw or several.
+def make_waiting(
+    stores: Sequence[WantedStore],
+    engine: Engine,
+    log: Callable[[str], None] = lambda line: None,
+    progress_of: Callable[[str], Progress | None] = lambda name: None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Make the stores of a job that do not wait yet.
 
     Parameters
     ----------
     stores
-        The files; those of a draw have the same name and follow each other.
-    request_of
-        What a store is to hold.
+        Those of one strain state, for several semi-angles, have the same file name and follow each
+        other: they are computed together.
+    engine
+        Makes them.
     log
-        Receives a line about each draw that is there already, or fails.
+        Receives a line about each name that is there already, or fails.
     progress_of
-        What is told of the progress of a draw, by its name.
-    extra
-        Further provenance for the stores.
+        Makes, from a name, a function to be called with the progress of its simulation.
+    provenance
+        More of it for the stores.
     """
+    outcome = Outcome()
+    for name, group in groupby(stores, key=lambda store: store.path.name):
+        try:
+            outcome.found |= _make_together(name, list(group), engine, log, progress_of, provenance)
+        except PacbedError as error:  # the others are worth having
+            log(f"error: {name}: {error}")
+            outcome.failed.append(name)
+    return outcome
 
-    stores: Sequence[Path]
-    request_of: Callable[[Path], SimulationRequest]
-    log: Callable[[str], None] = lambda line: None
-    progress_of: Callable[[str], Progress | None] = lambda name: None
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
-    def put_aside(self) -> None:
-        """Let stores wait that are there, perhaps of another request: before anything may fail."""
-        put_aside(self.stores)
-
-    def simulate(self, engine: Engine) -> Outcome:
-        """Make what does not wait yet."""
-        outcome = Outcome()
-        for name, stores in groupby(self.stores, key=lambda store: store.name):
-            try:
-                outcome.found |= self._simulate_draw(list(stores), engine)
-            except PacbedError as error:  # the other draws are worth having
-                self.log(f"error: {name}: {error}")
-                outcome.failed.append(name)
-        return outcome
-
-    def _simulate_draw(self, stores: Sequence[Path], engine: Engine) -> bool:
-        """Make the stores of a draw; return whether some of that had been done before."""
-        requests = {store: self.request_of(store) for store in stores}
-        settings = asdict(engine.settings)
-        missing = [s for s in stores if not holds(waiting(s), requests[s], engine.name, settings)]
-        if not missing:
-            self.log(f"{stores[0].name} is there already")
-            return True
-        asked = [requests[store] for store in missing]
-        checkpoints = [checkpoint_of(store) for store in missing]
-        found = len(missing) < len(stores) or any(c.exists() for c in checkpoints)
-        progress = self.progress_of(stores[0].name.removesuffix(".zarr.zip"))
-        results = engine.simulate_together(asked, progress, checkpoints)
-        for store, request, result in zip(missing, asked, results, strict=True):
-            write_patterns(waiting(store), request, result, self.extra)
-        for checkpoint in checkpoints:  # not before all stores are there
-            checkpoint.unlink(missing_ok=True)
-        return found
-
-    def finish(self) -> None:
-        """Give all stores their names."""
-        finish(self.stores)
+def _make_together(
+    name: str,
+    stores: Sequence[WantedStore],
+    engine: Engine,
+    log: Callable[[str], None],
+    progress_of: Callable[[str], Progress | None],
+    provenance: Mapping[str, Any] | None,
+) -> bool:
+    """Make the stores of one name; return whether some of that had been done before."""
+    settings = asdict(engine.settings)
+    missing = [
+        s for s in stores if not holds(waiting(s.path), s.request, engine.name, settings, s.draw)
+    ]
+    if not missing:
+        log(f"{name} is there already")
+        return True
+    checkpoints = [checkpoint_of(store.path) for store in missing]
+    found = len(missing) < len(stores) or any(c.exists() for c in checkpoints)
+    progress = progress_of(name.removesuffix(".zarr.zip"))
+    results = engine.simulate_together([s.request for s in missing], progress, checkpoints)
+    for store, result in zip(missing, results, strict=True):
+        write_patterns(waiting(store.path), store.request, result, provenance, store.draw)
+    for checkpoint in checkpoints:  # not before all stores are there
+        checkpoint.unlink(missing_ok=True)
+    return found

@@ -19,7 +19,7 @@ from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore
 
 from pacbed import __version__
-from pacbed.engines.request import SimulationRequest, SimulationResult
+from pacbed.engines.request import PHYSICS_VERSION, SimulationRequest, SimulationResult
 from pacbed.exceptions import DamagedStoreError, MissingStoreError, StoreError
 from pacbed.storage.zipped import open_store, plain, reading, zip_writer
 
@@ -58,6 +58,7 @@ def write_patterns(
     request: SimulationRequest,
     result: SimulationResult,
     extra: Mapping[str, Any] | None = None,
+    draw: int | None = None,
 ) -> None:
     """Write the patterns of a simulation.
 
@@ -69,6 +70,8 @@ def write_patterns(
         What was asked for and what was computed.
     extra
         Further provenance, such as the git revision of the workflow.
+    draw
+        Number of the draw of a study that was simulated; none for other states.
 
     Raises
     ------
@@ -83,6 +86,8 @@ def write_patterns(
         "title": "position-averaged convergent-beam electron diffraction patterns",
         "request": request.to_dict(),
         "pacbed_version": __version__,
+        "physics_version": PHYSICS_VERSION,
+        **({} if draw is None else {"draw": draw}),
         **result.provenance,
         **(extra or {}),
     }
@@ -124,8 +129,25 @@ def write_patterns(
             zarr.consolidate_metadata(group.store)
 
 
-def holds(path: Path, request: SimulationRequest, engine: str, settings: Mapping[str, Any]) -> bool:
+def holds(
+    path: Path,
+    request: SimulationRequest,
+    engine: str,
+    settings: Mapping[str, Any],
+    draw: int | None = None,
+) -> bool:
     """Return whether a store exists, is whole, and is what an engine makes of a request.
+
+    Parameters
+    ----------
+    path
+        The store.
+    request
+        What is asked for.
+    engine, settings
+        Name and settings of the engine.
+    draw
+        Number of the draw; none for other states.
 
     Raises
     ------
@@ -137,7 +159,15 @@ def holds(path: Path, request: SimulationRequest, engine: str, settings: Mapping
             found = dict(group.attrs)
     except (MissingStoreError, DamagedStoreError):
         return False
-    asked = {"request": request.to_dict(), "engine": engine, "settings": settings}
+    # Stores made before there were these attributes are of the first physics, and of any draw.
+    found = {"physics_version": 1, "draw": draw, **found}
+    asked = {
+        "request": request.to_dict(),
+        "engine": engine,
+        "settings": settings,
+        "physics_version": PHYSICS_VERSION,
+        "draw": draw,
+    }
     return all(found.get(key) == value for key, value in plain(asked).items())
 
 

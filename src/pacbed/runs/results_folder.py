@@ -11,12 +11,14 @@ from typing import Any, TextIO
 
 import yaml
 
+from pacbed.engines.request import PHYSICS_VERSION
 from pacbed.exceptions import ConfigError, PacbedError
 from pacbed.runs.locks import LockedError, lock, sign, this_process
 from pacbed.storage.files import write_text
 from pacbed.study.configuration import scientific
 
 Config = Mapping[str, Any]
+_PHYSICS = "# physics version "
 
 
 @dataclass(frozen=True)
@@ -111,13 +113,21 @@ def check_results(results: Path, config: Config) -> list[str]:
     if not path.is_file():
         return []
     try:
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        before = yaml.safe_load(text)
         differing = _differences(_of_patterns(before), _of_patterns(config))
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path} cannot be read, so that it is not known what {results} was made with: "
             f"{error!r}. Restore it, or choose another folder (key `results`)"
         ) from error
+    # Without this line: made before there was one.
+    physics = re.search(rf"^{_PHYSICS}(\d+)$", text, re.MULTILINE)
+    if (version := int(physics[1]) if physics else 1) != PHYSICS_VERSION:
+        differing.append(
+            f"the physics of the engines was of version {version}, is of {PHYSICS_VERSION}, in "
+            "which a mistake was mended"
+        )
     patterns = sum(1 for _ in (results / "patterns").glob("*/*.zarr.zip"))
     if differing and patterns:
         raise ConfigError(
@@ -139,7 +149,8 @@ def keep_config(results: Path, config: Config) -> None:
         If that cannot be written.
     """
     text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-    write_text(results / "config.yaml", text)
+    # In a comment: the rest is a configuration, to be used as any other.
+    write_text(results / "config.yaml", f"{_PHYSICS}{PHYSICS_VERSION}\n{text}")
 
 
 def _of_patterns(config: Config) -> dict[str, Any]:

@@ -33,7 +33,13 @@ from pacbed.engines.prismatic.layout import Layout, memory_bytes
 from pacbed.engines.prismatic.process import Installation, call, installation, scratch_folder
 from pacbed.engines.prismatic.settings import Grid, PrismaticSettings
 from pacbed.engines.prismatic.specimen import Specimen, specimen
-from pacbed.engines.request import Device, Progress, SimulationRequest, SimulationResult
+from pacbed.engines.request import (
+    PHYSICS_VERSION,
+    Device,
+    Progress,
+    SimulationRequest,
+    SimulationResult,
+)
 from pacbed.exceptions import EngineError, RequestError
 from pacbed.machine import is_in_memory, memory_limit_bytes, peak_memory_MB
 
@@ -339,7 +345,7 @@ class PrismaticEngine:
         asked = {
             "request": request.to_dict(),
             "settings": asdict(self.settings),
-            "versions": [__version__, self.installation.version],
+            "versions": [__version__, PHYSICS_VERSION, self.installation.version],
         }
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
