@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
@@ -127,8 +128,8 @@ class SimulationResult:
     provenance: Mapping[str, Any]
 
 
-class Engine(Protocol):
-    """Computes the patterns of a request.
+class Engine(ABC):
+    """Computes the patterns of requests.
 
     Parameters
     ----------
@@ -147,35 +148,33 @@ class Engine(Protocol):
         progress: Progress | None = None,
         checkpoint: Path | None = None,
     ) -> SimulationResult:
-        """Carry out a simulation.
+        """Compute the patterns of a request; see :meth:`simulate_together`."""
+        checkpoints = None if checkpoint is None else [checkpoint]
+        return self.simulate_together([request], progress, checkpoints)[0]
 
-        Parameters
-        ----------
-        request
-            What to simulate.
-        progress
-            Told what is done.
-        checkpoint
-            File in which an engine that takes hours keeps what it has done.
-
-        Raises
-        ------
-        RequestError
-            If this engine cannot carry out the request.
-        """
-        ...
-
+    @abstractmethod
     def simulate_together(
         self,
         requests: Sequence[SimulationRequest],
         progress: Progress | None = None,
         checkpoints: Sequence[Path] | None = None,
     ) -> list[SimulationResult]:
-        """Carry out simulations of one crystal that differ in aperture, tilt and detector.
+        """Compute the patterns of requests of one crystal.
+
+        Parameters
+        ----------
+        requests
+            They differ in aperture, tilt and detector only.
+        progress
+            Called with the number of steps done and their total.
+        checkpoints
+            Files, one per request, in which an engine that takes hours keeps what it has done. To
+            be removed when the results are stored.
 
         Raises
         ------
         RequestError
-            If this engine cannot carry out the requests.
+            If this engine cannot carry out the requests with its settings or on this machine.
+        EngineError
+            If a program outside fails.
         """
-        ...

@@ -74,56 +74,46 @@ def refinements(
     Refinement
         As soon as it is known.
     """
+    configurations = request.thermal.phonon_configurations
 
     def run(
-        name: str, *, shared: bool = False, configurations: int = 0, **changes: Any
+        name: str, *, shared: bool = False, configurations: int = configurations, **changes: Any
     ) -> Synthesis:
         engine = PlaneWaveEngine(replace(settings, **changes), threads, device)
-        asked = replace(
-            request,
-            thermal=replace(
-                request.thermal,
-                phonon_configurations=configurations or request.thermal.phonon_configurations,
-            ),
-        )
+        thermal = replace(request.thermal, phonon_configurations=configurations)
+        asked = replace(request, thermal=thermal)
         library, _ = engine.scatter([asked], progress(name) if progress else None, shared)
         return engine.synthesise(library, [asked])[0]
 
-    cutoff, slices = settings.cutoff_per_A, settings.slices_per_layer
+    def change(refined: Synthesis, before: Synthesis) -> np.ndarray:
+        return relative_l1(before.patterns, refined.patterns)
+
+    cutoff, step = settings.cutoff_per_A, settings.incident_step_mrad
+    slices = settings.slices_per_layer
     # Refused here, before the first calculation, if there is no such limit.
     wider = replace(settings, slices_per_layer=1, band_limit=2 * cutoff).band_limit
     base = run("as given")
     wide = run("band limit", band_limit=wider)
-    yield Refinement(
-        "band limit (1/Å)",
-        settings.band_limit if isinstance(settings.band_limit, str) else f"{cutoff:.3g}",
-        f"{2 * cutoff:.3g}",
-        relative_l1(base.patterns, wide.patterns),
-    )
+    given = settings.band_limit if isinstance(settings.band_limit, str) else f"{cutoff:.3g}"
+    yield Refinement("band limit (1/Å)", given, f"{2 * cutoff:.3g}", change(wide, base))
+
     if isinstance(slices, str):
         coarse, thin = (
             run(f"{n} slices", band_limit=wider, slices_per_layer=n).patterns.astype(float)
             for n in _THIN_SLICES
         )
-        yield Refinement(
-            "slices per layer", slices, "∞", relative_l1(wide.patterns, 2 * thin - coarse)
-        )
+        extrapolated = relative_l1(wide.patterns, 2 * thin - coarse)
+        yield Refinement("slices per layer", slices, "∞", extrapolated)
     else:
-        finer = run("slices", slices_per_layer=2 * slices)
-        change = relative_l1(base.patterns, finer.patterns)
-        yield Refinement("slices per layer", str(slices), str(2 * slices), change)
+        finer = change(run("slices", slices_per_layer=2 * slices), base)
+        yield Refinement("slices per layer", str(slices), str(2 * slices), finer)
 
-    step, configurations = settings.incident_step_mrad, request.thermal.phonon_configurations
     same = run("incident grid, as given", shared=True) if configurations else base
-    finer = run("incident grid", shared=True, incident_step_mrad=step / 2)
-    yield Refinement(
-        "incident step (mrad)",
-        f"{step:g}",
-        f"{step / 2:g}",
-        relative_l1(same.patterns, finer.patterns),
-    )
+    finer = change(run("incident grid", shared=True, incident_step_mrad=step / 2), same)
+    yield Refinement("incident step (mrad)", f"{step:g}", f"{step / 2:g}", finer)
     if not configurations:
         return
+
     nx, ny = settings.supercell
     larger = run("supercell", supercell=(2 * nx, 2 * ny))
     assert base.phonon_noise is not None
@@ -132,7 +122,7 @@ def refinements(
         "supercell",
         f"{nx} × {ny}",
         f"{2 * nx} × {2 * ny}",
-        relative_l1(base.patterns, larger.patterns),
+        change(larger, base),
         np.hypot(base.phonon_noise, larger.phonon_noise),
     )
     more = run("configurations", configurations=2 * configurations)
@@ -141,6 +131,6 @@ def refinements(
         "configurations",
         str(configurations),
         str(2 * configurations),
-        relative_l1(base.patterns, more.patterns),
+        change(more, base),
         more.phonon_noise,
     )

@@ -56,15 +56,15 @@ from pacbed.engines.planewave.settings import (
     check_phonons,
 )
 from pacbed.engines.planewave.waves import Band, IncidentGrid, ReciprocalGrid
-from pacbed.engines.request import Device, Progress, SimulationRequest, SimulationResult
+from pacbed.engines.request import Device, Engine, Progress, SimulationRequest, SimulationResult
 from pacbed.exceptions import RequestError
 from pacbed.machine import memory_limit_bytes, peak_memory_MB
 from pacbed.specimen.crystal import slab
 from pacbed.specimen.microscope import lorentz_factor, wavelength_A
 
 
-class PlaneWaveEngine:
-    """PACBED patterns from incident plane waves (an :class:`~pacbed.engines.request.Engine`).
+class PlaneWaveEngine(Engine):
+    """PACBED patterns from incident plane waves.
 
     Parameters
     ----------
@@ -98,36 +98,15 @@ class PlaneWaveEngine:
         self.batch, self.device = batch, device
         self._on = arrays(device)
 
-    def simulate(
-        self,
-        request: SimulationRequest,
-        progress: Progress | None = None,
-        checkpoint: Path | None = None,
-    ) -> SimulationResult:
-        """Compute the patterns of a request; in minutes, so that nothing is kept on the way.
-
-        Raises
-        ------
-        RequestError
-            If the request cannot be carried out with these settings or on this machine.
-        """
-        return self.simulate_together([request], progress)[0]
-
     def simulate_together(
         self,
         requests: Sequence[SimulationRequest],
         progress: Progress | None = None,
         checkpoints: Sequence[Path] | None = None,
     ) -> list[SimulationResult]:
-        """Compute the patterns of requests that differ in aperture, tilt and detector only.
+        """Compute the crystal once, and all patterns from it; see the base class.
 
-        The crystal is calculated once.
-
-        Raises
-        ------
-        RequestError
-            If they differ in anything else, or cannot be carried out with these settings or on
-            this machine.
+        That takes minutes, so that no checkpoint is kept.
         """
         started = time.perf_counter()
         library, provenance = self.scatter(requests, progress)

@@ -36,6 +36,7 @@ from pacbed.engines.prismatic.specimen import Specimen, specimen
 from pacbed.engines.request import (
     PHYSICS_VERSION,
     Device,
+    Engine,
     Progress,
     SimulationRequest,
     SimulationResult,
@@ -69,8 +70,8 @@ class Execution:
     call_limit_h: float | None = None
 
 
-class PrismaticEngine:
-    """PACBED patterns from Prismatic 2.0 (an :class:`~pacbed.engines.request.Engine`).
+class PrismaticEngine(Engine):
+    """PACBED patterns from Prismatic 2.0.
 
     Atoms and probes of a seed are the same, byte for byte, wherever they are made. The patterns
     agree to rounding: Prismatic adds up potentials in the order in which its threads end, and
@@ -121,24 +122,9 @@ class PrismaticEngine:
         progress: Progress | None = None,
         checkpoint: Path | None = None,
     ) -> SimulationResult:
-        """Compute the patterns of a request.
+        """Compute the patterns of a request; see the base class.
 
-        Parameters
-        ----------
-        request
-            What to simulate.
-        progress
-            Called with the number of probes done, in all configurations, and their total.
-        checkpoint
-            File in which finished configurations are kept; a calculation that was killed goes on
-            from there. To be removed by who has stored the result.
-
-        Raises
-        ------
-        RequestError
-            If the request cannot be carried out with these settings or on this machine.
-        EngineError
-            If Prismatic fails.
+        Progress counts probes in all configurations. The checkpoint keeps finished configurations.
         """
         started = time.perf_counter()
         layout = Layout.of(request, self.settings)
@@ -196,13 +182,7 @@ class PrismaticEngine:
         progress: Progress | None = None,
         checkpoints: Sequence[Path] | None = None,
     ) -> list[SimulationResult]:
-        """Compute the patterns of several requests, one after another.
-
-        Raises
-        ------
-        RequestError, EngineError
-            As :meth:`simulate`.
-        """
+        """Compute the patterns of several requests, one after another; see the base class."""
         results = []
         for number, request in enumerate(requests):
             # As if all had as many probes; with `probes: auto` larger semi-angles have more.
@@ -210,9 +190,8 @@ class PrismaticEngine:
                 if progress:
                     progress(before * total + done, len(requests) * total)
 
-            results.append(
-                self.simulate(request, of_all, checkpoints[number] if checkpoints else None)
-            )
+            kept = checkpoints[number] if checkpoints else None
+            results.append(self.simulate(request, of_all, kept))
         return results
 
     def _patterns(
@@ -240,7 +219,7 @@ class PrismaticEngine:
             elif portion < len(probes):
                 parameters["savePotentialSlices"] = True
 
-            heard = _Listener(self.log, _from(progress, first, len(probes)), len(some))
+            heard = _listener(self.log, _from(progress, first, len(probes)), len(some))
             try:
                 call(self.installation.python, parameters, folder, limit and 3600 * limit, heard)
             except EngineError as error:
@@ -350,19 +329,20 @@ class PrismaticEngine:
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
-class _Listener:
-    """Passes on what Prismatic prints, and tells with how many probes it has begun."""
+def _listener(log: Callable[[str], None], progress: Progress, probes: int) -> Callable[[str], None]:
+    """Return what passes lines of Prismatic on, and tells with how many probes it has begun."""
+    most = 0
 
-    def __init__(self, log: Callable[[str], None], progress: Progress, probes: int) -> None:
-        self._log, self._progress, self._probes, self._most = log, progress, probes, 0
-
-    def __call__(self, line: str) -> None:
-        self._log(line)
+    def hear(line: str) -> None:
+        nonlocal most
+        log(line)
         # Its threads print across each other, and not in order.
         for number in map(int, _PROBE.findall(line)):
-            if self._most < number < self._probes:
-                self._most = number
-                self._progress(number, self._probes)
+            if most < number < probes:
+                most = number
+                progress(number, probes)
+
+    return hear
 
 
 def _from(progress: Progress | None, before: int, total: int) -> Progress:

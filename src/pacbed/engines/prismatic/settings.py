@@ -56,37 +56,32 @@ class PrismaticSettings:
             object.__setattr__(self, "box_A", tuple(map(float, edges)))
         if not isinstance(self.probes, str):
             object.__setattr__(self, "probes", tuple(self.probes))
-        if not 0.01 <= self.pixel_A <= 0.5:
-            raise RequestError(f"pixel_A must lie within 0.01 to 0.5 Å, not {self.pixel_A}")
+        for name, low, high in (
+            ("pixel_A", 0.01, 0.5),
+            ("potential_bound_A", 1, 10),
+            ("probe_region_A", 1, 2000),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise RequestError(
+                    f"{name} must lie within {low} to {high} Å, not {getattr(self, name)}"
+                )
         if self.slices_per_layer < 1:
             raise RequestError(f"at least one slice per layer, not {self.slices_per_layer}")
         if self.interpolation_factor < 1:
             raise RequestError(
                 f"interpolation_factor must be 1 or more, not {self.interpolation_factor}"
             )
-        if not 1 <= self.potential_bound_A <= 10:
+        box, probes, share = self.box_A, self.probes, self.probes_per_configuration
+        if box != "auto" and (
+            isinstance(box, str) or len(box) != 2 or not all(10 <= edge <= 2000 for edge in box)
+        ):
             raise RequestError(
-                f"potential_bound_A must lie within 1 to 10 Å, not {self.potential_bound_A}"
+                f"box_A must be 'auto' or one or two lengths within 10 to 2000 Å, not {box}"
             )
-        if isinstance(self.box_A, str):
-            if self.box_A != "auto":
-                raise RequestError(f"box_A must be a length in Å or 'auto', not '{self.box_A}'")
-        elif len(self.box_A) != 2 or not all(10 <= edge <= 2000 for edge in self.box_A):
-            raise RequestError(f"box_A must lie within 10 to 2000 Å, not {self.box_A}")
-        if not 1 <= self.probe_region_A <= 2000:
-            raise RequestError(
-                f"probe_region_A must lie within 1 to 2000 Å, not {self.probe_region_A}"
-            )
-        if isinstance(self.probes, str):
-            if self.probes != "auto":
-                raise RequestError(f"probes must be two numbers or 'auto', not '{self.probes}'")
-        elif len(self.probes) != 2 or min(self.probes) < 1:
-            raise RequestError(f"probes must be two numbers, 1 or more, not {self.probes}")
-        if self.probes_per_configuration not in ("all", "split"):
-            raise RequestError(
-                "probes_per_configuration must be 'all' or 'split', not "
-                f"'{self.probes_per_configuration}'"
-            )
+        if probes != "auto" and (isinstance(probes, str) or len(probes) != 2 or min(probes) < 1):
+            raise RequestError(f"probes must be 'auto' or two numbers, 1 or more, not {probes}")
+        if share not in ("all", "split"):
+            raise RequestError(f"probes_per_configuration must be 'all' or 'split', not '{share}'")
 
     def slice_A(self, layer_A: float) -> float:
         """Return the thickness of slices for layers of this thickness, in Å.
