@@ -129,43 +129,8 @@ def does_write_one_depth_too_many(metadata):
     write(metadata, more_layers=1)
 
 
-def does_write_another_depth(metadata):
-    write(metadata, thicker=1.1)
-
-
-def does_write_nan(metadata):
-    def spoil(data):
-        data[-1, 0, 3, 4] = float("nan")
-
-    write(metadata, spoil)
-
-
-def does_write_too_many_electrons(metadata):
-    def spoil(data):
-        data *= 1.1
-
-    write(metadata, spoil)
-
-
-def does_write_darkness(metadata):
-    def spoil(data):
-        data *= 0
-
-    write(metadata, spoil)
-
-
 def does_lose_a_probe(metadata):
     write(metadata, lost=1)
-
-
-def does_write_another_box(metadata):
-    write(metadata, larger=1.01)
-
-
-def does_write_half_a_file(metadata):
-    write(metadata)
-    output = Path(metadata.filenameOutput)
-    output.write_bytes(output.read_bytes()[:3000])
 
 
 # Files
@@ -216,7 +181,7 @@ def made_up_patterns(atoms, probes, axes, layers):
     return np.array(patterns, dtype=np.float32).reshape(shape)
 
 
-def write(metadata, spoil=lambda data: None, more_layers=0, thicker=1, larger=1, lost=0):
+def write(metadata, more_layers=0, lost=0):
     import h5py
     import numpy as np
 
@@ -236,16 +201,14 @@ def write(metadata, spoil=lambda data: None, more_layers=0, thicker=1, larger=1,
         if getattr(metadata, "savePotentialSlices", False):
             file[POTENTIAL] = atoms  # that depends on all that a potential depends on
         for layer, data in enumerate(patterns):
-            data = data[:, None]
-            spoil(data)
             cube = file.create_group(
                 f"4DSTEM_simulation/data/datacubes/CBED_array_depth{layer:04d}"
             )
-            depth = thicker * (layer + 1) * metadata.numSlices * metadata.sliceThickness
+            depth = (layer + 1) * metadata.numSlices * metadata.sliceThickness
             cube.attrs["output_depth"] = np.float32(depth)
-            cube["data"] = data
+            cube["data"] = data[:, None]
             for name, axis in zip(("dim3", "dim4"), axes, strict=True):
-                cube[name] = (axis / larger).astype(np.float32)
+                cube[name] = axis.astype(np.float32)
 
 
 def main():
