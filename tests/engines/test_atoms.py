@@ -15,7 +15,6 @@ from pacbed.engines.planewave.atoms import (
     VOLT_A3_PER_A,
     AtomTransmission,
     SampledFormFactor,
-    analytic_form_factor,
     kirkland,
 )
 from pacbed.exceptions import RequestError
@@ -64,28 +63,16 @@ def test_scattering_factor_agrees_with_the_international_tables(element, amplitu
 
 
 @pytest.mark.parametrize("element", OF_INTEREST)
-def test_forward_scattering_is_the_integral_of_the_potential(element):
-    atom = kirkland(element)
-
-    def shell(r):
-        return 4 * math.pi * r**2 * float(atom.potential(np.array(r)))
-
-    total = quad(shell, 1e-9, 0.5, limit=200)[0] + quad(shell, 0.5, 15, limit=200)[0]
-    expected = VOLT_A3_PER_A * atom.scattering_factor(0.0)
-    assert total == pytest.approx(expected, rel=1e-6)
-
-
-@pytest.mark.parametrize("element", OF_INTEREST)
 def test_scattering_factor_is_the_fourier_transform_of_the_potential(element):
     atom = kirkland(element)
-    for q in (0.3, 1.0, 3.0):
+    for q, accuracy in ((0, 1e-6), (0.3, 1e-4), (1.0, 1e-4), (3.0, 1e-4)):
 
         def shell(r, q=q):
-            wave = 2 * r / q * math.sin(2 * math.pi * q * r)
+            wave = 4 * math.pi * r**2 * np.sinc(2 * q * r)
             return wave * float(atom.potential(np.array(r)))
 
         total = sum(quad(shell, a, b, limit=400)[0] for a, b in ((1e-9, 0.3), (0.3, 3), (3, 15)))
-        assert total / VOLT_A3_PER_A == pytest.approx(atom.scattering_factor(q), rel=1e-4)
+        assert total / VOLT_A3_PER_A == pytest.approx(atom.scattering_factor(q), rel=accuracy)
 
 
 @pytest.mark.parametrize("element", H_TO_LR)
@@ -128,7 +115,7 @@ def test_contiguous_slices_add_up_to_the_whole_atom(element):
 
 
 @pytest.mark.parametrize("element", ["Mo", "S"])
-@pytest.mark.parametrize(("z1", "z2"), [(0.3, 1.4), (-0.5, 1.5), (-2.6, -0.55)])
+@pytest.mark.parametrize(("z1", "z2"), [(0.3, 1.4), (-1.4, -0.3), (-0.5, 1.5), (-2.6, -0.55)])
 def test_slice_of_an_atom_is_the_integral_of_its_potential(element, z1, z2):
     atom = kirkland(element)
     # Points crowd around the nucleus, where the potential is singular.
@@ -141,17 +128,6 @@ def test_slice_of_an_atom_is_the_integral_of_its_potential(element, z1, z2):
         hankel = trapezoid(2 * math.pi * rho * j0(2 * math.pi * q * rho) * projected, rho)
         expected = hankel / VOLT_A3_PER_A
         assert atom.sliced(q, z1, z2) == pytest.approx(expected, rel=2e-3, abs=1e-4)
-
-
-def test_slices_above_and_below_the_nucleus_are_alike():
-    atom = kirkland("Mo")
-    np.testing.assert_allclose(atom.sliced(Q, 0.2, 1.3), atom.sliced(Q, -1.3, -0.2))
-
-
-def test_form_factor_depends_on_the_length_of_q_alone():
-    along_x = analytic_form_factor("Mo", Q, 0 * Q, -1, 2)
-    oblique = analytic_form_factor("Mo", 0.6 * Q, -0.8 * Q, -1, 2)
-    np.testing.assert_allclose(along_x, oblique)
 
 
 # The potential as Prismatic 2.0 tabulates it

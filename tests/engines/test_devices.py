@@ -198,17 +198,6 @@ def test_real_card_gives_the_patterns_of_the_processor():
 # Refusals
 
 
-def test_unknown_device_is_refused():
-    with pytest.raises(RequestError, match="unknown device 'tpu': known are cpu and gpu"):
-        engine("planewave", {}, device="tpu")
-
-
-def test_card_without_cupy_is_refused(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(RequestError, match=r"needs CuPy, which is not installed here: pip install"):
-        engine("planewave", {}, device="gpu")
-
-
 def cupy_that_sees(monkeypatch, count):
     """Install a CuPy that counts cards by calling `count`."""
     for name in ("cupyx", "cupyx.scipy", "cupyx.scipy.fft", "cupy"):
@@ -218,19 +207,26 @@ def cupy_that_sees(monkeypatch, count):
     sys.modules["cupy"].cuda = SimpleNamespace(runtime=SimpleNamespace(getDeviceCount=count))
 
 
-def test_missing_card_is_refused(monkeypatch):
-    cupy_that_sees(monkeypatch, lambda: 0)
-    with pytest.raises(RequestError, match="no card is visible"):
-        engine("planewave", {}, device="gpu")
+def no_driver():
+    raise RuntimeError("cudaErrorInsufficientDriver")
 
 
-def test_missing_driver_is_refused(monkeypatch):
-    def count():
-        raise RuntimeError("cudaErrorInsufficientDriver")
-
-    cupy_that_sees(monkeypatch, count)
-    with pytest.raises(RequestError, match="cannot be used: cudaErrorInsufficientDriver"):
-        engine("planewave", {}, device="gpu")
+@pytest.mark.parametrize(
+    ("device", "count", "complaint"),
+    [
+        ("tpu", lambda: 1, "unknown device 'tpu': known are cpu and gpu"),
+        ("gpu", None, "needs CuPy, which is not installed here: pip install"),
+        ("gpu", lambda: 0, "no card is visible"),
+        ("gpu", no_driver, "cannot be used: cudaErrorInsufficientDriver"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(monkeypatch, device, count, complaint):
+    if count:
+        cupy_that_sees(monkeypatch, count)
+    else:
+        monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(RequestError, match=complaint):
+        engine("planewave", {}, device=device)
 
 
 def test_card_is_used_where_there_is_one(monkeypatch):

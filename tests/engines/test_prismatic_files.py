@@ -42,7 +42,7 @@ def written(tmp_path):
     return write
 
 
-def test_atoms_and_edges_come_back_as_they_were(written):
+def test_atoms_and_edges_come_back_as_they_were(written, tmp_path):
     edges = np.array([4 * np.pi, 37 / 3, 2 * LAYER_A])  # more decimals than atoms have
     positions = np.random.default_rng(1).random((500, 3)) * edges * 0.999999
     numbers = np.where(np.arange(500) % 3, 16, 42)
@@ -52,21 +52,12 @@ def test_atoms_and_edges_come_back_as_they_were(written):
     np.testing.assert_array_equal(found_edges, edges)
     np.testing.assert_array_equal(columns[:, 0], numbers)
     np.testing.assert_allclose(columns[:, 1:4], positions, rtol=0, atol=1.01e-6)
-
-
-def test_prismatic_is_told_to_leave_out_and_displace_no_atom(written):
-    _, columns = written(np.full((7, 3), 2.5), (10, 10, 6))
-    assert columns.shape == (7, 6)
-    np.testing.assert_array_equal(columns[:, 4:], np.tile([1, 0], (7, 1)))
-
-
-def test_list_of_atoms_ends_with_minus_one_and_has_no_empty_line(tmp_path):
-    path = tmp_path / "atoms.xyz"
-    write_atoms(path, np.array([42, 16]), np.ones((2, 3)), np.array([10.0, 10.0, 6.0]))
-    lines = path.read_text().splitlines()
+    np.testing.assert_array_equal(columns[:, 4:], np.tile([1, 0], (500, 1)))  # all there, at rest
+    # The list ends with -1, without an empty line before.
+    lines = (tmp_path / "atoms.xyz").read_text().splitlines()
     assert lines[-1] == "-1"
-    assert min(len(line) for line in lines[:-1]) > 3
-    assert len(lines) == 2 + 2 + 1
+    assert len(lines) == 2 + 500 + 1
+    assert min(map(len, lines[:-1])) > 3
 
 
 @pytest.mark.parametrize(
@@ -184,21 +175,11 @@ def output(tmp_path):
     return shutil.copy(OUTPUT, tmp_path / "patterns.h5")
 
 
-@pytest.fixture
-def spoilt(output):
-    """Change something in a copy of what Prismatic wrote."""
-
-    def spoil(change):
-        with h5py.File(output, "r+") as file:
-            change(file[CUBES])
-        return output
-
-    return spoil
-
-
-def replace_data(cube, data):
-    del cube["data"]
-    cube["data"] = data
+def changed(group, name, change):
+    """Replace an array, or a number, of a file by another."""
+    values = change(np.asarray(group[name]))
+    del group[name]
+    group[name] = values
 
 
 def test_patterns_of_all_probes_are_added_up():
@@ -225,107 +206,93 @@ def test_sum_does_not_depend_on_how_probes_are_shared_out_to_files(tmp_path):
         path = shutil.copy(OUTPUT, tmp_path / f"{probe}.h5")
         with h5py.File(path, "r+") as file:
             for cube in file[CUBES].values():
-                replace_data(cube, cube["data"][probe : probe + 1])
+                changed(cube, "data", lambda data, probe=probe: data[probe : probe + 1])
         add_patterns(path, total, GRID, 1, LAYER_A)
     assert total.tobytes() == added(OUTPUT).tobytes()
 
 
-def set_pixel(value):
-    def change(cubes):
-        cubes["CBED_array_depth0001/data"][1, 0, 11, 9] = value
+def pixel(value):
+    def change(data):
+        data[1, 0, 11, 9] = value
+        return data
 
     return change
 
 
-def scale(factor):
-    def change(cubes):
-        cubes["CBED_array_depth0000/data"][0] *= factor
-
-    return change
+def brighter(factor):
+    return lambda data: data * np.float32([factor, 1])[:, None, None, None]
 
 
-def set_depth(value):
-    def change(cubes):
-        cubes["CBED_array_depth0000"].attrs["output_depth"] = np.float32(value)
-
-    return change
+FIRST, SECOND = (f"CBED_array_depth000{n}" for n in range(2))
 
 
-def shift_axis(name, axis):
-    def change(cubes):
-        cubes[f"CBED_array_depth0001/{name}"][:] += 0.5 / GRID.edges_A[axis]
-
-    return change
-
-
-def turn(cubes):
-    cube = cubes["CBED_array_depth0000"]
-    replace_data(cube, cube["data"][:].transpose(0, 1, 3, 2))
-
-
-def add_depth(cubes):
-    cubes.copy("CBED_array_depth0001", "CBED_array_depth0002")
-
-
-def remove(name):
-    def change(cubes):
-        del cubes[name]
-
-    return change
+def shifted(axis):
+    return lambda frequencies: frequencies + 0.5 / GRID.edges_A[axis]
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("name", "change", "complaint"),
     [
-        (add_depth, "patterns for 3 depths instead of 2"),
-        (remove("CBED_array_depth0001"), "patterns for 1 depths instead of 2"),
-        (remove("CBED_array_depth0001/data"), "cannot be read: .*data"),
-        (set_pixel(np.nan), "probe 2 after 2 layers has values that are not finite"),
-        (set_pixel(np.inf), "probe 2 after 2 layers has values that are not finite"),
-        (set_pixel(-1e-6), "probe 2 after 2 layers cannot be.*smallest value -"),
-        (scale(1.1), r"probe 1 after 1 layers cannot be: its sum is 1\.\d+ of"),
-        (scale(0), "probe 1 after 1 layers cannot be: its sum is 0 of"),
-        (turn, r"after 1 layers have the shape \(2, 1, 18, 22\) instead of \(2, 1, 22, 18\)"),
-        (shift_axis("dim3", 0), r"the axis x of the patterns is not .* 12\.6452 Å with 44 pixels"),
-        (shift_axis("dim4", 1), r"the axis y of the patterns is not .* 10\.951 Å with 36 pixels"),
-        (set_depth(np.nan), "after layer 1 are those at a depth of nan"),
-        (set_depth(4.1), r"after layer 1 are those at a depth of 4\.1 Å instead of 6\.153 Å"),
+        (f"{SECOND}/data", pixel(np.nan), "probe 2 after 2 layers has values that are not finite"),
+        (f"{SECOND}/data", pixel(np.inf), "probe 2 after 2 layers has values that are not finite"),
+        (f"{SECOND}/data", pixel(-1e-6), "probe 2 after 2 layers cannot be.*smallest value -"),
+        (f"{FIRST}/data", brighter(1.1), r"probe 1 after 1 layers cannot be: its sum is 1\.\d+ of"),
+        (f"{FIRST}/data", brighter(0), "probe 1 after 1 layers cannot be: its sum is 0 of"),
+        (f"{FIRST}/data", lambda data: data.swapaxes(2, 3), r"shape \(2, 1, 18, 22\) instead of"),
+        (f"{SECOND}/dim3", shifted(0), "the axis x of the patterns is not .* Å with 44 pixels"),
+        (f"{SECOND}/dim4", shifted(1), "the axis y of the patterns is not .* Å with 36 pixels"),
+        (
+            f"{FIRST}@",
+            lambda depth: np.float32(np.nan),
+            "after layer 1 are those at a depth of nan",
+        ),
+        (f"{FIRST}@", lambda depth: depth - 2, r"at a depth of 4\.15. Å instead of 6\.153 Å"),
+        (SECOND, None, "patterns for 1 depths instead of 2"),
+        (f"{SECOND}/data", None, "cannot be read: .*data"),
     ],
 )
-def test_output_that_is_not_what_was_asked_for_is_refused(spoilt, change, complaint):
+def test_output_that_is_not_what_was_asked_for_is_refused(output, name, change, complaint):
+    with h5py.File(output, "r+") as file:
+        if name.endswith("@"):
+            changed(file[CUBES][name[:-1]].attrs, "output_depth", change)
+        elif change:
+            changed(file[CUBES], name, change)
+        else:
+            del file[CUBES][name]
     with pytest.raises(EngineError, match=complaint):
-        added(spoilt(change))
+        added(output)
 
 
-@pytest.mark.parametrize("probes", [1, 3])
-def test_output_for_another_number_of_probes_is_refused(probes):
-    complaint = rf"shape \(2, 1, 22, 18\) instead of \({probes}, 1, 22, 18\)"
+def test_output_of_more_depths_is_refused(output):
+    with h5py.File(output, "r+") as file:
+        file[CUBES].copy(SECOND, "CBED_array_depth0002")
+    with pytest.raises(EngineError, match="patterns for 3 depths instead of 2"):
+        added(output)
+
+
+# A slightly wider box, of as many pixels.
+WIDER = Grid((1.01 * GRID.edges_A[0], GRID.edges_A[1]), 0.3, 1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "complaint"),
+    [
+        ({"probes": 1}, r"shape \(2, 1, 22, 18\) instead of \(1, 1, 22, 18\)"),
+        ({"probes": 3}, r"shape \(2, 1, 22, 18\) instead of \(3, 1, 22, 18\)"),
+        ({"grid": WIDER}, "the axis x of the patterns"),
+    ],
+)
+def test_output_for_other_probes_or_another_box_is_refused(asked, complaint):
+    assert WIDER.points == GRID.points
     with pytest.raises(EngineError, match=complaint):
-        added(OUTPUT, probes=probes)
+        added(OUTPUT, **asked)
 
 
-def test_output_of_another_box_is_refused():
-    # A slightly wider one, of as many pixels.
-    wider = Grid((1.01 * GRID.edges_A[0], GRID.edges_A[1]), 0.3, 1)
-    assert wider.points == GRID.points
-    with pytest.raises(EngineError, match="the axis x of the patterns"):
-        added(OUTPUT, grid=wider)
-
-
-@pytest.mark.parametrize("part", [0.0, 0.001, 0.1, 0.5, 0.99])
-def test_truncated_output_is_refused(output, part):
+@pytest.mark.parametrize("part", [0.0, 0.001, 0.1, 0.5, 0.99, None])
+def test_output_that_is_truncated_or_missing_cannot_be_read(output, part):
     whole = output.read_bytes()
-    output.write_bytes(whole[: int(part * len(whole))])
+    output.unlink()
+    if part is not None:
+        output.write_bytes(whole[: int(part * len(whole))])
     with pytest.raises(EngineError, match="the output of Prismatic cannot be read"):
         added(output)
-
-
-def test_output_in_another_format_is_refused(output):
-    output.write_text("Prismatic was here\n" * 1000)
-    with pytest.raises(EngineError, match=r"cannot be read: .*file signature not found"):
-        added(output)
-
-
-def test_missing_output_is_refused(tmp_path):
-    with pytest.raises(EngineError, match=r"cannot be read: .*No such file or directory"):
-        added(tmp_path / "patterns.h5")

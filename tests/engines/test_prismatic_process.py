@@ -26,11 +26,16 @@ from samples import detector, requested
 
 from pacbed.engines import ThermalMotion
 from pacbed.engines import engine as engine_by_name
-from pacbed.engines.prismatic import Layout, PrismaticSettings, native_detector
+from pacbed.engines.prismatic import (
+    Layout,
+    PrismaticSettings,
+    memory_bytes,
+    native_detector,
+)
 from pacbed.engines.prismatic import engine as engine_module
 from pacbed.engines.prismatic.checkpoint import Checkpoint
 from pacbed.engines.prismatic.engine import Execution, PrismaticEngine
-from pacbed.engines.prismatic.process import installation, scratch_folder
+from pacbed.engines.prismatic.process import installation
 from pacbed.engines.prismatic.settings import Grid
 from pacbed.exceptions import EngineError, RequestError, StoreError
 from pacbed.patterns.store import read_patterns
@@ -206,6 +211,11 @@ def test_atoms_are_those_of_the_crystal_wrapped_into_the_box(stand_in):
     assert len(atoms) == pytest.approx(2 * 6 * 900 / cell, rel=0.03)
     assert ((atoms[:, 1:3] >= 0) & (atoms[:, 1:3] < 30)).all()
 
+    stand_in.does("write")
+    stand_in.simulate(AT_REST)
+    atoms = stand_in_prismatic.read_atoms(stand_in.runs[0] / "atoms.xyz")
+    assert len(set(atoms[:, 3])) == 6  # S, Mo, S; twice
+
 
 def input_of(stand_in, seed):
     stand_in.does("write")
@@ -226,12 +236,6 @@ def test_input_depends_on_the_seed_and_not_on_the_time(stand_in, monkeypatch):
     assert len({probes for _, probes in first + other}) == 2
 
 
-def test_atoms_at_rest_are_where_the_crystal_has_them(stand_in):
-    stand_in.simulate(AT_REST)
-    atoms = stand_in_prismatic.read_atoms(stand_in.runs[0] / "atoms.xyz")
-    assert len(set(atoms[:, 3])) == 6  # S, Mo, S; twice
-
-
 # What comes of its output
 
 
@@ -247,23 +251,12 @@ def written(run):
 
 def test_patterns_are_the_mean_over_probes_and_configurations_of_what_prismatic_wrote(stand_in):
     patterns = stand_in.simulate(replace(SHAKING, detector=native_detector(BOX, 80)))
+    assert [len(probes(run)) for run in stand_in.runs] == [4, 4, 4]
+    assert len({text(run, "probes.txt") for run in stand_in.runs}) == 1
     mean = np.mean([written(run) for run in stand_in.runs], axis=(0, 2))  # (layer, x, y)
     upright = mean.transpose(0, 2, 1)
     assert abs(mean - upright).max() > 0.1 * mean.max()
     np.testing.assert_allclose(patterns, upright, rtol=1e-5, atol=1e-9)
-
-
-def test_electrons_are_shared_out_to_larger_pixels_without_loss(stand_in):
-    native = stand_in.simulate(replace(SHAKING, detector=native_detector(BOX, 80)))
-    np.testing.assert_allclose(
-        stand_in.simulate().sum(axis=(1, 2)), native.sum(axis=(1, 2)), rtol=1e-5
-    )
-
-
-def test_all_probes_see_every_configuration(stand_in):
-    stand_in.simulate()
-    assert [len(probes(run)) for run in stand_in.runs] == [4, 4, 4]
-    assert len({text(run, "probes.txt") for run in stand_in.runs}) == 1
 
 
 def test_split_probes_are_seen_once_and_weigh_the_same(stand_in):
@@ -349,27 +342,25 @@ def test_probes_are_computed_in_portions_that_fit_into_the_scratch_folder(stand_
     assert told[-1] == (24, 24)
 
 
-def test_a_scratch_folder_in_memory_leaves_prismatic_what_it_needs(stand_in, monkeypatch):
+@pytest.mark.parametrize(
+    ("limit", "in_memory", "portions"),
+    [("memory", False, [12]), ("memory", True, [3] * 4), ("disk", False, [3] * 4)],
+)
+def test_neither_memory_nor_disk_of_the_scratch_folder_is_filled(
+    stand_in, monkeypatch, limit, in_memory, portions
+):
     settings = replace(BOX, slices_per_layer=1, probes=(4, 3))
     grid = Grid((30, 30), settings.pixel_A, settings.interpolation_factor)
-    needed = stand_in.engine(settings)._memory_bytes(AT_REST, grid)
-    limit = needed + 1e9 * room_GB(settings, 3.5, potentials=2)
-    monkeypatch.setattr(engine_module, "memory_limit_bytes", lambda: limit)
-    for in_memory, expected in [(False, [12]), (True, [3] * 4)]:
-        stand_in.does("write")
-        monkeypatch.setattr(engine_module, "is_in_memory", lambda folder, it=in_memory: it)
-        stand_in.simulate(AT_REST, settings=settings)
-        assert [len(probes(run)) for run in stand_in.runs] == expected
-
-
-def test_the_disk_of_the_scratch_folder_is_not_filled(stand_in, monkeypatch):
-    settings = replace(BOX, slices_per_layer=1, probes=(4, 3))
-    free = 1e9 * room_GB(settings, 12.5)
-    monkeypatch.setattr(
-        engine_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free)
-    )
+    monkeypatch.setattr(engine_module, "is_in_memory", lambda folder: in_memory)
+    room = 1e9 * room_GB(settings, 3.5, potentials=2)
+    if limit == "memory":
+        needed = memory_bytes(AT_REST, settings, grid, 1)
+        monkeypatch.setattr(engine_module, "memory_limit_bytes", lambda: needed + room)
+    else:
+        free = SimpleNamespace(free=1.25 * room)  # of which a fifth is left
+        monkeypatch.setattr(engine_module.shutil, "disk_usage", lambda folder: free)
     stand_in.simulate(AT_REST, settings=settings)
-    assert len(stand_in.runs) > 1
+    assert [len(probes(run)) for run in stand_in.runs] == portions
 
 
 @pytest.mark.parametrize("probes", [(1, 1), (6, 4)])
@@ -444,17 +435,6 @@ def test_folder_that_is_just_being_made_is_left_alone(stand_in):
     (folder / "lock").touch()
     stand_in.simulate(AT_REST)
     assert (folder / "lock").is_file()
-
-
-def test_scratch_folder_is_removed_after_an_error(stand_in):
-    def fail():
-        with scratch_folder() as folder:
-            (folder / "inner").mkdir()
-            raise KeyError(folder.name)
-
-    with pytest.raises(KeyError, match="pacbed-prismatic-"):
-        fail()
-    assert not any(stand_in.scratch.iterdir())
 
 
 # What can go wrong
@@ -578,20 +558,11 @@ def test_what_was_kept_of_another_version_is_ignored(stand_in, tmp_path, monkeyp
     assert len(stand_in.runs) == 1
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda whole: b"",
-        lambda whole: whole[: len(whole) // 2],
-        # A byte of the sums; the member is found by its length.
-        lambda whole: whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:],
-    ],
-    ids=["empty", "half", "sums"],
-)
-def test_what_was_kept_and_is_damaged_is_ignored(stand_in, undisturbed, tmp_path, damage):
+def test_what_was_kept_and_is_damaged_is_ignored(stand_in, undisturbed, tmp_path):
     kept = tmp_path / "kept"
     stand_in.simulate(checkpoint=kept)
-    kept.write_bytes(damage(kept.read_bytes()))
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])  # in the sums
     stand_in.does("write")
     assert stand_in.simulate(checkpoint=kept).tobytes() == undisturbed.tobytes()
     assert len(stand_in.runs) == 3
