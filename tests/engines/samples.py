@@ -46,6 +46,14 @@ def requested(
     )
 
 
+SMALL = {"supercell": (3, 2), "incident_step_mrad": 3.0}
+
+
+def shaking(**changes):
+    """A request with frozen phonons, for SMALL settings."""
+    return requested(**{"strain": SHEARED, "tilt": (2.0, 1.0), "configurations": 2, **changes})
+
+
 def simulate(request, **settings):
     return PlaneWaveEngine(PlaneWaveSettings(**settings), threads=2).simulate(request)
 

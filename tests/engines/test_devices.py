@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.fft
 from numpy.lib.mixins import NDArrayOperatorsMixin
-from samples import SHEARED, patterns, requested
+from samples import SHEARED, SMALL, patterns, requested
 
 from pacbed.engines import engine
 from pacbed.engines.arrays import Arrays, arrays
@@ -20,8 +20,6 @@ from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave import engine as planewave
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.exceptions import RequestError
-
-SMALL = {"supercell": (3, 2), "incident_step_mrad": 3.0}
 
 
 class OnCard(NDArrayOperatorsMixin):

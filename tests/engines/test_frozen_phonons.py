@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from samples import (
     MOS2,
-    SHEARED,
+    SMALL,
     WAVELENGTH_A,
     detector,
     difference,
@@ -15,28 +15,20 @@ from samples import (
     reciprocal_lattice,
     requested,
     scattered,
+    shaking,
     simulate,
     synthesised,
 )
 
 from pacbed.engines.arrays import arrays
-from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave import engine as planewave
 from pacbed.engines.planewave.atoms import kirkland
-from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.engines.planewave.library import Recorder
 from pacbed.engines.planewave.multislice import FrozenPhonons, atomic_planes
 from pacbed.engines.planewave.waves import Band, IncidentGrid, ReciprocalGrid
 from pacbed.specimen.crystal import slab
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, lorentz_factor
-
-SMALL = {"supercell": (3, 2), "incident_step_mrad": 3.0}
-
-
-def shaking(**changes):
-    return requested(**{"strain": SHEARED, "tilt": (2.0, 1.0), "configurations": 2, **changes})
-
 
 # Displacements
 
@@ -72,11 +64,7 @@ def test_each_element_shakes_as_much_as_it_should_along_both_axes(element):
 def test_seed_configuration_and_wave_each_give_other_displacements(change):
     one, other = displacements()[1], displacements(**change)[1]
     assert np.corrcoef(one.ravel(), other.ravel())[0, 1] == pytest.approx(0, abs=0.05)
-
-
-def test_displacements_depend_on_nothing_else():
-    once, again = displacements()[1], displacements(direction=(1.5 + 1e-9, -3.0))[1]
-    np.testing.assert_array_equal(once, again)
+    np.testing.assert_array_equal(one, displacements(direction=(1.5 + 1e-9, -3.0))[1])
 
 
 def test_more_layers_leave_the_displacements_of_the_first_as_they_were():
@@ -281,21 +269,6 @@ def test_diffuse_scattering_of_faint_atoms_is_einsteins(faint):
 # Conservation
 
 
-@pytest.mark.parametrize(
-    ("settings", "reach_mrad"),
-    [({}, 101), ({"band_limit": "prismatic", "slices_per_layer": 3}, 69)],
-)
-def test_detector_of_the_whole_band_catches_what_the_band_limit_leaves(settings, reach_mrad):
-    request = shaking(layers=8, field=2 * reach_mrad, pixels=61, edge=2)
-    library = scattered(request, supercell=(4, 3), incident_step_mrad=3.0, **settings)
-    size = 2 * reach_mrad + 21
-    result = synthesised(library, request, on=detector(size, size))
-    # The edge of the band is a step, at which splines swing below zero.
-    caught = result.patterns.sum(axis=(1, 2), dtype=float) * (1 - result.clipped)
-    np.testing.assert_allclose(caught, result.within_band, atol=0.002)
-    assert result.within_band[7] < 0.96
-
-
 def test_nothing_is_negative_and_little_was():
     result = simulate(shaking(layers=8, field=100), **SMALL)
     assert (result.patterns >= 0).all()
@@ -439,18 +412,6 @@ def test_diffuse_scattering_turns_with_the_crystal():
 # Several patterns from one calculation
 
 
-def test_patterns_computed_together_are_those_computed_alone():
-    one = shaking(semiangle=6, layers=4, field=50, pixels=51)
-    requests = [
-        one,
-        replace(one, tilt_mrad=(4.0, -3.0)),
-        replace(one, aperture=Aperture(4, 1), detector=detector(80, 61)),
-    ]
-    together = PlaneWaveEngine(PlaneWaveSettings(**SMALL), threads=2).simulate_together(requests)
-    for request, result in zip(requests, together, strict=True):
-        assert difference(result.patterns, patterns(request, **SMALL)) < 0.0005
-
-
 def test_same_wave_has_the_same_phonons_in_company():
     one = shaking(semiangle=4, layers=2)
     alone = scattered(one, **SMALL)
@@ -473,22 +434,3 @@ def test_patterns_depend_on_the_seed_alone():
     once, again, other = (patterns(replace(request, seed=seed), **SMALL) for seed in (5, 5, 6))
     np.testing.assert_array_equal(once, again)
     assert difference(other, once) > 1e-4
-
-
-def test_first_layers_do_not_depend_on_how_many_follow():
-    thin, thick = (patterns(shaking(semiangle=3, layers=n), **SMALL) for n in (2, 3))
-    np.testing.assert_array_equal(thick[:1], thin[:1])
-    assert difference(thick[1], thin[1]) < 1e-6
-
-
-def test_double_precision_changes_next_to_nothing():
-    request = shaking(semiangle=2, layers=20)
-    single, double = (patterns(request, precision=p, **SMALL)[19] for p in ("single", "double"))
-    assert 0 < difference(single, double) < 1e-4
-
-
-def test_provenance_tells_of_the_phonons():
-    provenance = simulate(shaking(semiangle=3, layers=3, configurations=4), **SMALL).provenance
-    assert provenance["configurations_per_wave"] == 4
-    assert provenance["settings"]["supercell"] == (3, 2)
-    assert len(provenance["phonon_noise"]) == 3
