@@ -12,6 +12,11 @@ def first(*address):
     return stream(*address).random()
 
 
+def test_semiangle_means_the_same_however_it_was_computed():
+    assert 0.1 + 0.2 != 0.3
+    assert first(1, "draw", 0.1 + 0.2) == first(1, "draw", 0.3)
+
+
 def test_parts_and_their_negatives_are_addresses_of_their_own():
     values = [0.0, 1.5, -1.5, 3.0, -3.0, 1e-6, -1e-6]
     found = {first(0, "phonons", x, y) for x, y in itertools.product(values, values)}
@@ -44,6 +49,7 @@ def test_negative_seed_is_refused():
 
 def test_seeds_are_found_at_addresses_like_streams():
     addresses = [(s, name, part) for s in (0, 1) for name in ("a", "b") for part in (1, -1, 0.5)]
+    assert len({first(*address) for address in addresses}) == len(addresses)
     seeds = [seed_at(*address) for address in addresses]
     assert len(set(seeds)) == len(addresses)
     assert seeds == [seed_at(*address) for address in addresses]

@@ -16,7 +16,6 @@ from pacbed.patterns.store import read_patterns, write_patterns
 from pacbed.specimen.crystal import material
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
-from pacbed.storage.zipped import open_store
 
 REQUEST = SimulationRequest(
     material=material("MoS2"),
@@ -105,16 +104,11 @@ def test_xarray_understands_axes_and_coordinates(store):
         np.testing.assert_array_equal(patterns.sel(layer=2, kx_mrad=-5.0), PATTERNS[1, :, 3])
 
 
-def test_single_layer_can_be_read(store):
-    read = read_patterns(store, [2])
-    assert read.layers.tolist() == [2]
-    np.testing.assert_array_equal(read.patterns, PATTERNS[1:2])
-
-
-def test_layers_come_in_the_order_asked_for(store):
-    read = read_patterns(store, [3, 1])
-    assert read.layers.tolist() == [3, 1]
-    np.testing.assert_array_equal(read.patterns, PATTERNS[[2, 0]])
+@pytest.mark.parametrize("layers", [[2], [3, 1]])
+def test_some_layers_are_read_in_the_order_asked_for(store, layers):
+    read = read_patterns(store, layers)
+    assert read.layers.tolist() == layers
+    np.testing.assert_array_equal(read.patterns, PATTERNS[np.array(layers) - 1])
 
 
 def test_every_layer_is_a_chunk_of_its_own(store):
@@ -148,15 +142,11 @@ def test_store_is_replaced_by_a_later_one(store):
 # Damage
 
 
-@pytest.mark.parametrize("part", [0.0, 0.01, 0.3, 0.5, 0.9, 0.99])
-def test_truncated_store_is_refused(store, part):
+@pytest.mark.parametrize("end", [0.0, 0.01, 0.3, 0.5, 0.9, 0.99, -23, -22, -10, -1])
+def test_truncated_store_is_refused(store, end):
     contents = store.read_bytes()
-    assert_refused_by_name(damaged(store, contents[: int(part * len(contents))]))
-
-
-@pytest.mark.parametrize("missing_bytes", [1, 10, 22, 23])
-def test_store_short_of_its_last_bytes_is_refused(store, missing_bytes):
-    assert_refused_by_name(damaged(store, store.read_bytes()[:-missing_bytes]))
+    length = len(contents) + end if end < 0 else int(end * len(contents))
+    assert_refused_by_name(damaged(store, contents[:length]))
 
 
 def test_store_with_a_hole_is_refused(store):
@@ -182,22 +172,13 @@ def test_store_packed_anew_is_still_whole(store):
 
 @pytest.mark.parametrize(
     "removed",
-    ["patterns/c/0/0/0", "patterns/c/2/0/0", "kx_mrad/c/0", "layer/c/0", "zarr.json"],
+    [
+        *[["patterns/c/0/0/0"], ["patterns/c/2/0/0"], ["kx_mrad/c/0"], ["layer/c/0"]],
+        *[["zarr.json"], ["patterns/zarr.json"], ["ky_mrad/zarr.json"]],
+        ["patterns/zarr.json", "patterns/c/1/0/0"],
+    ],
 )
 def test_store_without_one_of_its_parts_is_refused(store, removed):
-    assert_refused_by_name(without(store, removed))
-
-
-@pytest.mark.parametrize("array", ["patterns", "ky_mrad"])
-def test_store_without_the_description_of_an_array_is_read_right_or_refused(store, array):
-    assert outcome(without(store, f"{array}/zarr.json")) in {"refused", "unharmed"}
-
-
-@pytest.mark.parametrize(
-    "removed",
-    [("patterns/zarr.json", "patterns/c/1/0/0"), ("kx_mrad/zarr.json", "kx_mrad/c/0")],
-)
-def test_store_without_a_chunk_and_its_description_is_refused(store, removed):
     assert_refused_by_name(without(store, *removed))
 
 
@@ -217,30 +198,17 @@ def test_flipped_byte_inside_a_chunk_is_refused(store, chunk):
     assert_refused_by_name(damaged(store, contents))
 
 
-def test_no_flipped_byte_in_the_data_changes_what_is_read(store):
+def test_no_flipped_byte_changes_what_is_read(store):
     contents = store.read_bytes()
     with zipfile.ZipFile(store) as archive:
         directory = archive.start_dir
     found = set()
-    for position in range(0, directory, 61):
+    end = range(len(contents) - 22, len(contents))
+    for position in [*range(0, directory, 61), *range(directory, directory + 80), *end]:
         bad = bytearray(contents)
         bad[position] ^= 0xFF
         found.add(outcome(damaged(store, bad)))
-    assert "refused" in found
-    assert found <= {"refused", "unharmed"}
-
-
-def test_no_flipped_byte_in_the_directory_changes_what_is_read(store):
-    contents = store.read_bytes()
-    with zipfile.ZipFile(store) as archive:
-        directory = archive.start_dir
-    found = set()
-    for position in [*range(directory, directory + 80), *range(len(contents) - 22, len(contents))]:
-        bad = bytearray(contents)
-        bad[position] ^= 0xFF
-        found.add(outcome(damaged(store, bad)))
-    assert "refused" in found
-    assert found <= {"refused", "unharmed"}
+    assert found == {"refused", "unharmed"}
 
 
 def test_missing_store_is_refused(tmp_path):
@@ -250,12 +218,6 @@ def test_missing_store_is_refused(tmp_path):
 
 def test_folder_in_place_of_a_store_is_refused(tmp_path):
     assert_refused_by_name(tmp_path)
-
-
-def test_file_of_another_kind_is_refused(tmp_path):
-    path = tmp_path / "text.zarr.zip"
-    path.write_text("not a zip archive\n" * 100)
-    assert_refused_by_name(path)
 
 
 def test_zarr_store_of_another_kind_is_refused(tmp_path):
@@ -269,11 +231,6 @@ def test_zarr_store_of_another_kind_is_refused(tmp_path):
 def test_layer_that_was_not_computed_is_refused(store):
     with pytest.raises(StoreError, match=r"draw\.zarr\.zip has layers 1 to 3, not \[0, 4\]"):
         read_patterns(store, [4, 1, 0])
-
-
-def test_opened_store_shows_its_arrays(store):
-    with open_store(store) as group:
-        assert set(group.array_keys()) == {"patterns", "layer", "kx_mrad", "ky_mrad"}
 
 
 # A full disk
