@@ -1,12 +1,13 @@
-"""The same array code on a processor (NumPy, SciPy) and on a graphics card (CuPy)."""
+"""The same array code on a processor (NumPy, SciPy) and on a graphics card (CuPy); its lengths."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.fft
 
 from pacbed.engines.request import Device
 from pacbed.exceptions import RequestError
@@ -45,6 +46,8 @@ def arrays(device: Device) -> Arrays:
         If there is no such device, or CuPy is not installed.
     """
     if device == "cpu":
+        import scipy.fft  # here, since requests are made without it
+
         return Arrays(np, scipy.fft)
     if device != "gpu":
         raise RequestError(f"unknown device '{device}': known are cpu and gpu")
@@ -63,3 +66,18 @@ def arrays(device: Device) -> Arrays:
     if not cards:
         raise RequestError("device 'gpu' was asked for, but no card is visible. Use device 'cpu'")
     return Arrays(cupy, cupyx.scipy.fft)
+
+
+def fast_length(least: float, multiple: int, primes: Sequence[int]) -> int:
+    """Return the next multiple for fast Fourier transforms: times a number of small primes only."""
+
+    def rest(number: int) -> int:
+        for prime in primes:
+            while number % prime == 0:
+                number //= prime
+        return number
+
+    number = math.ceil(least / multiple)
+    while rest(number) > 1:
+        number += 1
+    return multiple * number

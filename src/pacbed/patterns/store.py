@@ -188,24 +188,21 @@ def read_patterns(path: Path, layers: Iterable[int] | None = None) -> PatternSto
     DamagedStoreError
         If it is damaged or incomplete.
     """
-    with open_store(path) as group:
-        with reading(path):
-            available = np.asarray(group["layer"])
+    with open_store(path) as group, reading(path):
+        available = np.asarray(group["layer"])
         wanted = available if layers is None else np.asarray(list(layers), int)
         missing = sorted(set(wanted.tolist()) - set(available.tolist()))
         if missing:
             raise StoreError(f"{path} has layers {available[0]} to {available[-1]}, not {missing}")
-        with reading(path):
-            array = group["patterns"]
-            assert isinstance(array, zarr.Array)
-            index = np.searchsorted(available, wanted)
-            patterns = np.empty((len(index), *array.shape[1:]), np.float32)
-            for row, number in enumerate(index):
-                patterns[row] = array[int(number)]
-            return PatternStore(
-                patterns=patterns,
-                layers=wanted,
-                kx_mrad=np.asarray(group["kx_mrad"]),
-                ky_mrad=np.asarray(group["ky_mrad"]),
-                attributes=dict(group.attrs),
-            )
+        array = group["patterns"]
+        assert isinstance(array, zarr.Array)
+        patterns = np.empty((len(wanted), *array.shape[1:]), np.float32)
+        for row, index in enumerate(np.searchsorted(available, wanted)):
+            patterns[row] = array[int(index)]
+        return PatternStore(
+            patterns=patterns,
+            layers=wanted,
+            kx_mrad=np.asarray(group["kx_mrad"]),
+            ky_mrad=np.asarray(group["ky_mrad"]),
+            attributes=dict(group.attrs),
+        )

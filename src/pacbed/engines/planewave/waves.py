@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
+from pacbed.engines.arrays import fast_length
+
 
 @dataclass(frozen=True)
 class Band:
@@ -90,7 +92,8 @@ class ReciprocalGrid:
         extents = [band.extent(edge) for edge in cell_A]
         wave = [math.floor(e + c + 0.5) for e, c in zip(extents, centre, strict=True)]
         shape = [
-            _fast_length(max(fft_ratio * e, 2 * w + 2)) for e, w in zip(extents, wave, strict=True)
+            fast_length(max(fft_ratio * e, 2 * w + 2), 4, (2, 3, 5))
+            for e, w in zip(extents, wave, strict=True)
         ]
         transmission = [
             min(math.floor(transmission_ratio * e), n // 2 - 1)
@@ -132,21 +135,6 @@ class ReciprocalGrid:
         reciprocal = self.reciprocal_per_A
         gx, gy = (h[:, None] * reciprocal[0, i] + k * reciprocal[1, i] for i in range(2))
         return gx, gy
-
-
-def _fast_length(least: float) -> int:
-    """Return a length not less than this that is fast: a multiple of 4 without primes above 5."""
-    length = 4 * math.ceil(least / 4)
-    while not _smooth(length):
-        length += 4
-    return length
-
-
-def _smooth(number: int) -> bool:
-    for prime in (2, 3, 5):
-        while number % prime == 0:
-            number //= prime
-    return number == 1
 
 
 @dataclass(frozen=True)

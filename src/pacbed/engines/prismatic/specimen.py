@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pacbed.engines.arrays import fast_length
 from pacbed.engines.prismatic.settings import PrismaticSettings
 from pacbed.engines.request import SimulationRequest
 from pacbed.exceptions import RequestError
@@ -107,7 +108,8 @@ def box(
         1e3 * wavelength_A(request.energy_keV) * n / f for f, n in zip(field, pixels, strict=True)
     )
     edge = max(region + 2 * _margin_A(request, _BEYOND_BOX), resolution)
-    points = _fast_length(edge / settings.pixel_A, 4 * settings.interpolation_factor)
+    multiple = 4 * settings.interpolation_factor
+    points = fast_length(edge / settings.pixel_A, multiple, (2, 3, 5, 7))  # as FFTW likes them
     return (points * settings.pixel_A, points * settings.pixel_A), region
 
 
@@ -210,16 +212,3 @@ def _cells_within(cell_A: np.ndarray, region_A: np.ndarray) -> np.ndarray:
     corners = grid[:, None] + np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
     inside = np.abs(corners @ cell_A) <= region_A / 2 + _EDGE_A
     return np.asarray(grid[inside.all(axis=(1, 2))])
-
-
-def _fast_length(least: float, multiple: int) -> int:
-    """Return the next multiple without prime factors above 7, of which FFTW is fond."""
-    number = math.ceil(least / multiple)
-    while True:
-        rest = number
-        for prime in (2, 3, 5, 7):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return multiple * number
-        number += 1
