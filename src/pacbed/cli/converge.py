@@ -75,21 +75,20 @@ def converge(
     for one in found:
         cells = [f"{100 * one.change[n - 1]:.2f}" for n in layers]
         if one.noise is not None:
-            noise = [f"{100 * one.noise[n - 1]:.2f}" for n in layers]
-            cells = [f"{c} ({n})" for c, n in zip(cells, noise, strict=True)]
+            cells = [
+                f"{cell} ({100 * one.noise[n - 1]:.2f})"
+                for cell, n in zip(cells, layers, strict=True)
+            ]
         table.add_row(one.setting, one.before, one.after, *cells)
     show_table(table)
     rows = [
         {
-            "setting": one.setting,
-            "from": one.before,
-            "to": one.after,
-            "layers": n + 1,
+            **{"setting": one.setting, "from": one.before, "to": one.after, "layers": n},
             "relative_change": change,
-            "phonon_noise": None if one.noise is None else one.noise[n],
+            "phonon_noise": None if one.noise is None else one.noise[n - 1],
         }
         for one in found
-        for n, change in enumerate(one.change)
+        for n, change in enumerate(one.change, 1)
     ]
     title = f"{request.material.formula}, {request.energy_keV:g} keV, {semiangle:g} mrad"
     save(changes_against_thickness(found, title), output)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from pacbed.cli.common import Count, Flat, Threads, configuration, progress, stderr
+from pacbed.cli.common import Flat, Threads, configuration, progress, stderr
 from pacbed.engines import SimulationRequest, ThermalMotion
 from pacbed.engines import engine as make_engine
 from pacbed.engines.planewave.engine import PlaneWaveSettings
@@ -117,7 +117,6 @@ class PrismaticOptions(PrismaticSettings):
     """Settings in which one number may stand for both edges of the box."""
 
     box_A: float | Literal["auto"] = PrismaticSettings.box_A  # type: ignore[assignment]
-    interpolation_factor: Count = PrismaticSettings.interpolation_factor
 
     def settings(self, slices: Slices) -> PrismaticSettings:
         """Return the settings with a number of slices, which atomic planes are not."""

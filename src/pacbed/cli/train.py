@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from pacbed.cli.common import CONFIG, Count, Overlays, Threads, configuration, progress, say, stderr
+from pacbed.cli.common import (
+    CONFIG,
+    Count,
+    Flat,
+    Overlays,
+    Threads,
+    configuration,
+    progress,
+    say,
+    stderr,
+)
 from pacbed.cli.learning import GEOMETRY, SAMPLE, differences, flat
 from pacbed.exceptions import PacbedError
-from pacbed.machine import Report, usable_cores
+from pacbed.machine import usable_cores
 
 if TYPE_CHECKING:
     from pacbed.examples.dataset import Dataset
@@ -23,37 +33,17 @@ if TYPE_CHECKING:
     from pacbed.learning.specification import NetworkSpec
     from pacbed.study.configuration import Config
 
-Say = Callable[[str], None]
-
-_FIRST = "that of the first variant of the configuration"
-_RESULTS = "results of the workflow"
+_FIRST = Parameter(show_default="that of the first variant of the configuration")
+_RESULTS = Parameter(show_default="results of the workflow")
 
 
-def train(
-    *,
-    semiangle: float,
-    layers: Count,
-    outputs: Annotated[
-        Literal["strain-rotation-tilt", "strain-rotation"] | None, Parameter(show_default=_FIRST)
-    ] = None,
-    intensity: Annotated[
-        Literal["linear", "sqrt", "power"] | None, Parameter(show_default=_FIRST)
-    ] = None,
-    output: Path,
-    config: Overlays = (CONFIG,),
-    data: Annotated[Path | None, Parameter(show_default=_RESULTS)] = None,
-    patterns: Annotated[Path | None, Parameter(show_default=_RESULTS)] = None,
-    initial: Annotated[Path | None, Parameter(show_default="as training.warm_start says")] = None,
-    threads: Threads = usable_cores(),
-) -> None:
-    """Train one network of the configuration.
-
-    It is trained as in the workflow, on examples that the workflow made. A training that was
-    stopped or killed continues when the same command is given again.
+@dataclass(frozen=True)
+class Task:
+    """A network, and what it is trained on.
 
     Parameters
     ----------
-    semiangle
+    semiangle_mrad
         Convergence semi-angle in mrad.
     layers
         Number of layers.
@@ -61,8 +51,6 @@ def train(
         What to read.
     intensity
         Intensity scale.
-    output
-        Folder that receives model.keras, history.csv and settings.json, and keeps unfinished work.
     data
         Folder of train.zarr.zip and validation.zarr.zip.
     patterns
@@ -70,166 +58,120 @@ def train(
         made with `training.data: online`.
     initial
         Trained model.keras to begin with.
-    threads
-        Number of threads to use; another number may change the last digits.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from pacbed.learning import training
-    from pacbed.runs.locks import sole_maker
-    from pacbed.storage.zipped import checkpoint_of
-    from pacbed.study.training_settings import label_scaling, training_settings
-
-    study = configuration(config)
-    network = _network(study, semiangle, layers, outputs, intensity)
-    inputs = _Inputs(study, network, config, data, patterns, initial)
-    settings = training_settings(
-        study["network"],
-        study["training"],
-        network.intensity,
-        study["dataset"]["image_mean"],
-        study["seed"],
-    )
-    model = output / "model.keras"
-    console = stderr()
-    tell: Say = partial(say, console=console)
-    with _resumable(checkpoint_of(model)), sole_maker(model, tell):
-        training.configure(threads, log=tell, deterministic=not settings.xla)
-        with console.status("reading the examples"):
-            sets = inputs.training(tell), inputs.read("validation", tell)
-        with progress(console) as start:
-            history = training.train(
-                *sets,
-                label_scaling(network.outputs, study["deformation"]),
-                settings,
-                output,
-                _epochs(start("epochs"), tell, model if model.exists() else None),
-                checkpoint_of(model),
-                tell,
-                inputs.initial,
-            )
-    losses = history["validation_loss"]
-    print(
-        f"{model}: lowest validation loss {losses.min():.4g}, after epoch {losses.argmin() + 1} of "
-        f"{len(losses)}"
-    )
-    test, validation = inputs.dataset("test"), inputs.dataset("validation")
-    print(f"How well it reads: pacbed evaluate {output} {test if test.exists() else validation}")
-
-
-def _network(
-    study: Config, semiangle: float, layers: int, outputs: str | None, intensity: str | None
-) -> NetworkSpec:
-    """Return the network that is asked for."""
-    from pacbed.learning.specification import NetworkSpec
-
-    for option, value, section, key in (
-        ("semiangle", semiangle, "microscope", "semiangles_mrad"),
-        ("layers", layers, "dataset", "layers"),
-    ):
-        known = [f"{one:g}" for one in study[section][key]]
-        if f"{value:g}" not in known:
-            raise PacbedError(
-                f"--{option} {value:g}: {section}.{key} of the configuration has {', '.join(known)}"
-            )
-    outputs = outputs or study["variants"][0]["outputs"]
-    intensity = intensity or study["variants"][0]["intensity"]
-    return NetworkSpec(float(f"{semiangle:g}"), layers, outputs, intensity)
-
-
-class _Inputs:
-    """What a network is trained on, by default what the workflow made for it.
-
-    Raises
-    ------
-    PacbedError
-        If some of it is missing: what, and how to get it.
     """
 
-    def __init__(
-        self,
-        study: Config,
-        network: NetworkSpec,
-        overlays: Sequence[Path],
-        data: Path | None,
-        patterns: Path | None,
-        initial: Path | None,
-    ) -> None:
-        from pacbed.study.configuration import neighbour, networks
+    semiangle_mrad: float
+    layers: Count
+    outputs: Annotated[Literal["strain-rotation-tilt", "strain-rotation"] | None, _FIRST] = None
+    intensity: Annotated[Literal["linear", "sqrt", "power"] | None, _FIRST] = None
+    config: Overlays = (CONFIG,)
+    data: Annotated[Path | None, _RESULTS] = None
+    patterns: Annotated[Path | None, _RESULTS] = None
+    initial: Annotated[Path | None, Parameter(show_default="as training.warm_start says")] = None
+
+    @cached_property
+    def study(self) -> Config:
+        """The configuration."""
+        return configuration(self.config)
+
+    @cached_property
+    def network(self) -> NetworkSpec:
+        """The network, which the configuration must have."""
+        from pacbed.learning.specification import NetworkSpec
+
+        for option, value, section, key in (
+            ("semiangle", self.semiangle_mrad, "microscope", "semiangles_mrad"),
+            ("layers", self.layers, "dataset", "layers"),
+        ):
+            known = [f"{one:g}" for one in self.study[section][key]]
+            if f"{value:g}" not in known:
+                raise PacbedError(
+                    f"--{option} {value:g}: {section}.{key} of the configuration has "
+                    f"{', '.join(known)}"
+                )
+        first = self.study["variants"][0]
+        outputs, intensity = self.outputs or first["outputs"], self.intensity or first["intensity"]
+        return NetworkSpec(float(f"{self.semiangle_mrad:g}"), self.layers, outputs, intensity)
+
+    @cached_property
+    def draws(self) -> list[int]:
+        """The draws of the training set."""
         from pacbed.study.draws import assign_splits
 
-        self.study, self.network = study, network
-        self.overlays = [path for path in overlays if path != CONFIG]
-        self.data = data or self._results("datasets", network)
-        self.online = study["training"]["data"] == "online"
-        splits = assign_splits(study["draws"]["count"], study["draws"]["split"])
-        self.draws = [index for index, split in enumerate(splits) if split == "train"]
-        angle = f"{network.semiangle_mrad:g}mrad"
-        folder = patterns or Path(study["results"]) / "patterns" / angle
-        self.stores = [folder / f"{draw:05d}.zarr.zip" for draw in self.draws]
-        beside = neighbour(network, networks(study), study["training"]["warm_start"])
-        self.initial = initial or (self._model(beside) if beside else None)
-        if self.initial and self.initial.is_dir():
-            self.initial /= "model.keras"
-        # Of stores there may be hundreds: they are named by the model that needs them.
-        examples: list[Path | str] = [self._model(network), "--until", "simulate", "augment"]
-        if self.online:
-            self._require([self.dataset("validation")], "--data", data, examples)
-            self._require(self.stores, "--patterns", patterns, examples)
-        else:
-            self._require(
-                [self.dataset(split) for split in ("train", "validation")], "--data", data
-            )
+        splits = assign_splits(self.study["draws"]["count"], self.study["draws"]["split"])
+        return [index for index, split in enumerate(splits) if split == "train"]
+
+    @cached_property
+    def stores(self) -> list[Path]:
+        """The patterns of which training examples are made, if they are."""
+        if self.study["training"]["data"] != "online":
+            return []
+        angle = f"{self.network.semiangle_mrad:g}mrad"
+        folder = self.patterns or Path(self.study["results"]) / "patterns" / angle
+        return [folder / f"{draw:05d}.zarr.zip" for draw in self.draws]
+
+    @cached_property
+    def first_weights(self) -> Path | None:
+        """The network to begin with, if there is one."""
+        from pacbed.study.configuration import neighbour, networks
+
         if self.initial:
-            self._require([self.initial], "--initial", initial)
+            return self.initial / "model.keras" if self.initial.is_dir() else self.initial
+        warm_start = self.study["training"]["warm_start"]
+        found = neighbour(self.network, networks(self.study), warm_start)
+        return self._model(found) if found else None
 
     def _results(self, kind: str, network: NetworkSpec) -> Path:
         sample = f"{network.semiangle_mrad:g}mrad/{network.layers}layers"
         return Path(self.study["results"]) / kind / sample
 
     def _model(self, network: NetworkSpec) -> Path:
-        """Return the model that the workflow makes."""
         variant = f"{network.outputs}_{network.intensity}"
         return self._results("models", network) / variant / "model.keras"
 
-    def _require(
-        self,
-        paths: Sequence[Path],
-        option: str,
-        given: Path | None,
-        targets: Sequence[Path | str] = (),
-    ) -> None:
-        if not (absent := [path for path in paths if not path.exists()]):
-            return
-        many = f" and {len(absent) - 1} more do" if absent[1:] else " does"
-        problem = f"{absent[0]}{many} not exist"
-        if given:
-            raise PacbedError(f"{problem}: see {option}")
-        words = ["snakemake", "--profile", "profiles/local", *(targets or paths)]
-        words += ["--configfile", *self.overlays] if self.overlays else []
-        raise PacbedError(
-            f"{problem}. Make what is missing with\n  {' '.join(map(str, words))}\n"
-            f"or say with {option} where it is"
-        )
-
     def dataset(self, split: str) -> Path:
         """Return the file of a set."""
-        return self.data / f"{split}.zarr.zip"
+        return (self.data or self._results("datasets", self.network)) / f"{split}.zarr.zip"
 
-    def training(self, tell: Say) -> Dataset | OnlineExamples:
+    def check(self) -> None:
+        """Raise an error if something is missing: what, and how to get it."""
+        names = ["validation"] if self.stores else ["train", "validation"]
+        datasets = [self.dataset(name) for name in names]
+        initial = [self.first_weights] if self.first_weights else []
+        # Of stores there may be hundreds: they are named by the model that needs them.
+        online = [self._model(self.network), "--until", "simulate", "augment"]
+        for paths, targets, given, option in (
+            (datasets, online if self.stores else datasets, self.data, "--data"),
+            (self.stores, online, self.patterns, "--patterns"),
+            (initial, initial, self.initial, "--initial"),
+        ):
+            if not (absent := [path for path in paths if not path.exists()]):
+                continue
+            many = f" and {len(absent) - 1} more do" if absent[1:] else " does"
+            problem = f"{absent[0]}{many} not exist"
+            if given:
+                raise PacbedError(f"{problem}: see {option}")
+            overlays = [path for path in self.config if path != CONFIG]
+            words: Sequence[object] = [
+                *("snakemake --profile profiles/local", *targets),
+                *(["--configfile", *overlays] if overlays else []),
+            ]
+            raise PacbedError(
+                f"{problem}. Make what is missing with\n  {' '.join(map(str, words))}\n"
+                f"or say with {option} where it is"
+            )
+
+    def training(self) -> Dataset | OnlineExamples:
         """Read the training examples, or the patterns of which they are made."""
         from pacbed.study.training_settings import online_examples
 
-        if not self.online:
-            return self.read("train", tell)
-        return online_examples(
-            self.stores,
-            self.draws,
-            (self.study["seed"], self.network.semiangle_mrad, self.network.layers),
-            self.study["dataset"]["examples"]["train"],
-            self.study,
-        )
+        if not self.stores:
+            return self.read("train")
+        address = self.study["seed"], self.network.semiangle_mrad, self.network.layers
+        examples = self.study["dataset"]["examples"]["train"]
+        return online_examples(self.stores, self.draws, address, examples, self.study)
 
-    def read(self, split: str, tell: Say) -> Dataset:
+    def read(self, split: str) -> Dataset:
         """Read a set, and compare it with what the workflow would make."""
         from pacbed.examples.dataset import read_dataset
         from pacbed.storage.zipped import plain
@@ -249,8 +191,68 @@ class _Inputs:
         if differing := differences(found, wanted, (*SAMPLE, *GEOMETRY)):
             raise PacbedError(f"{path} does not fit options and configuration: {differing}")
         if differing := differences(found, wanted, wanted):
-            tell(f"warning: {path} is not what the configuration asks for: {differing}")
+            say(f"warning: {path} is not what the configuration asks for: {differing}")
         return data
+
+
+def train(*, task: Flat[Task], output: Path, threads: Threads = usable_cores()) -> None:
+    """Train one network of the configuration.
+
+    It is trained as in the workflow, on examples that the workflow made. A training that was
+    stopped or killed continues when the same command is given again.
+
+    Parameters
+    ----------
+    output
+        Folder that receives model.keras, history.csv and settings.json, and keeps unfinished work.
+    threads
+        Number of threads to use; another number may change the last digits.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from pacbed.learning import training
+    from pacbed.runs.locks import sole_maker
+    from pacbed.storage.zipped import checkpoint_of
+    from pacbed.study.training_settings import label_scaling, training_settings
+
+    task.check()
+    study, network, model = task.study, task.network, output / "model.keras"
+    mean, seed = study["dataset"]["image_mean"], study["seed"]
+    settings = training_settings(study["network"], study["training"], network.intensity, mean, seed)
+    console = stderr()
+    tell = partial(say, console=console)
+    with _resumable(checkpoint_of(model)), sole_maker(model, tell):
+        training.configure(threads, log=tell, deterministic=not settings.xla)
+        with console.status("reading the examples"):
+            sets = task.training(), task.read("validation")
+        with progress(console) as start:
+            show = start("epochs")
+
+            def report(epoch: int, epochs: int, losses: Mapping[str, float]) -> None:
+                if epoch == 1 and model.exists():
+                    tell(
+                        f"warning: {model} is of another training, and will be replaced at the end"
+                    )
+                loss, validation = losses["loss"], losses["val_loss"]
+                show(epoch, epochs, f"loss {loss:.3g}, validation {validation:.3g}")
+
+            history = training.train(
+                *sets,
+                label_scaling(network.outputs, study["deformation"]),
+                settings,
+                output,
+                report,
+                checkpoint_of(model),
+                tell,
+                task.first_weights,
+            )
+    losses = history["validation_loss"]
+    print(
+        f"{model}: lowest validation loss {losses.min():.4g}, after epoch {losses.argmin() + 1} of "
+        f"{len(losses)}"
+    )
+    test = task.dataset("test")
+    seen = test if test.exists() else task.dataset("validation")
+    print(f"How well it reads: pacbed evaluate {output} {seen}")
 
 
 @contextmanager
@@ -262,21 +264,3 @@ def _resumable(checkpoint: Path) -> Iterator[None]:
         if checkpoint.exists():
             say("to continue, give the same command again")
         raise
-
-
-def _epochs(
-    report: Report, tell: Say, replaced: Path | None
-) -> Callable[[int, int, Mapping[str, float]], None]:
-    """Return what shows the losses, and before the first warns of a model that will be replaced."""
-    warnings = [replaced] if replaced else []
-
-    def after_epoch(epoch: int, epochs: int, losses: Mapping[str, float]) -> None:
-        while warnings:
-            tell(
-                f"warning: {warnings.pop()} is of another training, and will be replaced at the "
-                "end of this"
-            )
-        words = f"loss {losses['loss']:.3g}, validation {losses['val_loss']:.3g}"
-        report(epoch, epochs, words)
-
-    return after_epoch
