@@ -1,25 +1,24 @@
-"""Write docs/cli.md, the reference of the commands, from the parser of the command line."""
+"""Write docs/cli.md, the reference of the commands, from the command line itself."""
 
 from __future__ import annotations
 
-import argparse
 import re
+import textwrap
 from pathlib import Path
 
-from pacbed.cli.main import HelpFormatter, _parser
-from pacbed.machine import usable_cores
+from pacbed.cli.app import COMMANDS, application
 
 ROOT = Path(__file__).resolve().parents[1]
 
 INTRODUCTION = """\
 # Commands
 
-Reference of the `pacbed` command, made from its parser by `make docs`; `pacbed COMMAND --help` says
-the same. The workflow itself is run by `snakemake` ([tutorial](tutorial.md)); its keys are in
-[config/README.md](../config/README.md).
+Reference of the `pacbed` command, made from the command line by `make docs`; `pacbed COMMAND
+--help` prints the same. The workflow itself is run by `snakemake` ([tutorial](tutorial.md)); its
+keys are in [config/README.md](../config/README.md).
 
-The exit status is 0, or 1 after an error, which is said in one message, 2 if the command line is
-wrong, 3 if a plan is over a limit, and 130 after Ctrl-C. Nothing is written under its final name
+The exit status is 0, or 1 after an error, which is reported in one message, 2 if the command line
+is wrong, 3 if a plan is over a limit, and 130 after Ctrl-C. Nothing is written under its final name
 before it is whole. `pacbed --version` prints the version.
 """
 
@@ -50,54 +49,29 @@ MORE = {
 }
 
 
-def commands() -> dict[str, argparse.ArgumentParser]:
-    """Return the parsers of the commands, by name."""
-    [found] = [a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction)]
-    return dict(found.choices)
-
-
 def reference() -> str:
     """Return the text of docs/cli.md."""
-    return "\n".join([INTRODUCTION, *(_section(name, one) for name, one in commands().items())])
+    made = application(COMMANDS).generate_docs(output_format="markdown")
+    sections = re.split(r"^## pacbed (\w+)\n", made, flags=re.M)[1:]
+    pairs = zip(sections[::2], sections[1::2], strict=True)
+    return INTRODUCTION + "".join(_section(name, text) for name, text in pairs)
 
 
-def _section(name: str, parser: argparse.ArgumentParser) -> str:
-    lines = [f"## pacbed {name}", "", " ".join((parser.description or "").split()), ""]
-    lines += ["```sh", EXAMPLES[name], "```", ""]
-    if name in MORE:
-        lines += [f"See {MORE[name]}.", ""]
-    for group in parser._action_groups:
-        actions = [a for a in group._group_actions if not isinstance(a, argparse._HelpAction)]
-        if not actions:
-            continue
-        if group.title not in ("positional arguments", "options"):
-            lines += [f"{group.title}:".capitalize(), ""]
-        lines += ["| | |", "| --- | --- |"]
-        lines += [f"| {_name(action)} | {_help(action)} |" for action in actions]
-        lines.append("")
-    return "\n".join(lines)
+def _section(name: str, text: str) -> str:
+    """Return what cyclopts writes about a command, with an example and in lines that fit."""
+    text = re.sub(r"^```console\n(.*?)```\n", "", text, flags=re.M | re.S)  # a long usage line
+    text = re.sub(r"\n {4,}", " ", text).replace("``", "`")
+    text = re.sub(r"\*\[(default|choices): (.*?)\]\*", r"[\1: \2]", text)
+    example = f"```sh\n{EXAMPLES[name]}\n```" + (f"\n\nSee {MORE[name]}." if name in MORE else "")
+    before, found, after = text.strip().partition("\n\n**")
+    lines = f"## pacbed {name}\n\n{before}\n\n{example}{found}{after}".splitlines()
+    return "\n" + "\n".join(line for long in lines for line in _wrapped(long)) + "\n"
 
 
-def _name(action: argparse.Action) -> str:
-    formatter = HelpFormatter("pacbed")
-    metavar = action.dest if not action.option_strings else action.dest.upper()
-    values = "" if action.nargs == 0 else formatter._format_args(action, metavar)
-    if action.choices is not None:
-        values = ", ".join(map(str, action.choices))
-    names = ", ".join(f"`{name}`" for name in action.option_strings)
-    return f"{names} {values}".strip() + (" (required)" if names and action.required else "")
-
-
-def _help(action: argparse.Action) -> str:
-    text = " ".join(HelpFormatter("pacbed")._expand_help(action).split())
-    if action.dest == "threads":  # whatever machine wrote this
-        text = text.replace(f"(default: {usable_cores()})", "(default: all usable cores)")
-    if isinstance(action.default, list | tuple):
-        values = " ".join(map(str, action.default))
-        default = f" (default: {values})" if values else ""
-        text = text.replace(f" (default: {action.default})", default)
-    text = re.sub(r"( \(default: True\))+$", " (default: True)", text)
-    return text.replace("|", "\\|")
+def _wrapped(line: str) -> list[str]:
+    indent = "  " if line.startswith("* ") else ""
+    options = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.wrap(line, 116, subsequent_indent=indent, **options) or [""]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,6 @@
 
 import sys
 
-from pacbed.cli.main import main
+from pacbed.cli import main
 
 sys.exit(main())

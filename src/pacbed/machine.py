@@ -8,11 +8,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 
 def memory_limit_bytes() -> int:
@@ -162,3 +164,37 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+class Report(Protocol):
+    """Receives how much is done of how much, and perhaps something more to show."""
+
+    def __call__(self, done: float, total: int, more: str = "") -> None:
+        """Show it."""
+
+
+def sparse_progress(
+    what: str, say: Callable[[str], None] | None = None, silence_s: float = 30
+) -> Report:
+    """Return what writes a line about progress now and then, as fits a log.
+
+    Parameters
+    ----------
+    what
+        What is counted.
+    say
+        Receives the lines; they are printed if not given.
+    silence_s
+        Least time between two lines, in seconds. There is always one at the end.
+    """
+    started = written = time.monotonic()
+
+    def report(done: float, total: int, more: str = "") -> None:
+        nonlocal written
+        now = time.monotonic()
+        if done == total or now - written > silence_s:
+            written = now
+            line = f"{what}: {done} of {total} after {now - started:.0f} s"
+            (say or partial(print, flush=True))(f"{line}, {more}" if more else line)
+
+    return report

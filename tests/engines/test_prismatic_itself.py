@@ -18,8 +18,8 @@ from test_against_prismatic import DATA, LAYERS, apart, load
 from pacbed.engines import ThermalMotion
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
-from pacbed.engines.prismatic import PrismaticSettings
-from pacbed.engines.prismatic.engine import Execution, PrismaticEngine
+from pacbed.engines.prismatic import Execution, PrismaticSettings
+from pacbed.engines.prismatic.engine import PrismaticEngine
 from pacbed.engines.prismatic.process import installation
 from pacbed.engines.prismatic.settings import Grid
 from pacbed.exceptions import RequestError

@@ -27,6 +27,7 @@ from samples import detector, requested
 from pacbed.engines import ThermalMotion
 from pacbed.engines import engine as engine_by_name
 from pacbed.engines.prismatic import (
+    Execution,
     Layout,
     PrismaticSettings,
     memory_bytes,
@@ -34,7 +35,7 @@ from pacbed.engines.prismatic import (
 )
 from pacbed.engines.prismatic import engine as engine_module
 from pacbed.engines.prismatic.checkpoint import Checkpoint
-from pacbed.engines.prismatic.engine import Execution, PrismaticEngine
+from pacbed.engines.prismatic.engine import PrismaticEngine
 from pacbed.engines.prismatic.process import installation
 from pacbed.engines.prismatic.settings import Grid
 from pacbed.exceptions import EngineError, RequestError, StoreError

@@ -14,6 +14,7 @@ from pacbed.machine import (
     is_in_memory,
     memory_limit_bytes,
     peak_memory_MB,
+    sparse_progress,
     usable_cores,
 )
 
@@ -130,3 +131,18 @@ def test_a_job_of_a_cluster_does_not_watch_its_run(monkeypatch):
     before = threading.active_count()
     end_with_controller()
     assert threading.active_count() == before
+
+
+def test_progress_in_a_log_is_a_line_now_and_then_and_one_at_the_end(monkeypatch):
+    clock = iter([0, 20, 31, 40, 62, 63])
+    monkeypatch.setattr("pacbed.machine.time.monotonic", lambda: next(clock))
+    lines = []
+    report = sparse_progress("examples", lines.append)
+    for done in range(1, 5):
+        report(done, 5)
+    report(5, 5, "loss 0.1")
+    assert lines == [
+        "examples: 2 of 5 after 31 s",
+        "examples: 4 of 5 after 62 s",
+        "examples: 5 of 5 after 63 s, loss 0.1",
+    ]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from pacbed.cli.main import main
+from pacbed.cli import main
 from pacbed.engines import SimulationRequest, SimulationResult, ThermalMotion
 from pacbed.exceptions import PacbedError
 from pacbed.figures.patterns import compare_patterns

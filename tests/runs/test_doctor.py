@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from pacbed.cli.main import main
+from pacbed.cli import main
 from pacbed.engines.prismatic import process
 from pacbed.exceptions import RequestError
 from pacbed.runs.doctor import examine

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from workspace import ROOT
 
-from pacbed.cli.main import main
+from pacbed.cli import main
 
 SLURM = ROOT / "profiles" / "slurm"
 LOCAL = ROOT / "profiles" / "local"

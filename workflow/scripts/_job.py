@@ -3,9 +3,8 @@
 import os
 import subprocess
 import sys
-import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -63,20 +62,6 @@ def _partial(log: str) -> Path:
     """Return the file that the budget plugin looks for beside a benchmark."""
     benchmark = Path(log.replace("/logs/", "/benchmarks/", 1)).with_suffix(".tsv")
     return benchmark.with_name(f"{benchmark.name}.partial")
-
-
-def sparse_progress(what: str, seconds: float = 30) -> Callable[[int, int], None]:
-    """Return a progress function that writes a line now and then."""
-    started = written = time.monotonic()
-
-    def progress(done: int, total: int) -> None:
-        nonlocal written
-        now = time.monotonic()
-        if done == total or now - written > seconds:
-            written = now
-            print(f"{what}: {done} of {total} after {now - started:.0f} s", flush=True)
-
-    return progress
 
 
 def git_revision() -> str:

@@ -1,10 +1,11 @@
 from functools import partial
 from pathlib import Path
 
-from _job import found_work_done, job, sparse_progress
+from _job import found_work_done, job
 
 from pacbed.examples.dataset import write_dataset
 from pacbed.examples.pattern_set import read_pattern_set
+from pacbed.machine import sparse_progress
 from pacbed.runs.locks import sole_maker
 from pacbed.storage.zipped import checkpoint_of
 from pacbed.study.configuration import augmentation_settings

@@ -3,8 +3,9 @@ from itertools import product
 from pathlib import Path
 
 import pandas as pd
-from _job import job, sparse_progress
+from _job import job
 
+from pacbed.machine import sparse_progress
 from pacbed.patterns.store import read_patterns
 from pacbed.precision.bound import prior_covariance
 from pacbed.precision.bound_table import bound_table, mean_bounds

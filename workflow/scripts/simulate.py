@@ -2,10 +2,11 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from _job import found_work_done, git_revision, job, sparse_progress
+from _job import found_work_done, git_revision, job
 
 from pacbed.engines import engine
 from pacbed.exceptions import ConfigError
+from pacbed.machine import sparse_progress
 from pacbed.patterns.job_stores import WantedStore, make_waiting
 from pacbed.precision.steps import State
 from pacbed.runs.locks import sole_maker

@@ -2,10 +2,11 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from _job import found_work_done, job, reserves_gpu, sparse_progress
+from _job import found_work_done, job, reserves_gpu
 
 from pacbed.examples.dataset import read_dataset
 from pacbed.learning.training import configure, train
+from pacbed.machine import sparse_progress
 from pacbed.runs.locks import sole_maker
 from pacbed.storage.zipped import checkpoint_of
 from pacbed.study.training_settings import label_scaling, online_examples, training_settings

@@ -1,20 +1,28 @@
-"""The command that plans an experiment: what it takes to measure strain so precisely."""
+"""``pacbed design``: what it takes to measure strain so precisely with a probe so small."""
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
-import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from cyclopts import Parameter, Token
 from rich.table import Table
 
-from pacbed.cli.main import CONFIG, HelpFormatter, configuration, positive
+from pacbed.cli.common import (
+    CONFIG,
+    Count,
+    Overlays,
+    Threads,
+    configuration,
+    progress,
+    say,
+    show_table,
+    stderr,
+)
 from pacbed.exceptions import PacbedError
 from pacbed.machine import usable_cores
 
@@ -23,240 +31,218 @@ if TYPE_CHECKING:
 
 _NUMBER = r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)"
 _NANOMETRES = {"nm": 1.0, "å": 0.1, "a": 0.1, "pm": 1e-3}
-_OF_SIMULATION = ("config", "phonons", "threads", "save")
 
 
-def add_design(commands: Any) -> None:
-    """Add ``pacbed design`` to the commands."""
-    command = commands.add_parser(
-        "design",
-        help="say what it takes to measure strain so precisely with a probe so small",
-        description="For a strain precision and a probe size, print which semi-angles, "
-        "thicknesses and numbers of electrons reach them at best: by the Cramér-Rao bound, which "
-        "no unbiased reading of a pattern can surpass. Without a table of bounds, patterns are "
-        "simulated first, with the plane-wave engine, of the undeformed crystal only and with the "
-        "steps of section bound of the configuration.",
-        formatter_class=HelpFormatter,
+def _quantity(units: Mapping[str, float], below: float, meaning: str) -> Parameter:
+    """Return the parameter of a positive number with a unit."""
+
+    def convert(kind: Any, tokens: Sequence[Token]) -> float:
+        text = tokens[0].value
+        match = re.fullmatch(rf"{_NUMBER}\s*({'|'.join(units)})", text.strip().lower())
+        value = float(match[1]) * units[match[2]] if match else math.nan
+        if not 0 < value < below:
+            raise ValueError(f"'{text}' is not {meaning}.")
+        return value
+
+    return Parameter(
+        converter=convert, metavar=meaning.split()[1].strip(":").upper(), allow_leading_hyphen=True
     )
-    add = command.add_argument
-    add(
-        "--precision",
-        type=_strain,
-        required=True,
-        metavar="STRAIN",
-        help="standard deviation of the worst strain component: 0.05%% or 5e-4",
-    )
-    add(
-        "--probe",
-        type=_length_nm,
-        required=True,
-        metavar="LENGTH",
-        help="largest probe, full width at half maximum: 0.15nm, 1.5A or 150pm",
-    )
-    add(
-        "--layers",
-        type=positive,
-        nargs="+",
-        metavar="N",
-        help="numbers of layers (default: those of the table or the configuration)",
-    )
-    add(
-        "--bounds",
-        type=Path,
-        metavar="FILE",
-        help="table of bounds, tables/bounds.parquet among the results or of --save (default: "
-        "simulate)",
-    )
-    add("--figure", type=Path, metavar="FILE", help="also draw the answer (PNG or PDF)")
-    add = command.add_argument_group("without --bounds").add_argument
-    # No defaults: with --bounds, what is given is refused.
-    add(
-        "--config",
-        type=Path,
-        nargs="+",
-        metavar="FILE",
-        help=f"overlays of {CONFIG}, the last one wins; or a complete configuration (default: "
-        f"{CONFIG})",
-    )
-    add(
-        "--phonons",
-        type=_configurations,
-        metavar="N",
-        help="frozen-phonon configurations of each plane wave; 0: atoms at rest, many times faster "
-        "(default: 0)",
-    )
-    add(
-        "--threads",
-        type=positive,
-        metavar="N",
-        help="threads to use (default: all usable cores)",
-    )
-    add("--save", type=Path, metavar="FILE", help="keep the table of bounds (.parquet or .csv)")
-    command.set_defaults(run=_design)
 
 
-def _design(options: argparse.Namespace) -> None:
+_STRAIN = _quantity({"%": 0.01, "": 1}, 1, "a strain: write 0.05% or, as a fraction, 0.0005")
+_LENGTH = _quantity(
+    _NANOMETRES, math.inf, "a length: write a number and its unit, 0.15nm, 1.5A or 150pm"
+)
+_SIMULATION = "Without --bounds"
+
+
+def _not_one(kind: Any, count: int | None) -> None:
+    if count is not None and (count < 0 or count == 1):
+        raise ValueError("It must be 0 (atoms at rest), 2 or more.")
+
+
+def design(
+    *,
+    precision: Annotated[float, _STRAIN],
+    probe: Annotated[float, _LENGTH],
+    layers: Annotated[
+        tuple[Count, ...], Parameter(show_default="those of the table or the configuration")
+    ] = (),
+    bounds: Annotated[Path | None, Parameter(show_default="simulate")] = None,
+    figure: Path | None = None,
+    config: Annotated[Overlays, Parameter(group=_SIMULATION, show_default=str(CONFIG))] = (),
+    phonons: Annotated[
+        int | None, Parameter(group=_SIMULATION, validator=_not_one, show_default="0")
+    ] = None,
+    threads: Annotated[Threads | None, Parameter(group=_SIMULATION)] = None,
+    save: Annotated[Path | None, Parameter(group=_SIMULATION)] = None,
+) -> None:
+    """Find out what it takes to measure strain.
+
+    For a strain precision and a probe size, print which semi-angles, thicknesses and numbers of
+    electrons reach them at best: by the Cramér-Rao bound, which no unbiased reading of a
+    pattern can surpass. Without a table of bounds, patterns are simulated first, with the
+    plane-wave engine, of the undeformed crystal only and with the steps of section `bound` of
+    the configuration.
+
+    Parameters
+    ----------
+    precision
+        Standard deviation of the worst strain component: 0.05% or 5e-4.
+    probe
+        Largest probe, full width at half maximum: 0.15nm, 1.5A or 150pm.
+    layers
+        Numbers of layers.
+    bounds
+        Table of bounds: tables/bounds.parquet in the results, or of --save.
+    figure
+        Also draw the answer (PNG or PDF).
+    phonons
+        Frozen-phonon configurations of each plane wave; 0: atoms at rest, many times faster.
+    save
+        Keep the table of bounds (.parquet or .csv).
+    """
     from pacbed.precision.bound_table import read_bounds, required_doses
     from pacbed.storage.tables import write_table
 
-    for option in ("figure", "save"):
-        path = getattr(options, option)
+    for option, path in (("figure", figure), ("save", save)):
         if path is not None and not path.parent.is_dir():
             raise PacbedError(f"--{option} {path}: there is no folder {path.parent}")
-    given = [f"--{name}" for name in _OF_SIMULATION if getattr(options, name) is not None]
-    if options.bounds is None:
-        bounds = _simulated(options)
-        if options.save:
-            write_table(bounds, options.save)
+    # None of them has a default of its own: with --bounds, what is given is refused.
+    for_simulation = {
+        "config": config or None,
+        "phonons": phonons,
+        "threads": threads,
+        "save": save,
+    }
+    given = " and ".join(f"--{name}" for name, value in for_simulation.items() if value is not None)
+    if bounds is None:
+        table = _simulated(config or (CONFIG,), layers, phonons or 0, threads or usable_cores())
+        if save:
+            write_table(table, save)
     elif given:
         raise PacbedError(
-            f"with --bounds nothing is simulated, which {' and '.join(given)} "
-            f"{'is' if len(given) == 1 else 'are'} for: leave out --bounds or {' and '.join(given)}"
+            f"with --bounds nothing is simulated, which {given} {'are' if ' ' in given else 'is'} "
+            f"for: leave out --bounds or {given}"
         )
     else:
-        bounds = _of_layers(read_bounds(options.bounds), options)
-    doses = required_doses(bounds, options.precision)
-    lowest, highest = (float(f(bounds["electrons"])) for f in (min, max))
-    _print(doses, options, (lowest, highest))
-    if options.precision >= 0.01:
-        print(
-            f"note: {_percent(options.precision)} is as wide as the strains of a study; without % "
-            "a precision is a fraction",
-            file=sys.stderr,
+        table = _of_layers(read_bounds(bounds), layers, bounds)
+    doses = required_doses(table, precision)
+    lowest, highest = float(table["electrons"].min()), float(table["electrons"].max())
+    _print(doses, precision, probe, f"{lowest:.3g} to {highest:.3g}")
+    if precision >= 0.01:
+        say(
+            f"note: {_percent(precision)} is as wide as the strains of a study; without % a "
+            "precision is a fraction"
         )
-    print(_answer(doses, options, (lowest, highest)))
-    if options.figure:
+    print(_answer(doses, precision, probe, lowest, highest))
+    if figure:
+        from pacbed.figures import style
         from pacbed.figures.bounds import doses_against_probe_size
-        from pacbed.figures.style import save
 
-        save(
-            doses_against_probe_size(doses, options.precision, options.probe, (lowest, highest)),
-            options.figure,
-        )
-    for path in (options.save, options.figure):
-        if path:
-            print(path)
+        drawn = doses_against_probe_size(doses, precision, probe, (lowest, highest))
+        style.save(drawn, figure)
+    for path in filter(None, (save, figure)):
+        print(path)
 
 
-def _of_layers(bounds: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:
+def _of_layers(bounds: pd.DataFrame, layers: Sequence[int], path: Path) -> pd.DataFrame:
     """Return the bounds of the thicknesses that are asked for."""
-    if not options.layers:
+    if not layers:
         return bounds
     known = sorted({int(n) for n in bounds["layers"]})
-    if absent := sorted(set(options.layers) - set(known)):
+    if absent := sorted(set(layers) - set(known)):
         raise PacbedError(
-            f"--layers {' '.join(map(str, absent))}: {options.bounds} has "
-            f"{', '.join(map(str, known))}"
+            f"--layers {' '.join(map(str, absent))}: {path} has {', '.join(map(str, known))}"
         )
-    return bounds[bounds["layers"].isin(options.layers)]
+    return bounds[bounds["layers"].isin(layers)]
 
 
-def _simulated(options: argparse.Namespace) -> pd.DataFrame:
-    """Simulate the undeformed crystal and those beside it, and return the bounds."""
+def _simulated(
+    config: Sequence[Path], layers: Sequence[int], phonons: int, threads: int
+) -> pd.DataFrame:
+    """Simulate the undeformed crystal and its neighbours, and return the bounds."""
     from pacbed.precision.design import simulated_bounds
-    from pacbed.study.configuration import canonical, load
 
-    config = canonical(load(configuration(options.config or [CONFIG])))
-    layers = sorted(set(options.layers or config["dataset"]["layers"]))
+    study = configuration(config)
     started = time.perf_counter()
-    bar = Progress(
-        TextColumn("simulating"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("crystals"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("", total=None)
+    with progress(stderr()) as start:
         bounds = simulated_bounds(
-            config,
-            layers,
-            options.phonons or 0,
-            options.threads or usable_cores(),
-            lambda done, total: bar.update(task, completed=done, total=total),
+            study,
+            sorted(set(layers or study["dataset"]["layers"])),
+            phonons,
+            threads,
+            start("simulated crystals"),
         )
     print(f"simulated in {time.perf_counter() - started:.0f} s")
     return bounds
 
 
-def _print(doses: pd.DataFrame, options: argparse.Namespace, range_of: tuple[float, float]) -> None:
+def _print(doses: pd.DataFrame, precision: float, probe_nm: float, range_of: str) -> None:
     """Print the electrons that are needed, by semi-angle and thickness."""
     layers = sorted(doses["layers"].unique())
     table = Table(
-        title=f"Electrons per pattern for a strain precision of {_percent(options.precision)} "
-        f"(standard deviation, worst component), probe at most {options.probe:.3g} nm",
-        caption=f"* beyond the doses of the table ({range_of[0]:.3g} to {range_of[1]:.3g}), "
-        "scaled as 1/√N",
+        title=f"Electrons per pattern for a strain precision of {_percent(precision)} "
+        f"(standard deviation, worst component), probe at most {probe_nm:.3g} nm",
+        caption=f"* beyond the doses of the table ({range_of}), scaled as 1/√N",
     )
-    for column in ("semi-angle (mrad)", "probe (nm)", "small enough"):
+    for column in ("semi-angle (mrad)", "probe (nm)", "small enough", *map(_layers, layers)):
         table.add_column(column, justify="right")
-    for n in layers:
-        table.add_column(f"{n} layer{'s' if n > 1 else ''}", justify="right")
     for angle, rows in doses.groupby("semiangle_mrad"):
-        of = rows.set_index("layers")
-        probe = float(rows["probe_nm"].iloc[0])
-        fits = probe <= options.probe
+        probe, cells = float(rows["probe_nm"].iloc[0]), {}
+        for row in rows.to_dict("records"):
+            electrons = f"{row['electrons']:.2g}{'*' if row['beyond'] else ''}"
+            cells[row["layers"]] = electrons if math.isfinite(row["electrons"]) else "never"
+        fits = probe <= probe_nm
         table.add_row(
             f"{angle:g}",
             f"{probe:.3f}",
             "yes" if fits else "no",
-            *(_cell(of.loc[n]) if n in of.index else "" for n in layers),
+            *(cells.get(n, "") for n in layers),
             style=None if fits else "dim",
         )
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    show_table(table)
 
 
-def _cell(row: pd.Series) -> str:
-    if not math.isfinite(row["electrons"]):
-        return "never"
-    return f"{row['electrons']:.2g}{'*' if row['beyond'] else ''}"
+def _answer(
+    doses: pd.DataFrame, precision: float, probe_nm: float, lowest: float, highest: float
+) -> str:
+    """Return in a sentence what reaches precision and probe size, or what comes nearest."""
 
+    def fewest(rows: pd.DataFrame) -> pd.Series:
+        return rows.iloc[int(rows["electrons"].argmin())]
 
-def _answer(doses: pd.DataFrame, options: argparse.Namespace, range_of: tuple[float, float]) -> str:
-    """Say in a sentence what reaches precision and probe size, or what comes nearest."""
-    precision, probe = _percent(options.precision), f"{options.probe:.3g} nm"
-    highest = range_of[1]
+    def described(row: pd.Series) -> str:
+        fewer = "fewer" if row["electrons"] < lowest else "more"
+        return (
+            f"{row['semiangle_mrad']:g} mrad (a probe of {row['probe_nm']:.3f} nm) with "
+            f"{_layers(row['layers'])} needs the fewest electrons, {row['electrons']:.2g} per "
+            "pattern" + f" ({fewer} than the table has: scaled as 1/√N)" * bool(row["beyond"])
+        )
+
     finite = doses[doses["electrons"] < math.inf]
     if finite.empty:
         return "No: strain cannot be read from these patterns at any dose."
-    small = finite[finite["probe_nm"] <= options.probe]
+    small = finite[finite["probe_nm"] <= probe_nm]
     reached = small[small["electrons"] <= highest]
     if not reached.empty:
-        return f"Yes: {_how(_fewest(reached), range_of)}."
+        return f"Yes: {described(fewest(reached))}."
     if small.empty:
         # The probe comes first: of the smallest ones, what needs the fewest electrons.
         smallest = finite[finite["probe_nm"] <= finite["probe_nm"].min() * (1 + 1e-9)]
-        angle = smallest["semiangle_mrad"].iloc[0]
-        needed = angle * smallest["probe_nm"].iloc[0] / options.probe
+        best = fewest(smallest)
+        angle = best["semiangle_mrad"]
         return (
-            f"No: a probe of {probe} takes a semi-angle of {needed:.3g} mrad, and these go up to "
-            f"{angle:g}. The nearest: {_how(_fewest(smallest), range_of)}."
+            f"No: a probe of {probe_nm:.3g} nm takes a semi-angle of "
+            f"{angle * best['probe_nm'] / probe_nm:.3g} mrad, and these go up to {angle:g}. "
+            f"The nearest: {described(best)}."
         )
-    best = _fewest(small)
-    attained = float(best["sigma"])
+    best = fewest(small)
     return (
-        f"No, not with up to {highest:.3g} electrons: the nearest with a probe of at most {probe} "
-        f"is {best['semiangle_mrad']:g} mrad with {_layers(best['layers'])}, which reaches "
-        f"{_percent(attained)} there and {precision} with {best['electrons']:.2g} electrons."
-    )
-
-
-def _fewest(doses: pd.DataFrame) -> pd.Series:
-    """Return the row that needs the fewest electrons."""
-    return doses.iloc[int(doses["electrons"].argmin())]
-
-
-def _how(row: pd.Series, range_of: tuple[float, float]) -> str:
-    beyond = ""
-    if row["beyond"]:
-        few = row["electrons"] < range_of[0]
-        beyond = f" ({'fewer' if few else 'more'} than the table has: scaled as 1/√N)"
-    return (
-        f"{row['semiangle_mrad']:g} mrad (a probe of {row['probe_nm']:.3f} nm) with "
-        f"{_layers(row['layers'])} needs the fewest electrons, {row['electrons']:.2g} per pattern"
-        + beyond
+        f"No, not with up to {highest:.3g} electrons: the nearest with a probe of at most "
+        f"{probe_nm:.3g} nm is {best['semiangle_mrad']:g} mrad with {_layers(best['layers'])}, "
+        f"which reaches {_percent(best['sigma'])} there and {_percent(precision)} with "
+        f"{best['electrons']:.2g} electrons."
     )
 
 
@@ -266,30 +252,3 @@ def _layers(count: int) -> str:
 
 def _percent(strain: float) -> str:
     return f"{100 * strain:.3g} %"
-
-
-def _strain(text: str) -> float:
-    match = re.fullmatch(rf"{_NUMBER}\s*(%?)", text.strip().lower())
-    value = float(match[1]) * (0.01 if match[2] else 1) if match else math.nan
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is not a strain: write 0.05% or, as a fraction, 0.0005"
-        )
-    return value
-
-
-def _length_nm(text: str) -> float:
-    match = re.fullmatch(rf"{_NUMBER}\s*(nm|pm|å|a)", text.strip().lower())
-    value = float(match[1]) * _NANOMETRES[match[2]] if match else math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is not a length: write a number and its unit, 0.15nm, 1.5A or 150pm"
-        )
-    return value
-
-
-def _configurations(text: str) -> int:
-    count = int(text) if text.isdecimal() else -1
-    if count < 0 or count == 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not 0 (atoms at rest), 2 or more")
-    return count

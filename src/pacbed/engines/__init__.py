@@ -57,7 +57,8 @@ def engine(
 
         return PlaneWaveEngine(PlaneWaveSettings(**settings), threads=threads, device=device)
     if name == "prismatic":
-        from pacbed.engines.prismatic.engine import Execution, PrismaticEngine
+        from pacbed.engines.prismatic import Execution
+        from pacbed.engines.prismatic.engine import PrismaticEngine
         from pacbed.engines.prismatic.settings import PrismaticSettings
 
         return PrismaticEngine(

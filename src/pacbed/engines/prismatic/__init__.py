@@ -7,6 +7,6 @@ together.
 """
 
 from pacbed.engines.prismatic.layout import Layout, memory_bytes, native_detector
-from pacbed.engines.prismatic.settings import PrismaticSettings
+from pacbed.engines.prismatic.settings import Execution, PrismaticSettings
 
-__all__ = ["Layout", "PrismaticSettings", "memory_bytes", "native_detector"]
+__all__ = ["Execution", "Layout", "PrismaticSettings", "memory_bytes", "native_detector"]

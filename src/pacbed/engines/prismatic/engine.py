@@ -14,7 +14,7 @@ import resource
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from pacbed.engines.prismatic.files import (
 )
 from pacbed.engines.prismatic.layout import Layout, memory_bytes
 from pacbed.engines.prismatic.process import Installation, call, installation, scratch_folder
-from pacbed.engines.prismatic.settings import Grid, PrismaticSettings
+from pacbed.engines.prismatic.settings import Execution, Grid, PrismaticSettings
 from pacbed.engines.prismatic.specimen import Specimen, specimen
 from pacbed.engines.request import (
     PHYSICS_VERSION,
@@ -49,25 +49,6 @@ _SCRATCH_SHARE = 0.8
 # With less free space than this, a failure is taken to be due to it.
 _SPARE_BYTES = 500_000_000
 _PROBE = re.compile(r"Computing Probe Position #(\d+)/")
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How Prismatic is run; the patterns do not depend on it.
-
-    Parameters
-    ----------
-    python
-        Interpreter that has pyprismatic; that of this process if not given.
-    scratch_GB
-        Largest part of ``$TMPDIR`` to fill; the probes are computed in portions that fit.
-    call_limit_h
-        Time after which a call of Prismatic is taken to hang, in hours.
-    """
-
-    python: str | None = None
-    scratch_GB: float | None = None
-    call_limit_h: float | None = None
 
 
 class PrismaticEngine(Engine):

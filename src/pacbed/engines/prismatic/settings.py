@@ -129,3 +129,22 @@ class Grid:
         """Return the spatial frequencies of a pattern along x (0) or y (1), ascending, in 1/Å."""
         points = self.output_points[axis]
         return (np.arange(points) - points // 2) / self.edges_A[axis]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How Prismatic is run; the patterns do not depend on it.
+
+    Parameters
+    ----------
+    python
+        Interpreter that has pyprismatic; that of this process if not given.
+    scratch_GB
+        Largest part of ``$TMPDIR`` to fill; the probes are computed in portions that fit.
+    call_limit_h
+        Time after which a call of Prismatic is taken to hang, in hours.
+    """
+
+    python: str | None = None
+    scratch_GB: float | None = None
+    call_limit_h: float | None = None

@@ -1,0 +1,93 @@
+"""The ``pacbed`` command: which commands there are, and how an error is reported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from cyclopts import App, ArgumentCollection, CoercionError, CycloptsError, Parameter
+
+from pacbed import __version__
+from pacbed.cli.common import option_name, say, spelled, stderr
+from pacbed.exceptions import BudgetExceeded, PacbedError
+from pacbed.machine import clear_away_on_sigterm
+
+COMMANDS = {
+    "simulate": ("simulate", "Compute the patterns of one crystal."),
+    "show": ("patterns", "Draw the patterns of a store."),
+    "compare": ("patterns", "Compare the patterns of two stores."),
+    "converge": ("converge", "Find out how much the numerical settings matter."),
+    "network": ("learning", "Print the layers of the configured network."),
+    "train": ("train", "Train one network of the configuration."),
+    "evaluate": ("learning", "Predict the parameters of datasets with a network."),
+    "errors": ("learning", "Print a table of prediction errors."),
+    "design": ("design", "Find out what it takes to measure strain."),
+    "plan": ("workflow", "Estimate what a run of the workflow will cost."),
+    "doctor": ("workflow", "Find out what this machine has and what is missing."),
+}
+"""Module and summary of every command."""
+
+
+def _whole_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse 1.5 for a whole number, which cyclopts would round."""
+    for argument in arguments:
+        kind = str(argument.hint)
+        for token in argument.tokens:
+            if "." in token.value and "int" in kind and "float" not in kind:
+                raise CoercionError(token=token, argument=argument, target_type=int)
+
+
+def application(named: Collection[str]) -> App:
+    """Return the application; only modules of named commands are imported to describe them."""
+    app = App(
+        name="pacbed",
+        help="PACBED patterns of deformed 2D materials, and how well a network reads them.",
+        help_format="markdown",
+        version=f"pacbed {__version__}",
+        verbose=False,
+        config=_whole_numbers,
+        default_parameter=Parameter(
+            name_transform=option_name,
+            consume_multiple=(1, None),
+            allow_repeating=True,
+            negative_iterable=(),
+            show_default=spelled,
+        ),
+    )
+    for number, (name, (module, summary)) in enumerate(COMMANDS.items()):
+        help_text = None if name in named else summary  # None: the docstring
+        app.command(f"pacbed.cli.{module}:{name}", name=name, help=help_text, sort_key=number)
+    return app
+
+
+def main(arguments: Sequence[Any] | None = None) -> int:
+    """Run the command line, by default that of the process, and return the exit status.
+
+    It is 0, 1 after an error, 2 if the command line is wrong, 3 over a limit, 130 after Ctrl-C.
+    """
+    words = [str(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    clear_away_on_sigterm()
+    app = application(words[:1])
+    if not words:
+        app.help_print([], console=stderr())
+        return 2
+    try:
+        command, bound, _ = app.parse_args(words, print_error=False, exit_on_error=False)
+        command(*bound.args, **bound.kwargs)
+    except CycloptsError as error:
+        names = " ".join(["pacbed", *(error.command_chain or ())])
+        say(f"error: {error} See {names} --help")
+        return 2
+    except PacbedError as error:
+        say(f"error: {error}")
+        return 3 if isinstance(error, BudgetExceeded) else 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        say(f"error: cannot use {error.filename}: {error.strerror}")
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+    return 0

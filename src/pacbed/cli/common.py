@@ -1,0 +1,120 @@
+"""What several commands share: types of options, the configuration, and what is printed."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from pacbed.machine import Report, sparse_progress
+
+if TYPE_CHECKING:
+    from pacbed.study.configuration import Config
+
+T = TypeVar("T")
+
+CONFIG = Path("config/config.yaml")
+
+# Options
+
+Flat = Annotated[T, Parameter(name="*")]
+"""A data class whose fields are options."""
+
+Count = Annotated[int, Parameter(validator=Number(gte=1))]
+
+Threads = Annotated[
+    Count, Parameter(show_default="all usable cores", help="Number of threads to use.")
+]
+
+Overlays = Annotated[
+    tuple[Path, ...],
+    Parameter(help=f"Overlays of {CONFIG}, the last one wins; or a complete configuration."),
+]
+
+_OPTIONS = {
+    "phonon_configurations": "phonons",
+    "slices_per_layer": "slices",
+    "pixel_A": "sampling",
+    "python": "prismatic-python",
+}
+
+
+def option_name(field: str) -> str:
+    """Return the name of the option of a field, in which there is no unit."""
+    words = re.sub("_(mrad|deg|keV|A|nm|GB|TB)$", "", field)
+    return _OPTIONS.get(field, words.replace("_", "-"))
+
+
+def spelled(default: Any) -> str | None:
+    """Return a default as one would write it on the command line; None for none."""
+    if isinstance(default, tuple):
+        return " ".join(str(spelled(value)) for value in default) or None
+    return (
+        f"{default:g}" if isinstance(default, float) else None if default is None else str(default)
+    )
+
+
+def configuration(paths: Sequence[Path]) -> Config:
+    """Read a configuration: that of the workflow, if it is here, and its overlays."""
+    from pacbed.study.configuration import canonical, load
+
+    first = [CONFIG] if CONFIG not in paths and CONFIG.is_file() else []
+    config: Config = canonical(load([*first, *paths]))
+    return config
+
+
+# What is printed
+
+
+def stderr() -> Console:
+    """Return where messages go."""
+    return Console(stderr=True, markup=False, emoji=False, highlight=False)
+
+
+def say(line: str, console: Console | None = None) -> None:
+    """Print a message above the progress, if there is any."""
+    text = Text(line)
+    for word, style in (("error:", "bold red"), ("warning:", "bold yellow")):
+        if line.startswith(word):
+            text.stylize(style, 0, len(word))
+    (console or stderr()).print(text, soft_wrap=True)
+
+
+def show_table(table: Table, width: int = 140) -> None:
+    """Print a table, in a log with a width of so many characters."""
+    Console(width=None if sys.stdout.isatty() else width).print(table)
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[Callable[[str], Report]]:
+    """Provide what shows how far something is: bars on a terminal, else a line now and then."""
+    if not console.is_terminal:
+        yield lambda what: sparse_progress(what, lambda line: say(line, console))
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[more]}"),
+        TimeRemainingColumn(),
+    )
+    # A step may take minutes, and what remains is known from several.
+    with Progress(*columns, console=console, transient=True, speed_estimate_period=3600) as bar:
+
+        def start(what: str) -> Report:
+            task = bar.add_task(what, total=None, more="")
+            return lambda done, total, more="": bar.update(
+                task, completed=done, total=total, more=more
+            )
+
+        yield start

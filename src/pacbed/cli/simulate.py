@@ -1,0 +1,257 @@
+"""``pacbed simulate``, and the options that it shares with ``pacbed converge``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from pacbed.cli.common import Flat, Threads, configuration, progress, stderr
+from pacbed.engines import SimulationRequest, ThermalMotion
+from pacbed.engines import engine as make_engine
+from pacbed.engines.planewave import PlaneWaveSettings
+from pacbed.engines.prismatic import Execution, PrismaticSettings, native_detector
+from pacbed.exceptions import PacbedError, RequestError
+from pacbed.machine import usable_cores
+from pacbed.specimen.crystal import Material, material
+from pacbed.specimen.deformation import Deformation
+from pacbed.specimen.microscope import Aperture, Detector
+
+Slices = Literal["planes"] | int | None
+
+
+@dataclass(frozen=True)
+class Crystal:
+    """The crystal and the energy of the beam.
+
+    Parameters
+    ----------
+    material
+        MoS2, MoSe2, WS2, WSe2 or MoTe2; or that of `--config`, which is the default with it.
+    config
+        Configuration that describes the material in section `material`; nothing else of it is
+        used. Overlays of config/config.yaml, the last one wins; or a complete configuration.
+    energy_keV
+        Beam energy in keV.
+    stretch
+        Principal stretches, the largest first.
+    theta_deg
+        First principal direction in degrees.
+    layers
+        Number of layers; a pattern is kept after each.
+    """
+
+    material: Annotated[str | None, Parameter(show_default="MoS2")] = None
+    config: tuple[Path, ...] = ()
+    energy_keV: float = 80.0
+    stretch: tuple[float, float] = (1.0, 1.0)
+    theta_deg: float = 0.0
+    layers: int = 20
+
+    def request(self, **others: Any) -> SimulationRequest:
+        """Return a simulation of this crystal."""
+        return SimulationRequest(
+            material=self.described(),
+            deformation=Deformation(*self.stretch, self.theta_deg),
+            layers=self.layers,
+            energy_keV=self.energy_keV,
+            **others,
+        )
+
+    def described(self) -> Material:
+        """Return the material, that of the configuration or a known one."""
+        advice = " of a file that you name with --config"
+        if self.config:
+            found = Material(**configuration(self.config)["material"])
+            if self.material in (None, found.formula):
+                return found
+            advice += f" (there, it is {found.formula} now)"
+        try:
+            return material(self.material or "MoS2")
+        except RequestError as error:
+            raise RequestError(f"{error}{advice}") from None
+
+
+@dataclass(frozen=True)
+class Computation:
+    """How any engine computes.
+
+    Parameters
+    ----------
+    slices
+        Number of equal slices per layer, or `planes`: one slice on every atomic plane. The default
+        is `planes`, and 3 for Prismatic and with `--band-limit prismatic`.
+    device
+        Where to compute.
+    seed
+        Seed of everything random.
+    """
+
+    slices: Slices = None
+    device: Literal["cpu", "gpu"] = "cpu"
+    seed: int = 0
+    threads: Threads = field(default_factory=usable_cores)
+
+
+@dataclass(frozen=True)
+class PlaneWaveOptions(PlaneWaveSettings):
+    """Settings that are checked when the number of slices is known."""
+
+    def __post_init__(self) -> None:
+        """Leave the check to :meth:`settings`."""
+
+    def settings(self, slices: Slices) -> PlaneWaveSettings:
+        """Return the settings with a number of slices, by default that of the potential."""
+        usual = PrismaticSettings if self.band_limit == "prismatic" else PlaneWaveSettings
+        known = usual.slices_per_layer if slices is None else slices
+        return PlaneWaveSettings(**{**vars(self), "slices_per_layer": known})
+
+
+@dataclass(frozen=True)
+class PrismaticOptions(PrismaticSettings):
+    """Settings in which one number may stand for both edges of the box."""
+
+    box_A: float | Literal["auto"] = PrismaticSettings.box_A  # type: ignore[assignment]
+
+    def settings(self, slices: Slices) -> PrismaticSettings:
+        """Return the settings with a number of slices, which atomic planes are not."""
+        if slices == "planes":
+            raise PacbedError(
+                "Prismatic has equal slices: give their number per layer (--slices 3)"
+            )
+        return self if slices is None else replace(self, slices_per_layer=slices)
+
+
+PLANE_WAVES = Parameter(name="*", group="Plane-wave engine", parse="^(?!slices)")
+_PRISMATIC = Parameter(name="*", group="Prismatic 2.0", parse="^(?!slices|call_limit)")
+_PAIR = Parameter(consume_multiple=(1, 2), allow_repeating=False)
+
+
+def simulate(
+    *,
+    output: Path,
+    crystal: Flat[Crystal] = Crystal(),
+    semiangle: tuple[float, ...] = (18.13,),
+    tilt: Annotated[tuple[tuple[float, float], ...], Parameter(consume_multiple=False)] = (
+        (0.0, 0.0),
+    ),
+    engine: Literal["planewave", "prismatic"] = "planewave",
+    fov: Annotated[tuple[float, ...], _PAIR] = (100.0,),
+    pixels: Annotated[tuple[int | Literal["native"], ...], _PAIR] = (256,),
+    aperture_edge: float = Aperture.edge_mrad,
+    aperture_profile: Literal["erf", "linear"] = Aperture.profile,
+    thermal: Flat[ThermalMotion] = ThermalMotion(),
+    computation: Flat[Computation] = Computation(),
+    plane_wave: Annotated[PlaneWaveOptions, PLANE_WAVES] = PlaneWaveOptions(),
+    prismatic: Annotated[PrismaticOptions, _PRISMATIC] = PrismaticOptions(),
+    execution: Annotated[Execution, _PRISMATIC] = Execution(),
+    log: Annotated[Path | None, Parameter(group="Prismatic 2.0")] = None,
+) -> None:
+    """Compute the patterns of one crystal.
+
+    There is one pattern per layer. They are written into a Zarr store. Several semi-angles and
+    tilts share one calculation, and make a store for each pair.
+
+    Parameters
+    ----------
+    output
+        Store, such as mos2.zarr.zip; of several, semi-angle and tilt are added to the name.
+    semiangle
+        Convergence semi-angles in mrad.
+    tilt
+        Sample tilt along x and y in mrad; repeat for several.
+    engine
+        What computes the patterns.
+    fov
+        Full width of the field in mrad: one number, or two for x and y.
+    pixels
+        Number of pixels: one number, or two for x and y; zero angle lies on pixel N // 2. `native`
+        are those of Prismatic.
+    aperture_edge
+        Width of a soft aperture edge in mrad; 0 is hard, averaged over the pixel area.
+    aperture_profile
+        Shape of a soft edge; `linear` is that of Prismatic 2.0.
+    log
+        Where to write what Prismatic prints.
+    """
+    from pacbed.patterns.store import write_patterns
+    from pacbed.storage.zipped import checkpoint_of
+
+    by_prismatic = engine == "prismatic"
+    settings = (prismatic if by_prismatic else plane_wave).settings(computation.slices)
+    detector = _detector(fov, pixels, settings, crystal.energy_keV)
+    requests = [
+        crystal.request(
+            aperture=Aperture(one_angle, aperture_edge, aperture_profile),
+            tilt_mrad=one_tilt,
+            detector=detector,
+            thermal=thermal,
+            seed=computation.seed,
+        )
+        for one_angle, one_tilt in product(semiangle, tilt)
+    ]
+    outputs = [_store_name(output, request, len(requests)) for request in requests]
+    if len(set(outputs)) < len(outputs):
+        raise PacbedError("a pair of semi-angle and tilt (to six digits) is asked for twice")
+    if execution.scratch_GB is not None and execution.scratch_GB <= 0:
+        raise PacbedError(f"--scratch must be greater than 0, not {execution.scratch_GB:g}")
+    checkpoints = [checkpoint_of(output) for output in outputs]
+    with (
+        open(log or os.devnull, "w", buffering=1, encoding="utf-8") as written,
+        progress(stderr()) as start,
+    ):
+        chosen = make_engine(
+            engine,
+            asdict(settings),
+            computation.threads,
+            computation.device,
+            asdict(execution),
+            partial(print, file=written),
+        )
+        report = start("probes" if by_prismatic else "plane waves")
+        results = chosen.simulate_together(requests, report, checkpoints)
+    for path, request, result in zip(outputs, requests, results, strict=True):
+        write_patterns(path, request, result)
+        noise = result.provenance.get("phonon_noise")
+        print(
+            f"{path}: {request.layers} patterns of {request.detector.pixels[0]} × "
+            f"{request.detector.pixels[1]} pixels"
+            + (f", phonon noise up to {100 * max(noise):.2g} %" if noise else "")
+        )
+    for checkpoint in checkpoints:  # not before all stores are there
+        checkpoint.unlink(missing_ok=True)
+    seconds = [result.provenance["seconds"] for result in results]
+    total = sum(seconds) if by_prismatic else seconds[0]
+    print(f"{total:.1f} s. Look at them: pacbed show {outputs[0]}")
+
+
+def _detector(
+    fov: tuple[float, ...],
+    pixels: tuple[int | Literal["native"], ...],
+    settings: PrismaticSettings | PlaneWaveSettings,
+    energy_keV: float,
+) -> Detector:
+    counts = tuple(n for n in pixels if n != "native")
+    if len(counts) == len(pixels):
+        return Detector((fov[0], fov[-1]), (counts[0], counts[-1]))
+    if counts:
+        raise PacbedError("--pixels takes numbers or the word 'native', not both")
+    if not isinstance(settings, PrismaticSettings):
+        raise PacbedError("only Prismatic has native pixels: give a number with --pixels")
+    return native_detector(settings, energy_keV)
+
+
+def _store_name(output: Path, request: SimulationRequest, count: int) -> Path:
+    """Return the name of a store; of several, with semi-angle and tilt before the suffixes."""
+    if count == 1:
+        return output
+    suffix = "".join(s for s in (".zarr", ".zip") if s in output.suffixes)
+    stem = output.name.removesuffix(suffix)
+    x, y = request.tilt_mrad
+    name = f"{stem}_{request.aperture.semiangle_mrad:g}mrad_tilt{x:+g}{y:+g}{suffix}"
+    return output.with_name(name)
