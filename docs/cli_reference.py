@@ -40,8 +40,8 @@ EXAMPLES = {
 }
 
 MORE = {
-    "simulate": "[Engines and their accuracy](engines.md)",
-    "converge": "[Convergence](engines.md#convergence)",
+    "simulate": "[Engines](engines.md)",
+    "converge": "[Convergence](accuracy.md#convergence)",
     "train": "[Training](training.md#one-network-without-snakemake)",
     "evaluate": "[Training](training.md#one-network-without-snakemake)",
     "design": "[The bound](bound.md)",

@@ -198,30 +198,19 @@ def test_examples_are_made_online_of_patterns_that_may_be_elsewhere(workspace, t
     assert (data["examples"], data["layers"], data["semiangle_mrad"]) == (56, 2, 6.35)
 
 
-def test_the_fast_schedule_has_its_averaged_epochs():
-    config = canonical(load([CONFIG, Path("tiny.yaml")]))
-    section = config["training"] | {"schedule": "fast"}
-    section["fast"] = section["fast"] | {"epochs": 7, "averaged_epochs": 2}
-
-    def made(section):
-        return training_settings(config["network"], section, "sqrt", [0.2, 0.3], 5)
-
-    fast = made(section)
-    assert isinstance(fast.schedule, OneCycleSchedule)
-    assert (fast.schedule.epochs, fast.averaged_epochs, fast.seed) == (7, 2, 5)
-    assert made(section | {"schedule": "paper"}).averaged_epochs == 0
-
-
-def test_adam_is_of_the_fast_schedule_only():
+def test_adam_and_averaged_epochs_are_of_the_fast_schedule_only():
     section = load([CONFIG])["training"]
+    fast = section["fast"] | {"epochs": 7, "averaged_epochs": 2}
 
-    def made(section):
-        return training_settings({}, section, "linear", [0.2, 0.3], 5)
+    def made(**changes):
+        return training_settings({}, section | changes, "sqrt", [0.2, 0.3], 5)
 
-    assert made(section).optimizer == "sgd"
-    assert made(section | {"schedule": "fast"}).optimizer == "adam"
-    slow = section | {"schedule": "fast", "fast": section["fast"] | {"optimizer": "sgd"}}
-    assert made(slow).optimizer == "sgd"
+    paper, adam = made(fast=fast), made(schedule="fast", fast=fast)
+    assert isinstance(adam.schedule, OneCycleSchedule)
+    assert (adam.schedule.epochs, adam.averaged_epochs, adam.seed) == (7, 2, 5)
+    assert (paper.averaged_epochs, paper.optimizer) == (0, "sgd")
+    assert adam.optimizer == "adam"
+    assert made(schedule="fast", fast=fast | {"optimizer": "sgd"}).optimizer == "sgd"
 
 
 # pacbed train, stopped

@@ -25,8 +25,6 @@ T = TypeVar("T")
 
 CONFIG = Path("config/config.yaml")
 
-# Options
-
 Flat = Annotated[T, Parameter(name="*")]
 """A data class whose fields are options."""
 
@@ -59,9 +57,9 @@ def spelled(default: Any) -> str | None:
     """Return a default as one would write it on the command line; None for none."""
     if isinstance(default, tuple):
         return " ".join(str(spelled(value)) for value in default) or None
-    return (
-        f"{default:g}" if isinstance(default, float) else None if default is None else str(default)
-    )
+    if isinstance(default, float):
+        return f"{default:g}"
+    return None if default is None else str(default)
 
 
 def configuration(paths: Sequence[Path]) -> Config:
@@ -71,9 +69,6 @@ def configuration(paths: Sequence[Path]) -> Config:
     first = [CONFIG] if CONFIG not in paths and CONFIG.is_file() else []
     config: Config = canonical(load([*first, *paths]))
     return config
-
-
-# What is printed
 
 
 def stderr() -> Console:
