@@ -1,6 +1,6 @@
 """Making examples: the layer of the network against one step of SciPy after the other, on one core.
 
-    python benchmarks/augment.py [--config config/config.yaml] [--batch 32]
+    python benchmarks/augment.py [--config config/demo.yaml] [--batch 32]
 
 The straightforward way rotates the stored pattern, scales it to the pixels of the example, shifts
 it, draws the noise, and scales the mean, each by a function of scipy.ndimage or NumPy. The layer
@@ -36,20 +36,17 @@ from pacbed.examples.augment import (
 )
 from pacbed.examples.augment_layer import Augmentation
 from pacbed.patterns.difference import relative_l1
-from pacbed.study.configuration import augmentation_settings, detector, load
-
-CONFIG = Path(__file__).resolve().parents[1] / "config" / "config.yaml"
+from pacbed.study.configuration import load
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, nargs="+", default=[CONFIG])
+    parser.add_argument("--config", type=Path, nargs="+", default=[])
     parser.add_argument("--batch", type=int, default=32)
     options = parser.parse_args()
     config = load(options.config)
-    settings = augmentation_settings(config)
-    stored = detector(config["simulation"], config["microscope"]["energy_keV"])
+    settings, stored = config.augmentation(), config.detector()
     nx, ny = stored.pixels
     pixel_mrad = stored.field_of_view_mrad[0] / nx, stored.field_of_view_mrad[1] / ny
     random = np.random.default_rng(0)

@@ -32,9 +32,8 @@ from pacbed.examples.pattern_set import PatternSet
 from pacbed.examples.processes import Processes
 from pacbed.machine import usable_cores
 from pacbed.storage.archive import GrowingArchive
-from pacbed.study.configuration import augmentation_settings, load
+from pacbed.study.configuration import load
 
-CONFIG = Path(__file__).parents[1] / "config" / "config.yaml"
 ALL_EXAMPLES, CLUSTER_PROCESSES = 128_000, 8
 
 
@@ -151,11 +150,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--patterns", type=int, default=500)
     parser.add_argument("--stored", type=int, help="pixels of a pattern; default: of the paper")
     options = parser.parse_args(arguments)
-    config = load([CONFIG])
-    settings, simulation = augmentation_settings(config), config["simulation"]
+    config = load()
+    settings, detector = config.augmentation(), config.detector()
     settings = replace(settings, pixels=options.pixels or settings.pixels)
-    stored = options.stored or simulation["pixels"]
-    field_mrad = simulation["field_of_view_mrad"]
+    stored = options.stored or detector.pixels[0]
+    field_mrad = detector.field_of_view_mrad[0]
     shared_MB = 4e-6 * options.patterns * stored**2
     print(f"{options.patterns} patterns of {stored} × {stored}: {shared_MB:.0f} MB")
     print(f"examples of {settings.pixels} × {settings.pixels}; {os.cpu_count()} cores")

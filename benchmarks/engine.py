@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,10 +28,9 @@ from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.machine import peak_memory_MB
 from pacbed.specimen.crystal import material
 from pacbed.specimen.deformation import Deformation
-from pacbed.specimen.microscope import Aperture, Detector
+from pacbed.specimen.microscope import Aperture
 from pacbed.study.configuration import load
 
-CONFIG = Path(__file__).resolve().parents[1] / "config" / "config.yaml"
 # As drawn for the deformations of the study: up to 5 mrad along x and y.
 TILTS_MRAD = [(3.1, -1.2), (-4.6, 0.4), (1.9, 4.2), (0.3, -3.3), (-2.2, 2.7)]
 
@@ -61,21 +59,19 @@ class TimedTransforms:
 
 def requests(layers: int) -> list[SimulationRequest]:
     """Return the simulations of one strain state."""
-    config = load([CONFIG])
-    simulation = config["simulation"]
-    field, pixels = simulation["field_of_view_mrad"], simulation["pixels"]
+    config = load()
     first = SimulationRequest(
         material=material("MoS2"),
         deformation=Deformation(1.03, 0.98, 25.0),
         tilt_mrad=(0.0, 0.0),
         layers=layers,
-        energy_keV=config["microscope"]["energy_keV"],
+        energy_keV=config.microscope.energy_keV,
         aperture=Aperture(1.0),
-        detector=Detector((field, field), (pixels, pixels)),
-        thermal=ThermalMotion(simulation["planewave"]["phonon_configurations"]),
-        seed=config["seed"],
+        detector=config.detector(),
+        thermal=ThermalMotion(config.simulation.planewave.phonon_configurations),
+        seed=config.seed,
     )
-    angles = config["microscope"]["semiangles_mrad"]
+    angles = config.microscope.semiangles_mrad
     return [
         replace(first, aperture=Aperture(angle), tilt_mrad=tilt)
         for angle, tilt in zip(angles, TILTS_MRAD, strict=True)

@@ -34,9 +34,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from rich.console import Console
 from rich.table import Table
 
-from pacbed.engines import engine
 from pacbed.examples.dataset import read_dataset, write_dataset
-from pacbed.examples.labels import LabelScaling, display_unit
+from pacbed.examples.labels import display_unit
 from pacbed.examples.pattern_set import read_pattern_set
 from pacbed.figures.style import SYMBOLS, paper_style, save
 from pacbed.learning.prediction import predict
@@ -46,16 +45,9 @@ from pacbed.learning.training import TrainingSettings, configure, train
 from pacbed.machine import usable_cores
 from pacbed.patterns.store import write_patterns
 from pacbed.precision.metrics import errors
-from pacbed.study.configuration import (
-    augmentation_settings,
-    draw_ranges,
-    engine_settings,
-    load,
-    simulation_request,
-)
+from pacbed.study.configuration import load
 from pacbed.study.draws import assign_splits, draw
 
-CONFIG = Path(__file__).resolve().parents[1] / "config" / "config.yaml"
 SEMIANGLE_MRAD, LAYERS = 6.35, (1, 5)
 SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
 EXAMPLES = {"train": 16_384, "validation": 2048, "test": 4096}
@@ -88,11 +80,15 @@ class Study:
     """Patterns and datasets, made when they are not there yet."""
 
     def __init__(self, folder: Path, draws: int) -> None:
-        self.config = load([CONFIG])
-        self.config["simulation"] |= {"engine": "planewave", "layers": max(LAYERS), "pixels": 320}
-        self.config["simulation"]["planewave"]["phonon_configurations"] = 0
-        self.config["dataset"] |= {"pixels": 128, "translation_px": 5}
-        self.settings = augmentation_settings(self.config)
+        at_rest = {"phonon_configurations": 0}
+        simulation = {"layers": max(LAYERS), "pixels": 320, "planewave": at_rest}
+        self.config = load().changed(
+            {
+                "simulation": {"engine": "planewave", **simulation},
+                "dataset": {"pixels": 128, "translation_px": 5},
+            }
+        )
+        self.settings = self.config.augmentation()
         self.folder, self.draws = folder / f"{draws}draws", draws
         self.simulate()
 
@@ -102,20 +98,13 @@ class Study:
 
     def simulate(self) -> None:
         """Simulate the draws that are not there."""
-        waves = engine("planewave", engine_settings(self.config["simulation"]), usable_cores())
+        waves, ranges = self.config.engine(usable_cores()), self.config.deformation.draw_ranges()
         for index in range(self.draws):
             if self.store(index).exists():
                 continue
-            drawn = draw(self.config["seed"], SEMIANGLE_MRAD, index, draw_ranges(self.config))
-            request = simulation_request(
-                seed=index,
-                material_section=self.config["material"],
-                energy_keV=self.config["microscope"]["energy_keV"],
-                aperture_edge_mrad=0,
-                simulation=self.config["simulation"],
-                semiangle_mrad=SEMIANGLE_MRAD,
-                deformation=drawn.deformation,
-                tilt_mrad=drawn.tilt_mrad,
+            drawn = draw(self.config.seed, SEMIANGLE_MRAD, index, ranges)
+            request = self.config.request(
+                SEMIANGLE_MRAD, drawn.deformation, drawn.tilt_mrad, seed=index
             )
             write_patterns(self.store(index), request, waves.simulate(request))
 
@@ -129,14 +118,14 @@ class Study:
         """Return the materialised examples of a set."""
         path = self.folder / f"{layers}layers" / f"{split}.zarr.zip"
         if not path.exists():
-            address = (self.config["seed"], SEMIANGLE_MRAD, layers, split)
+            address = (self.config.seed, SEMIANGLE_MRAD, layers, split)
             library = self.library(split, layers)
             write_dataset(path, library, self.settings, EXAMPLES[split], address, usable_cores())
         return read_dataset(path)
 
     def online(self, layers: int) -> OnlineExamples:
         """Return training examples that are made while a network learns."""
-        address = (self.config["seed"], SEMIANGLE_MRAD, layers)
+        address = (self.config.seed, SEMIANGLE_MRAD, layers)
         library = self.library("train", layers)
         return OnlineExamples(library, self.settings, EXAMPLES["train"], address)
 
@@ -153,10 +142,7 @@ class Study:
         optimizer: str = "sgd",
     ) -> pd.DataFrame:
         """Train a network and return its history and test errors, one row per epoch."""
-        ranges = self.config["deformation"]
-        scaling = LabelScaling.from_ranges(
-            outputs, ranges["principal_stretch"], ranges["rotation_deg"], ranges["tilt_mrad"]
-        )
+        scaling = self.config.deformation.label_scaling(outputs)
         network = {**NETWORK, "intensity": intensity}
         settings = TrainingSettings(network, schedule, batch, 0.9, seed, optimizer=optimizer)
         folder = self.folder / "models" / name

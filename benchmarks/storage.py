@@ -30,9 +30,8 @@ from pacbed.patterns.store import write_patterns
 from pacbed.specimen.crystal import material
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
-from pacbed.study.configuration import augmentation_settings, load
+from pacbed.study.configuration import load
 
-CONFIG = Path(__file__).parents[1] / "config" / "config.yaml"
 LAYERS = (1, 5, 20)
 
 
@@ -70,18 +69,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--examples", type=int, default=6)
     parser.add_argument("--threads", type=int, default=usable_cores())
     options = parser.parse_args(arguments)
-    config = load([CONFIG])
-    settings, simulation = augmentation_settings(config), config["simulation"]
-    fine = native_detector(PrismaticSettings(), config["microscope"]["energy_keV"])
-    field, pixels = simulation["field_of_view_mrad"], simulation["pixels"]
-    stored = Detector((field, field), (pixels, pixels))
+    config = load()
+    settings, stored = config.augmentation(), config.detector()
+    fine = native_detector(PrismaticSettings(), config.microscope.energy_keV)
     engine = PlaneWaveEngine(PlaneWaveSettings(), threads=options.threads)
     first = SimulationRequest(
         material=material("MoS2"),
         deformation=Deformation(1.03, 0.98, 25.0),
         tilt_mrad=(3.0, -2.0),
         layers=max(LAYERS),
-        energy_keV=config["microscope"]["energy_keV"],
+        energy_keV=config.microscope.energy_keV,
         aperture=Aperture(6.35),
         detector=fine,
         thermal=ThermalMotion(2),

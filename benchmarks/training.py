@@ -23,26 +23,19 @@ import keras
 import numpy as np
 
 from pacbed.examples.dataset import read_dataset, write_dataset
-from pacbed.examples.labels import LabelScaling
 from pacbed.examples.pattern_set import PatternSet
 from pacbed.learning.network import build_network
 from pacbed.learning.sequences import OnlineBatches, OnlineExamples, StoredBatches
 from pacbed.learning.training import configure, make_optimizer, on_device
 from pacbed.machine import usable_cores
 from pacbed.runs.cost_model import network as layers_of
-from pacbed.study.configuration import (
-    Config,
-    augmentation_settings,
-    detector,
-    load,
-    training_batch,
-    training_epochs,
-)
+from pacbed.study.configuration import load
+from pacbed.study.model import Configuration
 from pacbed.study.training_settings import training_settings
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 OUTPUTS = "strain-rotation-tilt"
-OVERLAYS: Mapping[str, list[str]] = {"demo": ["config.yaml", "demo.yaml"], "paper": ["config.yaml"]}
+OVERLAYS: Mapping[str, list[str]] = {"demo": ["demo.yaml"], "paper": []}
 # Forward and backward pass, in multiples of a forward pass.
 PASSES = 3
 
@@ -64,7 +57,7 @@ def main() -> None:
     for name in options.network:
         config = load([CONFIG / file for file in OVERLAYS[name]])
         small = name == "paper" and not card
-        batch = options.batch or (16 if small else config["training"]["batch_size"])
+        batch = options.batch or (16 if small else config.training.batch_size)
         batches = options.batches or {"demo": 200, "paper": 4 if small else 40}[name]
         for precision in options.precision:
             bench = Bench(config, batch, batches, precision, options.xla)
@@ -81,14 +74,12 @@ def has_card() -> bool:
 class Bench:
     """A network and three sources of batches for it."""
 
-    def __init__(self, config: Config, batch: int, batches: int, precision: str, xla: bool) -> None:
+    def __init__(
+        self, config: Configuration, batch: int, batches: int, precision: str, xla: bool
+    ) -> None:
         self.config, self.batch, self.batches, self.precision = config, batch, batches, precision
         self.xla = xla
-        ranges = config["deformation"]
-        scaling = LabelScaling.from_ranges(
-            OUTPUTS, ranges["principal_stretch"], ranges["rotation_deg"], ranges["tilt_mrad"]
-        )
-        settings = augmentation_settings(config)
+        scaling, settings = config.deformation.label_scaling(OUTPUTS), config.augmentation()
         library = patterns(config)
         online = OnlineExamples(library, settings, batch * batches, (0, 6.35, 1))
         with tempfile.TemporaryDirectory() as folder:
@@ -107,8 +98,8 @@ class Bench:
                 OnlineBatches(online, scaling, batch),
             ),
         }
-        section = config["training"] | {"precision": precision, "xla": xla}
-        training = training_settings(config["network"], section, "linear", settings.image_mean, 0)
+        study = config.changed({"seed": 0, "training": {"precision": precision, "xla": xla}})
+        training = training_settings(study, "linear")
         for model, _ in self.sources.values():
             rate = training.schedule.of_batches(batches)
             optimizer = make_optimizer(rate, training)
@@ -116,7 +107,7 @@ class Bench:
 
     def network(self) -> keras.Model:
         """Return the network of the configuration."""
-        section, pixels = self.config["network"], self.config["dataset"]["pixels"]
+        section, pixels = self.config.network.plain(), self.config.dataset.pixels
         return build_network(pixels, 6, precision=self.precision, **section)
 
     def images_per_second(self, name: str) -> float:
@@ -155,9 +146,9 @@ class Repeated(keras.utils.PyDataset):
         return self.stored[number % (self.stored.examples // self.stored.batch_size)]
 
 
-def patterns(config: Config, draws: int = 64) -> PatternSet:
+def patterns(config: Configuration, draws: int = 64) -> PatternSet:
     """Return patterns of the configured size: it does not matter of what."""
-    stored = detector(config["simulation"], config["microscope"]["energy_keV"])
+    stored = config.detector()
     nx, ny = stored.pixels
     random = np.random.default_rng(0)
     made = random.gamma(0.5, size=(draws, ny, nx)).astype(np.float32)
@@ -185,16 +176,16 @@ def report(name: str, bench: Bench, rounds: int, card: bool, peak: float | None)
         hours(bench.config, best, bench.batch)
 
 
-def hours(config: Config, rates: Mapping[str, float], batch: int) -> None:
+def hours(config: Configuration, rates: Mapping[str, float], batch: int) -> None:
     """Print the hours of a training with each schedule; a validation is a forward pass."""
-    examples = config["dataset"]["examples"]
-    presented = examples["train"] + examples["validation"] / PASSES
+    examples = config.dataset.examples
+    presented = examples.train + examples.validation / PASSES
     for name, source in (("paper", "materialised"), ("fast", "online")):
-        section = {**config["training"], "schedule": name}
-        if training_batch(section) != batch:
-            print(f"  schedule {name} has batches of {training_batch(section)}: give --batch")
+        section = config.changed({"training": {"schedule": name}}).training
+        if section.examples_per_step != batch:
+            print(f"  schedule {name} has batches of {section.examples_per_step}: give --batch")
             continue
-        seconds = training_epochs(section) * presented / rates[source]
+        seconds = section.total_epochs * presented / rates[source]
         print(f"  schedule {name}, {source}: {seconds / 3600:.1f} GPU-hours per network")
 
 

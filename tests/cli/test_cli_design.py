@@ -1,6 +1,5 @@
 """The planner: which semi-angle, thickness and dose reach a precision, in one sentence."""
 
-import copy
 import math
 import re
 from pathlib import Path
@@ -14,8 +13,7 @@ import yaml
 from pacbed.cli import main
 from pacbed.precision import design as bound_simulation
 from pacbed.precision.bound_table import COLUMNS, probe_nm, read_bounds
-from pacbed.precision.steps import Steps
-from pacbed.study.configuration import canonical, load
+from pacbed.study.configuration import load
 
 ROOT = Path(__file__).resolve().parents[2]
 STRAINS = ("strain_xx", "strain_yy", "strain_xy")
@@ -228,10 +226,10 @@ def test_the_steps_are_those_of_the_configuration_and_hardly_matter(config, monk
         return states
 
     monkeypatch.setattr(bound_simulation, "differences", recorded)
-    usual = canonical(load([config], ROOT / "src/pacbed/study/config.schema.yaml"))
-    other = copy.deepcopy(usual)
-    other["bound"].update(strain_step=0.003, tilt_step_mrad=0.4)
-    found = [bound_simulation.simulated_bounds(one, [2])["sigma"] for one in (usual, other)]
+    usual = load([config])
+    other = usual.changed({"bound": {"strain_step": 0.003, "tilt_step_mrad": 0.4}})
+    experiments = [one.experiment() for one in (usual, other)]
+    found = [bound_simulation.simulated_bounds(one, [2])["sigma"] for one in experiments]
     np.testing.assert_allclose(steps, [(0.002, 0.2), (0.003, 0.4)])
     # With steps for the slopes that are not those of the patterns, half as large or twice.
     np.testing.assert_allclose(found[1], found[0], rtol=0.1)
@@ -240,9 +238,8 @@ def test_the_steps_are_those_of_the_configuration_and_hardly_matter(config, monk
 
 @pytest.mark.parametrize(("pixels", "expected"), [(640, 133.6 / 640), ("native", 0.104)])
 def test_pixels_are_as_fine_as_those_of_the_stores(pixels, expected):
-    paper = load([ROOT / "config/config.yaml"])
-    paper["simulation"].update(engine="prismatic", pixels=pixels, field_of_view_mrad=133.6)
-    pixel, detector = bound_simulation._camera(paper, Steps())
+    paper = load().changed({"simulation": {"pixels": pixels, "field_of_view_mrad": 133.6}})
+    pixel, detector = bound_simulation._camera(paper.experiment())
     assert pixel == pytest.approx(expected, rel=0.01)
     # Half of the field of the examples, and what differences of shift, scale and rotation add.
     assert 50.5 < detector.field_of_view_mrad[0] / 2 < 52

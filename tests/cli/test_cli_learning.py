@@ -29,8 +29,9 @@ from pacbed.patterns.store import write_patterns
 from pacbed.precision.metrics import errors
 from pacbed.specimen.deformation import Deformation
 from pacbed.storage.zipped import checkpoint_of
-from pacbed.study.configuration import augmentation_settings, canonical, example_request, load
-from pacbed.study.draws import SPLITS, assign_splits
+from pacbed.study.configuration import load
+from pacbed.study.draws import SPLITS
+from pacbed.study.model import Configuration
 from pacbed.study.training_settings import training_settings
 
 # Ten draws, three epochs of four batches, the last of which is smaller.
@@ -50,14 +51,14 @@ def workspace(tmp_path_factory):
     """A folder with a configuration, and what the workflow would have made by it."""
     folder = tmp_path_factory.mktemp("workspace")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY | CHANGES))
-    config = canonical(load([CONFIG, folder / "tiny.yaml"]))
+    config = load([folder / "tiny.yaml"])
     random = np.random.default_rng(0)
-    splits = assign_splits(config["draws"]["count"], config["draws"]["split"])
+    splits = config.draws.splits()
     stores = [folder / PATTERNS / f"{draw:05d}.zarr.zip" for draw in range(len(splits))]
     for store in stores:
         stretch = sorted(random.uniform(0.95, 1.05, 2), reverse=True)
         tilt = tuple(random.uniform(-5, 5, 2))
-        request = example_request(config, 6.35, Deformation(*stretch, 30.0), tilt)
+        request = config.request(6.35, Deformation(*stretch, 30.0), tilt)
         patterns = random.uniform(0.5, 1, (2, 32, 32)).astype(np.float32) / 32**2
         write_patterns(store, request, SimulationResult(patterns, {}))
     for layers, split in [(layers, split) for layers in (1, 2) for split in SPLITS]:
@@ -67,9 +68,9 @@ def workspace(tmp_path_factory):
         write_dataset(
             path,
             read_pattern_set([stores[draw] for draw in draws], draws, layers),
-            augmentation_settings(config),
-            config["dataset"]["examples"][split],
-            (config["seed"], 6.35, layers, split),
+            config.augmentation(),
+            getattr(config.dataset.examples, split),
+            (config.seed, 6.35, layers, split),
         )
     return folder
 
@@ -129,29 +130,29 @@ def assert_same(folder, other):
 
 
 def test_the_network_is_that_of_the_workflow(model, tmp_path):
-    config = canonical(load([CONFIG, Path("tiny.yaml")]))
-    ranges = config["deformation"]
+    config = load([Path("tiny.yaml")])
+    ranges = config.deformation
     train(
         read_dataset(DATASETS / "2layers" / "train.zarr.zip"),
         read_dataset(DATASETS / "2layers" / "validation.zarr.zip"),
         LabelScaling.from_ranges(
             "strain-rotation-tilt",
-            ranges["principal_stretch"],
-            ranges["rotation_deg"],
-            ranges["tilt_mrad"],
+            ranges.principal_stretch,
+            ranges.rotation_deg,
+            ranges.tilt_mrad,
         ),
         TrainingSettings(
             network={
-                **config["network"],
+                **config.network.plain(),
                 "intensity": "linear",
-                "image_mean": config["dataset"]["image_mean"],
+                "image_mean": config.dataset.image_mean,
             },
             schedule=SteppedSchedule(((3, 0.003),)),
             batch_size=16,
-            momentum=config["training"]["momentum"],
-            seed=config["seed"],
-            precision=config["training"]["precision"],
-            xla=config["training"]["xla"],
+            momentum=config.training.momentum,
+            seed=config.seed,
+            precision=config.training.precision,
+            xla=config.training.xla,
         ),
         tmp_path / "by_hand",
         checkpoint=tmp_path / "checkpoint",
@@ -199,11 +200,10 @@ def test_examples_are_made_online_of_patterns_that_may_be_elsewhere(workspace, t
 
 
 def test_adam_and_averaged_epochs_are_of_the_fast_schedule_only():
-    section = load([CONFIG])["training"]
-    fast = section["fast"] | {"epochs": 7, "averaged_epochs": 2}
+    fast = {"epochs": 7, "averaged_epochs": 2}
 
-    def made(**changes):
-        return training_settings({}, section | changes, "sqrt", [0.2, 0.3], 5)
+    def made(**training):
+        return training_settings(Configuration(seed=5, training=training), "sqrt")
 
     paper, adam = made(fast=fast), made(schedule="fast", fast=fast)
     assert isinstance(adam.schedule, OneCycleSchedule)
@@ -447,12 +447,12 @@ def test_a_dataset_of_another_thickness_is_evaluated_with_a_warning(model, capsy
 def test_a_dataset_of_another_field_is_refused_before_anything_is_predicted(
     model, tmp_path, complaint, name, value, message
 ):
-    config = canonical(load([CONFIG, Path("tiny.yaml")]))
+    config = load([Path("tiny.yaml")])
     path = tmp_path / "other.zarr.zip"
     write_dataset(
         path,
         read_pattern_set([PATTERNS / "00000.zarr.zip"], [0], 2),
-        replace(augmentation_settings(config), **{name: value}),
+        replace(config.augmentation(), **{name: value}),
         4,
         (1, 6.35, 2, "test"),
     )

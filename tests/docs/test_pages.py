@@ -47,7 +47,7 @@ def test_overlays_in_the_documentation_can_be_used(name, overlay, tmp_path):
     file.write_text(overlay, encoding="utf-8")
     # The tutorial begins with the demo; what has results of its own overlays the paper's protocol.
     demo = [ROOT / "config/demo.yaml"] if name == "tutorial" and "results:" not in overlay else []
-    load([ROOT / "config/config.yaml", *demo, file])
+    load([*demo, file])
 
 
 def test_python_in_the_documentation_imports_what_there_is():

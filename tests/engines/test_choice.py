@@ -1,4 +1,4 @@
-"""Engines are chosen by name, and imported only then."""
+"""Engines are chosen by their settings, and imported only then."""
 
 import subprocess
 import sys
@@ -7,7 +7,6 @@ import pytest
 
 from pacbed.engines import engine
 from pacbed.engines.planewave import PlaneWaveSettings
-from pacbed.exceptions import RequestError
 
 LARGE = {"h5py", "ase", "scipy.fft", "scipy.interpolate", "threadpoolctl"}
 
@@ -29,14 +28,8 @@ def test_settings_and_requests_are_known_without_the_engines(module):
     assert LARGE.isdisjoint(done.stdout.split())
 
 
-def test_engine_is_found_by_name():
-    found = engine("planewave", {"slices_per_layer": 4}, threads=2)
+def test_engine_is_found_by_its_settings():
+    found = engine(PlaneWaveSettings(slices_per_layer=4), threads=2)
+    assert found.name == "planewave"
     assert found.settings == PlaneWaveSettings(slices_per_layer=4)
     assert found.threads == 2
-
-
-def test_unknown_engine_is_refused():
-    with pytest.raises(
-        RequestError, match="unknown engine 'abacus': known are planewave and prismatic"
-    ):
-        engine("abacus", {})

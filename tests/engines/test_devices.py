@@ -224,7 +224,7 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch, device, count, compl
     else:
         monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(RequestError, match=complaint):
-        engine("planewave", {}, device=device)
+        engine(PlaneWaveSettings(), device=device)
 
 
 def test_card_is_used_where_there_is_one(monkeypatch):

@@ -25,7 +25,7 @@ import stand_in_prismatic
 from samples import detector, requested
 
 from pacbed.engines import ThermalMotion
-from pacbed.engines import engine as engine_by_name
+from pacbed.engines import engine as make_engine
 from pacbed.engines.prismatic import (
     Execution,
     Layout,
@@ -689,7 +689,7 @@ def package(tmp_path, monkeypatch):
 def test_without_prismatic_two_the_installation_is_told(package, init, said):
     folder = package(init)
     with pytest.raises(RequestError, match=r"Prismatic 2\.0 is needed") as caught:
-        engine_by_name("prismatic", {})
+        make_engine(PrismaticSettings())
     assert all(part.format(folder=folder) in str(caught.value) for part in said)
 
 

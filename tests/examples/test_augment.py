@@ -19,7 +19,7 @@ from pacbed.examples.augment import (
     resample,
 )
 from pacbed.exceptions import PacbedError
-from pacbed.study.configuration import augmentation_settings, load
+from pacbed.study.configuration import load
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = AugmentationSettings(
@@ -319,10 +319,10 @@ def test_transformations_are_drawn_independently(drawn):
 
 @pytest.mark.parametrize("overlays", [[], ["demo.yaml"]], ids=["paper", "demo"])
 def test_no_example_of_the_shipped_configurations_reaches_beyond_the_pattern(overlays):
-    config = load([ROOT / "config" / name for name in ["config.yaml", *overlays]])
-    one, stored = augmentation_settings(config), config["simulation"]
-    pixel = stored["field_of_view_mrad"] / stored["pixels"]
-    bright = np.ones((stored["pixels"],) * 2)
+    config = load([ROOT / "config" / name for name in overlays])
+    one, stored = config.augmentation(), config.detector()
+    pixel = stored.field_of_view_mrad[0] / stored.pixels[0]
+    bright = np.ones(stored.pixels)
     largest = one.field_of_view_mrad * (1 + one.field_of_view_variation)
     shifts = (-one.translation_px, one.translation_px)
     for gamma, *shift in product(one.rotation_deg, shifts, shifts):

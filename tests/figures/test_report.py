@@ -84,7 +84,7 @@ def png(path, width=2160, height=300):
 
 @pytest.fixture(scope="module")
 def config():
-    return load([ROOT / "config/config.yaml", ROOT / "config/demo.yaml"])
+    return load([ROOT / "config/demo.yaml"]).plain()
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from pacbed.figures.selection import (
     with_and_without_tilt,
 )
 from pacbed.learning.specification import NetworkSpec
-from pacbed.study.configuration import load, networks
+from pacbed.study.configuration import load
+from pacbed.study.networks import networks
 
 TILT, NO_TILT = "strain-rotation-tilt", "strain-rotation"
 
@@ -33,8 +34,8 @@ def test_the_papers_figures_show_what_the_paper_shows(paper):
     assert len(main_variant(all_networks)) == 40
     shown = {(n.semiangle_mrad, n.layers, n.outputs) for n in scatter(all_networks)}
     assert shown == {(a, n, TILT) for a in (6.35, 18.13, 32.94) for n in (1, 3, 5, 10, 20)}
-    assert gallery_angles(paper["microscope"]["semiangles_mrad"]) == [6.35, 18.13]
-    assert gallery_layers(paper["dataset"]["layers"]) == (1, 10)
+    assert gallery_angles(paper.microscope.semiangles_mrad) == [6.35, 18.13]
+    assert gallery_layers(paper.dataset.layers) == (1, 10)
     assert compared_angle(all_networks) == 6.35
     assert with_and_without_tilt(all_networks) == [
         NetworkSpec(6.35, 1, TILT, "linear"),
@@ -81,11 +82,15 @@ def test_discs_are_looked_for_up_to_the_first_overlap(paper, demo):
 
 
 def test_discs_are_not_looked_for_where_pixels_are_too_coarse(paper):
-    coarse = {**paper, "dataset": paper["dataset"] | {"pixels": 32}}
+    coarse = paper.changed({"dataset": {"pixels": 32}})
     assert {n.semiangle_mrad for n in classical(coarse, networks(coarse))} == {12.65}
 
 
 def test_discs_are_not_looked_for_where_all_overlap_but_the_first(paper):
-    wide = {**paper, "microscope": paper["microscope"] | {"semiangles_mrad": [18.13, 25.44]}}
-    wide["variants"] = wide["variants"][:1]
+    wide = paper.changed(
+        {
+            "microscope": {"semiangles_mrad": [18.13, 25.44]},
+            "variants": [one.plain() for one in paper.variants[:1]],
+        }
+    )
     assert {n.semiangle_mrad for n in classical(wide, networks(wide))} == {18.13}

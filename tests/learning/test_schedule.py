@@ -1,17 +1,15 @@
 """Learning rates: when they change, and how long a training takes."""
 
 import math
-from copy import deepcopy
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
-from pacbed.learning.schedule import OneCycleSchedule, SteppedSchedule, schedule
-from pacbed.study.configuration import load, training_epochs
+from pacbed.learning.schedule import OneCycleSchedule, SteppedSchedule
+from pacbed.study.sections import TrainingSection
+from pacbed.study.training_settings import schedule
 
-ROOT = Path(__file__).resolve().parents[2]
 STEPS = ((2, 1e-4), (3, 1e-3), (1, 1e-5))
 
 
@@ -20,10 +18,6 @@ def rates(one, batches):
     rate = one.of_batches(batches)
     steps = range(batches * one.epochs + 1)
     return np.array([float(keras.ops.convert_to_numpy(rate(step))) for step in steps])
-
-
-def section(**changes):
-    return {**deepcopy(load([ROOT / "config" / "config.yaml"])["training"]), **changes}
 
 
 # Stepped
@@ -101,24 +95,15 @@ def test_one_cycle_of_a_single_epoch_stays_between_nothing_and_the_peak(warm_up,
 
 
 def test_the_configuration_says_which_schedule_it_is():
-    paper = section(schedule="paper", learning_rate_steps=[{"epochs": 4, "rate": "1e-4"}])
+    paper = TrainingSection(schedule="paper", learning_rate_steps=[{"epochs": 4, "rate": 1e-4}])
     assert schedule(paper) == SteppedSchedule(((4, 1e-4),))
-    fast = section(schedule="fast")
-    fast["fast"] |= {"epochs": 7, "peak_rate": 0.03, "warm_up": 0.2}
+    cycle = {"epochs": 7, "peak_rate": 0.03, "warm_up": 0.2}
+    fast = TrainingSection(schedule="fast", fast=cycle)
     assert schedule(fast) == OneCycleSchedule(7, 0.03, 0.2)
 
 
-@pytest.mark.parametrize("name", ["paper", "fast"])
-def test_the_length_is_the_one_with_which_jobs_are_planned(name):
-    changed = section(schedule=name)
-    changed["fast"]["epochs"] = 23
-    for steps in (changed["learning_rate_steps"], [{"epochs": 1, "rate": 0.1}]):
-        changed["learning_rate_steps"] = steps
-        assert schedule(changed).epochs == training_epochs(changed)
-    assert schedule(changed).epochs == {"paper": 1, "fast": 23}[name]
-
-
-def test_the_schedule_of_the_paper_is_shipped():
-    shipped = schedule(section(schedule="paper"))
-    assert isinstance(shipped, SteppedSchedule)
-    assert shipped.epochs == sum(epochs for epochs, _ in shipped.steps) > 1
+@pytest.mark.parametrize(("name", "epochs"), [("paper", 3), ("fast", 23)])
+def test_the_length_is_the_one_with_which_jobs_are_planned(name, epochs):
+    steps = [{"epochs": 1, "rate": 0.1}, {"epochs": 2, "rate": 0.2}]
+    section = TrainingSection(schedule=name, fast={"epochs": 23}, learning_rate_steps=steps)
+    assert schedule(section).epochs == section.total_epochs == epochs

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from scipy.stats import lognorm
 
-from pacbed.engines import SimulationRequest, engine
+from pacbed.engines import SimulationRequest
+from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.examples.augment import (
     AugmentationSettings,
     Transformation,
@@ -64,7 +65,7 @@ def simulate(states, semiangle, layers, field=110.0, pixels=128, edge=0.0):
             )
             for name in names
         ]
-        made = engine("planewave", {}).simulate_together(requests)
+        made = PlaneWaveEngine().simulate_together(requests)
         patterns.update({n: r.patterns for n, r in zip(names, made, strict=True)})
     return patterns
 

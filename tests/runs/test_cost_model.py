@@ -1,6 +1,5 @@
 """What jobs are expected to cost: the totals of the paper, and what must follow from a change."""
 
-import copy
 import math
 import subprocess
 import sys
@@ -9,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pacbed.runs import cost_model as costs
-from pacbed.study.configuration import load, networks
+from pacbed.study.configuration import load
+from pacbed.study.networks import networks
 
 CONFIGS = Path(__file__).resolve().parents[2] / "config"
 ANGLES = [6.35, 12.65, 18.13, 25.44, 32.94]
@@ -28,13 +28,10 @@ def demo():
 
 def changed(config, **values):
     """A copy with other values; keys are `section__key`, deeper ones likewise."""
-    config = copy.deepcopy(config)
     for key, value in values.items():
-        *sections, name = key.split("__")
-        target = config
-        for section in sections:
-            target = target[section]
-        target[name] = value
+        for name in reversed(key.split("__")):
+            value = {name: value}
+        config = config.changed(value)
     return config
 
 
@@ -56,7 +53,7 @@ def work_s(config, angles, threads=1, draws=1):
 
 
 def test_simulations_of_the_paper_take_hundreds_of_thousands_of_core_hours(paper):
-    threads, draws = 32, paper["draws"]["count"]
+    threads, draws = 32, paper.draws.count
     seconds = sum(costs.simulation(paper, [a], threads).seconds for a in ANGLES) * draws
     core_hours = seconds * threads / 3600
     assert core_hours == pytest.approx(273_000, rel=0.02)  # docs/cost.md
@@ -237,7 +234,7 @@ def test_training_grows_with_epochs_and_prediction_is_short(paper, gpus):
 
     steps = [
         {"epochs": 2 * s["epochs"], "rate": s["rate"]}
-        for s in paper["training"]["learning_rate_steps"]
+        for s in paper.training.plain()["learning_rate_steps"]
     ]
     twice = changed(paper, training__learning_rate_steps=steps)
     assert seconds(twice) == pytest.approx(2 * seconds(paper), rel=0.01)
@@ -258,7 +255,7 @@ def test_threads_and_cards_shorten_a_training(paper, demo):
 
 def test_the_fast_schedule_costs_as_many_epochs_less(paper):
     fast = changed(paper, training__schedule="fast")
-    share = paper["training"]["fast"]["epochs"] / 4000
+    share = paper.training.fast.epochs / 4000
     for gpus in (0, 1):
         hours = [costs.training(c, "strain-rotation", 8, gpus).seconds for c in (fast, paper)]
         assert hours[0] == pytest.approx(share * hours[1], rel=0.05)

@@ -1,6 +1,5 @@
 """A folder of results: one run at a time, and not of another configuration."""
 
-import copy
 import os
 import subprocess
 import sys
@@ -17,11 +16,6 @@ from pacbed.study.configuration import load
 @pytest.fixture(scope="module")
 def default():
     return load([CONFIG])
-
-
-@pytest.fixture
-def config(default):
-    return copy.deepcopy(default)
 
 
 @pytest.fixture
@@ -113,12 +107,12 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 # The configuration
 
 
-def test_a_new_folder_takes_any_configuration(tmp_path, config):
-    assert check_results(tmp_path, config) == []
+def test_a_new_folder_takes_any_configuration(tmp_path, default):
+    assert check_results(tmp_path, default) == []
 
 
-def test_the_same_configuration_goes_on(results, config):
-    assert check_results(results, config) == []
+def test_the_same_configuration_goes_on(results, default):
+    assert check_results(results, default) == []
 
 
 @pytest.mark.parametrize(
@@ -132,33 +126,33 @@ def test_the_same_configuration_goes_on(results, config):
     ],
 )
 def test_patterns_of_another_configuration_are_not_overwritten(
-    results, config, section, key, value, said
+    results, default, section, key, value, said
 ):
-    config[section][key] = value
+    other = default.changed({section: {key: value}})
     with pytest.raises(ConfigError, match=said) as error:
-        check_results(results, config)
+        check_results(results, other)
     assert "has patterns (2) made with another configuration" in str(error.value)
     assert "Nothing was started" in str(error.value)
 
 
 @pytest.mark.parametrize("recorded", [True, False])
 def test_patterns_of_a_physics_that_was_mended_are_not_overwritten(
-    results, config, monkeypatch, recorded
+    results, default, monkeypatch, recorded
 ):
     if not recorded:  # as in a folder made before versions were kept
         text = (results / "config.yaml").read_text()
         (results / "config.yaml").write_text(text.partition("\n")[2])
-    assert check_results(results, config) == []
+    assert check_results(results, default) == []
     monkeypatch.setattr("pacbed.runs.results_folder.PHYSICS_VERSION", 2)
     with pytest.raises(ConfigError, match=r"physics .* was of version 1, is of 2"):
-        check_results(results, config)
+        check_results(results, default)
 
 
-def test_without_patterns_nothing_is_lost(results, config):
+def test_without_patterns_nothing_is_lost(results, default):
     for store in (results / "patterns").glob("*/*.zip"):
         store.unlink()
-    config["simulation"]["layers"] = 10
-    assert check_results(results, config) == ["simulation.layers was 20, is 10"]
+    other = default.changed({"simulation": {"layers": 10}})
+    assert check_results(results, other) == ["simulation.layers was 20, is 10"]
 
 
 @pytest.mark.parametrize(
@@ -171,22 +165,29 @@ def test_without_patterns_nothing_is_lost(results, config):
         ("deformation", "rotation_deg", [-5, 5]),
     ],
 )
-def test_what_needs_no_pattern_anew_may_change_and_is_said(results, config, section, key, value):
-    config[section][key] = value
-    (said,) = check_results(results, config)
+def test_what_needs_no_pattern_anew_may_change_and_is_said(results, default, section, key, value):
+    (said,) = check_results(results, default.changed({section: {key: value}}))
     assert said.startswith(f"{section}.{key} was ")
 
 
-def test_how_simulations_are_run_may_change_without_a_word(results, config):
-    config["execution"]["draws_per_job"] = 10
-    assert check_results(results, config) == []
+def test_how_simulations_are_run_may_change_without_a_word(results, default):
+    other = default.changed({"execution": {"draws_per_job": 10}})
+    assert check_results(results, other) == []
 
 
-def test_a_damaged_record_is_not_taken_for_agreement(results, config):
-    (results / "config.yaml").write_text("seed: [")
+@pytest.mark.parametrize("text", ["seed: [", "", "seed: 2026", "- 1"])
+def test_a_damaged_record_is_not_taken_for_agreement(results, default, text):
+    (results / "config.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"config\.yaml cannot be read"):
-        check_results(results, config)
+        check_results(results, default)
+
+
+def test_a_record_with_a_key_that_was_renamed_since_agrees(results, default):
+    record = default.plain()
+    record["simulation"]["beside"] = record["simulation"].pop("auxiliary_engine")
+    (results / "config.yaml").write_text(yaml.safe_dump(record))
+    assert check_results(results, default) == []
 
 
 def test_the_configuration_is_kept_as_it_is(results, default):
-    assert yaml.safe_load((results / "config.yaml").read_text()) == default
+    assert yaml.safe_load((results / "config.yaml").read_text()) == default.plain()

@@ -379,7 +379,7 @@ def test_one_draw_that_always_fails_stops_only_what_depends_on_it(study):
     # The sets without this draw, and the figure that needs none.
     made = {p.parent.name + "/" + p.name for p in study.folder.glob("results/datasets/*/*/*.zip")}
     config = study.workspace.config()
-    assert config["draws"]["count"] == 4
+    assert config.draws.count == 4
     assert len(made) == 4
     assert (study.folder / "results/figures/fig1.pdf").is_file()
 
@@ -426,8 +426,7 @@ def test_a_folder_for_logs_that_cannot_be_written_is_named(study):
 def test_results_of_another_configuration_are_not_overwritten(study):
     (study.folder / STORES).mkdir(parents=True)
     study.store(0).write_bytes(b"a store")
-    other = study.workspace.config()
-    other["simulation"]["layers"] = 7
+    other = study.workspace.config().changed({"simulation": {"layers": 7}}).plain()
     (study.folder / "results" / "config.yaml").write_text(yaml.safe_dump(other))
     outcome = study.run()
     assert submitted_nothing(study, outcome)

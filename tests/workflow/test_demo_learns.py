@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pacbed.engines import engine
 from pacbed.examples.dataset import read_dataset, write_dataset
 from pacbed.examples.pattern_set import PatternSet
 from pacbed.learning.prediction import predict
@@ -18,19 +17,10 @@ from pacbed.learning.training import train
 from pacbed.precision.bound import prior_covariance
 from pacbed.precision.bound_table import bound_of, bound_table
 from pacbed.precision.metrics import Bounds, errors, errors_by_dose
-from pacbed.precision.steps import Steps
-from pacbed.study.configuration import (
-    augmentation_settings,
-    draw_ranges,
-    engine_settings,
-    example_request,
-    load,
-    of_bound,
-    simulation_request,
-)
-from pacbed.study.draws import SPLITS, assign_splits, draw
+from pacbed.study.configuration import load
+from pacbed.study.draws import SPLITS, draw
 from pacbed.study.states import bound_states
-from pacbed.study.training_settings import label_scaling, training_settings
+from pacbed.study.training_settings import training_settings
 
 # What they share takes longer than they do: all in one process.
 pytestmark = pytest.mark.xdist_group("demo")
@@ -41,31 +31,18 @@ SEMIANGLE, LAYERS = 6.35, 10
 
 @pytest.fixture(scope="module")
 def config():
-    return load([ROOT / "config/config.yaml", ROOT / "config/demo.yaml"])
+    return load([ROOT / "config/demo.yaml"])
 
 
 @pytest.fixture(scope="module")
 def library(config):
     """The patterns of a set at ten layers and the smallest semi-angle."""
-    simulation = config["simulation"]
-    draws = [
-        draw(config["seed"], SEMIANGLE, i, draw_ranges(config))
-        for i in range(config["draws"]["count"])
-    ]
+    ranges, splits = config.deformation.draw_ranges(), np.array(config.draws.splits())
+    draws = [draw(config.seed, SEMIANGLE, index, ranges) for index in range(len(splits))]
 
     def pattern(one):
-        request = simulation_request(
-            seed=config["seed"],
-            material_section=config["material"],
-            energy_keV=config["microscope"]["energy_keV"],
-            aperture_edge_mrad=config["microscope"]["aperture_edge_mrad"],
-            simulation=simulation,
-            semiangle_mrad=SEMIANGLE,
-            deformation=one.deformation,
-            tilt_mrad=one.tilt_mrad,
-        )
-        result = engine("planewave", engine_settings(simulation)).simulate(request)
-        return result.patterns[LAYERS - 1]
+        request = config.request(SEMIANGLE, one.deformation, one.tilt_mrad)
+        return config.engine(threads=1).simulate(request).patterns[LAYERS - 1]
 
     with ThreadPoolExecutor(2) as pool:
         patterns = np.stack(list(pool.map(pattern, draws)))
@@ -73,8 +50,7 @@ def library(config):
     parameters = np.array(
         [[e[0, 0], e[1, 1], e[0, 1], *d.tilt_mrad] for e, d in zip(strains, draws, strict=True)]
     )
-    pixel = simulation["field_of_view_mrad"] / simulation["pixels"]
-    splits = np.array(assign_splits(config["draws"]["count"], config["draws"]["split"]))
+    pixel = config.simulation.field_of_view_mrad / config.simulation.pixels
 
     def of(split):
         index = np.flatnonzero(splits == split)
@@ -93,9 +69,9 @@ def datasets(config, library, tmp_path_factory):
         write_dataset(
             path,
             library(split),
-            augmentation_settings(config),
-            config["dataset"]["examples"][split],
-            (config["seed"], SEMIANGLE, LAYERS, split),
+            config.augmentation(),
+            getattr(config.dataset.examples, split),
+            (config.seed, SEMIANGLE, LAYERS, split),
             threads=2,
         )
         made[split] = read_dataset(path)
@@ -110,25 +86,18 @@ ONE_CYCLE = {"epochs": 6, "batch_size": 16, "peak_rate": 2e-3}
 def predictions(request, config, library, datasets, tmp_path_factory):
     """What the network of the demo says of training and test set."""
     training, folder = request.param, tmp_path_factory.mktemp("model")
-    section = {**config["training"], **training}
-    section["fast"] = {**section["fast"], **ONE_CYCLE}
+    study = config.changed({"training": {**training, "fast": ONE_CYCLE}})
     online = OnlineExamples(
         library("train"),
-        augmentation_settings(config),
-        config["dataset"]["examples"]["train"],
-        (config["seed"], SEMIANGLE, LAYERS),
+        config.augmentation(),
+        config.dataset.examples.train,
+        (config.seed, SEMIANGLE, LAYERS),
     )
     train(
         online if training else datasets["train"],
         datasets["validation"],
-        label_scaling("strain-rotation-tilt", config["deformation"]),
-        training_settings(
-            config["network"],
-            section,
-            config["variants"][0]["intensity"],
-            config["dataset"]["image_mean"],
-            config["seed"],
-        ),
+        config.deformation.label_scaling("strain-rotation-tilt"),
+        training_settings(study, config.variants[0].intensity),
         folder,
     )
     return {
@@ -140,29 +109,25 @@ def predictions(request, config, library, datasets, tmp_path_factory):
 @pytest.fixture(scope="module")
 def bound(config):
     """The bound of the demo at the undeformed crystal, as the table of errors asks for it."""
-    simulation = of_bound(config["simulation"], config["microscope"]["energy_keV"])
+    study, steps = config.for_bound(), config.bound.steps()
+    ranges = config.deformation.draw_ranges()
     asked = {
-        step: example_request(
-            {**config, "simulation": simulation},
-            SEMIANGLE,
-            one.state.deformation,
-            one.state.tilt_mrad,
-        )
-        for step, one in bound_states(config)["undeformed"].items()
+        step: study.request(SEMIANGLE, one.state.deformation, one.state.tilt_mrad)
+        for step, one in bound_states(config.seed, ranges, 0, steps)["undeformed"].items()
     }
-    planewave = engine("planewave", engine_settings(simulation))
+    planewave = study.engine(threads=1)
     patterns = {step: planewave.simulate(one).patterns[[LAYERS - 1]] for step, one in asked.items()}
-    settings = augmentation_settings(config)
-    pixel = simulation["field_of_view_mrad"] / simulation["pixels"]
+    settings = config.augmentation()
+    pixel = config.simulation.field_of_view_mrad / config.simulation.pixels
     table = bound_table(
         patterns,
         [LAYERS],
         (pixel, pixel),
         settings,
-        prior_covariance(draw_ranges(config), settings),
+        prior_covariance(ranges, settings),
         semiangle_mrad=SEMIANGLE,
-        energy_keV=config["microscope"]["energy_keV"],
-        steps=Steps(config["bound"]["strain_step"], config["bound"]["tilt_step_mrad"]),
+        energy_keV=config.microscope.energy_keV,
+        steps=steps,
     )
 
     def of(parameter, electrons):
@@ -176,7 +141,7 @@ def bound(config):
 
 def below_the_bound(predictions, config, bound):
     """Return parameters and doses whose error no reading of the patterns can have."""
-    electrons = config["dataset"]["electrons"]
+    electrons = config.dataset.electrons
     table = errors_by_dose(predictions["test"], predictions["train"], electrons, bound)
     assert np.isfinite(table["bound_mae"]).all()
     # The prior is taken for normal: the best answer may be that much below.

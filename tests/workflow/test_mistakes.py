@@ -28,8 +28,16 @@ ROOT = Path(__file__).resolve().parents[2]
             {"microscope": {"semiangles_mrad": [55]}},
             ["microscope.semiangles_mrad = 55", "must be less than 50 mrad"],
         ),
+        (
+            {"microscope": {"semiangles_mrad": 6.35}},
+            ["microscope.semiangles_mrad = 6.35: must be a list: write [6.35]"],
+        ),
+        (
+            {"simulation": {"beside": "study"}},
+            ["simulation.beside = 'study'", "write simulation.auxiliary_engine: same"],
+        ),
     ],
-    ids=["unknown key", "impossible value"],
+    ids=["unknown key", "impossible value", "no list", "renamed key"],
 )
 def test_a_mistake_in_the_configuration_stops_before_anything_is_planned(
     workspace, change, messages
@@ -41,6 +49,25 @@ def test_a_mistake_in_the_configuration_stops_before_anything_is_planned(
     assert "Traceback" not in outcome.text
     assert "Building DAG" not in outcome.text
     assert not (workspace.folder / "results").exists()
+
+
+def test_a_key_that_is_there_twice_is_named_with_both_lines(workspace):
+    overlay = workspace.folder / "twice.yaml"
+    overlay.write_text("simulation:\n  layers: 2\nseed: 1\nsimulation:\n  pixels: 32\n")
+    outcome = workspace.snakemake(
+        "--dry-run", "--configfile", "tiny.yaml", "twice.yaml", tiny=False
+    )
+    assert outcome.status != 0
+    assert "twice.yaml: 'simulation' is there twice, in lines 1 and 4" in outcome.text
+    assert "Traceback" not in outcome.text
+    assert "Building DAG" not in outcome.text
+
+
+def test_nested_values_can_be_given_on_the_command_line(workspace):
+    given = "draws={count: 5, split: {train: 0.6, validation: 0.2, test: 0.2}}"
+    outcome = workspace.plan("--config", given, "microscope={semiangles_mrad: [6.35, 12.65]}")
+    assert outcome.status == 0, outcome.text
+    assert outcome.jobs["simulate"] == 10
 
 
 # In a store

@@ -223,7 +223,7 @@ def test_the_report_shows_figures_errors_and_configuration(results, errors):
 
 def test_the_resolved_configuration_is_kept_with_the_results(finished, results):
     kept = yaml.safe_load((results / "config.yaml").read_text(encoding="utf-8"))
-    assert kept == finished.config()
+    assert kept == finished.config().plain()
 
 
 def test_no_temporary_files_are_left(results):

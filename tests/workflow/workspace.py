@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from pacbed.study.configuration import load
+from pacbed.study.model import Configuration
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config" / "config.yaml"
@@ -88,9 +89,9 @@ class Workspace:
         """Find out what would be done after a change of the configuration."""
         return self.snakemake("--dry-run", *arguments, change=change, tiny=tiny)
 
-    def config(self) -> dict:
-        """The resolved configuration."""
-        return load([CONFIG, self.folder / "tiny.yaml"])
+    def config(self) -> Configuration:
+        """The configuration."""
+        return load([self.folder / "tiny.yaml"])
 
     def snakemake(self, *arguments: str, change: dict | None = None, tiny: bool = True) -> Outcome:
         """Call Snakemake and wait for its end."""

@@ -21,7 +21,7 @@ rule augment:
     threads: 8
     resources:
         **expected(
-            lambda wildcards, threads: costs.dataset(config, wildcards.split, threads)
+            lambda wildcards, threads: costs.dataset(STUDY, wildcards.split, threads)
         ),
         # The patterns, twice while they are averaged, then once for all processes.
         mem_mb=lambda wildcards, attempt, threads: attempt

@@ -6,48 +6,41 @@ from pathlib import Path
 
 from pacbed.runs import cost_model as costs
 from pacbed.figures import selection
-from pacbed.study.configuration import (
-    SCHEMA,
-    beside,
-    canonical,
-    detector,
-    evaluated_splits,
-    neighbour,
-    networks,
-    of_bound,
-    prismatic_memory_MB,
-    scientific,
-    used_training,
-    validate,
-)
+from pacbed.study.configuration import of_workflow
 from pacbed.learning.specification import NetworkSpec
-from pacbed.study.draws import SPLITS, assign_splits
+from pacbed.study.draws import SPLITS
 from pacbed.exceptions import PacbedError
 from pacbed.figures import TITLES
+from pacbed.study.networks import evaluated_splits, neighbour, networks
+from pacbed.study.prismatic import memory_MB
 from pacbed.study.states import bound_states, gallery
 from snakemake.exceptions import WorkflowError
 
 try:
-    validate(config, Path(workflow.basedir) / SCHEMA)
+    STUDY = of_workflow(config, workflow.configfiles, workflow.config_settings.config)
 except PacbedError as error:
     raise WorkflowError(str(error))
-whole = canonical(config)
+# Parameters of rules are plain values, in a form that is the same for 80 and 80.0.
 config.clear()
-config.update(whole)
+config.update(STUDY.plain())
 
-RESULTS = config["results"].rstrip("/")
-SEMIANGLES = [f"{angle:g}" for angle in config["microscope"]["semiangles_mrad"]]
-NETWORKS = networks(config)
-SHARED_STRAIN = config["draws"]["shared_strain"]
-STORED = detector(config["simulation"], config["microscope"]["energy_keV"])
-# How Fig. 2 and 3 and the bound are simulated.
-BESIDE = beside(config["simulation"], config["microscope"]["energy_keV"])
-OF_BOUND = of_bound(config["simulation"], config["microscope"]["energy_keV"])
-GALLERY = gallery(config["seed"])
-BOUND_STATES = bound_states(config)
+RESULTS = STUDY.results.rstrip("/")
+SEMIANGLES = [f"{angle:g}" for angle in STUDY.microscope.semiangles_mrad]
+NETWORKS = networks(STUDY)
+SHARED_STRAIN = STUDY.draws.shared_strain
+STORED = STUDY.detector()
+# The same study with the settings of the auxiliary simulations: of Fig. 2 and 3, and of the bound.
+AUXILIARY, FOR_BOUND = STUDY.auxiliary(), STUDY.for_bound()
+GALLERY = gallery(STUDY.seed)
+BOUND_STATES = bound_states(
+    STUDY.seed,
+    STUDY.deformation.draw_ranges(),
+    STUDY.bound.deformed_states,
+    STUDY.bound.steps(),
+)
 STEPS = list(BOUND_STATES["undeformed"])
-DRAWS_PER_JOB = config["execution"]["draws_per_job"]
-DRAW_SPLITS = assign_splits(config["draws"]["count"], config["draws"]["split"])
+DRAWS_PER_JOB = STUDY.execution.draws_per_job
+DRAW_SPLITS = STUDY.draws.splits()
 # How examples are made of patterns.
 AUGMENTATION = {
     "deformation": {"rotation_deg": config["deformation"]["rotation_deg"]},
@@ -58,8 +51,8 @@ AUGMENTATION = {
     },
 }
 # Online, training examples are made while a network learns, and no file holds them.
-ONLINE = config["training"]["data"] == "online"
-EVALUATED = evaluated_splits(config["training"])
+ONLINE = STUDY.training.data == "online"
+EVALUATED = evaluated_splits(STUDY)
 
 PATTERNS = f"{RESULTS}/patterns/{{semiangle}}mrad"
 DATASETS = f"{RESULTS}/datasets/{{semiangle}}mrad/{{layers}}layers"
@@ -92,7 +85,7 @@ def table(name, label):
 
 def build(engine):
     """The environment of an engine."""
-    gpu = config["execution"]["device"] == "gpu"
+    gpu = STUDY.execution.device == "gpu"
     return "prismatic-gpu" if engine == "prismatic" and gpu else engine
 
 
@@ -101,7 +94,7 @@ def needs(engine):
     plane-wave run minutes on one."""
     if engine == "planewave":
         return 1, 30, 2000
-    return 32, 480, 1000 + prismatic_memory_MB(config, 32) * 5 // 4
+    return 32, 480, 1000 + memory_MB(STUDY, 32) * 5 // 4
 
 
 def gallery_stores(state):
@@ -174,8 +167,8 @@ def training_data_mb():
 
 def set_mb(split):
     """The memory of the images of a set, in half precision."""
-    pixels = config["dataset"]["pixels"] ** 2
-    return 2 * pixels * config["dataset"]["examples"][split] // 1_000_000
+    examples = getattr(STUDY.dataset.examples, split)
+    return 2 * STUDY.dataset.pixels**2 * examples // 1_000_000
 
 
 def initial_network(wildcards):
@@ -186,7 +179,7 @@ def initial_network(wildcards):
         wildcards.outputs,
         wildcards.intensity,
     )
-    found = neighbour(one, NETWORKS, config["training"]["warm_start"])
+    found = neighbour(one, NETWORKS, STUDY.training.warm_start)
     return for_networks(f"{MODELS}/model.keras", [found] if found else [])
 
 
@@ -240,8 +233,8 @@ def for_networks(pattern, chosen=NETWORKS):
 # What the figures show.
 ALL_ANGLES = list(map(float, SEMIANGLES))
 GALLERY_ANGLES = selection.gallery_angles(ALL_ANGLES)
-THIN, THICK = selection.gallery_layers(config["dataset"]["layers"])
+THIN, THICK = selection.gallery_layers(STUDY.dataset.layers)
 SCATTER = selection.scatter(NETWORKS)
 COMPARED_ANGLE = selection.compared_angle(NETWORKS)
 WITH_AND_WITHOUT_TILT = selection.with_and_without_tilt(NETWORKS)
-DISCS = selection.classical(config, NETWORKS)
+DISCS = selection.classical(STUDY, NETWORKS)

@@ -18,7 +18,7 @@ rule predict:
     resources:
         **expected(
             lambda wildcards, threads: costs.prediction(
-                config, wildcards.outputs, threads, reserves_gpu("predict")
+                STUDY, wildcards.outputs, threads, reserves_gpu("predict")
             )
         ),
         mem_mb=lambda wildcards, attempt: attempt * (8000 + max(map(set_mb, EVALUATED))),
@@ -42,7 +42,7 @@ rule discs:
         "../envs/analyse.yaml"
     threads: 1
     resources:
-        **expected(lambda wildcards, threads: costs.discs(config)),
+        **expected(lambda wildcards, threads: costs.discs(STUDY)),
         mem_mb=lambda wildcards, attempt: attempt * (1000 + set_mb("test")),
         runtime=minutes(60),
     params:
@@ -72,7 +72,7 @@ rule bounds:
         "../envs/analyse.yaml"
     threads: 1
     resources:
-        **expected(lambda wildcards, threads: costs.bounds(config)),
+        **expected(lambda wildcards, threads: costs.bounds(STUDY)),
         mem_mb=lambda wildcards, attempt: attempt * 3000,
         runtime=minutes(60),
     params:
@@ -108,7 +108,7 @@ rule errors:
         "../envs/analyse.yaml"
     threads: 1
     resources:
-        **expected(lambda wildcards, threads: costs.errors(config, len(NETWORKS))),
+        **expected(lambda wildcards, threads: costs.errors(STUDY, len(NETWORKS))),
         mem_mb=lambda wildcards, attempt: attempt * 2000,
         runtime=minutes(60),
     params:

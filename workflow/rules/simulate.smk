@@ -2,8 +2,8 @@
 # all semi-angles share their strain states, one job per draw with a store for each semi-angle.
 from pacbed.engines.request import PHYSICS_VERSION
 
-ENGINE = config["simulation"]["engine"]
-DEVICE = config["execution"]["device"]
+ENGINE = STUDY.simulation.engine
+DEVICE = STUDY.execution.device
 # The same for all jobs of a semi-angle, whatever their draws: other batches rerun nothing.
 SIMULATION_PARAMS = dict(
     physics=PHYSICS_VERSION,
@@ -13,7 +13,7 @@ SIMULATION_PARAMS = dict(
     energy_keV=config["microscope"]["energy_keV"],
     aperture_edge_mrad=config["microscope"]["aperture_edge_mrad"],
     material=config["material"],
-    simulation=scientific(config["simulation"]),
+    simulation=STUDY.simulation.used(),
 )
 JOB = "shared" if SHARED_STRAIN else "{semiangle}mrad"
 JOB_PATTERNS = expand(PATTERNS, semiangle=SEMIANGLES) if SHARED_STRAIN else [PATTERNS]
@@ -43,7 +43,7 @@ rule simulate:
         **({"gpu": 1} if DEVICE == "gpu" else {}),
         **expected(
             lambda wildcards, threads: costs.simulation(
-                config, together(wildcards), threads, number_of_draws(wildcards)
+                STUDY, together(wildcards), threads, number_of_draws(wildcards)
             )
         ),
         mem_mb=lambda wildcards, attempt: MEMORY_MB * attempt,
@@ -70,10 +70,10 @@ use rule simulate as simulate_undeformed with:
         **SIMULATION_PARAMS,
 
 
-# Beside the draws, all semi-angles and states of a kind in one job: what Fig. 2 and 3 show, and the
-# steps from which the bound follows.
-BESIDE_ENGINE = BESIDE["engine"]
-BESIDE_THREADS, BESIDE_RUNTIME_MIN, BESIDE_MEMORY_MB = needs(BESIDE_ENGINE)
+# Auxiliary simulations, all semi-angles and states of a kind in one job: what Fig. 2 and 3 show, and
+# the steps from which the bound follows.
+AUXILIARY_ENGINE = AUXILIARY.simulation.engine
+AUXILIARY_THREADS, AUXILIARY_RUNTIME_MIN, AUXILIARY_MEMORY_MB = needs(AUXILIARY_ENGINE)
 
 
 use rule simulate as simulate_gallery with:
@@ -84,20 +84,20 @@ use rule simulate as simulate_gallery with:
     benchmark:
         f"{RESULTS}/benchmarks/patterns/gallery.tsv"
     conda:
-        f"../envs/simulate-{build(BESIDE_ENGINE)}.yaml"
-    threads: BESIDE_THREADS
+        f"../envs/simulate-{build(AUXILIARY_ENGINE)}.yaml"
+    threads: AUXILIARY_THREADS
     resources:
         **({"gpu": 1} if DEVICE == "gpu" else {}),
         **expected(
             lambda wildcards, threads: costs.simulation(
-                config | dict(simulation=BESIDE), GALLERY_ANGLES, threads, len(GALLERY)
+                AUXILIARY, GALLERY_ANGLES, threads, len(GALLERY)
             )
         ),
-        mem_mb=lambda wildcards, attempt: BESIDE_MEMORY_MB * attempt,
-        runtime=minutes(BESIDE_RUNTIME_MIN, lambda wildcards: len(GALLERY)),
+        mem_mb=lambda wildcards, attempt: AUXILIARY_MEMORY_MB * attempt,
+        runtime=minutes(AUXILIARY_RUNTIME_MIN, lambda wildcards: len(GALLERY)),
     params:
         **SIMULATION_PARAMS
-        | dict(simulation=scientific(BESIDE), semiangles_mrad=GALLERY_ANGLES),
+        | dict(simulation=AUXILIARY.simulation.used(), semiangles_mrad=GALLERY_ANGLES),
         states={name: state.to_dict() for name, state in GALLERY.items()},
 
 
@@ -112,14 +112,14 @@ use rule simulate_gallery as simulate_bound with:
         **({"gpu": 1} if DEVICE == "gpu" else {}),
         **expected(
             lambda wildcards, threads: costs.simulation(
-                config | dict(simulation=OF_BOUND), ALL_ANGLES, threads, len(STEPS)
+                FOR_BOUND, ALL_ANGLES, threads, len(STEPS)
             )
         ),
-        mem_mb=lambda wildcards, attempt: BESIDE_MEMORY_MB * attempt,
-        runtime=minutes(BESIDE_RUNTIME_MIN, lambda wildcards: len(STEPS)),
+        mem_mb=lambda wildcards, attempt: AUXILIARY_MEMORY_MB * attempt,
+        runtime=minutes(AUXILIARY_RUNTIME_MIN, lambda wildcards: len(STEPS)),
     params:
         **SIMULATION_PARAMS
-        | dict(simulation=scientific(OF_BOUND), semiangles_mrad=ALL_ANGLES),
+        | dict(simulation=FOR_BOUND.simulation.used(), semiangles_mrad=ALL_ANGLES),
         states=lambda wildcards: {
             f"bound_{wildcards.base}_{step}": state.to_dict()
             for step, state in BOUND_STATES[wildcards.base].items()

@@ -47,10 +47,10 @@ onstart:
     try:
         # Kept until this process ends: see nolock in the profiles.
         workflow.globals["lock"] = take_lock(Path(RESULTS))
-        changed = check_results(Path(RESULTS), config)
+        changed = check_results(Path(RESULTS), STUDY)
         if workflow.executor_plugin.name == "slurm":
             prepare_cluster(workflow.globals["lock"], workflow.executor_settings)
-        keep_config(Path(RESULTS), config)
+        keep_config(Path(RESULTS), STUDY)
     except PacbedError as error:
         raise WorkflowError(str(error))
     cluster = not workflow.local_exec

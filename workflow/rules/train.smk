@@ -21,7 +21,7 @@ rule train:
     resources:
         **expected(
             lambda wildcards, threads: costs.training(
-                config, wildcards.outputs, threads, reserves_gpu("train")
+                STUDY, wildcards.outputs, threads, reserves_gpu("train")
             )
         ),
         # What it is trained on, and the network with its gradients.
@@ -30,7 +30,7 @@ rule train:
     params:
         seed=config["seed"],
         network=config["network"],
-        training=used_training(config["training"]),
+        training=STUDY.training.used(),
         image_mean=config["dataset"]["image_mean"],
         online=online_examples,
         ranges=config["deformation"],

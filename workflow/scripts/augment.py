@@ -8,7 +8,7 @@ from pacbed.examples.pattern_set import read_pattern_set
 from pacbed.machine import sparse_progress
 from pacbed.runs.locks import sole_maker
 from pacbed.storage.zipped import checkpoint_of
-from pacbed.study.configuration import augmentation_settings
+from pacbed.study.model import Configuration
 
 params = snakemake.params
 dataset = Path(snakemake.output[0])
@@ -24,7 +24,7 @@ with job(snakemake.log[0]), sole_maker(dataset, say):
             params.layers,
             params.semiangle_mrad,
         ),
-        augmentation_settings(params.augmentation),
+        Configuration(**params.augmentation).augmentation(),
         params.examples,
         (params.seed, params.semiangle_mrad, params.layers, snakemake.wildcards.split),
         snakemake.threads,

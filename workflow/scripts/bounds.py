@@ -9,16 +9,17 @@ from pacbed.machine import sparse_progress
 from pacbed.patterns.store import read_patterns
 from pacbed.precision.bound import prior_covariance
 from pacbed.precision.bound_table import bound_table, mean_bounds
-from pacbed.precision.steps import Steps
 from pacbed.storage.tables import write_table
 from pacbed.storage.zipped import plain
-from pacbed.study.configuration import augmentation_settings, draw_ranges
+from pacbed.study.model import Configuration
+from pacbed.study.sections import BoundSection, DeformationSection
 
 params = snakemake.params
 with job(snakemake.log[0]):
-    settings = augmentation_settings(params.augmentation)
-    covariance = prior_covariance(draw_ranges({"deformation": params.deformation}), settings)
-    steps = Steps(params.bound["strain_step"], params.bound["tilt_step_mrad"])
+    settings = Configuration(**params.augmentation).augmentation()
+    ranges = DeformationSection(**params.deformation).draw_ranges()
+    covariance = prior_covariance(ranges, settings)
+    steps = BoundSection(**params.bound).steps()
     samples = list(product(params.states, params.steps, params.semiangles_mrad))
     files = dict(zip(samples, map(Path, snakemake.input), strict=True))
     progress = sparse_progress("semi-angles and states")

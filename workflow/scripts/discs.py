@@ -5,12 +5,12 @@ from _job import job
 from pacbed.examples.dataset import read_dataset
 from pacbed.reading.discs import predict_by_discs
 from pacbed.storage.tables import write_table
-from pacbed.study.configuration import material
+from pacbed.study.sections import MaterialSection
 
 params = snakemake.params
 with job(snakemake.log[0]):
     data = read_dataset(Path(snakemake.input[0]))
-    crystal = material(params.material)
+    crystal = MaterialSection(**params.material).material()
     for output, scale in (
         (snakemake.output.discs, "from discs"),
         (snakemake.output.calibrated, "known"),

@@ -1,7 +1,7 @@
 from _job import job
 
-from pacbed.study.configuration import draw_ranges
 from pacbed.study.draws import draw_table
+from pacbed.study.sections import DeformationSection
 
 params = snakemake.params
 with job(snakemake.log[0]):
@@ -9,7 +9,7 @@ with job(snakemake.log[0]):
         params.seed,
         params.semiangles_mrad,
         params.draws["count"],
-        draw_ranges({"deformation": params.deformation}),
+        DeformationSection(**params.deformation).draw_ranges(),
         params.draws["split"],
         params.draws["shared_strain"],
     )

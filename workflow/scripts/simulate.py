@@ -4,7 +4,6 @@ from pathlib import Path
 
 from _job import found_work_done, git_revision, job
 
-from pacbed.engines import engine
 from pacbed.exceptions import ConfigError
 from pacbed.machine import sparse_progress
 from pacbed.patterns.job_stores import WantedStore, make_waiting
@@ -12,19 +11,25 @@ from pacbed.precision.steps import State
 from pacbed.runs.locks import sole_maker
 from pacbed.specimen.deformation import Deformation
 from pacbed.storage.waiting import finish, put_aside
-from pacbed.study.configuration import (
-    draw_ranges,
-    engine_settings,
-    execution_settings,
-    simulation_request,
-)
 from pacbed.study.draws import draw, simulation_seed
+from pacbed.study.model import Configuration
 from pacbed.study.states import Seeded
 
 params, wildcards = snakemake.params, snakemake.wildcards
 outputs = [Path(path) for path in snakemake.output]
-# Not a parameter of the rule: the patterns do not depend on it, so that nothing runs again.
-execution = snakemake.config["execution"]
+study = Configuration(
+    seed=params.seed,
+    material=params.material,
+    microscope={
+        "energy_keV": params.energy_keV,
+        "aperture_edge_mrad": params.aperture_edge_mrad,
+    },
+    deformation=params.get("deformation", {}),
+    draws={"shared_strain": params.shared_strain},
+    simulation=params.simulation,
+    # Not a parameter of the rule: the patterns do not depend on it, so that nothing runs again.
+    execution=snakemake.config["execution"],
+)
 say = partial(print, flush=True)
 
 
@@ -38,25 +43,17 @@ def draws():
 
 def drawn(number, semiangle):
     """State and seed of a draw, or of the undeformed crystal."""
-    state = State(Deformation(), (0.0, 0.0))
+    state, shared = State(Deformation(), (0.0, 0.0)), study.draws.shared_strain
     if number is not None:
-        ranges = draw_ranges({"deformation": params.deformation})
-        one = draw(params.seed, semiangle, number, ranges, params.shared_strain)
+        ranges = study.deformation.draw_ranges()
+        one = draw(study.seed, semiangle, number, ranges, shared)
         state = State(one.deformation, one.tilt_mrad)
-    return Seeded(state, simulation_seed(params.seed, semiangle, number, params.shared_strain))
+    return Seeded(state, simulation_seed(study.seed, semiangle, number, shared))
 
 
 def request(seeded, semiangle):
-    return simulation_request(
-        seed=seeded.seed,
-        material_section=params.material,
-        energy_keV=params.energy_keV,
-        aperture_edge_mrad=params.aperture_edge_mrad,
-        simulation=params.simulation,
-        semiangle_mrad=semiangle,
-        deformation=seeded.state.deformation,
-        tilt_mrad=seeded.state.tilt_mrad,
-    )
+    state = seeded.state
+    return study.request(semiangle, state.deformation, state.tilt_mrad, seeded.seed)
 
 
 def wanted():
@@ -72,21 +69,14 @@ def wanted():
 
 with job(snakemake.log[0]), sole_maker(outputs[0], say):
     put_aside(outputs)
-    if snakemake.resources.get("gpu") and execution["device"] == "cpu":
+    if snakemake.resources.get("gpu") and study.execution.device == "cpu":
         raise ConfigError(
             "a graphics card is reserved for this job, but execution.device is cpu: set it to gpu, "
             "or take gpu out of the resources in the profile"
         )
     outcome = make_waiting(
         wanted(),
-        engine(
-            params.simulation["engine"],
-            engine_settings(params.simulation),
-            snakemake.threads,
-            execution["device"],
-            execution_settings(execution),
-            say,
-        ),
+        study.engine(snakemake.threads, say),
         say,
         lambda name: sparse_progress(f"simulation of {name}"),
         {"workflow_revision": git_revision()},

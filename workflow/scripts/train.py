@@ -5,23 +5,37 @@ from pathlib import Path
 from _job import found_work_done, job, reserves_gpu
 
 from pacbed.examples.dataset import read_dataset
+from pacbed.examples.pattern_set import read_pattern_set
+from pacbed.learning.sequences import OnlineExamples
 from pacbed.learning.training import configure, train
 from pacbed.machine import sparse_progress
 from pacbed.runs.locks import sole_maker
 from pacbed.storage.zipped import checkpoint_of
-from pacbed.study.training_settings import label_scaling, online_examples, training_settings
+from pacbed.study.model import Configuration
+from pacbed.study.training_settings import training_settings
 
 
 def training_examples():
     if not (online := params.online):
         return read_dataset(Path(snakemake.input.train))
     stores = [Path(path) for path in snakemake.input.train]
-    return online_examples(
-        stores, online["draws"], online["address"], online["examples"], online["augmentation"]
+    seed, semiangle_mrad, layers = online["address"]
+    return OnlineExamples(
+        read_pattern_set(stores, online["draws"], layers, semiangle_mrad),
+        Configuration(**online["augmentation"]).augmentation(),
+        online["examples"],
+        (seed, semiangle_mrad, layers),
     )
 
 
 params = snakemake.params
+study = Configuration(
+    seed=params.seed,
+    deformation=params.ranges,
+    dataset={"image_mean": params.image_mean},
+    network=params.network,
+    training=params.training,
+)
 outputs = [Path(path) for path in snakemake.output]
 model = Path(snakemake.output.model)
 # Until all is done: Snakemake deletes outputs of a failed job, also good ones that were there.
@@ -34,16 +48,14 @@ with job(snakemake.log[0]), sole_maker(model, say):
             output.replace(aside / output.name)
     if checkpoint_of(model).exists():
         found_work_done(snakemake.log[0])
-    gpu, deterministic = reserves_gpu(snakemake.resources), not params.training["xla"]
+    gpu, deterministic = reserves_gpu(snakemake.resources), not study.training.xla
     configure(snakemake.threads, gpu, say, deterministic)
     progress = sparse_progress("epochs")
     train(
         training_examples(),
         read_dataset(Path(snakemake.input.validation)),
-        label_scaling(params.outputs, params.ranges),
-        training_settings(
-            params.network, params.training, params.intensity, params.image_mean, params.seed
-        ),
+        study.deformation.label_scaling(params.outputs),
+        training_settings(study, params.intensity),
         aside,
         lambda epoch, epochs, losses: progress(epoch, epochs),
         checkpoint_of(model),

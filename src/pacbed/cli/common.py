@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -19,11 +19,9 @@ from rich.text import Text
 from pacbed.machine import Report, sparse_progress
 
 if TYPE_CHECKING:
-    from pacbed.study.configuration import Config
+    pass
 
 T = TypeVar("T")
-
-CONFIG = Path("config/config.yaml")
 
 Flat = Annotated[T, Parameter(name="*")]
 """A data class whose fields are options."""
@@ -36,7 +34,7 @@ Threads = Annotated[
 
 Overlays = Annotated[
     tuple[Path, ...],
-    Parameter(help=f"Overlays of {CONFIG}, the last one wins; or a complete configuration."),
+    Parameter(help="Overlays of config/config.yaml, the paper's protocol; the last one wins."),
 ]
 
 _OPTIONS = {
@@ -60,15 +58,6 @@ def spelled(default: Any) -> str | None:
     if isinstance(default, float):
         return f"{default:g}"
     return None if default is None else str(default)
-
-
-def configuration(paths: Sequence[Path]) -> Config:
-    """Read a configuration: that of the workflow, if it is here, and its overlays."""
-    from pacbed.study.configuration import canonical, load
-
-    first = [CONFIG] if CONFIG not in paths and CONFIG.is_file() else []
-    config: Config = canonical(load([*first, *paths]))
-    return config
 
 
 def stderr() -> Console:

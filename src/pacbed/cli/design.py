@@ -13,11 +13,9 @@ from cyclopts import Parameter, Token
 from rich.table import Table
 
 from pacbed.cli.common import (
-    CONFIG,
     Count,
     Overlays,
     Threads,
-    configuration,
     progress,
     say,
     show_table,
@@ -70,7 +68,7 @@ def design(
     ] = (),
     bounds: Annotated[Path | None, Parameter(show_default="simulate")] = None,
     figure: Path | None = None,
-    config: Annotated[Overlays, Parameter(group=_SIMULATION, show_default=str(CONFIG))] = (),
+    config: Annotated[Overlays, Parameter(group=_SIMULATION)] = (),
     phonons: Annotated[
         int | None, Parameter(group=_SIMULATION, validator=_not_one, show_default="0")
     ] = None,
@@ -117,7 +115,7 @@ def design(
     }
     given = " and ".join(f"--{name}" for name, value in for_simulation.items() if value is not None)
     if bounds is None:
-        table = _simulated(config or (CONFIG,), layers, phonons or 0, threads or usable_cores())
+        table = _simulated(config, layers, phonons or 0, threads or usable_cores())
         if save:
             write_table(table, save)
     elif given:
@@ -163,13 +161,14 @@ def _simulated(
 ) -> pd.DataFrame:
     """Simulate the undeformed crystal and its neighbours, and return the bounds."""
     from pacbed.precision.design import simulated_bounds
+    from pacbed.study.configuration import load
 
-    study = configuration(config)
+    study = load(config)
     started = time.perf_counter()
     with progress(stderr()) as start:
         bounds = simulated_bounds(
-            study,
-            sorted(set(layers or study["dataset"]["layers"])),
+            study.experiment(),
+            sorted(set(layers or study.dataset.layers)),
             phonons,
             threads,
             start("simulated crystals"),

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pacbed.cli.common import CONFIG, Overlays, Threads, configuration, say, show_table, stderr
+from pacbed.cli.common import Overlays, Threads, say, show_table, stderr
 from pacbed.exceptions import PacbedError
 from pacbed.machine import usable_cores
 
@@ -23,7 +23,7 @@ SAMPLE = ("semiangle_mrad", "layers")
 GEOMETRY = ("pixels", "field_of_view_mrad")
 
 
-def network(*, config: Overlays = (CONFIG,)) -> None:
+def network(*, config: Overlays = ()) -> None:
     """Print the layers of the configured network.
 
     The table has the output and the number of parameters of every layer.
@@ -31,10 +31,11 @@ def network(*, config: Overlays = (CONFIG,)) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from pacbed.examples.labels import OUTPUTS
     from pacbed.learning.network import build_network
+    from pacbed.study.configuration import load
 
-    study = configuration(config)
-    outputs = study["variants"][0]["outputs"]
-    model = build_network(study["dataset"]["pixels"], len(OUTPUTS[outputs]), **study["network"])
+    study = load(config)
+    outputs, pixels = study.variants[0].outputs, study.dataset.pixels
+    model = build_network(pixels, len(OUTPUTS[outputs]), **study.network.plain())
     table = Table(title=f"Network for {outputs}")
     for title in ("layer", "kind", "output", "parameters"):
         table.add_column(title, justify="right" if title == "parameters" else "left")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from pacbed.cli.common import Flat, Threads, configuration, progress, stderr
+from pacbed.cli.common import Flat, Threads, progress, stderr
 from pacbed.engines import SimulationRequest, ThermalMotion
 from pacbed.engines import engine as make_engine
 from pacbed.engines.planewave import PlaneWaveSettings
@@ -35,7 +35,7 @@ class Crystal:
         MoS2, MoSe2, WS2, WSe2 or MoTe2; or that of `--config`, which is the default with it.
     config
         Configuration that describes the material in section `material`; nothing else of it is
-        used. Overlays of config/config.yaml, the last one wins; or a complete configuration.
+        used. Overlays of config/config.yaml, the paper's protocol; the last one wins.
     energy_keV
         Beam energy in keV.
     stretch
@@ -65,9 +65,11 @@ class Crystal:
 
     def described(self) -> Material:
         """Return the material, that of the configuration or a known one."""
+        from pacbed.study.configuration import load
+
         advice = " of a file that you name with --config"
         if self.config:
-            found = Material(**configuration(self.config)["material"])
+            found = load(self.config).material.material()
             if self.material in (None, found.formula):
                 return found
             advice += f" (there, it is {found.formula} now)"
@@ -206,11 +208,10 @@ def simulate(
         progress(stderr()) as start,
     ):
         chosen = make_engine(
-            engine,
-            asdict(settings),
+            settings,
             computation.threads,
             computation.device,
-            asdict(execution),
+            execution,
             partial(print, file=written),
         )
         report = start("probes" if by_prismatic else "plane waves")

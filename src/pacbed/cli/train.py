@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from pacbed.cli.common import (
-    CONFIG,
     Count,
     Flat,
     Overlays,
     Threads,
-    configuration,
     progress,
     say,
     stderr,
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from pacbed.examples.dataset import Dataset
     from pacbed.learning.sequences import OnlineExamples
     from pacbed.learning.specification import NetworkSpec
-    from pacbed.study.configuration import Config
+    from pacbed.study.model import Configuration
 
 _FIRST = Parameter(show_default="that of the first variant of the configuration")
 _RESULTS = Parameter(show_default="results of the workflow")
@@ -64,15 +62,17 @@ class Task:
     layers: Count
     outputs: Annotated[Literal["strain-rotation-tilt", "strain-rotation"] | None, _FIRST] = None
     intensity: Annotated[Literal["linear", "sqrt", "power"] | None, _FIRST] = None
-    config: Overlays = (CONFIG,)
+    config: Overlays = ()
     data: Annotated[Path | None, _RESULTS] = None
     patterns: Annotated[Path | None, _RESULTS] = None
     initial: Annotated[Path | None, Parameter(show_default="as training.warm_start says")] = None
 
     @cached_property
-    def study(self) -> Config:
+    def study(self) -> Configuration:
         """The configuration."""
-        return configuration(self.config)
+        from pacbed.study.configuration import load
+
+        return load(self.config)
 
     @cached_property
     def network(self) -> NetworkSpec:
@@ -83,47 +83,45 @@ class Task:
             ("semiangle", self.semiangle_mrad, "microscope", "semiangles_mrad"),
             ("layers", self.layers, "dataset", "layers"),
         ):
-            known = [f"{one:g}" for one in self.study[section][key]]
+            known = [f"{one:g}" for one in getattr(getattr(self.study, section), key)]
             if f"{value:g}" not in known:
                 raise PacbedError(
                     f"--{option} {value:g}: {section}.{key} of the configuration has "
                     f"{', '.join(known)}"
                 )
-        first = self.study["variants"][0]
-        outputs, intensity = self.outputs or first["outputs"], self.intensity or first["intensity"]
+        first = self.study.variants[0]
+        outputs, intensity = self.outputs or first.outputs, self.intensity or first.intensity
         return NetworkSpec(float(f"{self.semiangle_mrad:g}"), self.layers, outputs, intensity)
 
     @cached_property
     def draws(self) -> list[int]:
         """The draws of the training set."""
-        from pacbed.study.draws import assign_splits
-
-        splits = assign_splits(self.study["draws"]["count"], self.study["draws"]["split"])
+        splits = self.study.draws.splits()
         return [index for index, split in enumerate(splits) if split == "train"]
 
     @cached_property
     def stores(self) -> list[Path]:
         """The patterns of which training examples are made, if they are."""
-        if self.study["training"]["data"] != "online":
+        if self.study.training.data != "online":
             return []
         angle = f"{self.network.semiangle_mrad:g}mrad"
-        folder = self.patterns or Path(self.study["results"]) / "patterns" / angle
+        folder = self.patterns or Path(self.study.results) / "patterns" / angle
         return [folder / f"{draw:05d}.zarr.zip" for draw in self.draws]
 
     @cached_property
     def first_weights(self) -> Path | None:
         """The network to begin with, if there is one."""
-        from pacbed.study.configuration import neighbour, networks
+        from pacbed.study.networks import neighbour, networks
 
         if self.initial:
             return self.initial / "model.keras" if self.initial.is_dir() else self.initial
-        warm_start = self.study["training"]["warm_start"]
+        warm_start = self.study.training.warm_start
         found = neighbour(self.network, networks(self.study), warm_start)
         return self._model(found) if found else None
 
     def _results(self, kind: str, network: NetworkSpec) -> Path:
         sample = f"{network.semiangle_mrad:g}mrad/{network.layers}layers"
-        return Path(self.study["results"]) / kind / sample
+        return Path(self.study.results) / kind / sample
 
     def _model(self, network: NetworkSpec) -> Path:
         variant = f"{network.outputs}_{network.intensity}"
@@ -151,10 +149,9 @@ class Task:
             problem = f"{absent[0]}{many} not exist"
             if given:
                 raise PacbedError(f"{problem}: see {option}")
-            overlays = [path for path in self.config if path != CONFIG]
             words: Sequence[object] = [
                 *("snakemake --profile profiles/local", *targets),
-                *(["--configfile", *overlays] if overlays else []),
+                *(["--configfile", *self.config] if self.config else []),
             ]
             raise PacbedError(
                 f"{problem}. Make what is missing with\n  {' '.join(map(str, words))}\n"
@@ -163,29 +160,33 @@ class Task:
 
     def training(self) -> Dataset | OnlineExamples:
         """Read the training examples, or the patterns of which they are made."""
-        from pacbed.study.training_settings import online_examples
+        from pacbed.examples.pattern_set import read_pattern_set
+        from pacbed.learning.sequences import OnlineExamples
 
         if not self.stores:
             return self.read("train")
-        address = self.study["seed"], self.network.semiangle_mrad, self.network.layers
-        examples = self.study["dataset"]["examples"]["train"]
-        return online_examples(self.stores, self.draws, address, examples, self.study)
+        angle, layers = self.network.semiangle_mrad, self.network.layers
+        return OnlineExamples(
+            read_pattern_set(self.stores, self.draws, layers, angle),
+            self.study.augmentation(),
+            self.study.dataset.examples.train,
+            (self.study.seed, angle, layers),
+        )
 
     def read(self, split: str) -> Dataset:
         """Read a set, and compare it with what the workflow would make."""
         from pacbed.examples.dataset import read_dataset
         from pacbed.storage.zipped import plain
-        from pacbed.study.configuration import augmentation_settings
 
         path = self.dataset(split)
         data = read_dataset(path)
         wanted = {
-            "seed": self.study["seed"],
+            "seed": self.study.seed,
             "semiangle_mrad": self.network.semiangle_mrad,
             "layers": self.network.layers,
             "split": split,
-            "examples": self.study["dataset"]["examples"][split],
-            **plain(asdict(augmentation_settings(self.study))),
+            "examples": getattr(self.study.dataset.examples, split),
+            **plain(asdict(self.study.augmentation())),
         }
         found = {**flat(data.attributes), "examples": len(data.images)}
         if differing := differences(found, wanted, (*SAMPLE, *GEOMETRY)):
@@ -212,12 +213,11 @@ def train(*, task: Flat[Task], output: Path, threads: Threads = usable_cores()) 
     from pacbed.learning import training
     from pacbed.runs.locks import sole_maker
     from pacbed.storage.zipped import checkpoint_of
-    from pacbed.study.training_settings import label_scaling, training_settings
+    from pacbed.study.training_settings import training_settings
 
     task.check()
     study, network, model = task.study, task.network, output / "model.keras"
-    mean, seed = study["dataset"]["image_mean"], study["seed"]
-    settings = training_settings(study["network"], study["training"], network.intensity, mean, seed)
+    settings = training_settings(study, network.intensity)
     console = stderr()
     tell = partial(say, console=console)
     with _resumable(checkpoint_of(model)), sole_maker(model, tell):
@@ -237,7 +237,7 @@ def train(*, task: Flat[Task], output: Path, threads: Threads = usable_cores()) 
 
             history = training.train(
                 *sets,
-                label_scaling(network.outputs, study["deformation"]),
+                study.deformation.label_scaling(network.outputs),
                 settings,
                 output,
                 report,

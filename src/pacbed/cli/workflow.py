@@ -11,7 +11,7 @@ from cyclopts import Parameter, Token
 from rich.table import Table
 from rich.text import Text
 
-from pacbed.cli.common import CONFIG, say, show_table, stderr
+from pacbed.cli.common import say, show_table, stderr
 from pacbed.exceptions import BudgetExceeded, PacbedError
 
 
@@ -73,7 +73,7 @@ def plan(
     with stderr().status("planning"):
         table, budget = planned(profile, config, snakefile, directory)
     print(table or "Nothing to be done.")
-    _warn_of_other_results([snakefile.parent / CONFIG, *config], directory or Path())
+    _warn_of_other_results([snakefile.parent / "config/config.yaml", *config], directory or Path())
     if json_file:
         write_text(json_file, json.dumps(budget, indent=2) + "\n")
     limits = Limits(max_core_hours, max_gpu_hours, max_storage_TB)
@@ -84,11 +84,11 @@ def plan(
 def _warn_of_other_results(paths: Sequence[Path], directory: Path) -> None:
     """Warn if a run would refuse the folder of results."""
     from pacbed.runs.results_folder import check_results
-    from pacbed.study.configuration import canonical, load
+    from pacbed.study.configuration import load
 
-    config = canonical(load(paths))
+    config = load(paths)
     try:
-        check_results(directory / config["results"], config)
+        check_results(directory / config.results, config)
     except PacbedError as error:
         say(f"warning: this run would not start: {error}")
 

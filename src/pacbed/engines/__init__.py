@@ -1,12 +1,12 @@
 """Engines: the only place that knows how a pattern is computed.
 
-An engine is chosen by its name, and imported only then.
+An engine is chosen by its settings, and imported only then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from pacbed.engines.request import (
     Device,
@@ -15,53 +15,47 @@ from pacbed.engines.request import (
     SimulationResult,
     ThermalMotion,
 )
-from pacbed.exceptions import RequestError
+
+if TYPE_CHECKING:
+    from pacbed.engines.planewave import PlaneWaveSettings
+    from pacbed.engines.prismatic import Execution, PrismaticSettings
 
 __all__ = ["Engine", "SimulationRequest", "SimulationResult", "ThermalMotion", "engine"]
 
 
 def engine(
-    name: str,
-    settings: Mapping[str, Any],
+    settings: PlaneWaveSettings | PrismaticSettings,
     threads: int = 1,
     device: Device = "cpu",
-    execution: Mapping[str, Any] | None = None,
+    execution: Execution | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> Engine:
-    """Return an engine by name.
+    """Return the engine that some settings are of.
 
     Parameters
     ----------
-    name
-        ``planewave`` or ``prismatic``.
     settings
-        Keyword arguments of the engine's settings.
+        Numerical settings.
     threads
         Number of threads that it may use; results do not depend on it.
     device
         ``cpu`` or ``gpu``.
     execution
-        Keyword arguments of :class:`~pacbed.engines.prismatic.engine.Execution`: how a program
-        outside is run.
+        How Prismatic is run.
     log
-        Called with every line that a program outside prints.
+        Called with every line that Prismatic prints.
 
     Raises
     ------
     RequestError
-        If there is no such engine, or it cannot use the device.
+        If it cannot use the device.
     """
-    if name == "planewave":
+    from pacbed.engines.planewave import PlaneWaveSettings
+
+    if isinstance(settings, PlaneWaveSettings):
         from pacbed.engines.planewave.engine import PlaneWaveEngine
-        from pacbed.engines.planewave.settings import PlaneWaveSettings
 
-        return PlaneWaveEngine(PlaneWaveSettings(**settings), threads=threads, device=device)
-    if name == "prismatic":
-        from pacbed.engines.prismatic import Execution
-        from pacbed.engines.prismatic.engine import PrismaticEngine
-        from pacbed.engines.prismatic.settings import PrismaticSettings
+        return PlaneWaveEngine(settings, threads, device)
+    from pacbed.engines.prismatic.engine import PrismaticEngine
 
-        return PrismaticEngine(
-            PrismaticSettings(**settings), threads, device, Execution(**(execution or {})), log
-        )
-    raise RequestError(f"unknown engine '{name}': known are planewave and prismatic")
+    return PrismaticEngine(settings, threads, device, execution, log)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pacbed.learning.specification import NetworkSpec
 from pacbed.reading.discs import discs_overlap, obstacle_to_discs
-from pacbed.study.configuration import Config, augmentation_settings, material
+from pacbed.study.model import Configuration
 
 _GALLERY = (6.35, 18.13)
 _SCATTER = {(angle, layers) for angle in (6.35, 18.13, 32.94) for layers in (1, 3, 5, 10, 20)}
@@ -64,17 +64,17 @@ def with_and_without_tilt(networks: Sequence[NetworkSpec]) -> list[NetworkSpec]:
     return list(kinds[chosen].values())
 
 
-def classical(config: Config, networks: Sequence[NetworkSpec]) -> list[NetworkSpec]:
+def classical(study: Configuration, networks: Sequence[NetworkSpec]) -> list[NetworkSpec]:
     """Return with what networks the classical method is compared, as if it were one.
 
     Those of the first variant, at semi-angles whose discs do not overlap, and at the next one, to
     see the method fail. Images in which discs cannot be looked for at all are left out.
     """
-    crystal, energy_keV = material(config["material"]), config["microscope"]["energy_keV"]
-    stretch = config["deformation"]["principal_stretch"]
+    crystal, energy_keV = study.material.material(), study.microscope.energy_keV
+    stretch = study.deformation.principal_stretch
     angles = sorted({n.semiangle_mrad for n in networks})
     apart = [a for a in angles if not discs_overlap(crystal, energy_keV, a, stretch)]
-    settings = augmentation_settings(config)
+    settings = study.augmentation()
     return [
         replace(n, outputs="strain-rotation", intensity="linear")
         for n in main_variant(networks)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 import keras
 
@@ -66,12 +64,3 @@ class OneCycleSchedule:
 
 
 Schedule = SteppedSchedule | OneCycleSchedule
-
-
-def schedule(section: Mapping[str, Any]) -> Schedule:
-    """Make the schedule that the section ``training`` of a configuration asks for."""
-    if section["schedule"] == "paper":
-        steps = section["learning_rate_steps"]
-        return SteppedSchedule(tuple((int(s["epochs"]), float(s["rate"])) for s in steps))
-    fast = section["fast"]
-    return OneCycleSchedule(int(fast["epochs"]), float(fast["peak_rate"]), float(fast["warm_up"]))

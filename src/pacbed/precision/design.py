@@ -1,8 +1,7 @@
 """The bound of an experiment that has not been simulated yet, by the plane-wave engine.
 
-The workflow simulates the steps of the bound as jobs of their own and at several states
-(:func:`pacbed.study.states.bound_states`). Here they are simulated at one go, at the undeformed
-crystal and in no more pixels than the bound needs.
+The workflow simulates the steps of the bound as jobs of their own and at several states. Here they
+are simulated at one go, at the undeformed crystal and in no more pixels than the bound needs.
 """
 
 from __future__ import annotations
@@ -10,27 +9,65 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from pacbed.engines import SimulationRequest, ThermalMotion, engine
+from pacbed.engines import SimulationRequest, ThermalMotion
+from pacbed.engines.planewave import PlaneWaveSettings
+from pacbed.engines.planewave.engine import PlaneWaveEngine
+from pacbed.examples.augment import AugmentationSettings
 from pacbed.precision.bound import prior_covariance
 from pacbed.precision.bound_table import bound_table
 from pacbed.precision.steps import State, Steps, differences
-from pacbed.specimen.deformation import Deformation
+from pacbed.specimen.crystal import Material
+from pacbed.specimen.deformation import Deformation, DrawRanges
 from pacbed.specimen.microscope import Aperture, Detector
-from pacbed.study.configuration import (
-    Config,
-    augmentation_settings,
-    detector,
-    draw_ranges,
-    material,
-)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is to be measured, and how the patterns for its bound are simulated.
+
+    Parameters
+    ----------
+    material
+        The crystal.
+    energy_keV
+        Energy of the beam in keV.
+    apertures
+        One for each semi-angle.
+    detector
+        Pixels in which the study stores patterns; only their size is used.
+    examples
+        Camera, doses and ranges of the examples.
+    ranges
+        Of deformations and tilts, known before the measurement.
+    steps
+        Half-widths of the central differences.
+    engine
+        Settings of the plane-wave engine.
+    debye_waller
+        Whether the potential of atoms at rest is damped.
+    seed
+        Of what is random in the simulations.
+    """
+
+    material: Material
+    energy_keV: float
+    apertures: tuple[Aperture, ...]
+    detector: Detector
+    examples: AugmentationSettings
+    ranges: DrawRanges
+    steps: Steps
+    engine: PlaneWaveSettings
+    debye_waller: bool
+    seed: int
 
 
 def simulated_bounds(
-    config: Config,
+    experiment: Experiment,
     layers: Sequence[int],
     phonons: int = 0,
     threads: int = 1,
@@ -38,17 +75,14 @@ def simulated_bounds(
 ) -> pd.DataFrame:
     """Simulate the undeformed crystal and its neighbours, and return the bounds there.
 
-    The eleven states of :func:`pacbed.precision.steps.differences`, with the steps of section
-    ``bound``, are seven crystals, one of them at five tilts; all semi-angles and tilts of a crystal
-    share a calculation. Pixels are those of the pattern stores, native ones of Prismatic included,
-    in the field of the examples and a little more.
+    The eleven states of :func:`pacbed.precision.steps.differences` are seven crystals, one of them
+    at five tilts; all semi-angles and tilts of a crystal share a calculation. Pixels are as large
+    as those of the study's patterns, in the field of the examples and a little more.
 
     Parameters
     ----------
-    config
-        A configuration that has been checked (:func:`pacbed.study.configuration.load`): material,
-        microscope, examples, ranges, stored pixels, steps, and settings of the plane-wave engine.
-        Its ``bound.deformed_states`` and its numbers of phonon configurations are not used.
+    experiment
+        What is measured.
     layers
         Numbers of layers.
     phonons
@@ -70,76 +104,69 @@ def simulated_bounds(
     RequestError
         If the engine cannot simulate what is asked, such as one phonon configuration.
     """
-    microscope = config["microscope"]
-    steps = Steps(config["bound"]["strain_step"], config["bound"]["tilt_step_mrad"])
-    states = differences(Deformation(), (0.0, 0.0), steps.strain, steps.tilt_mrad)
-    pixel_mrad, seen = _camera(config, steps)
-    patterns = _patterns(config, states, seen, layers, phonons, threads, progress)
-    settings = augmentation_settings(config)
-    covariance = prior_covariance(draw_ranges(config), settings)
+    pixel_mrad, seen = _camera(experiment)
+    patterns = _patterns(experiment, seen, layers, phonons, threads, progress)
+    covariance = prior_covariance(experiment.ranges, experiment.examples)
     tables = [
         bound_table(
-            patterns[angle],
+            patterns[aperture],
             layers,
             (pixel_mrad, pixel_mrad),
-            settings,
+            experiment.examples,
             covariance,
-            semiangle_mrad=angle,
-            energy_keV=microscope["energy_keV"],
-            steps=steps,
+            semiangle_mrad=aperture.semiangle_mrad,
+            energy_keV=experiment.energy_keV,
+            steps=experiment.steps,
         )
-        for angle in microscope["semiangles_mrad"]
+        for aperture in experiment.apertures
     ]
     return pd.concat(tables, ignore_index=True)
 
 
-def _camera(config: Config, steps: Steps) -> tuple[float, Detector]:
+def _camera(experiment: Experiment) -> tuple[float, Detector]:
     """Return the stored pixel in mrad, and such pixels over what steps of the field can reach."""
-    stored = detector(config["simulation"], config["microscope"]["energy_keV"])
+    stored, examples, steps = experiment.detector, experiment.examples, experiment.steps
     pixel = stored.field_of_view_mrad[0] / stored.pixels[0]
-    settings = augmentation_settings(config)
-    half = settings.field_of_view_mrad / 2 * (1 + steps.scale + math.radians(steps.rotation_deg))
-    pixels = 2 * math.ceil((half + 2 * settings.pixel_mrad) / pixel)
+    half = examples.field_of_view_mrad / 2 * (1 + steps.scale + math.radians(steps.rotation_deg))
+    pixels = 2 * math.ceil((half + 2 * examples.pixel_mrad) / pixel)
     return pixel, Detector((pixels * pixel, pixels * pixel), (pixels, pixels))
 
 
 def _patterns(
-    config: Config,
-    states: dict[str, State],
+    experiment: Experiment,
     seen: Detector,
     layers: Sequence[int],
     phonons: int,
     threads: int,
     progress: Callable[[float, int], None],
-) -> dict[float, dict[str, np.ndarray]]:
-    """Return patterns, shape (thicknesses, ny, nx), by semi-angle and name of the state."""
-    microscope, simulation = config["microscope"], config["simulation"]
-    section = dict(simulation["planewave"])
-    section.pop("phonon_configurations")
-    chosen = engine("planewave", section, threads)
-    crystals: dict[Deformation, list[str]] = defaultdict(list)
+) -> dict[Aperture, dict[str, np.ndarray]]:
+    """Return patterns, shape (thicknesses, ny, nx), by aperture and name of the state."""
+    engine = PlaneWaveEngine(experiment.engine, threads)
+    steps = experiment.steps
+    states = differences(Deformation(), (0.0, 0.0), steps.strain, steps.tilt_mrad)
+    crystals: dict[Deformation, list[tuple[str, State]]] = defaultdict(list)
     for name, state in states.items():
-        crystals[state.deformation].append(name)
-    angles = microscope["semiangles_mrad"]
-    found: dict[float, dict[str, np.ndarray]] = {angle: {} for angle in angles}
-    for number, (deformation, names) in enumerate(crystals.items()):
+        crystals[state.deformation].append((name, state))
+    found: dict[Aperture, dict[str, np.ndarray]] = {one: {} for one in experiment.apertures}
+    for number, (deformation, named) in enumerate(crystals.items()):
         progress(number, len(crystals))
-        asked = [(angle, name) for angle in angles for name in names]
+        asked = [(aperture, *one) for aperture in experiment.apertures for one in named]
         requests = [
             SimulationRequest(
-                material(config["material"]),
+                experiment.material,
                 deformation,
-                states[name].tilt_mrad,
+                state.tilt_mrad,
                 max(layers),
-                microscope["energy_keV"],
-                Aperture(angle, microscope["aperture_edge_mrad"]),
+                experiment.energy_keV,
+                aperture,
                 seen,
-                ThermalMotion(phonons, simulation["debye_waller"]),
-                config["seed"],
+                ThermalMotion(phonons, experiment.debye_waller),
+                experiment.seed,
             )
-            for angle, name in asked
+            for aperture, _, state in asked
         ]
-        for (angle, name), result in zip(asked, chosen.simulate_together(requests), strict=True):
-            found[angle][name] = result.patterns[[n - 1 for n in layers]]
+        results = engine.simulate_together(requests)
+        for (aperture, name, _), result in zip(asked, results, strict=True):
+            found[aperture][name] = result.patterns[[n - 1 for n in layers]]
     progress(len(crystals), len(crystals))
     return found

@@ -8,7 +8,6 @@ is that of the paper (Yankovich et al. 2026, 2.5). See docs/cost.md.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,24 +18,16 @@ import numpy as np
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.library import cone
 from pacbed.engines.planewave.waves import IncidentGrid, ReciprocalGrid
-from pacbed.engines.prismatic import Layout, PrismaticSettings
+from pacbed.engines.prismatic import Layout
 from pacbed.engines.request import SimulationRequest
 from pacbed.examples.labels import OUTPUTS
 from pacbed.specimen.crystal import slab
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import wavelength_A
-from pacbed.study.configuration import (
-    Config,
-    detector,
-    draw_ranges,
-    engine_settings,
-    evaluated_splits,
-    example_request,
-    training_batch,
-    training_epochs,
-)
-from pacbed.study.draws import SPLITS, assign_splits
 from pacbed.study.draws import draw as draw_deformation
+from pacbed.study.model import Configuration
+from pacbed.study.networks import evaluated_splits
+from pacbed.study.sections import DrawsSection
 
 # What `benchmark:` of a rule counts besides the work: the imports of its script, best of four, and
 # a tenth for the rest; the fastest of 178 simulations of the demo took 1.18 s in all.
@@ -167,14 +158,14 @@ class Layers:
 
 
 def simulation(
-    config: Config, semiangles_mrad: Sequence[float], threads: int, draws: int = 1
+    config: Configuration, semiangles_mrad: Sequence[float], threads: int, draws: int = 1
 ) -> Cost:
     """Estimate one simulation job.
 
     Parameters
     ----------
     config
-        The resolved configuration.
+        The configuration.
     semiangles_mrad
         Semi-angles that the job simulates, in mrad; several share their strain states.
     threads
@@ -182,40 +173,37 @@ def simulation(
     draws
         Draws that it simulates one after another.
     """
-    sections = ("seed", "material", "microscope", "deformation", "simulation", "execution")
-    key = json.dumps({name: config[name] for name in sections})
-    return _simulation(key, tuple(map(float, semiangles_mrad)), threads, draws)
+    return _simulation(config, tuple(map(float, semiangles_mrad)), threads, draws)
 
 
 @lru_cache(maxsize=1024)
-def _simulation(sections: str, angles: tuple[float, ...], threads: int, draws: int) -> Cost:
-    config = json.loads(sections)
-    section = config["simulation"]
-    planewave = section["engine"] == "planewave"
+def _simulation(config: Configuration, angles: tuple[float, ...], threads: int, draws: int) -> Cost:
+    section = config.simulation
+    planewave = section.engine == "planewave"
     seconds = _START_s + draws * (_planewave_s if planewave else _prismatic_s)(
         config, angles, threads
     )
-    pixels = math.prod(detector(section, config["microscope"]["energy_keV"]).pixels)
-    store_MB = _STORE_MB + 4e-6 * _PATTERN_RATIO * section["layers"] * pixels
+    pixels = math.prod(config.detector().pixels)
+    store_MB = _STORE_MB + 4e-6 * _PATTERN_RATIO * section.layers * pixels
     if planewave:
-        phonons = section["planewave"]["phonon_configurations"]
+        phonons = section.planewave.phonon_configurations
         source = (
             f"plane-wave engine: {1e9 * (_PHONON_SLICE_s if phonons else _REST_SLICE_s):g} ns × "
             "n log2 n per wave and slice of n points, one core (benchmarks/engine.py)"
         )
     else:
         source = "Prismatic: arithmetic of docs/cost.md; the paper reports 2.2 times as much"
-    if config["execution"]["device"] == "gpu":
+    if config.execution.device == "gpu":
         source += "; on a graphics card not known: figure of processors"
     return Cost(seconds, draws * len(angles) * store_MB, source)
 
 
-def _prismatic_s(config: Config, angles: Sequence[float], threads: int) -> float:
+def _prismatic_s(config: Configuration, angles: Sequence[float], threads: int) -> float:
     """Return the seconds of the undeformed crystal, one semi-angle after another."""
-    settings = PrismaticSettings(**engine_settings(config["simulation"]))
+    settings = config.simulation.prismatic.settings()
     seconds = 0.0
     for angle in angles:
-        request = example_request(config, angle, Deformation())
+        request = config.request(angle, Deformation())
         layout = Layout.of(request, settings)
         cells = math.prod(layout.grid.edges_A) / _cell_A2(request)
         atoms = cells * len(slab(request.material, request.deformation, request.layers))
@@ -227,19 +215,16 @@ def _prismatic_s(config: Config, angles: Sequence[float], threads: int) -> float
     return seconds
 
 
-def _planewave_s(config: Config, angles: Sequence[float], threads: int) -> float:
+def _planewave_s(config: Configuration, angles: Sequence[float], threads: int) -> float:
     """Return the seconds of a draw, all semi-angles together: the mean of the first draws."""
-    ranges = draw_ranges(config)
-    settings = PlaneWaveSettings(**engine_settings(config["simulation"]))
+    ranges = config.deformation.draw_ranges()
+    settings = config.simulation.planewave.settings()
     total = 0.0
     for index in range(_SAMPLE):
         drawn = [
-            draw_deformation(config["seed"], angle, index, ranges, len(angles) > 1)
-            for angle in angles
+            draw_deformation(config.seed, angle, index, ranges, len(angles) > 1) for angle in angles
         ]
-        requests = [
-            example_request(config, d.semiangle_mrad, d.deformation, d.tilt_mrad) for d in drawn
-        ]
+        requests = [config.request(d.semiangle_mrad, d.deformation, d.tilt_mrad) for d in drawn]
         patterns = [_pattern_s(request) for request in requests]
         total += _waves_s(requests, settings) / threads
         # A thread for each semi-angle: none ends before its longest, nor before its share.
@@ -312,20 +297,20 @@ def _largest_prime(number: int) -> int:
     return largest
 
 
-def dataset(config: Config, split: str, threads: int) -> Cost:
+def dataset(config: Configuration, split: str, threads: int) -> Cost:
     """Estimate the making of one set of examples of one semi-angle and thickness.
 
     Parameters
     ----------
     config
-        The resolved configuration.
+        The configuration.
     split
         ``train``, ``validation`` or ``test``.
     threads
         Cores of the job.
     """
-    examples, pixels = config["dataset"]["examples"][split], config["dataset"]["pixels"] ** 2
-    stored = detector(config["simulation"], config["microscope"]["energy_keV"])
+    examples, pixels = getattr(config.dataset.examples, split), config.dataset.pixels**2
+    stored = config.detector()
     averaging = _draws_of(config, split) * math.prod(stored.pixels) * _AVERAGE_PIXEL_s
     each = _EXAMPLE_s + pixels * _EXAMPLE_PIXEL_s
     processes = max(1, min(threads, examples * pixels // _PROCESS_PIXELS))
@@ -338,25 +323,24 @@ def dataset(config: Config, split: str, threads: int) -> Cost:
     )
 
 
-def _reading_stores_s(config: Config, split: str) -> float:
+def _reading_stores_s(config: Configuration, split: str) -> float:
     """Return the seconds in which the patterns of one thickness are read, of the draws of a set."""
-    pixels = detector(config["simulation"], config["microscope"]["energy_keV"]).pixels
+    pixels = config.detector().pixels
     return _draws_of(config, split) * (_READ_STORE_s + _READ_STORE_PIXEL_s * math.prod(pixels))
 
 
-def _draws_of(config: Config, split: str) -> int:
-    shares = config["draws"]["split"]
-    return _draws(split, config["draws"]["count"], tuple(shares[name] for name in SPLITS))
+def _draws_of(config: Configuration, split: str) -> int:
+    return _draws(config.draws).count(split)
 
 
-@lru_cache(maxsize=64)
-def _draws(split: str, count: int, shares: tuple[float, ...]) -> int:
-    return assign_splits(count, dict(zip(SPLITS, shares, strict=True))).count(split)
+@lru_cache(maxsize=8)
+def _draws(section: DrawsSection) -> list[str]:
+    return section.splits()
 
 
-def discs(config: Config) -> Cost:
+def discs(config: Configuration) -> Cost:
     """Estimate the classical reading of the test set of one semi-angle and thickness."""
-    examples, pixels = config["dataset"]["examples"]["test"], config["dataset"]["pixels"] ** 2
+    examples, pixels = config.dataset.examples.test, config.dataset.pixels**2
     each = _DISCS_s + pixels * math.log2(pixels) * _DISCS_PIXEL_s
     return Cost(
         _START_s + _reading_s(config, examples) + examples * each,
@@ -365,13 +349,13 @@ def discs(config: Config) -> Cost:
     )
 
 
-def bounds(config: Config) -> Cost:
+def bounds(config: Configuration) -> Cost:
     """Estimate the bounds of all semi-angles, states and thicknesses, patterns at hand."""
-    samples = len(config["microscope"]["semiangles_mrad"]) * len(config["dataset"]["layers"])
-    samples *= 1 + config["bound"]["deformed_states"]
-    stored = detector(config["simulation"], config["microscope"]["energy_keV"])
+    samples = len(config.microscope.semiangles_mrad) * len(config.dataset.layers)
+    samples *= 1 + config.bound.deformed_states
+    stored = config.detector()
     each = math.prod(stored.pixels) * _BOUND_STORED_PIXEL_s
-    each += config["dataset"]["pixels"] ** 2 * _BOUND_PIXEL_s
+    each += config.dataset.pixels**2 * _BOUND_PIXEL_s
     return Cost(
         _START_s + samples * each,
         _STORE_MB + 2e-3 * samples * 66,
@@ -379,10 +363,10 @@ def bounds(config: Config) -> Cost:
     )
 
 
-def errors(config: Config, networks: int) -> Cost:
+def errors(config: Configuration, networks: int) -> Cost:
     """Estimate the table of errors of so many networks."""
-    splits = evaluated_splits(config["training"])
-    examples = sum(config["dataset"]["examples"][split] for split in splits)
+    splits = evaluated_splits(config)
+    examples = sum(getattr(config.dataset.examples, split) for split in splits)
     # Rows: of each set, parameter and dose, about 0.4 kB in both files.
     rows = networks * len(splits) * 6 * 11
     return Cost(
@@ -392,23 +376,23 @@ def errors(config: Config, networks: int) -> Cost:
     )
 
 
-def network(config: Config, outputs: str) -> Layers:
+def network(config: Configuration, outputs: str) -> Layers:
     """Return the network of a configuration that predicts a set of parameters.
 
     Parameters
     ----------
     config
-        The resolved configuration.
+        The configuration.
     outputs
         Name of the set, a key of :data:`pacbed.examples.labels.OUTPUTS`.
     """
-    section = config["network"]
+    section = config.network
     return Layers(
-        config["dataset"]["pixels"],
+        config.dataset.pixels,
         len(OUTPUTS[outputs]),
-        tuple(section["filters"]),
-        tuple(section["dense"]),
-        section["pooled_head"],
+        section.filters,
+        section.dense,
+        section.pooled_head,
     )
 
 
@@ -420,13 +404,13 @@ def _card_flops() -> float:
     return _PAPER_EPOCHS * passes * forward / (3600 * _PAPER_h)
 
 
-def training(config: Config, outputs: str, threads: int, gpus: int) -> Cost:
+def training(config: Configuration, outputs: str, threads: int, gpus: int) -> Cost:
     """Estimate the training of one network.
 
     Parameters
     ----------
     config
-        The resolved configuration.
+        The configuration.
     outputs
         What it predicts, a key of :data:`pacbed.examples.labels.OUTPUTS`.
     threads
@@ -435,26 +419,26 @@ def training(config: Config, outputs: str, threads: int, gpus: int) -> Cost:
         Graphics cards of the job; a network takes no more than one.
     """
     weights, forward = network(config, outputs).sizes()
-    section = config["training"]
-    examples, batch = config["dataset"]["examples"], training_batch(section)
-    train, validation = examples["train"], examples["validation"]
-    online = section["data"] == "online"
+    section = config.training
+    examples, batch = config.dataset.examples, section.examples_per_step
+    train, validation = examples.train, examples.validation
+    online = section.data == "online"
     steps = math.ceil(train / batch) + math.ceil(validation / batch)
     epoch = _EPOCH_s + _passes_s(
         ((1 + _BACKWARD) * train + validation) * forward, steps, threads, gpus
     )
     if online and not gpus:  # beside the network, a card makes examples in no time
-        epoch += train * config["dataset"]["pixels"] ** 2 * _ONLINE_PIXEL_s / threads
+        epoch += train * config.dataset.pixels**2 * _ONLINE_PIXEL_s / threads
     reading = _reading_s(config, validation)
     reading += _reading_stores_s(config, "train") if online else _reading_s(config, train)
     return Cost(
-        _START_TENSORFLOW_s + _TRACE_s + reading + training_epochs(section) * epoch,
+        _START_TENSORFLOW_s + _TRACE_s + reading + section.total_epochs * epoch,
         _MODEL_MB + 4e-6 * weights,
         _training_source(gpus),
     )
 
 
-def prediction(config: Config, outputs: str, threads: int, gpus: int) -> Cost:
+def prediction(config: Configuration, outputs: str, threads: int, gpus: int) -> Cost:
     """Estimate what one network takes to predict all three sets.
 
     Parameters
@@ -463,8 +447,8 @@ def prediction(config: Config, outputs: str, threads: int, gpus: int) -> Cost:
         As for :func:`training`.
     """
     _, forward = network(config, outputs).sizes()
-    splits = evaluated_splits(config["training"])
-    sizes = [config["dataset"]["examples"][split] for split in splits]
+    splits = evaluated_splits(config)
+    sizes = [getattr(config.dataset.examples, split) for split in splits]
     steps = sum(math.ceil(n / _PREDICTION_BATCH) for n in sizes)
     work = _passes_s(sum(sizes) * forward, steps, threads, gpus)
     start = _START_TENSORFLOW_s + len(sizes) * _TRACE_PREDICTION_s
@@ -484,8 +468,8 @@ def _passes_s(operations: float, steps: int, threads: int, gpus: int) -> float:
     return operations / (_CORE_FLOPS * threads) + steps * _STEP_s
 
 
-def _reading_s(config: Config, examples: int) -> float:
-    return float(examples * config["dataset"]["pixels"] ** 2 * _READ_DATASET_PIXEL_s)
+def _reading_s(config: Configuration, examples: int) -> float:
+    return float(examples * config.dataset.pixels**2 * _READ_DATASET_PIXEL_s)
 
 
 def _training_source(gpus: int) -> str:

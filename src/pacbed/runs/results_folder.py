@@ -15,9 +15,9 @@ from pacbed.engines.request import PHYSICS_VERSION
 from pacbed.exceptions import ConfigError, PacbedError
 from pacbed.runs.locks import LockedError, lock, sign, this_process
 from pacbed.storage.files import write_text
-from pacbed.study.configuration import scientific
+from pacbed.study.configuration import of_record
+from pacbed.study.model import Configuration
 
-Config = Mapping[str, Any]
 _PHYSICS = "# physics version "
 
 
@@ -96,7 +96,7 @@ def take_lock(results: Path) -> RunLock:
     return RunLock(path, file, Submitted(before[1], before[2], host) if before else None)
 
 
-def check_results(results: Path, config: Config) -> list[str]:
+def check_results(results: Path, study: Configuration) -> list[str]:
     """Compare a configuration with the one that a folder of results was made with.
 
     Returns
@@ -114,13 +114,13 @@ def check_results(results: Path, config: Config) -> list[str]:
         return []
     try:
         text = path.read_text(encoding="utf-8")
-        before = yaml.safe_load(text)
-        differing = _differences(_of_patterns(before), _of_patterns(config))
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        before = of_record(yaml.safe_load(text))
+    except (OSError, yaml.YAMLError, ConfigError) as error:
         raise ConfigError(
             f"{path} cannot be read, so that it is not known what {results} was made with: "
-            f"{error!r}. Restore it, or choose another folder (key `results`)"
+            f"{error}. Restore it, or choose another folder (key `results`)"
         ) from error
+    differing = _differences(before.of_patterns(), study.of_patterns())
     # Without this line: made before there was one.
     physics = re.search(rf"^{_PHYSICS}(\d+)$", text, re.MULTILINE)
     if (version := int(physics[1]) if physics else 1) != PHYSICS_VERSION:
@@ -137,10 +137,10 @@ def check_results(results: Path, config: Config) -> list[str]:
             f"{results}/patterns to simulate them again"
         )
     how = {"execution", "results"}  # nothing is made again for these
-    return _differences(*({k: v for k, v in c.items() if k not in how} for c in (before, config)))
+    return _differences(before.plain(how), study.plain(how))
 
 
-def keep_config(results: Path, config: Config) -> None:
+def keep_config(results: Path, study: Configuration) -> None:
     """Write down with what configuration a folder of results is made.
 
     Raises
@@ -148,26 +148,12 @@ def keep_config(results: Path, config: Config) -> None:
     PacbedError
         If that cannot be written.
     """
-    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(study.plain(), sort_keys=False, allow_unicode=True)
     # In a comment: the rest is a configuration, to be used as any other.
     write_text(results / "config.yaml", f"{_PHYSICS}{PHYSICS_VERSION}\n{text}")
 
 
-def _of_patterns(config: Config) -> dict[str, Any]:
-    """Return what existing patterns depend on: not how many there are, nor for what angles."""
-    microscope = {k: v for k, v in config["microscope"].items() if k != "semiangles_mrad"}
-    deformation = {k: v for k, v in config["deformation"].items() if k != "rotation_deg"}
-    return {
-        "seed": config["seed"],
-        "material": config["material"],
-        "microscope": microscope,
-        "deformation": deformation,
-        "draws": {"shared_strain": config["draws"]["shared_strain"]},
-        "simulation": scientific(config["simulation"]),
-    }
-
-
-def _differences(before: Config, now: Config) -> list[str]:
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     old, new = dict(_flat(before)), dict(_flat(now))
     return [
         f"{key} was {old.get(key, 'not there')}, is {new.get(key, 'not there')}"
@@ -176,7 +162,7 @@ def _differences(before: Config, now: Config) -> list[str]:
     ]
 
 
-def _flat(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in config.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pacbed.seeding import seed_at, stream
+from pacbed.specimen.deformation import Deformation, DrawRanges
 
 if TYPE_CHECKING:
     import pandas as pd
-from pacbed.specimen.deformation import Deformation, DrawRanges
 
 SPLITS = ("train", "validation", "test")
 
@@ -135,31 +135,11 @@ def draw_table(
     """
     import pandas as pd  # here, since thousands of simulation jobs import this module
 
-    splits = assign_splits(count, fractions)
-    return pd.DataFrame(
-        [
-            row
-            for angle in semiangles_mrad
-            for row in _rows(seed, angle, count, ranges, splits, shared_strain)
-        ]
-    )
-
-
-def _rows(
-    seed: int,
-    semiangle: float,
-    count: int,
-    ranges: DrawRanges,
-    splits: Sequence[str],
-    shared_strain: bool,
-) -> Iterator[dict[str, object]]:
-    for index in range(count):
-        one = draw(seed, semiangle, index, ranges, shared_strain)
-        strain = one.deformation.strain
-        yield {
-            **asdict(one),
-            "strain_xx": strain[0, 0],
-            "strain_yy": strain[1, 1],
-            "strain_xy": strain[0, 1],
-            "split": splits[index],
-        }
+    rows = []
+    for angle in semiangles_mrad:
+        for index, split in enumerate(assign_splits(count, fractions)):
+            one = draw(seed, angle, index, ranges, shared_strain)
+            (xx, xy), (_, yy) = one.deformation.strain
+            strains = {"strain_xx": xx, "strain_yy": yy, "strain_xy": xy}
+            rows.append({**asdict(one), **strains, "split": split})
+    return pd.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""What is simulated beside the draws of the study: for Fig. 2 to 4, and for the bound."""
+"""The states of auxiliary simulations: of Fig. 2 and 3, and of the bound."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pacbed.precision.steps import UNDEFORMED, State, differences
+from pacbed.precision.steps import UNDEFORMED, State, Steps, differences
 from pacbed.seeding import seed_at
-from pacbed.specimen.deformation import Deformation
-from pacbed.study.configuration import Config, draw_ranges
+from pacbed.specimen.deformation import Deformation, DrawRanges
 from pacbed.study.draws import draw
 
 GALLERY: Mapping[str, State] = {
@@ -56,32 +55,33 @@ def gallery(seed: int) -> dict[str, Seeded]:
     }
 
 
-def base_states(config: Config) -> dict[str, State]:
+def base_states(seed: int, ranges: DrawRanges, deformed: int) -> dict[str, State]:
     """Return the states at which the bound is computed, by name.
 
-    They are the undeformed crystal and some random deformations and tilts of the study's ranges,
-    the same for all semi-angles. They belong to no set.
+    They are the undeformed crystal and so many random deformations and tilts of some ranges, the
+    same for all semi-angles. They belong to no set.
     """
     found = {UNDEFORMED: State(Deformation(), (0.0, 0.0))}
-    for number in range(config["bound"]["deformed_states"]):
-        one = draw(config["seed"], 0.0, number, draw_ranges(config))
+    for number in range(deformed):
+        one = draw(seed, 0.0, number, ranges)
         found[f"deformed{number + 1}"] = State(one.deformation, one.tilt_mrad)
     return found
 
 
-def bound_states(config: Config) -> dict[str, dict[str, Seeded]]:
+def bound_states(
+    seed: int, ranges: DrawRanges, deformed: int, steps: Steps
+) -> dict[str, dict[str, Seeded]]:
     """Return the simulations that the bound takes, by the name of the base and of the step.
 
     Those of a base share their seed, so that thermal displacements are the same and differences
     are due to the step.
     """
-    section = config["bound"]
     return {
         name: {
-            step: Seeded(state, seed_at(config["seed"], "simulation", "bound", name))
+            step: Seeded(state, seed_at(seed, "simulation", "bound", name))
             for step, state in differences(
-                base.deformation, base.tilt_mrad, section["strain_step"], section["tilt_step_mrad"]
+                base.deformation, base.tilt_mrad, steps.strain, steps.tilt_mrad
             ).items()
         }
-        for name, base in base_states(config).items()
+        for name, base in base_states(seed, ranges, deformed).items()
     }

@@ -1,91 +1,36 @@
-"""From sections of a configuration to what a training takes, the same for rule and command."""
+"""From a configuration to what a training takes, the same for rule and command. Needs Keras."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
-from pacbed.examples.labels import LabelScaling
-from pacbed.examples.pattern_set import read_pattern_set
-from pacbed.learning.schedule import schedule
-from pacbed.learning.sequences import OnlineExamples
+from pacbed.learning.schedule import OneCycleSchedule, Schedule, SteppedSchedule
 from pacbed.learning.training import TrainingSettings
-from pacbed.study.configuration import augmentation_settings, training_batch
+from pacbed.study.model import Configuration
+from pacbed.study.sections import TrainingSection
 
-Section = Mapping[str, Any]
+
+def schedule(section: TrainingSection) -> Schedule:
+    """Return the learning rate."""
+    if section.schedule == "paper":
+        return SteppedSchedule(tuple((s.epochs, s.rate) for s in section.learning_rate_steps))
+    fast = section.fast
+    return OneCycleSchedule(fast.epochs, fast.peak_rate, fast.warm_up)
 
 
-def training_settings(
-    network: Section, training: Section, intensity: str, image_mean: Sequence[float], seed: int
-) -> TrainingSettings:
-    """Return the settings of a training.
+def training_settings(study: Configuration, intensity: str) -> TrainingSettings:
+    """Return the settings of the trainings on images of one intensity scale.
 
-    Parameters
-    ----------
-    network, training
-        Sections of a configuration; of the second, keys of the schedule that is not used may be
-        absent.
-    intensity
-        Intensity scale of the images.
-    image_mean
-        Range of the image mean, of section ``dataset``.
-    seed
-        Seed of the study.
+    Used are sections ``network`` and ``training``, the seed and the range of image means.
     """
-    fast = training["schedule"] == "fast"
+    section, image_mean = study.training, study.dataset.image_mean
+    fast = section.fast if section.schedule == "fast" else None
     return TrainingSettings(
-        network={**network, "intensity": intensity, "image_mean": image_mean},
-        schedule=schedule(training),
-        batch_size=training_batch(training),
-        momentum=training["momentum"],
-        seed=seed,
-        averaged_epochs=training["fast"]["averaged_epochs"] if fast else 0,
-        precision=training["precision"],
-        xla=training["xla"],
-        optimizer=training["fast"]["optimizer"] if fast else "sgd",
-    )
-
-
-def label_scaling(outputs: str, deformation: Section) -> LabelScaling:
-    """Return the scaling of some outputs to the ranges of section ``deformation``."""
-    return LabelScaling.from_ranges(
-        outputs,
-        deformation["principal_stretch"],
-        deformation["rotation_deg"],
-        deformation["tilt_mrad"],
-    )
-
-
-def online_examples(
-    stores: Sequence[Path],
-    draws: Sequence[int],
-    address: tuple[int, float, int],
-    examples: int,
-    augmentation: Section,
-) -> OnlineExamples:
-    """Read the patterns of which training examples are made while a network learns.
-
-    Parameters
-    ----------
-    stores, draws
-        Pattern stores of the training draws, and the numbers of these.
-    address
-        Seed, semi-angle in mrad and number of layers.
-    examples
-        Number of examples of an epoch.
-    augmentation
-        A configuration, of which sections ``deformation`` and ``dataset`` are used.
-
-    Raises
-    ------
-    StoreError
-        If a store is missing or damaged, or its detector differs from that of the others.
-    """
-    seed, semiangle_mrad, layers = address
-    return OnlineExamples(
-        read_pattern_set(stores, draws, layers, semiangle_mrad),
-        augmentation_settings(augmentation),
-        examples,
-        (seed, semiangle_mrad, layers),
+        network={**study.network.plain(), "intensity": intensity, "image_mean": image_mean},
+        schedule=schedule(section),
+        batch_size=section.examples_per_step,
+        momentum=section.momentum,
+        seed=study.seed,
+        averaged_epochs=fast.averaged_epochs if fast else 0,
+        precision=section.precision,
+        xla=section.xla,
+        optimizer=fast.optimizer if fast else "sgd",
     )

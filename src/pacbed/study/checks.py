@@ -1,0 +1,162 @@
+"""Which values of a configuration do not fit together, though each is allowed by itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from pacbed.engines.planewave import check_phonons
+from pacbed.engines.planewave.atoms import kirkland
+from pacbed.exceptions import RequestError
+from pacbed.specimen.crystal import MATERIALS
+from pacbed.specimen.deformation import Deformation
+from pacbed.specimen.microscope import wavelength_A
+from pacbed.study import prismatic
+from pacbed.study.draws import SPLITS
+from pacbed.study.model import Configuration
+from pacbed.study.states import GALLERY
+
+
+def conflicts(study: Configuration) -> Iterator[str]:
+    """Yield what does not fit together, one line each: key, value, what is allowed."""
+    found = [*_of_draws(study), *_of_material(study), *_of_detector(study), *_of_waves(study)]
+    if not found and study.simulation.engine == "prismatic":
+        found += prismatic.conflicts(study)
+    yield from found
+    yield from _of_networks(study)
+
+
+def _of_draws(study: Configuration) -> Iterator[str]:
+    split, count = dict(study.draws.split), study.draws.count
+    if not math.isclose(total := sum(split.values()), 1, abs_tol=1e-9):
+        yield f"draws.split = {split}: the shares sum to {total:g}, but must sum to 1"
+        return
+    assigned = study.draws.splits()
+    for name in SPLITS:
+        if name not in assigned:
+            yield f"draws.count = {count}: too few for a {name} set with a share of {split[name]:g}"
+    if count % (together := study.execution.draws_per_job):
+        yield f"draws.count = {count}: must be a multiple of execution.draws_per_job = {together}"
+
+
+def _of_material(study: Configuration) -> Iterator[str]:
+    try:
+        made = study.material.material()
+        for element in made.elements:
+            kirkland(element)
+    except RequestError as error:
+        yield f"material: {error}"
+        return
+    others = [m for m in MATERIALS.values() if m.formula != made.formula]
+    for name in ("zigzag_A", "armchair_A", "stacking_A"):
+        value = getattr(made, name)
+        if made.formula in MATERIALS and value in [getattr(other, name) for other in others]:
+            right = getattr(MATERIALS[made.formula], name)
+            yield f"material.{name} = {value}: that is another crystal; {made.formula} has {right}"
+    if made.chalcogen_height_A >= made.layer_thickness_A / 2:
+        yield (
+            f"material.chalcogen_height_A = {made.chalcogen_height_A}: must be less than half a "
+            f"layer, {made.layer_thickness_A / 2:g} Å"
+        )
+
+
+def _of_detector(study: Configuration) -> Iterator[str]:
+    simulation, examples = study.simulation, study.augmentation()
+    try:
+        kept = study.detector()
+    except RequestError as error:
+        yield f"simulation.pixels = {simulation.pixels}: {error}"
+        return
+    stored, pixel = kept.field_of_view_mrad[0], kept.field_of_view_mrad[0] / kept.pixels[0]
+    reach = min(stored, examples.field_of_view_mrad) / 2
+    for angle in study.microscope.semiangles_mrad:
+        if angle + 2 * study.microscope.aperture_edge_mrad >= reach:
+            yield (
+                f"microscope.semiangles_mrad = {angle}: beyond the detector; with the aperture "
+                f"edge must be less than {reach:g} mrad, half of the field of view"
+            )
+    needed = 2 * examples.reach_mrad + pixel
+    if stored < needed:
+        yield (
+            f"simulation.field_of_view_mrad = {stored:g}: must be at least {needed:.4g} mrad, what "
+            "rotation, field-of-view variation and translation of the examples can reach"
+        )
+    finest = examples.smallest_pixel_mrad
+    if pixel > finest * (1 + 1e-9):
+        yield (
+            f"simulation.pixels = {simulation.pixels}: too coarse; must be at least "
+            f"{math.ceil(stored / finest)} for stored pixels ({pixel:.3g} mrad) not to be larger "
+            f"than those of the examples ({finest:.3g} mrad)"
+        )
+    for layers in study.dataset.layers:
+        if layers > simulation.layers:
+            yield (
+                f"dataset.layers = {layers}: must be at most simulation.layers = "
+                f"{simulation.layers}"
+            )
+
+
+def _of_waves(study: Configuration) -> Iterator[str]:
+    simulation, section = study.simulation, study.simulation.planewave
+    try:
+        settings = section.settings()
+    except RequestError as error:
+        yield f"simulation.planewave: {error}"
+        return
+    if "planewave" not in (simulation.engine, simulation.auxiliary_engine):
+        return
+    if configurations := section.phonon_configurations:
+        smallest = study.deformation.principal_stretch[0]
+        try:
+            crystal = study.material.material()
+        except RequestError:  # which has its own line
+            return
+        cell = crystal.in_plane_cell_A(Deformation(smallest, smallest))
+        try:
+            check_phonons(configurations, cell, settings.supercell)
+        except RequestError as error:
+            yield f"simulation.planewave.phonon_configurations = {configurations}: {error}"
+    stored = simulation.field_of_view_mrad
+    band = 1e3 * wavelength_A(study.microscope.energy_keV) * settings.cutoff_per_A
+    # Prismatic's band belongs to the frame of the pattern, unless several tilts share a crystal.
+    moves = settings.band_limit != "prismatic" or study.draws.shared_strain
+    tilts = [study.deformation.tilt_mrad, *(state.tilt_mrad for state in GALLERY.values())]
+    tilt = max(abs(angle) for pair in tilts for angle in pair) if moves else 0.0
+    if stored / 2 + tilt > band:
+        prismatic = simulation.engine == "prismatic"
+        yield (
+            f"simulation.field_of_view_mrad = {stored:g}: must be at most "
+            f"{2 * (band - tilt):.4g} mrad, what the band limit '{settings.band_limit}' lets "
+            f"through{f' at tilts of up to {tilt:g} mrad' if tilt else ''}"
+            f"{'; or set simulation.auxiliary_engine: same' if prismatic else ''}"
+        )
+
+
+def _of_networks(study: Configuration) -> Iterator[str]:
+    blocks, pixels = len(study.network.filters), study.dataset.pixels
+    head, fast = study.network.pooled_head, study.training.fast
+    if pixels % 2**blocks:
+        yield (
+            f"dataset.pixels = {pixels}: must be a multiple of {2**blocks}, since each of the "
+            f"{blocks} blocks of network.filters halves the image"
+        )
+    elif head and (pixels >> blocks) % head:
+        yield (
+            f"network.pooled_head = {head}: must divide {pixels >> blocks}, the width of the last "
+            "feature maps"
+        )
+    if fast.averaged_epochs > fast.epochs:
+        yield (
+            f"training.fast.averaged_epochs = {fast.averaged_epochs}: must be at most "
+            f"training.fast.epochs = {fast.epochs}"
+        )
+    known = {"semiangles_mrad": study.microscope.semiangles_mrad, "layers": study.dataset.layers}
+    for number, variant in enumerate(study.variants):
+        for name, values in known.items():
+            asked = getattr(variant, name)
+            absent = [v for v in asked if v not in values] if asked != "all" else []
+            if absent:
+                yield (
+                    f"variants.{number}.{name} = {list(asked)}: {', '.join(map(str, absent))} not "
+                    f"among the configured {', '.join(map(str, values))}"
+                )

@@ -1,0 +1,215 @@
+"""The whole configuration, and the objects that follow from several of its sections.
+
+Engines and what they need are imported where they are used, since every job of a run imports this
+module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from pacbed.exceptions import RequestError
+from pacbed.study.sections import (
+    BoundSection,
+    DatasetSection,
+    DeformationSection,
+    DrawsSection,
+    ExecutionSection,
+    MaterialSection,
+    MicroscopeSection,
+    NetworkSection,
+    Section,
+    SimulationSection,
+    Some,
+    TrainingSection,
+    VariantSection,
+    Whole,
+)
+
+if TYPE_CHECKING:
+    from pacbed.engines import Engine, SimulationRequest
+    from pacbed.examples.augment import AugmentationSettings
+    from pacbed.precision.design import Experiment
+    from pacbed.specimen.deformation import Deformation
+    from pacbed.specimen.microscope import Detector
+
+
+class Configuration(Section):
+    """Configuration of the PACBED workflow."""
+
+    seed: Annotated[Whole, Field(ge=0, le=2**32 - 1)] = 2026
+    """Seed of everything random; the same seed and configuration give the same numbers."""
+    results: Annotated[str, Field(pattern=r"^[^{}\s]*[^{}\s/][^{}\s]*$")] = "results"
+    """Folder for everything that is computed."""
+    material: MaterialSection = Field(default_factory=MaterialSection)
+    microscope: MicroscopeSection = Field(default_factory=MicroscopeSection)
+    deformation: DeformationSection = Field(default_factory=DeformationSection)
+    draws: DrawsSection = Field(default_factory=DrawsSection)
+    simulation: SimulationSection = Field(default_factory=SimulationSection)
+    execution: ExecutionSection = Field(default_factory=ExecutionSection)
+    dataset: DatasetSection = Field(default_factory=DatasetSection)
+    network: NetworkSection = Field(default_factory=NetworkSection)
+    training: TrainingSection = Field(default_factory=TrainingSection)
+    bound: BoundSection = Field(default_factory=BoundSection)
+    variants: Some[VariantSection] = (
+        VariantSection(
+            outputs="strain-rotation-tilt", intensity="linear", semiangles_mrad="all", layers="all"
+        ),
+        *(
+            VariantSection(
+                outputs="strain-rotation",
+                intensity=intensity,
+                semiangles_mrad=(6.35,),
+                layers=(1, 2, 3, 4, 5),
+            )
+            for intensity in ("linear", "sqrt")
+        ),
+    )
+    """Networks to train, as combinations of outputs and intensity for some semi-angles and
+    layers."""
+
+    def changed(self, overlay: Mapping[str, Any]) -> Configuration:
+        """Return the configuration with an overlay; what does not fit together is not looked for.
+
+        Raises
+        ------
+        pydantic.ValidationError
+            If a key or a value is not allowed.
+        """
+        values = self.plain()
+        merge(values, overlay)
+        return Configuration.model_validate(values)
+
+    def detector(self) -> Detector:
+        """Return the pixels in which patterns are stored.
+
+        Raises
+        ------
+        RequestError
+            If the engine has no pixels of its own and they are asked for.
+        """
+        from pacbed.specimen.microscope import Detector
+
+        section = self.simulation
+        if section.pixels != "native":
+            return Detector((section.field_of_view_mrad,) * 2, (section.pixels, section.pixels))
+        if section.engine != "prismatic":
+            raise RequestError("only Prismatic has native pixels: give a number (640 by default)")
+        from pacbed.engines.prismatic import native_detector
+
+        return native_detector(section.prismatic.settings(), self.microscope.energy_keV)
+
+    def augmentation(self) -> AugmentationSettings:
+        """Return how examples are made of patterns."""
+        from pacbed.examples.augment import AugmentationSettings
+
+        given = {name: value for name, value in self.dataset if name not in ("layers", "examples")}
+        return AugmentationSettings(rotation_deg=self.deformation.rotation_deg, **given)
+
+    def request(
+        self,
+        semiangle_mrad: float,
+        deformation: Deformation,
+        tilt_mrad: tuple[float, float] = (0.0, 0.0),
+        seed: int | None = None,
+    ) -> SimulationRequest:
+        """Return the request for one simulation; its seed is that of the study if not given.
+
+        Raises
+        ------
+        RequestError
+            If it is impossible.
+        """
+        from pacbed.engines import SimulationRequest, ThermalMotion
+
+        phonons = self.simulation.numerics.phonon_configurations
+        return SimulationRequest(
+            material=self.material.material(),
+            deformation=deformation,
+            tilt_mrad=tilt_mrad,
+            layers=self.simulation.layers,
+            energy_keV=self.microscope.energy_keV,
+            aperture=self.microscope.aperture(semiangle_mrad),
+            detector=self.detector(),
+            thermal=ThermalMotion(phonons, self.simulation.debye_waller),
+            seed=self.seed if seed is None else seed,
+        )
+
+    def engine(self, threads: int, log: Callable[[str], None] = lambda line: None) -> Engine:
+        """Return the engine on so many threads; a program outside prints its lines to `log`.
+
+        Raises
+        ------
+        RequestError
+            If it cannot use the device.
+        """
+        from pacbed.engines import engine
+
+        prismatic = self.simulation.engine == "prismatic"
+        return engine(
+            self.simulation.numerics.settings(),
+            threads,
+            self.execution.device,
+            self.execution.of_prismatic() if prismatic else None,
+            log,
+        )
+
+    def auxiliary(self) -> Configuration:
+        """Return the configuration with which the states of Fig. 2 and 3 are simulated."""
+        if self.simulation.auxiliary_engine == "same" or self.simulation.engine == "planewave":
+            return self
+        own = self.detector()  # of native pixels, which only Prismatic has
+        field, pixels = own.field_of_view_mrad[0], own.pixels[0]
+        change = {"engine": "planewave", "pixels": pixels, "field_of_view_mrad": field}
+        return self.changed({"simulation": change})
+
+    def for_bound(self) -> Configuration:
+        """Return the configuration with which the states of the bound are simulated.
+
+        With plane waves, atoms are at rest: a tilt would move the beam to waves with other
+        displacements, and the difference of their speckle looks like information.
+        """
+        study = self.auxiliary()
+        if study.simulation.engine == "prismatic":
+            return study
+        return study.changed({"simulation": {"planewave": {"phonon_configurations": 0}}})
+
+    def experiment(self) -> Experiment:
+        """Return the experiment whose bound can be simulated without a run of the workflow."""
+        from pacbed.precision.design import Experiment
+
+        return Experiment(
+            material=self.material.material(),
+            energy_keV=self.microscope.energy_keV,
+            apertures=tuple(map(self.microscope.aperture, self.microscope.semiangles_mrad)),
+            detector=self.detector(),
+            examples=self.augmentation(),
+            ranges=self.deformation.draw_ranges(),
+            steps=self.bound.steps(),
+            engine=self.simulation.planewave.settings(),
+            debye_waller=self.simulation.debye_waller,
+            seed=self.seed,
+        )
+
+    def of_patterns(self) -> dict[str, Any]:
+        """Return what existing patterns depend on: not how many there are, nor for what angles."""
+        return {
+            "seed": self.seed,
+            "material": self.material.plain(),
+            "microscope": self.microscope.plain({"semiangles_mrad"}),
+            "deformation": self.deformation.plain({"rotation_deg"}),
+            "draws": {"shared_strain": self.draws.shared_strain},
+            "simulation": self.simulation.used(),
+        }
+
+
+def merge(target: dict[str, Any], overlay: Mapping[str, Any]) -> None:
+    """Lay a configuration over another, mappings key by key."""
+    for key, value in overlay.items():
+        if isinstance(value, Mapping) and isinstance(target.get(key), dict):
+            merge(target[key], value)
+        else:
+            target[key] = value

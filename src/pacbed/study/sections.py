@@ -1,0 +1,522 @@
+"""The sections of a configuration: every key with its type, limits, default and meaning.
+
+The defaults are the paper's protocol (Yankovich, Röding & Olsson, Ultramicroscopy 279 (2026)
+114246). ``config/config.yaml`` repeats them; the JSON schema and the table of keys in
+``config/README.md`` are made from them. Methods make the objects of the library. These are imported
+where they are made, since every job of a run imports this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from pacbed.examples.labels import PARAMETERS, LabelScaling
+from pacbed.precision.steps import Steps
+from pacbed.specimen.crystal import Material
+from pacbed.specimen.deformation import DrawRanges
+from pacbed.study.draws import assign_splits
+
+if TYPE_CHECKING:
+    from pacbed.engines.planewave import PlaneWaveSettings
+    from pacbed.engines.prismatic import Execution, PrismaticSettings
+    from pacbed.specimen.microscope import Aperture
+
+T = TypeVar("T")
+
+
+def _only(right: Callable[[Any], bool], allowed: str) -> AfterValidator:
+    """Refuse values that are not right; in messages, what is allowed follows "must be"."""
+
+    def check(value: Any) -> Any:
+        if not right(value):
+            raise PydanticCustomError("not_right", allowed)
+        return value
+
+    return AfterValidator(check)
+
+
+Whole = Annotated[int, Field(strict=True)]
+Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Flag = Annotated[bool, Field(strict=True)]
+Count = Annotated[Whole, Field(ge=1)]
+NoneOrMore = Annotated[Whole, Field(ge=0)]
+Positive = Annotated[Real, Field(gt=0)]
+NotNegative = Annotated[Real, Field(ge=0)]
+Share = Annotated[Real, Field(gt=0, lt=1)]
+LessThanOne = Annotated[Real, Field(ge=0, lt=1)]
+CellEdge = Annotated[Real, Field(ge=1, le=50)]
+Angle = Annotated[Real, Field(ge=-360, le=360)]
+Tilt = Annotated[Real, Field(ge=-100, le=100)]
+Electrons = Annotated[Real, Field(ge=1e3, le=1e12)]
+ImageMean = Annotated[Real, Field(gt=0, le=10)]
+SemiAngle = Annotated[
+    Positive,
+    _only(
+        lambda angle: "e" not in f"{angle:g}" and float(f"{angle:g}") == angle,
+        "a number of at most six digits, since it names files",
+    ),
+]
+Range = Annotated[
+    tuple[T, T], _only(lambda ends: ends[0] <= ends[1], "a range whose lower end comes first")
+]
+Stretches = Annotated[
+    Range[Real],
+    _only(
+        lambda ends: ends[0] >= 0.5 and ends[1] <= 1.5,
+        "within 0.5 to 1.5 (a stretch of 1 is undeformed; 3 % strain is 1.03)",
+    ),
+]
+Some = Annotated[tuple[T, ...], Field(min_length=1)]
+Different = Annotated[
+    Some[T],
+    _only(lambda values: len(set(values)) == len(values), "a list of values that differ"),
+    Field(json_schema_extra={"uniqueItems": True}),
+]
+PowerOfTen = Annotated[
+    Whole,
+    _only(lambda number: number in (1, 10, 100), "1, 10 or 100"),
+    Field(json_schema_extra={"enum": [1, 10, 100]}),
+]
+
+
+class Section(BaseModel):
+    """A part of a configuration. It cannot be changed."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
+    )
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    @field_validator("*")
+    @classmethod
+    def _shortest(cls, value: Any) -> Any:
+        """Keep whole numbers as integers, so that 80 and 80.0 are the same in every text."""
+        if isinstance(value, tuple):
+            return tuple(map(cls._shortest, value))
+        return value if isinstance(value, Section) else canonical(value)
+
+    def plain(self, without: set[str] | None = None) -> dict[str, Any]:
+        """Return the section as a mapping of plain values, in canonical form."""
+        return dict(canonical({k: v for k, v in self if k not in (without or ())}))
+
+
+def canonical(value: Any) -> Any:
+    """Return plain values with sorted keys, in which whole numbers are integers.
+
+    Snakemake decides on reruns by the text of parameters: 80 and 80.0, or an overlay that repeats
+    a default, must not change it.
+    """
+    if isinstance(value, Section):
+        return value.plain()
+    if isinstance(value, Mapping):
+        return {key: canonical(value[key]) for key in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [canonical(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+class MaterialSection(Section):
+    """2H transition-metal dichalcogenide MX2."""
+
+    formula: str = "MoS2"
+    """Chemical formula MX2, the metal first."""
+    zigzag_A: CellEdge = 3.1613
+    """Edge of the orthogonal cell along x (zigzag) in Å."""
+    armchair_A: CellEdge = 5.4755
+    """Edge of the orthogonal cell along y (armchair) in Å."""
+    stacking_A: CellEdge = 12.3063
+    """Edge of the cell along z in Å, two layers."""
+    chalcogen_height_A: Positive = 1.5875
+    """Distance of the chalcogen planes from the metal plane of their layer in Å."""
+    rms_displacement_A: dict[str, NotNegative] = {"Mo": 0.07535, "S": 0.08856}
+    """Root-mean-square thermal displacement per axis of each element in Å."""
+
+    def material(self) -> Material:
+        """Return the crystal.
+
+        Raises
+        ------
+        RequestError
+            If the formula is not MX2, or an element has no displacement.
+        """
+        return Material(**dict(self))
+
+
+class MicroscopeSection(Section):
+    """The electron beam."""
+
+    energy_keV: Annotated[Real, Field(ge=1, le=3000)] = 80
+    """Beam energy in keV."""
+    semiangles_mrad: Different[SemiAngle] = (6.35, 12.65, 18.13, 25.44, 32.94)
+    """Convergence semi-angles in mrad, one set of patterns each."""
+    aperture_edge_mrad: NotNegative = 0
+    """Width of a soft aperture edge in mrad; 0 is a hard edge, averaged over pixels."""
+
+    def aperture(self, semiangle_mrad: float) -> Aperture:
+        """Return the aperture of a convergence semi-angle."""
+        from pacbed.specimen.microscope import Aperture
+
+        return Aperture(semiangle_mrad, self.aperture_edge_mrad)
+
+
+class DeformationSection(Section):
+    """Ranges of the uniform random deformations. A range whose ends are equal is one value."""
+
+    principal_stretch: Stretches = (0.95, 1.05)
+    """Principal stretches; two are drawn and sorted, λ1 ≥ λ2."""
+    principal_angle_deg: Range[Angle] = (0, 180)
+    """Angle θ of the first principal direction in degrees."""
+    tilt_mrad: Range[Tilt] = (-5, 5)
+    """Sample tilts φx and φy in mrad."""
+    rotation_deg: Range[Angle] = (-10, 10)
+    """Rotation γ, applied to the pattern of every example, in degrees."""
+
+    def draw_ranges(self) -> DrawRanges:
+        """Return the ranges from which deformations and tilts are drawn."""
+        return DrawRanges(self.principal_stretch, self.principal_angle_deg, self.tilt_mrad)
+
+    def label_scaling(self, outputs: str) -> LabelScaling:
+        """Return the scaling of some outputs to the ranges."""
+        return LabelScaling.from_ranges(
+            outputs, self.principal_stretch, self.rotation_deg, self.tilt_mrad
+        )
+
+    def varying(self) -> tuple[str, ...]:
+        """Return the names of the parameters that differ from one example to another."""
+        stretch, angle, tilt, rotation = (
+            low < high
+            for low, high in (
+                self.principal_stretch,
+                self.principal_angle_deg,
+                self.tilt_mrad,
+                self.rotation_deg,
+            )
+        )
+        # Principal directions along x and y have no shear.
+        shear = stretch and (angle or self.principal_angle_deg[0] % 90 != 0)
+        varies = (stretch, stretch, shear, rotation, tilt, tilt)
+        return tuple(name for name, one in zip(PARAMETERS, varies, strict=True) if one)
+
+
+class SplitSection(Section):
+    """Share of the draws in each set; the shares sum to one."""
+
+    train: Share = 0.5
+    """Share of the training set."""
+    validation: Share = 0.25
+    """Share of the validation set."""
+    test: Share = 0.25
+    """Share of the test set."""
+
+
+class DrawsSection(Section):
+    """Random strain and tilt states per semi-angle."""
+
+    count: Count = 1000
+    """Number of draws per semi-angle; a larger number leaves existing ones valid."""
+    split: SplitSection = Field(default_factory=SplitSection)
+    """Share of the draws in each set; the shares sum to one."""
+    shared_strain: Flag = False
+    """Give all semi-angles the same strain states, each simulated once for all of them; tilts
+    differ. false draws every semi-angle's own."""
+
+    def splits(self) -> list[str]:
+        """Return the set of each draw."""
+        return assign_splits(self.count, dict(self.split))
+
+
+class PrismaticSection(Section):
+    """Settings of Prismatic."""
+
+    phonon_configurations: NoneOrMore = 10
+    """Frozen-phonon configurations; 0 keeps the atoms at rest, without debye_waller."""
+    pixel_A: Annotated[Real, Field(ge=0.01, le=0.5)] = 0.15
+    """Sampling of the potential in Å."""
+    slices_per_layer: Count = 3
+    """Number of equal slices per layer."""
+    interpolation_factor: Count = 4
+    """The points of the grid are a multiple of four times this number; it has no other effect."""
+    potential_bound_A: Annotated[Real, Field(ge=1, le=10)] = 3
+    """Radius within which the potential of an atom is computed, in Å."""
+    box_A: Annotated[Real, Field(ge=10, le=2000)] | Literal["auto"] = 400.0
+    """Edge of the box of atoms in Å; auto for the smallest that leaves less than 1 % of a probe
+    beyond its edge and has pixels no larger than the stored ones (these decide by default - 202
+    Å)."""
+    probe_region_A: Annotated[Real, Field(ge=1, le=2000)] = 200
+    """Edge of the central square of the box that holds the probes, in Å; an automatic box has its
+    own."""
+    probes: tuple[Count, Count] | Literal["auto"] = (16, 28)
+    """Probe positions along x and y of the deformed cell; auto for the fewest whose mean is that
+    over all positions."""
+    probes_per_configuration: Literal["all", "split"] = "all"
+    """all probes see every phonon configuration, or split, each configuration is seen by its share
+    of them."""
+
+    def settings(self) -> PrismaticSettings:
+        """Return the settings of the engine."""
+        from pacbed.engines.prismatic import PrismaticSettings
+
+        return PrismaticSettings(**self.plain({"phonon_configurations"}))
+
+
+class PlaneWaveSection(Section):
+    """Numerical settings of the plane-wave engine."""
+
+    phonon_configurations: NoneOrMore = 2
+    """Frozen-phonon configurations of each plane wave, 2 or more; 0 keeps the atoms at rest."""
+    band_limit: Literal["converged", "prismatic"] | Annotated[Real, Field(ge=0.5, le=10)] = (
+        "converged"
+    )
+    """converged (2.5 1/Å), prismatic for the potential and band limit of Prismatic 2.0 at 0.15 Å,
+    or another limit in 1/Å."""
+    slices_per_layer: Literal["planes"] | Count = "planes"
+    """planes for one slice on every atomic plane (three per layer), or a number of equal slices."""
+    incident_step_mrad: Annotated[Real, Field(ge=0.1, le=5)] = 2
+    """Spacing of the incident plane waves in mrad."""
+    supercell: tuple[Count, Count] = (8, 5)
+    """Cells along x and y that have thermal displacements of their own."""
+    precision: Literal["single", "double"] = "single"
+    """Of the floating-point numbers."""
+
+    def settings(self) -> PlaneWaveSettings:
+        """Return the settings of the engine.
+
+        Raises
+        ------
+        RequestError
+            If they do not fit together.
+        """
+        from pacbed.engines.planewave import PlaneWaveSettings
+
+        return PlaneWaveSettings(**self.plain({"phonon_configurations"}))
+
+
+class SimulationSection(Section):
+    """How patterns are computed and stored."""
+
+    engine: Literal["prismatic", "planewave"] = "prismatic"
+    """prismatic, the program of the paper, which has to be installed; or planewave, the embedded
+    engine."""
+    layers: Count = 20
+    """Number of layers; a pattern is kept after every layer."""
+    debye_waller: Flag = True
+    """Damp the potential of atoms at rest by the Debye-Waller factor (plane-wave engine only)."""
+    field_of_view_mrad: Positive = 134
+    """Full width of the stored pattern in mrad; native pixels have their own."""
+    pixels: Annotated[Whole, Field(ge=8)] | Literal["native"] = 640
+    """Pixels of the stored pattern per axis; native stores those of Prismatic as they are, as the
+    paper does."""
+    auxiliary_engine: Literal["planewave", "same"] = "planewave"
+    """Engine of the auxiliary simulations: the deformed and the tilted crystals of Fig. 2 and 3,
+    and those from which the Cramér–Rao bound is computed. planewave takes core-minutes; same is the
+    engine of the draws (Prismatic in the protocol of the paper - some 15,000 core-hours for the
+    bound)."""
+    prismatic: PrismaticSection = Field(default_factory=PrismaticSection)
+    planewave: PlaneWaveSection = Field(default_factory=PlaneWaveSection)
+
+    @property
+    def numerics(self) -> PrismaticSection | PlaneWaveSection:
+        """The section of the engine."""
+        return self.prismatic if self.engine == "prismatic" else self.planewave
+
+    def used(self) -> dict[str, Any]:
+        """Return what patterns depend on, so that other keys make no simulation run again."""
+        kept = self.plain({"auxiliary_engine", *({"prismatic", "planewave"} - {self.engine})})
+        if self.numerics.phonon_configurations:
+            del kept["debye_waller"]
+        elif self.engine == "planewave":
+            del kept["planewave"]["supercell"]
+        if self.pixels == "native":
+            del kept["field_of_view_mrad"]
+        if self.engine == "prismatic" and self.prismatic.box_A == "auto":
+            del kept["prismatic"]["probe_region_A"]
+        return kept
+
+
+class ExecutionSection(Section):
+    """How simulations are run; with the profiles here, changing it reruns nothing."""
+
+    device: Literal["cpu", "gpu"] = "cpu"
+    """cpu, or gpu for one graphics card per simulation."""
+    draws_per_job: PowerOfTen = 1
+    """Draws that a job simulates one after another, 10 or 100 where a site limits the number of
+    jobs; each is kept as soon as it is done. draws.count must be a multiple."""
+    prismatic_python: str | None = None
+    """Python interpreter that has pyprismatic 2.0; null for that of the job."""
+    scratch_GB: Positive | None = 40
+    """Largest part of the scratch folder (TMPDIR) that a simulation fills, in GB; null for most of
+    what is free."""
+    call_limit_h: Positive | None = 12
+    """Time after which a call of Prismatic is taken to hang, in hours; null for none."""
+
+    def of_prismatic(self) -> Execution:
+        """Return how Prismatic is run."""
+        from pacbed.engines.prismatic import Execution
+
+        return Execution(self.prismatic_python, self.scratch_GB, self.call_limit_h)
+
+
+class ExamplesSection(Section):
+    """Number of examples in each set."""
+
+    train: Count = 128_000
+    """Examples of the training set."""
+    validation: Count = 32_000
+    """Examples of the validation set."""
+    test: Count = 16_000
+    """Examples of the test set."""
+
+
+class DatasetSection(Section):
+    """Examples made of the patterns."""
+
+    layers: Different[Count] = (1, 2, 3, 4, 5, 10, 15, 20)
+    """Thicknesses, in layers, for which networks are trained."""
+    pixels: Count = 256
+    """Pixels of an example per axis."""
+    field_of_view_mrad: Positive = 100
+    """Full width of an example in mrad."""
+    field_of_view_variation: LessThanOne = 0.0625
+    """Relative variation of the field of view, uniform within ± this."""
+    translation_px: NotNegative = 10
+    """Shift in x and in y, uniform within ± this many pixels of the example."""
+    noise: Literal["lognormal", "poisson"] = "lognormal"
+    """lognormal with the mean and variance of a Poisson distribution, or poisson."""
+    electrons: Range[Electrons] = (1e6, 5e7)
+    """Electrons of the incident beam per pattern, log-uniform."""
+    image_mean: Range[ImageMean] = (0.2, 0.3)
+    """Range of the image mean after normalisation."""
+    examples: ExamplesSection = Field(default_factory=ExamplesSection)
+    """Number of examples in each set."""
+
+
+class NetworkSection(Section):
+    """The convolutional network."""
+
+    filters: Some[Count] = (32, 64, 128, 256)
+    """Filters of each block of two 3 × 3 convolutions and a 2 × 2 average pool."""
+    dense: tuple[Count, ...] = (512, 384, 256, 128)
+    """Widths of the hidden dense layers."""
+    pooled_head: Count | None = None
+    """null flattens the last feature maps; n average-pools them to n × n first."""
+
+
+class StepSection(Section):
+    """A part of a training with one learning rate."""
+
+    epochs: Count
+    """Epochs of this step."""
+    rate: Positive
+    """Learning rate of this step."""
+
+
+_STEPS = (
+    (400, 1e-4),
+    (400, 2e-4),
+    (400, 5e-4),
+    (1600, 1e-3),
+    (400, 5e-4),
+    (400, 2e-4),
+    (400, 1e-4),
+)
+
+
+class FastSection(Section):
+    """One cycle of the learning rate: it rises linearly and falls along half a cosine."""
+
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """adam scales the steps of each weight by the size of its gradients; sgd is the gradient
+    descent of the paper, whose highest rate depends on the intensity scale."""
+    epochs: Count = 400
+    """Length of the training."""
+    batch_size: Count = 64
+    """Examples per step, instead of training.batch_size."""
+    peak_rate: Positive = 1e-3
+    """Highest learning rate."""
+    warm_up: LessThanOne = 0.15
+    """Share of the training in which the highest rate is reached."""
+    averaged_epochs: NoneOrMore = 0
+    """Validate the mean of the weights after so many last epochs, and keep it if it is best
+    (stochastic weight averaging); 0, none."""
+
+
+class TrainingSection(Section):
+    """How networks are trained."""
+
+    data: Literal["materialised", "online"] = "materialised"
+    """Training examples. materialised, a fixed set in a file, as in the paper; online, made anew in
+    every epoch from the patterns, on the device of the network."""
+    schedule: Literal["paper", "fast"] = "paper"
+    """Learning rate. paper, the steps of learning_rate_steps; fast, the one cycle of fast."""
+    batch_size: Count = 256
+    """Examples per step, with the schedule paper."""
+    momentum: LessThanOne = 0.9
+    """Momentum of the gradient descent, and of adam."""
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    """Numbers that a network is trained with. The weights, and the network that is kept, are in
+    single precision with all; the log says if its validation loss differs."""
+    xla: Flag = False
+    """Whether steps are compiled with XLA. It makes them faster, but a repeated training need not
+    be the same to the last bit on a graphics card."""
+    warm_start: Literal["none", "thinner", "thicker"] = "none"
+    """Begin with the weights of the trained network of the next thinner or thicker sample, one
+    network after the other; none, with random ones."""
+    learning_rate_steps: Some[StepSection] = tuple(
+        StepSection(epochs=epochs, rate=rate) for epochs, rate in _STEPS
+    )
+    """Stepped learning rate of the schedule paper, in order; the epochs of the steps add up to the
+    length of the training."""
+    fast: FastSection = Field(default_factory=FastSection)
+
+    @property
+    def total_epochs(self) -> int:
+        """Length of the training."""
+        if self.schedule == "fast":
+            return self.fast.epochs
+        return sum(step.epochs for step in self.learning_rate_steps)
+
+    @property
+    def examples_per_step(self) -> int:
+        """Batch size of the schedule."""
+        return self.fast.batch_size if self.schedule == "fast" else self.batch_size
+
+    def used(self) -> dict[str, Any]:
+        """Return what a training depends on: keys of the other schedule make none run again."""
+        paper = self.schedule == "paper"
+        return self.plain({"fast"} if paper else {"learning_rate_steps", "batch_size"})
+
+
+class BoundSection(Section):
+    """The Cramér–Rao bound, which no unbiased reading of a pattern can beat."""
+
+    deformed_states: Annotated[Whole, Field(ge=0, le=1000)] = 4
+    """Random deformations and tilts at which it is computed, besides the undeformed crystal; errors
+    are compared with the mean over these, or if there are none, with the undeformed crystal."""
+    strain_step: Annotated[Real, Field(ge=5e-4, le=0.02)] = 0.002
+    """Step of the central differences in strain, a fraction; in single precision, rounding makes
+    the bound too small at much finer steps."""
+    tilt_step_mrad: Annotated[Real, Field(ge=0.05, le=5)] = 0.2
+    """Step of the central differences in tilt, in mrad."""
+
+    def steps(self) -> Steps:
+        """Return the half-widths of the central differences."""
+        return Steps(self.strain_step, self.tilt_step_mrad)
+
+
+class VariantSection(Section):
+    """Networks of some outputs and one intensity scale, for some semi-angles and thicknesses."""
+
+    outputs: Literal["strain-rotation-tilt", "strain-rotation"]
+    """What the network predicts."""
+    intensity: Literal["linear", "sqrt", "power"]
+    """Linear, the square root of the intensity, or a power that the network learns."""
+    semiangles_mrad: Literal["all"] | Some[Positive]
+    """all, or a list of configured semi-angles."""
+    layers: Literal["all"] | Some[Count]
+    """all, or a list of configured thicknesses."""
