@@ -5,9 +5,8 @@
 The straightforward way rotates the stored pattern, scales it to the pixels of the example, shifts
 it, draws the noise, and scales the mean, each by a function of scipy.ndimage or NumPy. The layer
 (`pacbed.examples.augment_layer`) does the same in one gather, a batch at a time. Prints
-milliseconds per example, the ratio, how far the images are apart without noise, and the NumPy path
-of the sets that are written to files (`pacbed.examples.augment`). Figures measured so far:
-docs/performance.md.
+milliseconds per example, the ratio, and how far the images are apart without noise. Figures
+measured so far: docs/performance.md.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ from pacbed.examples.augment import (
     AugmentationSettings,
     Transformation,
     average_over_pixels,
-    draw_transformations,
-    make_image,
     resample,
 )
 from pacbed.examples.augment_layer import Augmentation
+from pacbed.examples.pattern_set import PatternSet
+from pacbed.examples.source import ExampleSource
 from pacbed.patterns.difference import relative_l1
 from pacbed.study.configuration import load
 
@@ -50,27 +49,21 @@ def main() -> None:
     nx, ny = stored.pixels
     pixel_mrad = stored.field_of_view_mrad[0] / nx, stored.field_of_view_mrad[1] / ny
     random = np.random.default_rng(0)
-    patterns = [discs(nx, ny, random) for _ in range(8)]
-    pattern = random.integers(len(patterns), size=options.batch).astype(np.int32)
-    drawn = draw_transformations(random, settings, options.batch)
-    ones = [Transformation(*row) for row in drawn.tolist()]
-
-    averaged = np.stack([average_over_pixels(p, pixel_mrad, settings.pixel_mrad) for p in patterns])
-    layer = batched(averaged, pixel_mrad, settings)
-    inputs = [pattern, drawn.astype(np.float32)]
+    patterns = np.stack([discs(nx, ny, random) for _ in range(8)])
+    library = PatternSet(patterns, pixel_mrad, range(8), np.zeros((8, 5)))
+    inputs = ExampleSource(library, settings, options.batch, (0, 6.35, 1, "train")).draw(
+        0, options.batch
+    )
+    pattern, ones = inputs[0], [Transformation(*row) for row in inputs[1].tolist()]
+    layer = Augmentation(library, settings)
 
     def steps() -> None:
         for number, one in zip(pattern, ones, strict=True):
             straightforward(patterns[number], pixel_mrad, one, settings, random)
 
-    def numpy_path() -> None:
-        for number, one in zip(pattern, ones, strict=True):
-            make_image(averaged[number], pixel_mrad, one, settings, random)
-
     each = {
         "one step after the other, scipy.ndimage and NumPy": steps,
-        "one affine step, scipy.ndimage and NumPy (pacbed.examples.augment)": numpy_path,
-        f"layer, {keras.backend.backend()}": lambda: layer.predict_on_batch(inputs),
+        f"layer, {keras.backend.backend()}": lambda: keras.ops.convert_to_numpy(layer(*inputs)),
     }
     print(f"{nx} × {ny} pixels stored, examples of {settings.pixels}², batches of {options.batch}")
     first = None
@@ -78,6 +71,7 @@ def main() -> None:
         seconds = fastest(function) / options.batch
         first = first or seconds
         print(f"{name}: {1e3 * seconds:.2f} ms per example, {first / seconds:.1f} times as fast")
+    averaged = [average_over_pixels(p, pixel_mrad, settings.pixel_mrad) for p in patterns]
     apart = [
         relative_l1(
             turned_scaled_shifted(patterns[number], pixel_mrad, one, settings)[None],
@@ -135,18 +129,6 @@ def straightforward(
     variance = np.log1p(1 / expected)
     signal = random.lognormal(np.log(expected) - variance / 2, np.sqrt(variance))
     return signal * (one.image_mean / signal.mean())
-
-
-def batched(
-    averaged: np.ndarray, pixel_mrad: tuple[float, float], settings: AugmentationSettings
-) -> keras.Model:
-    """Return the layer as a model by itself."""
-    layer = Augmentation(averaged, pixel_mrad, settings, seed=0)
-    pattern = keras.Input((), dtype="int32")
-    transformation = keras.Input((6,))
-    model = keras.Model([pattern, transformation], layer(pattern, transformation))
-    model.compile(jit_compile=False)
-    return model
 
 
 def fastest(function: Callable[[], object], times: int = 5) -> float:

@@ -37,10 +37,10 @@ from rich.table import Table
 from pacbed.examples.dataset import read_dataset, write_dataset
 from pacbed.examples.labels import display_unit
 from pacbed.examples.pattern_set import read_pattern_set
+from pacbed.examples.source import ExampleSource
 from pacbed.figures.style import SYMBOLS, paper_style, save
 from pacbed.learning.prediction import predict
 from pacbed.learning.schedule import OneCycleSchedule, Schedule, SteppedSchedule
-from pacbed.learning.sequences import OnlineExamples
 from pacbed.learning.training import TrainingSettings, configure, train
 from pacbed.machine import usable_cores
 from pacbed.patterns.store import write_patterns
@@ -118,16 +118,13 @@ class Study:
         """Return the materialised examples of a set."""
         path = self.folder / f"{layers}layers" / f"{split}.zarr.zip"
         if not path.exists():
-            address = (self.config.seed, SEMIANGLE_MRAD, layers, split)
-            library = self.library(split, layers)
-            write_dataset(path, library, self.settings, EXAMPLES[split], address, usable_cores())
+            write_dataset(path, self.source(split, layers))
         return read_dataset(path)
 
-    def online(self, layers: int) -> OnlineExamples:
-        """Return training examples that are made while a network learns."""
-        address = (self.config.seed, SEMIANGLE_MRAD, layers)
-        library = self.library("train", layers)
-        return OnlineExamples(library, self.settings, EXAMPLES["train"], address)
+    def source(self, split: str, layers: int) -> ExampleSource:
+        """Return examples that are made while a network learns, or written."""
+        address = (self.config.seed, SEMIANGLE_MRAD, layers, split)
+        return ExampleSource(self.library(split, layers), self.settings, EXAMPLES[split], address)
 
     def run(
         self,
@@ -148,7 +145,7 @@ class Study:
         folder = self.folder / "models" / name
         started = time.monotonic()
         history = train(
-            self.online(layers) if online else self.dataset("train", layers),
+            self.source("train", layers) if online else self.dataset("train", layers),
             self.dataset("validation", layers),
             scaling,
             settings,

@@ -24,7 +24,7 @@ from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.engines.prismatic import PrismaticSettings, native_detector
 from pacbed.engines.prismatic.files import on_detector
-from pacbed.examples.augment import AugmentationSettings, draw_transformation, resample
+from pacbed.examples.augment import AugmentationSettings, Transformation, resample
 from pacbed.machine import usable_cores
 from pacbed.patterns.store import write_patterns
 from pacbed.specimen.crystal import material
@@ -52,8 +52,8 @@ def apart(
     binned = on_detector(native.T[None].astype(float), pixel_mrad(fine), stored)[0]
     random = np.random.default_rng(0)
     everywhere, inside = [], []
-    for _ in range(examples):
-        drawn = replace(draw_transformation(random, settings), electrons=settings.electrons[1])
+    for row in settings.transformations(random.random((examples, 6))):
+        drawn = replace(Transformation(*row), electrons=settings.electrons[1])
         a = resample(native.astype(float), pixel_mrad(fine), drawn, settings.pixels)
         b = resample(binned, pixel_mrad(stored), drawn, settings.pixels)
         deviation = (b - a) / np.sqrt(np.maximum(a, a.max() * 1e-9) / drawn.electrons)

@@ -16,6 +16,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ import numpy as np
 
 from pacbed.examples.dataset import read_dataset, write_dataset
 from pacbed.examples.pattern_set import PatternSet
+from pacbed.examples.source import ExampleSource
 from pacbed.learning.network import build_network
-from pacbed.learning.sequences import OnlineBatches, OnlineExamples, StoredBatches
+from pacbed.learning.sequences import OnlineSequence, StoredSequence
 from pacbed.learning.training import configure, make_optimizer, on_device
 from pacbed.machine import usable_cores
 from pacbed.runs.cost_model import network as layers_of
@@ -81,21 +83,20 @@ class Bench:
         self.xla = xla
         scaling, settings = config.deformation.label_scaling(OUTPUTS), config.augmentation()
         library = patterns(config)
-        online = OnlineExamples(library, settings, batch * batches, (0, 6.35, 1))
+        online = ExampleSource(library, settings, batch * batches, (0, 6.35, 1, "train"))
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "train.zarr.zip"
             examples = min(batch * batches, 1024)
-            write_dataset(file, library, settings, examples, (0, 6.35, 1, "train"), usable_cores())
+            write_dataset(file, replace(online, examples=examples))
             data = read_dataset(file)
-        stored = StoredBatches(data, scaling, batch, shuffle_seed=0)
-        stored.begin(0, 0)  # shuffled
+        stored = StoredSequence(data, scaling, batch, shuffle_seed=0)
         inputs, targets = stored[0]
         self.sources: dict[str, tuple[keras.Model, keras.utils.PyDataset]] = {
             "constant": (self.network(), Constant(inputs, targets, batches)),
             "materialised": (self.network(), Repeated(stored, batches)),
             "online": (
-                on_device(self.network(), online, 0)[0],
-                OnlineBatches(online, scaling, batch),
+                on_device(self.network(), online)[0],
+                OnlineSequence(online, scaling, batch),
             ),
         }
         study = config.changed({"seed": 0, "training": {"precision": precision, "xla": xla}})
@@ -135,7 +136,7 @@ class Constant(keras.utils.PyDataset):
 class Repeated(keras.utils.PyDataset):
     """The batches of a dataset, over and over: a large one need not be made."""
 
-    def __init__(self, stored: StoredBatches, batches: int) -> None:
+    def __init__(self, stored: StoredSequence, batches: int) -> None:
         super().__init__()
         self.stored, self.batches = stored, batches
 
@@ -143,7 +144,7 @@ class Repeated(keras.utils.PyDataset):
         return self.batches
 
     def __getitem__(self, number: int) -> Any:
-        return self.stored[number % (self.stored.examples // self.stored.batch_size)]
+        return self.stored[number % len(self.stored)]
 
 
 def patterns(config: Configuration, draws: int = 64) -> PatternSet:

@@ -21,6 +21,7 @@ from pacbed.engines import SimulationResult
 from pacbed.examples.dataset import read_dataset, write_dataset
 from pacbed.examples.labels import OUTPUTS, LabelScaling
 from pacbed.examples.pattern_set import read_pattern_set
+from pacbed.examples.source import ExampleSource
 from pacbed.learning import checkpoint as training_checkpoint
 from pacbed.learning.prediction import predict
 from pacbed.learning.schedule import OneCycleSchedule, SteppedSchedule
@@ -65,13 +66,13 @@ def workspace(tmp_path_factory):
         draws = [draw for draw, name in enumerate(splits) if name == split]
         path = folder / DATASETS / f"{layers}layers" / f"{split}.zarr.zip"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_dataset(
-            path,
+        source = ExampleSource(
             read_pattern_set([stores[draw] for draw in draws], draws, layers),
             config.augmentation(),
             getattr(config.dataset.examples, split),
             (config.seed, 6.35, layers, split),
         )
+        write_dataset(path, source)
     return folder
 
 
@@ -449,13 +450,13 @@ def test_a_dataset_of_another_field_is_refused_before_anything_is_predicted(
 ):
     config = load([Path("tiny.yaml")])
     path = tmp_path / "other.zarr.zip"
-    write_dataset(
-        path,
+    source = ExampleSource(
         read_pattern_set([PATTERNS / "00000.zarr.zip"], [0], 2),
         replace(config.augmentation(), **{name: value}),
         4,
         (1, 6.35, 2, "test"),
     )
+    write_dataset(path, source)
     said = complaint("evaluate", model, TEST, path)
     assert f"{path} does not fit {model / 'model.keras'}: {message}" in said
 

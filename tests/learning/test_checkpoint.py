@@ -29,7 +29,7 @@ from pacbed.exceptions import PacbedError, StoreError
 from pacbed.learning import checkpoint as training_checkpoint
 from pacbed.learning.checkpoint import TrainingCheckpoint, TrainingState, fingerprint
 from pacbed.learning.schedule import OneCycleSchedule
-from pacbed.learning.sequences import StoredBatches
+from pacbed.learning.sequences import StoredSequence
 from pacbed.learning.training import DIVERGED, train
 from pacbed.machine import noting_sigterm
 from pacbed.storage.zipped import checkpoint_of
@@ -425,7 +425,7 @@ def test_other_settings_begin_anew(unfinished):
 
 
 def digest(data):
-    batches = [StoredBatches(one, SCALING, 16) for one in data]
+    batches = [StoredSequence(one, SCALING, 16) for one in data]
     return fingerprint(
         {"data": [dict(one.attributes) for one in batches]},
         [array for one in batches for array in one.arrays()],
@@ -433,7 +433,7 @@ def digest(data):
 
 
 @pytest.mark.parametrize("which", [0, 1])
-@pytest.mark.parametrize("what", ["images", "labels", "draws", "electrons", "attributes"])
+@pytest.mark.parametrize("what", ["images", "labels", "draws", "transformations", "attributes"])
 def test_other_data_have_another_fingerprint(which, what):
     data = list(DATA)
     if what == "attributes":

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -38,7 +39,7 @@ def spots(examples, seed):
         images=images.astype(np.float16),
         labels=labels.astype(np.float32),
         draws=1000 * seed + np.arange(examples),  # no two sets share a draw
-        electrons=np.full(examples, 1e7, np.float32),
+        transformations=np.full((examples, 6), 1e7, np.float32),
         attributes={"seed": seed},
     )
 
@@ -47,7 +48,7 @@ def understated(examples, seed):
     """The same, but labelled with a third of the truth: what is best on it comes half-way."""
     one = spots(examples, seed)
     labels = one.labels * np.array([1 / 3, 1 / 3, 0, 0, 0, 0], np.float32)
-    return Dataset(one.images, labels, one.draws, one.electrons, one.attributes)
+    return replace(one, labels=labels)
 
 
 def validation_loss(model_file, data):
@@ -249,7 +250,7 @@ def test_a_model_with_other_outputs_than_its_settings_is_refused(learned, tmp_pa
 
 def test_images_of_another_size_are_refused(learned):
     data = spots(4, 1)
-    larger = Dataset(np.zeros((4, 20, 20), np.float16), data.labels, data.draws, data.electrons, {})
+    larger = replace(data, images=np.zeros((4, 20, 20), np.float16))
     with pytest.raises(PacbedError, match=r"takes images of 16 pixels, the dataset has 20"):
         predict(learned / "model.keras", learned / "settings.json", larger)
 

@@ -15,7 +15,6 @@ from pacbed.examples.augment import (
     AugmentationSettings,
     Transformation,
     average_over_pixels,
-    draw_transformations,
     record,
     resample,
 )
@@ -242,7 +241,7 @@ def test_the_prior_is_the_spread_of_draws_and_transformations(angles):
     np.testing.assert_allclose(found[:3, :3], np.cov(strains.T), atol=0.06 * scale)
     tilts = np.array([d.tilt_mrad for d in draws])
     np.testing.assert_allclose(np.diag(found)[4:6], tilts.var(axis=0), rtol=0.06)
-    drawn = draw_transformations(np.random.default_rng(3), SETTINGS, 4000)
+    drawn = SETTINGS.transformations(np.random.default_rng(3).random((4000, 6)))
     rotation, field, x, y, electrons, _ = drawn.T
     spread = [rotation.var(), x.var(), y.var(), (field / 100).var(), np.log(electrons).var()]
     np.testing.assert_allclose(np.diag(found)[[3, 6, 7, 8, 9]], spread, rtol=0.06)

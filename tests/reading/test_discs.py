@@ -10,12 +10,12 @@ from pacbed.examples.augment import AugmentationSettings, record
 from pacbed.examples.dataset import Dataset, read_dataset, write_dataset
 from pacbed.examples.labels import PARAMETERS
 from pacbed.examples.pattern_set import PatternSet
+from pacbed.examples.source import ExampleSource
 from pacbed.exceptions import PacbedError
 from pacbed.reading.discs import (
     MEASURED,
     DiscMethod,
     discs_overlap,
-    fields_of_view_mrad,
     predict_by_discs,
     reflections_mrad,
 )
@@ -193,7 +193,7 @@ def dataset(tmp_path_factory):
         np.array([[*strains[0], 1, 2], [*strains[1], 3, 4]], float),
     )
     path = tmp_path_factory.mktemp("discs") / "test.zarr.zip"
-    write_dataset(path, library, CAMERA, 12, (7, 6.35, 5, "test"))
+    write_dataset(path, ExampleSource(library, CAMERA, 12, (7, 6.35, 5, "test")))
     return read_dataset(path)
 
 
@@ -237,19 +237,10 @@ def test_examples_without_a_lattice_are_counted_and_answered_with_no_strain(data
     assert np.isfinite(table.drop(columns="draw").to_numpy(float)).all()
 
 
-def test_fields_of_view_drawn_again_are_those_that_the_discs_show(dataset, method):
+def test_stored_fields_of_view_are_those_that_the_discs_show(dataset, method):
     measured = [method.measure(image).field_of_view_mrad for image in dataset.images]
-    fields = fields_of_view_mrad(dataset)
-    np.testing.assert_allclose(fields, measured, rtol=2.5e-3)
-    assert np.ptp(fields) > 4
-
-
-def test_fields_of_view_are_drawn_again_where_all_examples_show_one_pattern(tmp_path):
-    library = PatternSet(np.ones((1, 160, 160), np.float32), (1.0, 1.0), [3], np.zeros((1, 5)))
-    path = tmp_path / "test.zarr.zip"
-    write_dataset(path, library, replace(CAMERA, pixels=32), 3, (7, 6.35, 5, "test"))
-    fields = fields_of_view_mrad(read_dataset(path))
-    assert np.all((fields > 93.7) & (fields < 106.3))
+    np.testing.assert_allclose(dataset.fields_of_view_mrad, measured, rtol=2.5e-3)
+    assert np.ptp(measured) > 4
 
 
 def some(dataset, chosen):
@@ -257,17 +248,12 @@ def some(dataset, chosen):
         dataset.images[chosen],
         dataset.labels[chosen],
         dataset.draws[chosen],
-        dataset.electrons[chosen],
+        dataset.transformations[chosen],
         dataset.attributes,
     )
 
 
 # What cannot be measured
-
-
-def test_reordered_examples_have_no_known_scale(dataset):
-    with pytest.raises(PacbedError, match=r"example 0 cannot be drawn again.*Make it anew"):
-        predict_by_discs(some(dataset, slice(None, None, -1)), MOS2, 80, "known")
 
 
 def test_a_field_of_view_without_the_inner_discs_is_refused(dataset):

@@ -11,8 +11,8 @@ import pytest
 
 from pacbed.examples.dataset import read_dataset, write_dataset
 from pacbed.examples.pattern_set import PatternSet
+from pacbed.examples.source import ExampleSource
 from pacbed.learning.prediction import predict
-from pacbed.learning.sequences import OnlineExamples
 from pacbed.learning.training import train
 from pacbed.precision.bound import prior_covariance
 from pacbed.precision.bound_table import bound_of, bound_table
@@ -59,6 +59,15 @@ def library(config):
     return of
 
 
+def source(config, library, split):
+    return ExampleSource(
+        library(split),
+        config.augmentation(),
+        getattr(config.dataset.examples, split),
+        (config.seed, SEMIANGLE, LAYERS, split),
+    )
+
+
 @pytest.fixture(scope="module")
 def datasets(config, library, tmp_path_factory):
     """Training, validation and test examples."""
@@ -66,14 +75,7 @@ def datasets(config, library, tmp_path_factory):
     made = {}
     for split in SPLITS:
         path = folder / f"{split}.zarr.zip"
-        write_dataset(
-            path,
-            library(split),
-            config.augmentation(),
-            getattr(config.dataset.examples, split),
-            (config.seed, SEMIANGLE, LAYERS, split),
-            threads=2,
-        )
+        write_dataset(path, source(config, library, split))
         made[split] = read_dataset(path)
     return made
 
@@ -87,14 +89,8 @@ def predictions(request, config, library, datasets, tmp_path_factory):
     """What the network of the demo says of training and test set."""
     training, folder = request.param, tmp_path_factory.mktemp("model")
     study = config.changed({"training": {**training, "fast": ONE_CYCLE}})
-    online = OnlineExamples(
-        library("train"),
-        config.augmentation(),
-        config.dataset.examples.train,
-        (config.seed, SEMIANGLE, LAYERS),
-    )
     train(
-        online if training else datasets["train"],
+        source(config, library, "train") if training else datasets["train"],
         datasets["validation"],
         config.deformation.label_scaling("strain-rotation-tilt"),
         training_settings(study, config.variants[0].intensity),

@@ -17,19 +17,15 @@ rule augment:
     benchmark:
         f"{RESULTS}/benchmarks/datasets/{{semiangle}}mrad/{{layers}}layers/{{split}}.tsv"
     conda:
-        "../envs/analyse.yaml"
-    threads: 8
+        "../envs/train-gpu.yaml"
+    threads: 4
     resources:
         **expected(
             lambda wildcards, threads: costs.dataset(STUDY, wildcards.split, threads)
         ),
-        # The patterns, twice while they are averaged, then once for all processes.
-        mem_mb=lambda wildcards, attempt, threads: attempt
-        * (
-            400
-            + LIBRARY_MB[wildcards.split]
-            + max(LIBRARY_MB[wildcards.split], 120 * threads)
-        ),
+        # The patterns as simulated, averaged, and as the framework holds them.
+        mem_mb=lambda wildcards, attempt: attempt
+        * (1200 + 3 * LIBRARY_MB[wildcards.split]),
         runtime=minutes(240),
     params:
         seed=config["seed"],

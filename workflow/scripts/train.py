@@ -6,7 +6,7 @@ from _job import found_work_done, job, reserves_gpu
 
 from pacbed.examples.dataset import read_dataset
 from pacbed.examples.pattern_set import read_pattern_set
-from pacbed.learning.sequences import OnlineExamples
+from pacbed.examples.source import ExampleSource
 from pacbed.learning.training import configure, train
 from pacbed.machine import sparse_progress
 from pacbed.runs.locks import sole_maker
@@ -20,11 +20,11 @@ def training_examples():
         return read_dataset(Path(snakemake.input.train))
     stores = [Path(path) for path in snakemake.input.train]
     seed, semiangle_mrad, layers = online["address"]
-    return OnlineExamples(
+    return ExampleSource(
         read_pattern_set(stores, online["draws"], layers, semiangle_mrad),
         Configuration(**online["augmentation"]).augmentation(),
         online["examples"],
-        (seed, semiangle_mrad, layers),
+        (seed, semiangle_mrad, layers, "train"),
     )
 
 

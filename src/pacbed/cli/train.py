@@ -27,7 +27,7 @@ from pacbed.machine import usable_cores
 
 if TYPE_CHECKING:
     from pacbed.examples.dataset import Dataset
-    from pacbed.learning.sequences import OnlineExamples
+    from pacbed.examples.source import ExampleSource
     from pacbed.learning.specification import NetworkSpec
     from pacbed.study.model import Configuration
 
@@ -158,19 +158,19 @@ class Task:
                 f"or say with {option} where it is"
             )
 
-    def training(self) -> Dataset | OnlineExamples:
+    def training(self) -> Dataset | ExampleSource:
         """Read the training examples, or the patterns of which they are made."""
         from pacbed.examples.pattern_set import read_pattern_set
-        from pacbed.learning.sequences import OnlineExamples
+        from pacbed.examples.source import ExampleSource
 
         if not self.stores:
             return self.read("train")
         angle, layers = self.network.semiangle_mrad, self.network.layers
-        return OnlineExamples(
+        return ExampleSource(
             read_pattern_set(self.stores, self.draws, layers, angle),
             self.study.augmentation(),
             self.study.dataset.examples.train,
-            (self.study.seed, angle, layers),
+            (self.study.seed, angle, layers, "train"),
         )
 
     def read(self, split: str) -> Dataset:

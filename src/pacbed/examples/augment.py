@@ -5,22 +5,21 @@ translate, add noise, scale the image mean. The first four are one affine resamp
 that :func:`average_over_pixels` has prepared, once for all examples. The optional square root,
 which comes before the last step, is a layer of the network: scaling commutes with it.
 
-This is the NumPy path, of sets that are written to files; :mod:`pacbed.examples.augment_layer` does
-the same on the device of the network, a batch at a time.
+:mod:`pacbed.examples.augment_layer` makes all examples. Here are the settings, what is done once
+per pattern, and :func:`resample` and :func:`record` for figures and bounds, which need no
+TensorFlow.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from scipy.ndimage import affine_transform, correlate1d
 
-from pacbed.exceptions import PacbedError
-
 DARK = 1e-20
-"""Electrons per pixel that are as good as none; its inverse is a number in single precision."""
+"""Fewer electrons per pixel count as none; the inverse is still a number in single precision."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,35 @@ class AugmentationSettings:
         angle = min(math.pi / 4, math.radians(max(abs(g) for g in self.rotation_deg)))
         return half * (math.cos(angle) + math.sin(angle))
 
+    def transformations(self, uniform: np.ndarray) -> np.ndarray:
+        """Map numbers that are uniform in [0, 1) to transformations.
+
+        Parameters
+        ----------
+        uniform
+            Shape (count, 6).
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (count, 6), columns as :data:`TRANSFORMATIONS`.
+        """
+        field, variation = self.field_of_view_mrad, self.field_of_view_variation
+        shift = -self.translation_px, self.translation_px
+        ranges = np.array(
+            [
+                self.rotation_deg,
+                (field * (1 - variation), field * (1 + variation)),
+                shift,
+                shift,
+                np.log(self.electrons),
+                self.image_mean,
+            ]
+        )
+        drawn = ranges[:, 0] + (ranges[:, 1] - ranges[:, 0]) * uniform
+        drawn[:, 4] = np.exp(drawn[:, 4])
+        return np.asarray(drawn)
+
 
 @dataclass(frozen=True)
 class Transformation:
@@ -88,31 +116,8 @@ class Transformation:
     image_mean: float
 
 
-def draw_transformations(
-    random: np.random.Generator, settings: AugmentationSettings, count: int
-) -> np.ndarray:
-    """Draw transformations, shape (count, 6), columns as the fields of :class:`Transformation`."""
-    variation, shift = settings.field_of_view_variation, settings.translation_px
-    field = settings.field_of_view_mrad
-    low, high = np.log(settings.electrons)
-    return np.stack(
-        [
-            random.uniform(*settings.rotation_deg, count),
-            random.uniform(field * (1 - variation), field * (1 + variation), count),
-            random.uniform(-shift, shift, count),
-            random.uniform(-shift, shift, count),
-            np.exp(random.uniform(low, high, count)),
-            random.uniform(*settings.image_mean, count),
-        ],
-        axis=1,
-    )
-
-
-def draw_transformation(
-    random: np.random.Generator, settings: AugmentationSettings
-) -> Transformation:
-    """Draw a transformation."""
-    return Transformation(*draw_transformations(random, settings, 1)[0].tolist())
+TRANSFORMATIONS = tuple(field.name for field in fields(Transformation))
+"""Columns of tables of transformations."""
 
 
 def average_over_pixels(
@@ -218,38 +223,3 @@ def record(expected: np.ndarray, model: str, random: np.random.Generator) -> np.
     normal = random.standard_normal(mean.shape, np.float32)
     # The expected number itself as a factor: where there is none, none is recorded.
     return np.asarray(expected * np.sqrt(mean / (1 + mean)) * np.exp(sigma * normal), np.float32)
-
-
-def make_image(
-    averaged: np.ndarray,
-    pixel_mrad: tuple[float, float],
-    transformation: Transformation,
-    settings: AugmentationSettings,
-    random: np.random.Generator,
-) -> np.ndarray:
-    """Make the image of one example, float32, shape (pixels, pixels), with the drawn mean.
-
-    Parameters
-    ----------
-    averaged, pixel_mrad, transformation
-        As of :func:`resample`.
-    settings
-        Pixels and noise.
-    random
-        Source of the noise.
-
-    Raises
-    ------
-    PacbedError
-        If no electron was recorded.
-    """
-    fraction = resample(averaged, pixel_mrad, transformation, settings.pixels)
-    expected = fraction * np.float32(transformation.electrons)
-    signal = record(expected, settings.noise, random)
-    mean = signal.mean(dtype=float)
-    if not mean > DARK:
-        raise PacbedError(
-            f"an image of {transformation.electrons:.3g} electrons has a mean signal of "
-            f"{mean:.3g}: raise dataset.electrons"
-        )
-    return np.asarray(signal * np.float32(transformation.image_mean / mean))

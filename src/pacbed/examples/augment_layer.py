@@ -1,21 +1,20 @@
 """Examples made on the device of the network, a batch at a time, by any backend of Keras.
 
-The same steps in the same order as :mod:`pacbed.examples.augment`, whose settings and draws are
-used: for the same transformation both give the same image but for the noise.
+The noise of an example follows from its key alone (:mod:`pacbed.examples.source`): neither batches,
+device nor backend change it, but for the rounding of single precision.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any, cast
 
 import keras
-import numpy as np
 from keras import layers, ops
 
-from pacbed.examples.augment import DARK, AugmentationSettings, Transformation
+from pacbed.examples.augment import DARK, TRANSFORMATIONS, AugmentationSettings
+from pacbed.examples.pattern_set import PatternSet
 from pacbed.exceptions import PacbedError
 
 _INDICES = 2**31
@@ -31,25 +30,25 @@ _RARE = 1e-8
 """Probability that single precision cannot add to a sum near one."""
 
 
+# Of Threefry-2x32: left rotations of two groups of four rounds, number of groups, key parity.
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_GROUPS = 5
+_PARITY = 0x1BD11BDA
+
+
 class Augmentation(layers.Layer):
-    """Turns numbers of patterns and transformations into images.
+    """Turns numbers of patterns, transformations and keys of the noise into images.
 
     One gather reads the four neighbours of every pixel of an example: rotation, field of view,
-    resampling and translation are one bilinear interpolation of patterns that were averaged over
-    the area of a camera pixel before.
+    resampling and translation are one bilinear interpolation of patterns that are averaged over the
+    area of a camera pixel before.
 
     Parameters
     ----------
-    averaged
-        Fraction of the incident electrons per pixel, shape (draws, ny, nx), zero angle at
-        ``n // 2``, as of :meth:`pacbed.examples.pattern_set.PatternSet.averaged`. They are kept on
-        the device.
-    pixel_mrad
-        Pixel size (x, y) of the patterns in mrad.
+    library
+        Patterns as simulated. They are kept on the device, averaged.
     settings
         Pixels and noise of the examples.
-    seed
-        Seed of the noise.
 
     Raises
     ------
@@ -57,35 +56,31 @@ class Augmentation(layers.Layer):
         If the patterns have too many pixels.
     """
 
-    def __init__(
-        self,
-        averaged: np.ndarray,
-        pixel_mrad: tuple[float, float],
-        settings: AugmentationSettings,
-        seed: int,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, library: PatternSet, settings: AugmentationSettings, **kwargs: Any) -> None:
         super().__init__(trainable=False, dtype="float32", **kwargs)
-        if averaged.size >= _INDICES:
+        count, ny, nx = library.patterns.shape
+        if count * ny * nx >= _INDICES:
             raise PacbedError(
-                f"{len(averaged)} patterns of {averaged.shape[2]} × {averaged.shape[1]} pixels are "
-                "too many for the graphics card: lower simulation.pixels, or train with "
-                "training.data: materialised"
+                f"{count} patterns of {nx} × {ny} pixels are too many for one table of 32 bits: "
+                "lower simulation.pixels or draws.count"
             )
         self.images = _fused(self._images)
-        self.pattern_shape = averaged.shape[1:]
-        self.pixel_mrad = pixel_mrad
+        self.pattern_shape = ny, nx
+        self.pixel_mrad = library.pixel_mrad
         self.pixels = settings.pixels
         self.noise = settings.noise
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        averaged = library.averaged(settings.pixel_mrad)
         self.patterns = self.add_weight(
-            shape=(averaged.size,),
-            initializer=lambda shape, dtype: ops.convert_to_tensor(averaged.reshape(-1), dtype),
+            shape=(count * ny * nx,),
+            # One by one: of an array of all there would be two more copies for a moment.
+            initializer=lambda shape, dtype: ops.concatenate(
+                [ops.reshape(pattern, (-1,)) for pattern in averaged]
+            ),
             trainable=False,
             name="patterns",
         )
 
-    def call(self, pattern: Any, transformation: Any) -> Any:
+    def call(self, pattern: Any, transformation: Any, key: Any) -> Any:
         """Make images.
 
         Parameters
@@ -93,22 +88,21 @@ class Augmentation(layers.Layer):
         pattern
             Number of the pattern of each example, shape (examples,), int32.
         transformation
-            Shape (examples, 6), columns as the fields of
-            :class:`pacbed.examples.augment.Transformation`.
+            Shape (examples, 6), columns as :data:`pacbed.examples.augment.TRANSFORMATIONS`.
+        key
+            Key of the noise of each example, shape (examples, 2), int32.
 
         Returns
         -------
         tensor
             Images with the drawn mean, shape (examples, pixels, pixels, 1).
         """
-        shape = (ops.shape(pattern)[0], self.pixels, self.pixels)
-        normal = keras.random.normal(shape, seed=self.seed_generator)
-        return self.images(pattern, transformation, normal)
+        return self.images(pattern, transformation, key)
 
-    def _images(self, pattern: Any, transformation: Any, normal: Any) -> Any:
-        names = [field.name for field in fields(Transformation)]
-        one = {name: transformation[:, n, None, None] for n, name in enumerate(names)}
+    def _images(self, pattern: Any, transformation: Any, key: Any) -> Any:
+        one = {name: transformation[:, n, None, None] for n, name in enumerate(TRANSFORMATIONS)}
         fraction = self._resample(pattern[:, None, None], one)
+        normal = normal_numbers(key, self.pixels)
         signal = record(fraction * one["electrons"], self.noise, normal)
         mean = ops.mean(signal, axis=(1, 2), keepdims=True)
         return (signal * (one["image_mean"] / ops.maximum(mean, DARK)))[..., None]
@@ -155,6 +149,61 @@ def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
 
         return cast(Callable[..., Any], tf.function(function, jit_compile=True))
     return function
+
+
+def normal_numbers(key: Any, pixels: int) -> Any:
+    """Return standard normal numbers for the pixels of examples, from a key for each example.
+
+    Each pair of pixels takes two of the numbers of Threefry-2x32 with 20 rounds (Salmon et al.,
+    SC11 (2011), doi:10.1145/2063384.2063405), of which the number of the pair is the counter, and
+    the transformation of Box and Muller (1958).
+
+    Parameters
+    ----------
+    key
+        Shape (examples, 2), int32.
+    pixels
+        Pixels of an example per axis.
+
+    Returns
+    -------
+    tensor
+        Shape (examples, pixels, pixels), at most 5.8 from zero.
+    """
+    pair = ops.arange(-(-(pixels**2) // 2), dtype="int32")[None]
+    first, second = threefry(key[:, :1], key[:, 1:], pair, ops.zeros_like(pair))
+    radius = ops.sqrt(-2 * ops.log(_uniform(first)))
+    angle = 2 * math.pi * _uniform(second)
+    numbers = ops.concatenate([radius * ops.cos(angle), radius * ops.sin(angle)], axis=1)
+    return ops.reshape(numbers[:, : pixels**2], (-1, pixels, pixels))
+
+
+def threefry(first_key: Any, second_key: Any, first: Any, second: Any) -> tuple[Any, Any]:
+    """Return the two random words of Threefry-2x32 for two words of a key and of a counter.
+
+    All are int32, of shapes that fit each other: not all backends compute with unsigned numbers.
+    """
+    parity = ops.bitwise_xor(ops.bitwise_xor(first_key, second_key), _PARITY)
+    keys = first_key, second_key, parity
+    first, second = first + first_key, second + second_key
+    for group in range(_GROUPS):
+        for bits in _ROTATIONS[group % 2]:
+            first = first + second
+            high = ops.left_shift(second, bits)
+            low = _logical_right_shift(second, 32 - bits)
+            second = ops.bitwise_xor(ops.bitwise_or(high, low), first)
+        first = first + keys[(group + 1) % 3]
+        second = second + keys[(group + 2) % 3] + (group + 1)
+    return first, second
+
+
+def _logical_right_shift(words: Any, bits: int) -> Any:
+    return ops.bitwise_and(ops.right_shift(words, bits), (1 << (32 - bits)) - 1)
+
+
+def _uniform(words: Any) -> Any:
+    """Return numbers between 0 and 1, exclusive, all of them exact in single precision."""
+    return (ops.cast(_logical_right_shift(words, 9), "float32") + 0.5) * 2.0**-23
 
 
 def record(expected: Any, model: str, normal: Any) -> Any:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pacbed.examples.augment import (
-    average_over_pixels,
-)
+from pacbed.examples.augment import average_over_pixels
 from pacbed.exceptions import StoreError
 from pacbed.patterns.store import PatternStore, read_patterns
 from pacbed.specimen.deformation import Deformation
@@ -31,30 +30,28 @@ class PatternSet:
         Index of the draw of each pattern.
     parameters
         Strain (xx, yy, xy) as fractions and tilt (x, y) in mrad, shape (draws, 5).
+    simulation
+        Crystal, beam, thermal motion and engine that all patterns share, as of
+        :func:`read_pattern_set`; nothing if unknown.
     """
 
     patterns: np.ndarray
     pixel_mrad: tuple[float, float]
     draws: Sequence[int]
     parameters: np.ndarray
+    simulation: Mapping[str, Any] | None = None
 
-    def averaged(self, camera_pixel_mrad: float, into: np.ndarray | None = None) -> PatternSet:
-        """Return the library from whose patterns examples are resampled.
+    def averaged(self, camera_pixel_mrad: float) -> Iterator[np.ndarray]:
+        """Yield the patterns that examples are resampled from, shape (ny, nx) each, float32.
 
         Parameters
         ----------
         camera_pixel_mrad
             Pixel size of the examples in mrad; see
             :func:`pacbed.examples.augment.average_over_pixels`.
-        into
-            Where the averaged patterns go, of the same shape, single precision: `patterns` itself
-            where they are not needed any longer. A new array if not given.
         """
-        if into is None:
-            into = np.empty(self.patterns.shape, np.float32)
-        for averaged, pattern in zip(into, self.patterns, strict=True):
-            averaged[...] = average_over_pixels(pattern, self.pixel_mrad, camera_pixel_mrad)
-        return replace(self, patterns=into)
+        for pattern in self.patterns:
+            yield average_over_pixels(pattern, self.pixel_mrad, camera_pixel_mrad)
 
 
 def read_pattern_set(
@@ -77,31 +74,41 @@ def read_pattern_set(
     Raises
     ------
     StoreError
-        If a store is damaged, of another semi-angle, or its detector differs from that of the
-        others.
+        If a store is damaged, of another draw or semi-angle, or simulated otherwise than the first.
     """
-    patterns: np.ndarray | None = None
-    parameters = np.empty((len(stores), 5))
-    first: PatternStore | None = None
-    for number, path in enumerate(stores):
-        store = read_patterns(path, [layers])
-        if patterns is None or first is None:
-            first = store
-            patterns = np.empty((len(stores), *store.patterns.shape[1:]), np.float32)
-        if store.patterns.shape[1:] != patterns.shape[1:] or not (
-            np.array_equal(store.kx_mrad, first.kx_mrad)
-            and np.array_equal(store.ky_mrad, first.ky_mrad)
-        ):
-            raise StoreError(f"{path} has other pixels than {stores[0]}: simulate it again")
-        patterns[number] = store.patterns[0]
+    if not stores:
+        raise StoreError("no pattern stores were given")
+    read = [read_patterns(path, [layers]) for path in stores]
+    shared, parameters = _shared(read[0]), []
+    for path, store, draw in zip(stores, read, draws, strict=True):
         request = store.attributes["request"]
-        found = request["aperture"]["semiangle_mrad"]
-        if semiangle_mrad is not None and not math.isclose(found, semiangle_mrad):
+        if (found := store.attributes.get("draw", draw)) != draw:
             raise StoreError(
-                f"{path} is of {found:g} mrad, not of {semiangle_mrad:g}: name other patterns"
+                f"{path} holds draw {found}, not {draw}: it was copied or renamed. Delete it, and "
+                "simulate it again"
+            )
+        angle = request["aperture"]["semiangle_mrad"]
+        if semiangle_mrad is not None and not math.isclose(angle, semiangle_mrad):
+            raise StoreError(
+                f"{path} is of {angle:g} mrad, not of {semiangle_mrad:g}: name other patterns"
+            )
+        if differing := [name for name, one in _shared(store).items() if one != shared[name]]:
+            raise StoreError(
+                f"{path} was simulated otherwise than {stores[0]}: its {', '.join(differing)} is "
+                "another. Simulate it again"
             )
         strain = Deformation(**request["deformation"]).strain
-        parameters[number] = strain[0, 0], strain[1, 1], strain[0, 1], *request["tilt_mrad"]
-    if patterns is None or first is None:
-        raise StoreError("no pattern stores were given")
-    return PatternSet(patterns, first.pixel_mrad, draws, parameters)
+        parameters.append((strain[0, 0], strain[1, 1], strain[0, 1], *request["tilt_mrad"]))
+    patterns = np.concatenate([store.patterns for store in read])
+    return PatternSet(patterns, read[0].pixel_mrad, draws, np.array(parameters), shared)
+
+
+def _shared(store: PatternStore) -> dict[str, Any]:
+    """Return what all patterns of a set have in common."""
+    attributes, request = store.attributes, store.attributes["request"]
+    aperture = {name: request["aperture"][name] for name in ("edge_mrad", "profile")}
+    return {
+        **{name: request[name] for name in ("material", "energy_keV", "thermal", "detector")},
+        "aperture": aperture,
+        **{name: attributes.get(name) for name in ("engine", "settings", "physics_version")},
+    }

@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pacbed.examples.augment import (
+    DARK,
     AugmentationSettings,
     Transformation,
     average_over_pixels,
-    make_image,
+    record,
     resample,
 )
 from pacbed.exceptions import RequestError
@@ -537,7 +538,10 @@ def _recorded(
     for end, electrons in zip(("fewest", "most"), settings.electrons, strict=True):
         how = Transformation(0, settings.field_of_view_mrad, 0, 0, electrons, 1)
         random = stream(seed, "figure", "dose", float(semiangle), end)
-        images.append(make_image(averaged, pixel, how, settings, random))
+        signal = record(
+            resample(averaged, pixel, how, settings.pixels) * electrons, settings.noise, random
+        )
+        images.append(signal / max(signal.mean(), DARK))
     return images
 
 

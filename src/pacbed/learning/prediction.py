@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pacbed.examples.dataset import Dataset
+from pacbed.examples.dataset import Dataset, refuse_other_simulation
 from pacbed.examples.labels import LabelScaling
 from pacbed.exceptions import PacbedError
 from pacbed.learning.network import load_network
-from pacbed.learning.sequences import StoredBatches
+from pacbed.learning.sequences import StoredSequence
 
 
 def predict(
@@ -39,13 +39,15 @@ def predict(
     Raises
     ------
     PacbedError
-        If the model or its settings cannot be read, or do not fit each other or the images.
+        If the model or its settings cannot be read, or do not fit each other or the images, or if
+        the network was trained on patterns of another crystal, beam or thermal motion.
     """
     try:
         settings = json.loads(settings_file.read_text(encoding="utf-8"))
         scaling = LabelScaling.from_dict(settings["scaling"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PacbedError(f"cannot read {settings_file}: {error}") from error
+    refuse_other_simulation(settings.get("data", {}), data.attributes)
     model = load_network(model_file)
     if model.output_shape[-1] != len(scaling.parameters):
         raise PacbedError(
@@ -57,8 +59,8 @@ def predict(
             f"{model_file} takes images of {model.input_shape[1]} pixels, the dataset has "
             f"{data.images.shape[1]}"
         )
-    batches = StoredBatches(data, scaling, batch_size)
-    predicted = scaling.unscale(model.predict(batches, verbose=0))
+    examples = StoredSequence(data, scaling, batch_size)
+    predicted = scaling.unscale(model.predict(examples, verbose=0))
     true = data.columns(scaling.parameters)
     table: dict[str, np.ndarray] = {"draw": data.draws, "electrons": data.electrons}
     for column, name in enumerate(scaling.parameters):

@@ -20,15 +20,15 @@ import numpy as np
 import pandas as pd
 
 from pacbed.examples.augment_layer import Augmentation
-from pacbed.examples.dataset import Dataset
+from pacbed.examples.dataset import Dataset, refuse_other_simulation
 from pacbed.examples.labels import LabelScaling
+from pacbed.examples.source import ExampleSource
 from pacbed.exceptions import PacbedError, StoreError
 from pacbed.learning.checkpoint import TrainingCheckpoint, TrainingState, fingerprint
 from pacbed.learning.network import build_network, load_network
 from pacbed.learning.schedule import Schedule, SteppedSchedule
-from pacbed.learning.sequences import Batches, OnlineBatches, OnlineExamples, StoredBatches
+from pacbed.learning.sequences import ExampleSequence, OnlineSequence, StoredSequence
 from pacbed.machine import Sigterm, noting_sigterm
-from pacbed.seeding import seed_at
 from pacbed.storage.files import write_text
 
 EpochReport = Callable[[int, int, Mapping[str, float]], None]
@@ -64,7 +64,7 @@ class TrainingSettings:
     momentum
         Decay of the running mean of the gradients.
     seed
-        Seed of weights, shuffling, noise made on the device, and image means.
+        Seed of weights, shuffling, and image means.
     averaged_epochs
         If not zero, the mean of the weights after so many last epochs is validated, and kept if it
         is best: stochastic weight averaging (Izmailov et al. 2018).
@@ -124,7 +124,7 @@ def configure(
 
 
 def train(
-    training: Dataset | OnlineExamples,
+    training: Dataset | ExampleSource,
     validation: Dataset,
     scaling: LabelScaling,
     settings: TrainingSettings,
@@ -178,6 +178,7 @@ def train(
     described: dict[str, Any] = {"scaling": asdict(scaling), "training": asdict(settings)}
     run = _Run(training, validation, scaling, settings)
     run.refuse_shared_draws()
+    refuse_other_simulation(run.batches.attributes, validation.attributes)
     if initial:
         described["initial"] = run.begin_with(initial)
     data = dict(run.batches.attributes)
@@ -245,9 +246,7 @@ def make_optimizer(
     return made
 
 
-def on_device(
-    network: keras.Model, examples: OnlineExamples, seed: int
-) -> tuple[keras.Model, Augmentation]:
+def on_device(network: keras.Model, examples: ExampleSource) -> tuple[keras.Model, Augmentation]:
     """Put the making of examples in front of a network.
 
     Parameters
@@ -256,23 +255,21 @@ def on_device(
         From images to scaled parameters.
     examples
         Patterns and settings.
-    seed
-        Seed of the noise.
 
     Returns
     -------
     model
-        From the inputs of :class:`pacbed.learning.sequences.OnlineBatches` to scaled parameters.
+        From the inputs of :class:`pacbed.learning.sequences.OnlineSequence` to scaled parameters.
     augmentation
         Its first layer.
     """
-    library = examples.library.averaged(examples.settings.pixel_mrad)
-    noise = seed_at(seed, "noise") % 2**31  # other numbers than those of the image means
-    layer = Augmentation(library.patterns, library.pixel_mrad, examples.settings, noise)
-    pattern = keras.Input((), dtype="int32", name="pattern")
-    transformation = keras.Input((6,), name="transformation")
-    images = layer(pattern, transformation)
-    return keras.Model([pattern, transformation], network(images), name="online"), layer
+    layer = Augmentation(examples.library, examples.settings)
+    inputs = [
+        keras.Input((), dtype="int32", name="pattern"),
+        keras.Input((6,), name="transformation"),
+        keras.Input((2,), dtype="int32", name="key"),
+    ]
+    return keras.Model(inputs, network(layer(*inputs)), name="online"), layer
 
 
 def _finished(folder: Path, fingerprint: str) -> pd.DataFrame | None:
@@ -306,7 +303,7 @@ class _Run:
 
     def __init__(
         self,
-        training: Dataset | OnlineExamples,
+        training: Dataset | ExampleSource,
         validation: Dataset,
         scaling: LabelScaling,
         settings: TrainingSettings,
@@ -320,16 +317,16 @@ class _Run:
             **settings.network,
         )
         self.network = self.build(precision=settings.precision)
-        self.validation = StoredBatches(validation, scaling, settings.batch_size)
-        self.batches: Batches
+        self.validation = StoredSequence(validation, scaling, settings.batch_size)
+        self.batches: ExampleSequence
         # Others than TensorFlow compile in ways of their own, or would compute step by step.
         compiled = settings.xla if keras.backend.backend() == "tensorflow" else "auto"
         if isinstance(training, Dataset):
-            self.batches = StoredBatches(training, scaling, settings.batch_size, settings.seed)
+            self.batches = StoredSequence(training, scaling, settings.batch_size, settings.seed)
             self.model, self.augmentation = self.network, None
         else:
-            self.batches = OnlineBatches(training, scaling, settings.batch_size)
-            self.model, self.augmentation = on_device(self.network, training, settings.seed)
+            self.batches = OnlineSequence(training, scaling, settings.batch_size)
+            self.model, self.augmentation = on_device(self.network, training)
             self.network.compile(loss="mse", jit_compile=compiled)
         self.rate = settings.schedule.of_batches(self.batches.total)
         chosen = make_optimizer(self.rate, settings)
@@ -377,10 +374,8 @@ class _Run:
     @property
     def variables(self) -> list[Any]:
         """All that changes in training, seeds of the device and mean loss included."""
-        model, augmentation = self.model, self.augmentation
-        noise = [augmentation.seed_generator.state] if augmentation else []
-        optimizer, metrics = model.optimizer.variables, model.metrics_variables
-        return [*self.network.variables, *noise, *optimizer, *metrics]
+        optimizer, metrics = self.model.optimizer.variables, self.model.metrics_variables
+        return [*self.network.variables, *optimizer, *metrics]
 
     @property
     def progress(self) -> str:
@@ -441,7 +436,7 @@ class _Run:
                 keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: restore())
             )
         if self.batch < self.batches.total:
-            self.batches.begin(self.epoch, self.batch)
+            self.batches.begin_epoch(self.epoch, self.batch)
             # Keras would shuffle the batches too, by a random state that cannot be restored.
             try:
                 self.model.fit(self.batches, callbacks=callbacks, shuffle=False, verbose=0)
@@ -498,10 +493,9 @@ class _Run:
         images = inputs
         saved = {"targets": targets, "epoch": np.array(self.epoch + 1)}
         if self.augmentation:
-            pattern, transformation = inputs
+            pattern, transformation, _ = inputs
             saved |= {"pattern": pattern, "transformation": transformation}
-            # With other noise than that of the training.
-            images = keras.ops.convert_to_numpy(self.augmentation(pattern, transformation))
+            images = keras.ops.convert_to_numpy(self.augmentation(*inputs))
         finite = np.isfinite(images).all(axis=(1, 2, 3)) & np.isfinite(targets).all(axis=1)
         dark = " (images without an electron: raise dataset.electrons)"
         dark = dark if (np.asarray(images).max(axis=(1, 2, 3)) == 0).any() else ""

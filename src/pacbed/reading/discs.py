@@ -30,10 +30,9 @@ import numpy as np
 from scipy.fft import irfft2, rfft2
 from scipy.special import j1
 
-from pacbed.examples.augment import AugmentationSettings, draw_transformation
+from pacbed.examples.augment import AugmentationSettings
 from pacbed.examples.labels import OUTPUTS, PARAMETERS
 from pacbed.exceptions import PacbedError
-from pacbed.seeding import stream
 from pacbed.specimen.crystal import Material
 from pacbed.specimen.microscope import wavelength_A
 
@@ -502,7 +501,7 @@ def predict_by_discs(
     augmentation, semiangle = _made_with(data)
     method = DiscMethod(material, energy_keV, semiangle, augmentation, settings)
     count = len(data.images)
-    fields = fields_of_view_mrad(data).tolist() if scale == "known" else [None] * count
+    fields = data.fields_of_view_mrad.tolist() if scale == "known" else [None] * count
     predicted = np.empty((count, len(MEASURED)))
     discs = np.empty(count, int)
     for row, (image, field) in enumerate(zip(data.images, fields, strict=True)):
@@ -520,32 +519,6 @@ def predict_by_discs(
     predictions = pd.DataFrame({**table, "discs": discs})
     predictions.attrs["data"] = dict(data.attributes)
     return predictions
-
-
-def fields_of_view_mrad(data: Dataset) -> np.ndarray:
-    """Return the field of view of every example in mrad, drawn again from its random stream.
-
-    Raises
-    ------
-    PacbedError
-        If rotations and doses do not come out as the dataset has them.
-    """
-    augmentation, semiangle = _made_with(data)
-    seed, layers, split = (data.attributes[name] for name in ("seed", "layers", "split"))
-    patterns = len(np.unique(data.draws))  # their number tells how a stream begins, if it is 1
-    fields = np.empty(len(data.images))
-    for number in range(len(fields)):
-        random = stream(seed, "example", semiangle, layers, split, number)
-        random.integers(patterns)
-        drawn = draw_transformation(random, augmentation)
-        found = data.labels[number, PARAMETERS.index("rotation_deg")], data.electrons[number]
-        if not np.allclose((drawn.rotation_deg, drawn.electrons), found, rtol=1e-5, atol=1e-5):
-            raise PacbedError(
-                f"the field of view of example {number} cannot be drawn again: the dataset was "
-                "made by another version, or its examples were chosen or reordered. Make it anew"
-            )
-        fields[number] = drawn.field_of_view_mrad
-    return fields
 
 
 def _made_with(data: Dataset) -> tuple[AugmentationSettings, float]:

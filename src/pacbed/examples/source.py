@@ -1,0 +1,95 @@
+"""Examples at their addresses: which pattern each shows, how, and with what noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from pacbed.examples.augment import AugmentationSettings
+from pacbed.examples.labels import PARAMETERS
+from pacbed.examples.pattern_set import PatternSet
+from pacbed.seeding import stream
+
+
+@dataclass(frozen=True)
+class ExampleSource:
+    """What determines a set of examples.
+
+    An example depends on its address alone: seed, semi-angle, number of layers, split, epoch and
+    number. The examples of a file are those of epoch 0; a larger set begins with the same examples.
+
+    Parameters
+    ----------
+    library
+        Patterns to choose from, each equally likely, as simulated.
+    settings
+        Ranges of the transformations.
+    examples
+        Number of examples, of a file or of each epoch.
+    address
+        Seed, semi-angle in mrad, number of layers, and name of the split.
+    """
+
+    library: PatternSet
+    settings: AugmentationSettings
+    examples: int
+    address: tuple[int, float, int, str]
+
+    def draw(
+        self, first: int, end: int, epoch: int = 0
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Draw what :class:`pacbed.examples.augment_layer.Augmentation` makes images of.
+
+        Parameters
+        ----------
+        first, end
+            Numbers of the first example and of the one after the last.
+        epoch
+            Number of the epoch, from zero.
+
+        Returns
+        -------
+        pattern
+            Number of the pattern of each example, shape (examples,), int32.
+        transformation
+            Shape (examples, 6), float32, columns as
+            :data:`pacbed.examples.augment.TRANSFORMATIONS`.
+        key
+            Key of the noise, shape (examples, 2), int32.
+        """
+        seed, semiangle_mrad, layers, split = self.address
+        address = ("example", float(semiangle_mrad), layers, split, epoch)
+        uniform = np.empty((end - first, 7))
+        key = np.empty((end - first, 2), np.uint32)
+        for row, number in enumerate(range(first, end)):
+            random = stream(seed, *address, number)
+            uniform[row] = random.random(7)
+            key[row] = random.integers(2**32, size=2, dtype=np.uint32)
+        pattern = (uniform[:, 0] * len(self.library.patterns)).astype(np.int32)
+        transformation = self.settings.transformations(uniform[:, 1:]).astype(np.float32)
+        return pattern, transformation, key.view(np.int32)
+
+    def labels(self, pattern: np.ndarray, transformation: np.ndarray) -> np.ndarray:
+        """Return the physical parameters of examples, shape (examples, 6).
+
+        Columns are as :data:`pacbed.examples.labels.PARAMETERS`.
+        """
+        return np.insert(self.library.parameters[pattern], 3, transformation[:, 0], axis=1)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Provenance of the examples."""
+        seed, semiangle_mrad, layers, split = self.address
+        simulation: Mapping[str, Any] | None = self.library.simulation
+        return {
+            "seed": seed,
+            "semiangle_mrad": semiangle_mrad,
+            "layers": layers,
+            "split": split,
+            "augmentation": asdict(self.settings),
+            "parameters": PARAMETERS,
+            **({"simulation": simulation} if simulation else {}),
+        }
