@@ -60,13 +60,11 @@ _NOISE_PIXELS = 128
 # Draws over which a simulation of plane waves is averaged.
 _SAMPLE = 8
 
-# --- Pattern stores and datasets: read_patterns, make_image and write_dataset, best of several,
-# stored patterns of 32 to 1336 pixels and examples of 16 to 256 ---
+# --- Pattern stores and datasets: read_patterns, best of several, stored patterns of 32 to 1336
+# pixels; benchmarks/dataset.py, processor time, examples of 64 and 256 pixels ---
 _READ_STORE_s, _READ_STORE_PIXEL_s, _AVERAGE_PIXEL_s = 4.5e-3, 10e-9, 9e-9
-# Of an example and of each of its pixels, noise and compression included; and what one process
-# does alone: it appends what others have made. Another process starts for so many pixels.
-_EXAMPLE_s, _EXAMPLE_PIXEL_s, _APPEND_PIXEL_s = 0.15e-3, 80e-9, 3.5e-9
-_PROCESS_s, _PROCESS_PIXELS = 0.8, 10_000_000
+# Of an example and of each of its pixels, compression included.
+_EXAMPLE_s, _EXAMPLE_PIXEL_s = 0.05e-3, 50e-9
 _READ_DATASET_PIXEL_s = 10e-9
 # Size of the compressed chunks over that of the numbers: patterns of 192 and 640 pixels, at rest
 # and with phonons, 0.89 to 0.93; datasets of the demo 0.90 to 0.94. And what else is in a file.
@@ -313,11 +311,9 @@ def dataset(config: Configuration, split: str, threads: int) -> Cost:
     stored = config.detector()
     averaging = _draws_of(config, split) * math.prod(stored.pixels) * _AVERAGE_PIXEL_s
     each = _EXAMPLE_s + pixels * _EXAMPLE_PIXEL_s
-    processes = max(1, min(threads, examples * pixels // _PROCESS_PIXELS))
-    making = examples * max(each / processes, pixels * _APPEND_PIXEL_s)
-    starting = _PROCESS_s if processes > 1 else 0.0
+    making = examples * each / threads
     return Cost(
-        _START_s + _reading_stores_s(config, split) + averaging + starting + making,
+        _START_TENSORFLOW_s + _reading_stores_s(config, split) + averaging + making,
         _STORE_MB + 2e-6 * _DATASET_RATIO * examples * pixels,
         f"{1e3 * each:.2g} ms per example on one core of an Intel Xeon (benchmarks/dataset.py)",
     )
