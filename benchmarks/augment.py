@@ -63,7 +63,7 @@ def main() -> None:
 
     each = {
         "one step after the other, scipy.ndimage and NumPy": steps,
-        f"layer, {keras.backend.backend()}": lambda: keras.ops.convert_to_numpy(layer(*inputs)),
+        f"layer, {keras.backend.backend()}": lambda: layer.arrays(*inputs),
     }
     print(f"{nx} × {ny} pixels stored, examples of {settings.pixels}², batches of {options.batch}")
     first = None

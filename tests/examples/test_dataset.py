@@ -129,8 +129,8 @@ def test_the_dataset_tells_where_it_comes_from(dataset):
 
 def test_examples_are_what_the_layer_makes_of_their_draws(dataset):
     pattern, transformation, key = SOURCE.draw(37, 40)
-    images = Augmentation(SOURCE.library, SETTINGS)(pattern, transformation, key)
-    np.testing.assert_array_equal(dataset.images[37:40], np.array(images)[..., 0].astype("f2"))
+    images = Augmentation(SOURCE.library, SETTINGS).arrays(pattern, transformation, key)
+    np.testing.assert_array_equal(dataset.images[37:40], images.astype(np.float16))
     np.testing.assert_array_equal(dataset.transformations[37:40], transformation)
     np.testing.assert_array_equal(dataset.draws[37:40], np.array(DRAWS)[pattern])
 

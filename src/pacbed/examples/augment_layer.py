@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from pacbed.examples.augment import DARK, TRANSFORMATIONS, AugmentationSettings
@@ -98,6 +99,12 @@ class Augmentation(layers.Layer):
             Images with the drawn mean, shape (examples, pixels, pixels, 1).
         """
         return self.images(pattern, transformation, key)
+
+    def arrays(
+        self, pattern: np.ndarray, transformation: np.ndarray, key: np.ndarray
+    ) -> np.ndarray:
+        """Make images as an array, shape (examples, pixels, pixels), float32."""
+        return np.asarray(ops.convert_to_numpy(self(pattern, transformation, key)))[..., 0]
 
     def _images(self, pattern: Any, transformation: Any, key: Any) -> Any:
         one = {name: transformation[:, n, None, None] for n, name in enumerate(TRANSFORMATIONS)}

@@ -106,7 +106,7 @@ def _make(layer: Any, source: ExampleSource, first: int, chunk: int) -> Sequence
     """Return images, labels, draws and transformations of a chunk of examples."""
     # Also at the end a whole one: XLA compiles the layer anew for every number of examples.
     pattern, transformation, key = source.draw(first, first + chunk)
-    images = np.array(layer(pattern, transformation, key))[..., 0]
+    images = layer.arrays(pattern, transformation, key)
     dark = ~(images.max(axis=(1, 2)) > 0)[: source.examples - first]
     if dark.any():
         electrons = transformation[dark.argmax(), 4]
@@ -170,8 +170,8 @@ def read_dataset(path: Path) -> Dataset:
     """
     path = Path(path)
     with open_store(path) as group, reading(path), zipfile.ZipFile(path) as archive:
-        arrays = [_read_array(archive, group, name) for name in _ARRAYS]
-        return Dataset(*arrays, dict(group.attrs))
+        images, labels, draws, done = (_read_array(archive, group, name) for name in _ARRAYS)
+        return Dataset(images, labels, draws, done, dict(group.attrs))
 
 
 def _read_array(archive: zipfile.ZipFile, group: zarr.Group, name: str) -> np.ndarray:
