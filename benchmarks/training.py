@@ -95,7 +95,7 @@ class Bench:
             "constant": (self.network(), Constant(inputs, targets, batches)),
             "materialised": (self.network(), Repeated(stored, batches)),
             "online": (
-                on_device(self.network(), online)[0],
+                on_device(self.network(), online),
                 OnlineSequence(online, scaling, batch),
             ),
         }

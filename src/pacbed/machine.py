@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import signal
@@ -82,23 +83,38 @@ def clear_away_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, terminate)
 
 
+GRACE_s = 120
+"""Time between SIGTERM and the end of a job, as ``profiles/slurm`` asks for it."""
+
+
 @dataclass
 class Sigterm:
-    """Whether SIGTERM has come."""
+    """Whether SIGTERM has come, and when the process may be killed after it (Unix time)."""
 
-    has_come: bool = False
+    deadline: float | None = None
+
+    @property
+    def has_come(self) -> bool:
+        """Whether SIGTERM has come."""
+        return self.deadline is not None
+
+    @property
+    def seconds_left(self) -> float:
+        """Time until the process may be killed, in seconds; without SIGTERM there is no end."""
+        return math.inf if self.deadline is None else self.deadline - time.time()
 
 
 @contextmanager
 def noting_sigterm() -> Iterator[Sigterm]:
     """Note SIGTERM in this block rather than end at once: who computes there ends when it can.
 
-    Outside of the main thread, to which signals come, nothing is noted.
+    The time that is left lasts until the end of the job that SLURM has set, elsewhere
+    :data:`GRACE_s`. Outside of the main thread, to which signals come, nothing is noted.
     """
     sigterm = Sigterm()
 
     def note(number: int, frame: FrameType | None) -> None:
-        sigterm.has_come = True
+        sigterm.deadline = float(os.environ.get("SLURM_JOB_END_TIME") or time.time() + GRACE_s)
 
     if threading.current_thread() is not threading.main_thread():
         yield sigterm

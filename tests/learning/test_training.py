@@ -1,8 +1,9 @@
-"""Training: the schedule, the weights that are kept, and failures that leave nothing behind."""
+"""Training: the weights that are kept, what they predict, and failures that leave nothing."""
 
 import json
 import re
 from dataclasses import replace
+from itertools import chain
 
 import keras
 import numpy as np
@@ -11,10 +12,10 @@ import pytest
 
 from pacbed.examples.dataset import Dataset
 from pacbed.examples.labels import PARAMETERS, LabelScaling
-from pacbed.exceptions import PacbedError, StoreError
+from pacbed.exceptions import PacbedError
 from pacbed.learning.prediction import predict
 from pacbed.learning.schedule import OneCycleSchedule, SteppedSchedule
-from pacbed.learning.training import TrainingSettings, make_optimizer, train
+from pacbed.learning.training import PRODUCTS, TrainingSettings, make_optimizer, train
 from pacbed.precision.metrics import errors
 from pacbed.seeding import stream
 
@@ -64,91 +65,62 @@ def learned(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def overshot(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("overshot")
-    train(spots(256, 3), understated(64, 4), SCALING, settings((12, 0.001)), folder)
-    return folder
-
-
-# The schedule
-
-
-def test_the_rate_of_every_epoch_is_that_of_the_schedule(learned):
-    history = pd.read_csv(learned / "history.csv")
-    np.testing.assert_allclose(
-        history["learning_rate"], [0.01] * 2 + [0.05] * 14 + [0.01] * 4, rtol=1e-6
-    )
-
-
 # What is kept
 
 
-def test_the_history_has_a_row_for_every_epoch(learned):
+def test_the_products_are_a_model_its_history_and_its_settings(learned):
+    assert sorted(path.name for path in learned.iterdir()) == sorted(PRODUCTS)
     history = pd.read_csv(learned / "history.csv")
     assert list(history) == ["epoch", "learning_rate", "loss", "validation_loss"]
     assert list(history["epoch"]) == list(range(1, 21))
     assert np.isfinite(history).all().all()
-
-
-def test_the_kept_weights_are_those_of_the_best_validation_epoch(overshot):
-    losses = pd.read_csv(overshot / "history.csv")["validation_loss"]
-    assert 0 < losses.idxmin() < len(losses) - 1, "the best epoch was meant to be half-way"
-    assert losses.iloc[[0, -1]].min() > 1.3 * losses.min()
-    kept = validation_loss(overshot / "model.keras", understated(64, 4))
-    assert kept == pytest.approx(losses.min(), rel=1e-4)
-
-
-def test_the_model_comes_with_what_is_needed_to_read_it(learned):
+    rates = [0.01] * 2 + [0.05] * 14 + [0.01] * 4
+    np.testing.assert_allclose(history["learning_rate"], rates, rtol=1e-6)
     stored = json.loads((learned / "settings.json").read_text())
     assert LabelScaling.from_dict(stored["scaling"]) == SCALING
     assert stored["training"]["momentum"] == 0.9
     assert stored["data"] == {"seed": 1}
+    assert stored["validation_loss"] == {"in_training": history["validation_loss"].min()}
     # Two blocks, 4 × 4 × 8 flattened, one hidden layer, four outputs.
     convolutions = (9 + 1) * 4 + (36 + 1) * 4 + (36 + 1) * 8 + (72 + 1) * 8
     assert stored["parameters"] == convolutions + (128 + 1) * 16 + (16 + 1) * 4
 
 
-def test_nothing_but_model_history_and_settings_is_left(learned):
-    assert sorted(p.name for p in learned.iterdir()) == [
-        "history.csv",
-        "model.keras",
-        "settings.json",
-    ]
-
-
-def test_progress_is_reported_after_every_epoch(tmp_path):
-    seen = []
-    train(
-        spots(32, 1),
-        spots(16, 2),
-        SCALING,
-        settings((3, 0.01)),
-        tmp_path,
-        lambda epoch, epochs, losses: seen.append((epoch, epochs, set(losses) >= {"val_loss"})),
-    )
-    assert seen == [(1, 3, True), (2, 3, True), (3, 3, True)]
+def test_the_kept_weights_are_those_of_the_best_validation_epoch(tmp_path):
+    validation = understated(64, 4)
+    history = train(spots(256, 3), validation, SCALING, settings((12, 0.001)), tmp_path)
+    losses = history["validation_loss"]
+    assert 0 < losses.idxmin() < len(losses) - 1, "the best epoch was meant to be half-way"
+    assert losses.iloc[[0, -1]].min() > 1.3 * losses.min()
+    kept = validation_loss(tmp_path / "model.keras", validation)
+    assert kept == pytest.approx(losses.min(), rel=1e-4)
 
 
 def test_the_same_seed_gives_the_same_network(tmp_path):
     keras.utils.set_random_seed(99)
-    for name, seed in (("first", 5), ("again", 5), ("other", 6)):
-        one = settings((2, 0.01), seed=seed)
-        train(spots(64, 1), spots(16, 2), SCALING, one, tmp_path / name)
+    seen = []
+
+    def report(epoch, epochs, losses):
+        seen.append((epoch, epochs, losses["loss"] > 0 < losses["val_loss"]))
+
     first, again, other = (
-        pd.read_csv(tmp_path / name / "history.csv")["validation_loss"]
-        for name in ("first", "again", "other")
+        train(spots(64, 1), spots(16, 2), SCALING, one, tmp_path / f"{n}", report)
+        for n, one in enumerate(settings((2, 0.01), seed=seed) for seed in (5, 5, 6))
     )
-    np.testing.assert_allclose(again, first, rtol=1e-5)
-    assert not np.allclose(other, first, rtol=1e-3)
+    pd.testing.assert_frame_equal(again, first, rtol=1e-5)
+    assert not np.allclose(other["loss"], first["loss"], rtol=1e-3)
+    assert seen == 3 * [(1, 2, True), (2, 2, True)]
 
 
 # What is learned
 
 
+def predictions(folder, data):
+    return predict(folder / "model.keras", folder / "settings.json", data)
+
+
 def test_a_network_learns_to_read_what_the_images_show(learned):
-    data = spots(128, 7)
-    table = predict(learned / "model.keras", learned / "settings.json", data)
+    table = predictions(learned, spots(128, 7))
     found = errors(table, table).set_index("parameter")
     for name in ("strain_xx", "strain_yy"):
         assert found.loc[name, "mae"] < found.loc[name, "baseline_mae"] / 5
@@ -156,85 +128,19 @@ def test_a_network_learns_to_read_what_the_images_show(learned):
     assert found.loc["rotation_deg", "mae"] > 0.8 * found.loc["rotation_deg", "baseline_mae"]
 
 
-def test_predictions_are_in_physical_units_beside_the_truth(learned):
+def test_predictions_are_in_physical_units_next_to_the_truth(learned):
     data = spots(20, 8)
-    table = predict(learned / "model.keras", learned / "settings.json", data)
-    expected = ["draw", "electrons"]
-    for name in PARAMETERS[:4]:
-        expected += [f"true_{name}", f"predicted_{name}"]
-    assert list(table) == expected
+    data.images[2] = 0  # an image without an electron is no reason to fail
+    table = predictions(learned, data)
+    names = [(f"true_{name}", f"predicted_{name}") for name in PARAMETERS[:4]]
+    assert list(table) == ["draw", "electrons", *chain(*names)]
+    assert np.isfinite(table).all().all()
     np.testing.assert_array_equal(table["draw"], data.draws)
     np.testing.assert_allclose(table["true_rotation_deg"], data.labels[:, 3])
     model = keras.saving.load_model(learned / "model.keras")
     scaled = model.predict(data.images[..., None], verbose=0)
     np.testing.assert_allclose(table["predicted_strain_xx"], 0.05 * scaled[:, 0], rtol=1e-5)
     np.testing.assert_allclose(table["predicted_rotation_deg"], 10 * scaled[:, 3], rtol=1e-5)
-
-
-# Failures
-
-
-def test_sets_that_share_a_draw_are_refused(tmp_path):
-    with pytest.raises(PacbedError, match=r"share 16 draws, such as number 1000.*draws\.split"):
-        train(spots(64, 1), spots(16, 1), SCALING, settings((1, 0.01)), tmp_path / "model")
-    assert not (tmp_path / "model").exists()
-
-
-def test_an_image_without_an_electron_is_no_reason_to_fail(learned):
-    data = spots(4, 8)
-    data.images[2] = 0
-    table = predict(learned / "model.keras", learned / "settings.json", data)
-    assert np.isfinite(table).all().all()
-
-
-def test_a_model_that_cannot_be_written_says_where(tmp_path, monkeypatch):
-    def full(network, path, **options):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(keras.Model, "save", full)
-    with pytest.raises(StoreError, match=r"cannot write .*model\.keras: No space.*run again"):
-        train(spots(32, 1), spots(16, 2), SCALING, settings((1, 0.01)), tmp_path)
-
-
-def test_a_diverging_training_ends_at_once_and_saves_the_batch(tmp_path):
-    said = r"loss of batch [23] of epoch 1 is (nan|inf).*diverged.*learning_rate_steps"
-    with pytest.raises(
-        PacbedError, match=rf"{said}.*16 examples, all of them finite, is in"
-    ) as caught:
-        train(spots(64, 1), spots(16, 2), SCALING, settings((5, 1e6)), tmp_path / "model")
-    (file,) = (tmp_path / "model").iterdir()
-    with np.load(file) as saved:
-        batch = int(re.search(r"batch (\d)", str(caught.value))[1])
-        order = stream(1, "shuffle", 0).permutation(64)[16 * batch - 16 : 16 * batch]
-        np.testing.assert_array_equal(saved["images"][..., 0], spots(64, 1).images[order])
-        assert saved["targets"].shape == (16, 4)
-
-
-def test_images_that_are_not_finite_are_said_to_be_so(tmp_path):
-    data = spots(64, 1)
-    data.images[5, 3, 3] = np.nan
-    with pytest.raises(PacbedError, match=r"1 of them not finite, is in .*diverged_batch\.npz"):
-        train(data, spots(16, 2), SCALING, settings((5, 0.01)), tmp_path / "model")
-
-
-def test_a_training_that_diverges_in_its_last_step_says_so_too(tmp_path):
-    # One batch: its loss is that of the initial weights, only the validation sees what came of it.
-    diverging = settings((1, 1e30), batch_size=64)
-    with pytest.raises(PacbedError, match=r"diverged.*learning_rate_steps"):
-        train(spots(64, 1), spots(16, 2), SCALING, diverging, tmp_path / "model")
-    assert list((tmp_path / "model").iterdir()) == []
-
-
-def test_an_interrupted_training_leaves_nothing(tmp_path):
-    def interrupt(epoch, epochs, losses):
-        if epoch == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(
-            spots(32, 1), spots(16, 2), SCALING, settings((5, 0.01)), tmp_path / "model", interrupt
-        )
-    assert list((tmp_path / "model").iterdir()) == []
 
 
 def test_a_model_with_other_outputs_than_its_settings_is_refused(learned, tmp_path):
@@ -249,10 +155,61 @@ def test_a_model_with_other_outputs_than_its_settings_is_refused(learned, tmp_pa
 
 
 def test_images_of_another_size_are_refused(learned):
-    data = spots(4, 1)
-    larger = replace(data, images=np.zeros((4, 20, 20), np.float16))
+    larger = replace(spots(4, 1), images=np.zeros((4, 20, 20), np.float16))
     with pytest.raises(PacbedError, match=r"takes images of 16 pixels, the dataset has 20"):
-        predict(learned / "model.keras", learned / "settings.json", larger)
+        predictions(learned, larger)
+
+
+# Failures
+
+
+def test_sets_that_share_a_draw_are_refused(tmp_path):
+    with pytest.raises(PacbedError, match=r"share 16 draws, such as number 1000.*draws\.split"):
+        train(spots(64, 1), spots(16, 1), SCALING, settings((1, 0.01)), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_model_that_cannot_be_written_says_where(tmp_path, monkeypatch):
+    def full(network, path, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keras.Model, "save", full)
+    with pytest.raises(PacbedError, match=r"cannot write .*model\.keras.*: No space left"):
+        train(spots(32, 1), spots(16, 2), SCALING, settings((1, 0.01)), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_diverging_training_ends_at_once_and_saves_the_batch(tmp_path):
+    said = r"the loss of batch [23] of epoch 1 is (nan|inf): the training has diverged\. Lower .*"
+    said += r"learning_rate_steps.*\. Its batch of 16 examples, all of them finite, is in "
+    with pytest.raises(PacbedError, match=said) as caught:
+        train(spots(64, 1), spots(16, 2), SCALING, settings((5, 1e6)), tmp_path / "model")
+    (file,) = (tmp_path / "model").iterdir()
+    assert str(caught.value).endswith(str(file))
+    with np.load(file) as saved:
+        batch = int(re.search(r"batch (\d)", str(caught.value))[1])
+        order = stream(1, "shuffle", 0).permutation(64)[16 * batch - 16 : 16 * batch]
+        np.testing.assert_array_equal(saved["images"][..., 0], spots(64, 1).images[order])
+        assert saved["targets"].shape == (16, 4)
+        assert saved["epoch"] == 1
+
+
+def test_images_that_are_not_finite_are_said_to_be_so(tmp_path):
+    data = spots(64, 1)
+    data.images[5, 3, 3] = np.nan
+    with pytest.raises(PacbedError, match=r"1 of them not finite, is in .*diverged_batch\.npz"):
+        train(data, spots(16, 2), SCALING, settings((5, 0.01)), tmp_path / "model")
+
+
+def test_a_training_that_diverges_in_its_last_step_says_so_too(tmp_path):
+    # One batch: its loss is that of the initial weights, only the validation sees what came of it.
+    diverging = settings((1, 1e30), batch_size=64)
+    with pytest.raises(PacbedError, match=r"validation loss after epoch 1 is .* diverged"):
+        train(spots(64, 1), spots(16, 2), SCALING, diverging, tmp_path / "model")
+    assert list((tmp_path / "model").iterdir()) == []
+
+
+# Optimizers
 
 
 def test_adam_scales_the_steps_of_each_weight():
@@ -267,8 +224,6 @@ def test_adam_scales_the_steps_of_each_weight():
 
 
 def test_an_unknown_optimizer_is_refused():
-    schedule = OneCycleSchedule(4, 0.01, 0.0)
+    one = replace(settings((1, 0.1)), optimizer="lion")
     with pytest.raises(PacbedError, match="optimizer must be sgd or adam, not 'lion'"):
-        make_optimizer(
-            schedule.of_batches(4), TrainingSettings({}, schedule, 16, 0.9, 0, optimizer="lion")
-        )
+        make_optimizer(one.schedule.of_batches(4), one)

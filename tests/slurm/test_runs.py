@@ -349,7 +349,7 @@ def test_a_training_that_is_stopped_goes_on_where_it_was(idle_cluster, undisturb
     getattr(study.cluster, how)(job.id)
     outcome = finish(controller)
     assert outcome.status == 0, outcome.text
-    assert "goes on" in log.read_text()
+    assert "resumes after epoch" in log.read_text()
     histories = [pd.read_csv(w.folder / NETWORK / "history.csv") for w in (study, undisturbed)]
     # Equal, since both use two threads of this machine.
     pd.testing.assert_frame_equal(*histories, check_exact=True)

@@ -27,7 +27,6 @@ def job(log: str) -> Iterator[None]:
     """
     clear_away_on_sigterm()
     end_with_controller()
-    _partial(log).unlink(missing_ok=True)
     with open(log, "w", buffering=1, encoding="utf-8") as stream:
         # File descriptors, since libraries below Python write there too.
         for descriptor in (1, 2):
@@ -53,15 +52,20 @@ def reserves_gpu(resources) -> bool:
     return bool(resources.get("gpu")) or "gpu" in str(resources.get("gres", ""))
 
 
-def found_work_done(log: str) -> None:
-    """Note that a job needs less time than usual, so that no estimate is made of it."""
-    _partial(log).touch()
+def note_work_found(snakemake, found: bool) -> None:
+    """Note whether a job needs less time than usual, so that no estimate is made of it.
 
-
-def _partial(log: str) -> Path:
-    """Return the file that the budget plugin looks for beside a benchmark."""
-    benchmark = Path(log.replace("/logs/", "/benchmarks/", 1)).with_suffix(".tsv")
-    return benchmark.with_name(f"{benchmark.name}.partial")
+    The budget plugin looks for the note next to the benchmark. Snakemake does not tell a script
+    where that is: log and benchmark have the same name in two folders of the results.
+    """
+    results = Path(snakemake.config["results"])
+    benchmark = results / "benchmarks" / Path(snakemake.log[0]).relative_to(results / "logs")
+    note = benchmark.with_suffix(".tsv.partial")
+    note.parent.mkdir(parents=True, exist_ok=True)
+    if found:
+        note.touch()
+    else:
+        note.unlink(missing_ok=True)
 
 
 def git_revision() -> str:

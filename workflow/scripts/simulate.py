@@ -2,7 +2,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from _job import found_work_done, git_revision, job
+from _job import git_revision, job, note_work_found
 
 from pacbed.exceptions import ConfigError
 from pacbed.machine import sparse_progress
@@ -81,8 +81,7 @@ with job(snakemake.log[0]), sole_maker(outputs[0], say):
         lambda name: sparse_progress(f"simulation of {name}"),
         {"workflow_revision": git_revision()},
     )
-    if outcome.found:
-        found_work_done(snakemake.log[0])
+    note_work_found(snakemake, outcome.found)
     if outcome.failed:
         sys.exit(1)
     finish(outputs)

@@ -1,8 +1,7 @@
-import shutil
 from functools import partial
 from pathlib import Path
 
-from _job import found_work_done, job, reserves_gpu
+from _job import job, note_work_found, reserves_gpu
 
 from pacbed.examples.dataset import read_dataset
 from pacbed.examples.pattern_set import read_pattern_set
@@ -10,6 +9,7 @@ from pacbed.examples.source import ExampleSource
 from pacbed.learning.training import configure, train
 from pacbed.machine import sparse_progress
 from pacbed.runs.locks import sole_maker
+from pacbed.storage.waiting import put_aside
 from pacbed.storage.zipped import checkpoint_of
 from pacbed.study.model import Configuration
 from pacbed.study.training_settings import training_settings
@@ -36,18 +36,11 @@ study = Configuration(
     network=params.network,
     training=params.training,
 )
-outputs = [Path(path) for path in snakemake.output]
 model = Path(snakemake.output.model)
-# Until all is done: Snakemake deletes outputs of a failed job, also good ones that were there.
-aside = model.with_name(".training")
 say = partial(print, flush=True)
 with job(snakemake.log[0]), sole_maker(model, say):
-    if not aside.is_dir():
-        aside.mkdir(parents=True)
-        for output in filter(Path.exists, outputs):
-            output.replace(aside / output.name)
-    if checkpoint_of(model).exists():
-        found_work_done(snakemake.log[0])
+    put_aside(map(Path, snakemake.output))
+    note_work_found(snakemake, checkpoint_of(model).exists())
     gpu, deterministic = reserves_gpu(snakemake.resources), not study.training.xla
     configure(snakemake.threads, gpu, say, deterministic)
     progress = sparse_progress("epochs")
@@ -56,12 +49,9 @@ with job(snakemake.log[0]), sole_maker(model, say):
         read_dataset(Path(snakemake.input.validation)),
         study.deformation.label_scaling(params.outputs),
         training_settings(study, params.intensity),
-        aside,
+        model.parent,
         lambda epoch, epochs, losses: progress(epoch, epochs),
         checkpoint_of(model),
         say,
         initial=next(map(Path, snakemake.input.initial), None),
     )
-    for output in outputs:
-        (aside / output.name).replace(output)
-    shutil.rmtree(aside)

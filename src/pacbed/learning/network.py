@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +13,13 @@ import keras
 from keras import layers, ops
 
 from pacbed.exceptions import PacbedError
+from pacbed.storage.files import appearing_whole
 
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 """Numbers to compute with, as Keras names them; weights are in single precision with all."""
 
 _FAINTEST = 1e-6
-"""Intensity from which a power is taken; images have a mean around 0.25."""
+"""Smallest intensity of which a learnt power is taken; images have a mean around 0.25."""
 
 _DARKEST = 1e-12
 """Mean of an image in which there is nothing."""
@@ -31,7 +34,9 @@ class Intensity(layers.Layer):
     """Intensity scale and mean of the images.
 
     Takes the square root or another power, keeping the mean of each image; in training, scales
-    each image to a mean drawn anew from a range, the paper's augmentation.
+    each image to a mean drawn anew from a range, the paper's augmentation. Negative pixels, of a
+    measured pattern whose background was subtracted, have no power: they count as dark, and only
+    the linear scale takes them as they are.
 
     Parameters
     ----------
@@ -72,6 +77,8 @@ class Intensity(layers.Layer):
     def call(self, images: Any, training: bool = False) -> Any:
         """Transform a batch of images (examples, pixels, pixels, 1)."""
         axes = (1, 2, 3)
+        if self.scale != "linear":
+            images = ops.maximum(images, 0.0)
         mean = ops.mean(images, axis=axes, keepdims=True)
         if training:
             low, high = self.image_mean
@@ -160,6 +167,32 @@ def build_network(
         x = layers.Dense(width, activation="elu", name=f"dense{number}", dtype=precision)(x)
     x = layers.Dense(outputs, name="parameters", dtype="float32")(x)
     return keras.Model(images, x, name="pacbed")
+
+
+def save_network(network: keras.Model, path: Path) -> None:
+    """Write a network, whole or not at all; equal networks make equal bytes.
+
+    Raises
+    ------
+    PacbedError
+        If it cannot be written.
+    """
+    dated = path.with_name(f"{path.name}.keras")  # Keras looks at the suffix
+    with appearing_whole(path) as temporary:
+        try:
+            network.save(dated)
+            with zipfile.ZipFile(dated) as source, zipfile.ZipFile(temporary, "w") as target:
+                for name in source.namelist():
+                    content = source.read(name)
+                    if name == "metadata.json":
+                        metadata = json.loads(content)
+                        del metadata["date_saved"]
+                        content = json.dumps(metadata).encode()
+                    target.writestr(zipfile.ZipInfo(name), content)
+        finally:
+            dated.unlink(missing_ok=True)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
 
 
 def load_network(path: Path) -> keras.Model:

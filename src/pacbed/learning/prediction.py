@@ -1,13 +1,17 @@
-"""What a trained network says of a dataset."""
+"""What a trained network predicts, for a dataset or for measured patterns."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 
+from pacbed.examples.augment import Transformation, average_over_pixels, resample
 from pacbed.examples.dataset import Dataset, refuse_other_simulation
 from pacbed.examples.labels import LabelScaling
 from pacbed.exceptions import PacbedError
@@ -42,18 +46,8 @@ def predict(
         If the model or its settings cannot be read, or do not fit each other or the images, or if
         the network was trained on patterns of another crystal, beam or thermal motion.
     """
-    try:
-        settings = json.loads(settings_file.read_text(encoding="utf-8"))
-        scaling = LabelScaling.from_dict(settings["scaling"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PacbedError(f"cannot read {settings_file}: {error}") from error
+    model, scaling, settings = _load(model_file, settings_file)
     refuse_other_simulation(settings.get("data", {}), data.attributes)
-    model = load_network(model_file)
-    if model.output_shape[-1] != len(scaling.parameters):
-        raise PacbedError(
-            f"{model_file} predicts {model.output_shape[-1]} parameters, but {settings_file} "
-            f"names {len(scaling.parameters)}"
-        )
     if model.input_shape[1] != data.images.shape[1]:
         raise PacbedError(
             f"{model_file} takes images of {model.input_shape[1]} pixels, the dataset has "
@@ -69,3 +63,99 @@ def predict(
     predictions = pd.DataFrame(table)
     predictions.attrs["data"] = dict(data.attributes)
     return predictions
+
+
+def predict_images(
+    model_file: Path,
+    settings_file: Path,
+    images: np.ndarray,
+    pixel_mrad: tuple[float, float],
+    log: Callable[[str], None] = print,
+) -> pd.DataFrame:
+    """Predict the parameters of measured patterns.
+
+    Each pattern is brought to the pixels and the field of view of the training. A pixel that is
+    not a finite number counts as dark. One that is negative, from the subtraction of a background,
+    is averaged with its neighbours first, which keeps the mean of the background at zero; what is
+    negative then counts as dark.
+
+    Parameters
+    ----------
+    model_file, settings_file
+        As written by :func:`pacbed.learning.training.train`.
+    images
+        Linear intensity in any unit, shape (patterns, ny, nx) or (ny, nx); zero angle on pixel
+        ``n // 2`` of each axis, rows in the order of ascending ky.
+    pixel_mrad
+        Pixel size (x, y) in mrad.
+    log
+        Receives a line about each pattern with pixels that are negative or not finite.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per pattern: ``pattern``, its number from zero; ``not_finite`` and ``negative``,
+        numbers of such pixels; and ``predicted_*`` in physical units.
+
+    Raises
+    ------
+    PacbedError
+        If the model or its settings cannot be read, or do not fit each other; if a pattern is
+        empty, or its field of view is smaller than that of the training.
+    """
+    model, scaling, settings = _load(model_file, settings_file)
+    try:
+        augmentation = settings["data"]["augmentation"]
+        pixels, width_mrad = int(augmentation["pixels"]), float(augmentation["field_of_view_mrad"])
+        mean = float(np.mean(augmentation["image_mean"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise PacbedError(f"{settings_file} does not say how its images were made") from error
+    images = np.asarray(images, float)
+    if images.ndim not in (2, 3):
+        raise PacbedError(f"patterns have the shape (patterns, ny, nx), not {images.shape}")
+    images = images.reshape(-1, *images.shape[-2:])
+    field_mrad = images.shape[2] * pixel_mrad[0], images.shape[1] * pixel_mrad[1]
+    if min(field_mrad) < width_mrad * (1 - 1 / pixels):
+        raise PacbedError(
+            f"the patterns show {field_mrad[0]:g} × {field_mrad[1]:g} mrad, but {model_file} was "
+            f"trained with {width_mrad:g} mrad: what is missing would count as dark. Record a "
+            "wider field, or train with a smaller dataset.field_of_view_mrad"
+        )
+    finite = np.isfinite(images)
+    not_finite = (~finite).sum(axis=(1, 2))
+    negative = (finite & (images < 0)).sum(axis=(1, 2))
+    made = []
+    for number, image in enumerate(np.where(finite, images, 0)):
+        if not_finite[number] or negative[number]:
+            log(
+                f"pattern {number}: of {image.size} pixels {not_finite[number]} are not finite and "
+                f"count as dark, {negative[number]} are negative and averaged with their neighbours"
+            )
+        averaged = average_over_pixels(image, pixel_mrad, width_mrad / pixels)
+        as_it_is = Transformation(0, width_mrad, 0, 0, 1, 1)
+        shown = np.maximum(resample(averaged, pixel_mrad, as_it_is, pixels), 0)
+        if not shown.any():
+            raise PacbedError(f"pattern {number} is empty: no pixel of the field is positive")
+        made.append(shown * (mean / shown.mean()))
+    predicted = scaling.unscale(model.predict(np.stack(made)[..., None], verbose=0))
+    table = {"pattern": np.arange(len(made)), "not_finite": not_finite, "negative": negative}
+    table |= {f"predicted_{name}": predicted[:, n] for n, name in enumerate(scaling.parameters)}
+    return pd.DataFrame(table)
+
+
+def _load(
+    model_file: Path, settings_file: Path
+) -> tuple[keras.Model, LabelScaling, Mapping[str, Any]]:
+    """Return a trained network, the scaling of its outputs, and all of its settings."""
+    try:
+        settings = json.loads(settings_file.read_text(encoding="utf-8"))
+        scaling = LabelScaling.from_dict(settings["scaling"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PacbedError(f"cannot read {settings_file}: {error}") from error
+    model = load_network(model_file)
+    if model.output_shape[-1] != len(scaling.parameters):
+        raise PacbedError(
+            f"{model_file} predicts {model.output_shape[-1]} parameters, but {settings_file} "
+            f"names {len(scaling.parameters)}"
+        )
+    return model, scaling, settings

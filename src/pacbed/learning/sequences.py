@@ -40,20 +40,15 @@ class ExampleSequence(keras.utils.PyDataset, ABC):
         self.attributes = attributes
         self.begin_epoch(0)
 
-    @property
-    def total(self) -> int:
-        """Number of batches of a whole epoch."""
-        return -(-self.examples // self.batch_size)
-
-    def begin_epoch(self, epoch: int, batch: int = 0) -> None:
+    def begin_epoch(self, epoch: int) -> None:
         """Set the epoch, counted from zero, on which the examples or their order depend."""
-        self.epoch, self.first = epoch, batch
+        self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.total - self.first
+        return -(-self.examples // self.batch_size)
 
     def __getitem__(self, number: int) -> tuple[Any, np.ndarray]:
-        first = (self.first + number) * self.batch_size
+        first = number * self.batch_size
         return self._batch(first, min(first + self.batch_size, self.examples))
 
     @abstractmethod
@@ -92,9 +87,9 @@ class StoredSequence(ExampleSequence):
         self.shuffle_seed = shuffle_seed
         super().__init__(len(data.images), batch_size, np.unique(data.draws), data.attributes)
 
-    def begin_epoch(self, epoch: int, batch: int = 0) -> None:
+    def begin_epoch(self, epoch: int) -> None:
         """Set the epoch, counted from zero, on which the order depends."""
-        super().begin_epoch(epoch, batch)
+        super().begin_epoch(epoch)
         self.order = np.arange(self.examples)
         if self.shuffle_seed is not None:
             self.order = stream(self.shuffle_seed, "shuffle", epoch).permutation(self.examples)

@@ -1,0 +1,99 @@
+"""What a network predicts for measured patterns, whose pixels may have defects."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from pacbed.examples.augment import Transformation, average_over_pixels, resample
+from pacbed.examples.labels import LabelScaling
+from pacbed.exceptions import PacbedError
+from pacbed.learning.network import build_network
+from pacbed.learning.prediction import predict_images
+
+PIXELS, WIDTH_MRAD = 16, 32.0
+PIXEL_MRAD = (0.8, 0.9)
+SCALING = LabelScaling.from_ranges("strain-rotation", (0.95, 1.05), (-10, 10), (-5, 5))
+# A disc in a field that is wider than that of the network.
+X, Y = np.meshgrid(0.8 * (np.arange(48) - 24), 0.9 * (np.arange(44) - 22))
+PATTERN = np.where(np.hypot(X - 2, Y + 1) < 7, 3.0, 0.0)
+
+
+@pytest.fixture(scope="module", params=["linear", "sqrt", "power"])
+def files(request, tmp_path_factory):
+    """A network that has learnt nothing, and its settings."""
+    folder = tmp_path_factory.mktemp("model")
+    network = build_network(PIXELS, 4, (2,), (), intensity=request.param, seed=3)
+    network.save(folder / "model.keras")
+    augmentation = {"pixels": PIXELS, "field_of_view_mrad": WIDTH_MRAD, "image_mean": [0.2, 0.4]}
+    settings = {"scaling": vars(SCALING), "data": {"augmentation": augmentation}}
+    (folder / "settings.json").write_text(json.dumps(settings))
+    return folder / "model.keras", folder / "settings.json"
+
+
+def predicted(files, images, log=lambda line: pytest.fail(line), pixel_mrad=PIXEL_MRAD):
+    table = predict_images(*files, images, pixel_mrad, log)
+    columns = [f"predicted_{name}" for name in SCALING.parameters]
+    assert list(table) == ["pattern", "not_finite", "negative", *columns]
+    return table, table[columns].to_numpy()
+
+
+def test_a_pattern_is_brought_to_the_field_and_the_mean_of_the_training(files):
+    averaged = average_over_pixels(PATTERN, PIXEL_MRAD, 2.0)
+    image = resample(averaged, PIXEL_MRAD, Transformation(0, WIDTH_MRAD, 0, 0, 1, 1), PIXELS)
+    image *= 0.3 / image.mean()
+    network = keras.saving.load_model(files[0])
+    expected = SCALING.unscale(network.predict(image[None, ..., None], verbose=0))
+    table, values = predicted(files, np.stack([PATTERN, 100 * PATTERN, np.roll(PATTERN, 3)]))
+    np.testing.assert_allclose(values[:2], np.repeat(expected, 2, axis=0), rtol=1e-5, atol=1e-8)
+    assert np.abs(values[2] - values[0]).max() > 1e-4
+    assert list(table["pattern"]) == [0, 1, 2]
+
+
+def test_pixels_that_are_negative_or_not_finite_are_counted_and_count_as_dark(files):
+    clean, dark, defective = PATTERN.copy(), PATTERN.copy(), PATTERN.copy()
+    dark[20:22, 24] = 0
+    defective[20:22, 24] = np.nan, np.inf
+    defective[2, 3] = -1e-5
+    lines = []
+    table, values = predicted(files, np.stack([clean, defective, dark]), lines.append)
+    assert list(table["not_finite"]) == [0, 2, 0]
+    assert list(table["negative"]) == [0, 1, 0]
+    np.testing.assert_allclose(values[1], values[2], atol=1e-5)
+    assert np.abs(values[0] - values[2]).max() > 1e-4
+    [line] = lines
+    assert line.startswith("pattern 1: of 2112 pixels 2 are not finite and count as dark, 1 are")
+
+
+def test_the_noise_of_a_camera_keeps_its_mean(files):
+    """Negative pixels are averaged before they are cut off: half of the noise is no background."""
+    noise = np.random.default_rng(0).normal(0, 0.2, PATTERN.shape)
+    images = np.stack([PATTERN, PATTERN + noise, np.maximum(PATTERN + noise, 0)])
+    _, (clean, noisy, cut) = predicted(files, images, lambda line: None)
+    assert np.linalg.norm(noisy - clean) < 0.6 * np.linalg.norm(cut - clean)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, np.nan])
+def test_an_empty_pattern_is_refused(files, value):
+    images = np.stack([PATTERN, np.full_like(PATTERN, value)])
+    with pytest.raises(PacbedError, match=r"pattern 1 is empty: no pixel of the field is positive"):
+        predicted(files, images, lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("images", "pixel_mrad", "said"),
+    [
+        (PATTERN, (0.8, 0.6), r"show 38\.4 × 26\.4 mrad, but .* trained with 32 mrad"),
+        (PATTERN[0], PIXEL_MRAD, r"shape \(patterns, ny, nx\), not \(48,\)"),
+    ],
+)
+def test_patterns_that_do_not_fit_are_refused(files, images, pixel_mrad, said):
+    with pytest.raises(PacbedError, match=said):
+        predicted(files, images, pixel_mrad=pixel_mrad)
+
+
+def test_settings_without_a_field_of_view_are_refused(files, tmp_path):
+    (tmp_path / "settings.json").write_text(json.dumps({"scaling": vars(SCALING), "data": {}}))
+    with pytest.raises(PacbedError, match=r"settings\.json does not say how its images were made"):
+        predict_images(files[0], tmp_path / "settings.json", PATTERN, PIXEL_MRAD)
