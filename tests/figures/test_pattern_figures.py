@@ -1,6 +1,10 @@
 """Figures of patterns: to scale, legible, and of equal bytes when drawn again."""
 
+import errno
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +15,7 @@ from pacbed.engines import SimulationRequest
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.examples.augment import AugmentationSettings
-from pacbed.exceptions import RequestError
+from pacbed.exceptions import PacbedError, RequestError
 from pacbed.figures.patterns import (
     crop,
     dose_gallery,
@@ -91,12 +95,8 @@ def test_the_scale_bar_is_as_long_as_it_says():
     assert [text.get_text() for text in axes.texts] == ["20 mrad"]
     x = lines(axes)[20].get_xdata()
     assert axes.get_xlim()[0] < x[0] < x[1] < axes.get_xlim()[1]
-
-
-def test_without_a_scale_bar_nothing_is_written():
-    axes = drawn(store(), 80, bar=None)
-    assert lines(axes) == {}
-    assert len(axes.texts) == 0
+    bare = drawn(store(), 80, bar=None)
+    assert (lines(bare), len(bare.texts)) == ({}, 0)
 
 
 def test_the_left_half_is_linear_and_the_right_half_cube_root():
@@ -111,10 +111,18 @@ def test_the_left_half_is_linear_and_the_right_half_cube_root():
     assert image.get_clim() == (0, 1)
 
 
-def test_one_panel_per_thickness():
-    figure = show_patterns(store(layers=(1, 2, 5)), [1, 5], 80)
-    assert [axes.get_title() for axes in figure.axes] == ["1 layer", "5 layers"]
-    assert [len(axes.texts) for axes in figure.axes] == [1, 0]
+def test_there_is_a_panel_for_every_thickness_that_is_asked_for_and_it_shows_it():
+    one = store(layers=(1, 2, 5))
+    one.patterns[2, 0, 0] = 3
+    for figure in (show_patterns(one, [1, 5], 200), undeformed_gallery({6.35: one}, [1, 5], 200)):
+        names = [axes.get_title() or axes.get_ylabel() for axes in figure.axes]
+        assert [name.replace("6.35 mrad", "1 layer") for name in names] == ["1 layer", "5 layers"]
+        assert sum(bool(20 in lines(axes) or lines(axes)) for axes in figure.axes) == 1
+        brightest = [
+            np.unravel_index(np.argmax(axes.images[0].get_array()), (48, 48))
+            for axes in figure.axes
+        ]
+        assert brightest == [(24, 24), (0, 0)]
 
 
 def test_figure_1_has_thicknesses_as_rows_and_semiangles_as_columns():
@@ -128,23 +136,11 @@ def test_figure_1_has_thicknesses_as_rows_and_semiangles_as_columns():
     assert words[3] == ["20 mrad"]
     assert words[5] == ["left half: linear,\nright half: cube root"]
     assert words[:3] + words[4:5] == [[]] * 4
-
-
-def test_the_colours_of_figure_1_are_explained_below_its_last_panel():
-    last = undeformed_gallery({6.35: store(), 18.13: store()}, [1, 5], 80).axes[-1]
-    [bar] = last.child_axes
+    [bar] = panels[-1].child_axes  # explains the colours
     assert [text.get_text() for text in bar.texts] == ["0", "max"]
     assert {c.get_cmap().name for c in bar.collections if c.get_array() is not None} == {
-        last.images[0].get_cmap().name
+        panels[-1].images[0].get_cmap().name
     }
-
-
-def test_figure_1_shows_the_thickness_that_it_names():
-    one = store(layers=(1, 2, 5))
-    one.patterns[2, 0, 0] = 3
-    figure = undeformed_gallery({6.35: one}, [1, 5], 200)
-    brightest = [np.unravel_index(a.images[0].get_array().argmax(), (48, 48)) for a in figure.axes]
-    assert brightest == [(24, 24), (0, 0)]
 
 
 # Strain
@@ -256,22 +252,19 @@ def test_a_pattern_turned_by_a_right_angle_is_exact():
 
 @pytest.mark.parametrize("pixels", [48, 49])
 def test_a_pattern_that_is_not_turned_is_as_cut(pixels):
-    one = store(pixels)
-    pattern, extent = turned(one, 0, 60, 0)
-    straight, same = crop(one, 0, 60)
-    np.testing.assert_allclose(pattern, straight, rtol=1e-5)
-    assert extent == pytest.approx(same)
+    found, expected = turned(store(pixels), 0, 60, 0), crop(store(pixels), 0, 60)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+    assert found[1] == pytest.approx(expected[1])
 
 
 def test_strains_and_rotation_are_those_of_the_requests(strained):
     drawings, _ = rows_of(strained)
-    words = [panel.get_xlabel() for panel in drawings]
-    for number, (xx, yy, xy, rotation) in enumerate(
-        [(0, 0, 0, 0), (10, 0, 0, 0), (0, "−10", 0, 0), (0, 0, 6, 0), (0, 0, 0, 15)]
-    ):
-        for symbol, value in zip(SYMBOLS.values(), (xx, yy, xy), strict=False):
-            assert f"{symbol} = {value} %" in words[number]
-        assert words[number].endswith(f"= {rotation}°")
+    expected = [(0, 0, 0, 0), (10, 0, 0, 0), (0, "−10", 0, 0), (0, 0, 6, 0), (0, 0, 0, 15)]
+    for panel, values in zip(drawings, expected, strict=True):
+        words = panel.get_xlabel()
+        for symbol, value in zip(SYMBOLS.values(), values[:3], strict=False):
+            assert f"{symbol} = {value} %" in words
+        assert words.endswith(f"= {values[3]}°")
 
 
 def test_the_cell_has_metal_and_chalcogen_where_the_crystal_has_them(strained):
@@ -301,28 +294,17 @@ def test_all_cells_are_drawn_to_one_scale_over_the_original(strained):
         assert np.ptp(original.get_xy(), axis=0) == pytest.approx([3.1613, 5.4755])
 
 
-def test_a_state_that_is_missing_is_named(simulated):
-    some = {3.0: {k: v for k, v in simulated[3.0].items() if k != "gallery_strain_yy"}}
-    with pytest.raises(
-        RequestError, match="no patterns of the state 'gallery_strain_yy' at 3 mrad"
-    ):
-        strain_gallery(some, 1, 60)
-
-
-def test_a_thickness_that_is_missing_is_named(simulated):
-    with pytest.raises(RequestError, match="patterns at 3 mrad have 1, 2 layers, not 10"):
-        strain_gallery(simulated, 10, 60)
-
-
-def test_a_state_that_is_another_at_another_semiangle_is_refused(simulated):
+def test_states_and_thicknesses_that_are_missing_or_differ_are_named(simulated):
+    some = {k: v for k, v in simulated[3.0].items() if k != "gallery_strain_yy"}
     other = simulated[5.0] | {"gallery_strain_xx": simulated[5.0]["gallery_strain_xy"]}
-    with pytest.raises(RequestError, match="'gallery_strain_xx' has different values of deform"):
-        strain_gallery({3.0: simulated[3.0], 5.0: other}, 1, 60)
-
-
-def test_a_gallery_of_nothing_is_refused():
-    with pytest.raises(RequestError, match="no semi-angle"):
-        strain_gallery({}, 1, 60)
+    for stores, layer, said in (
+        ({3.0: some}, 1, "no patterns of the state 'gallery_strain_yy' at 3 mrad"),
+        (simulated, 10, "patterns at 3 mrad have 1, 2 layers, not 10"),
+        ({**simulated, 5.0: other}, 1, "'gallery_strain_xx' has different values of deform"),
+        ({}, 1, "no semi-angle"),
+    ):
+        with pytest.raises(RequestError, match=said):
+            strain_gallery(stores, layer, 60)
 
 
 # Tilt
@@ -353,13 +335,13 @@ def test_tilted_patterns_are_of_the_state_and_thickness_named(tilted, simulated)
             )
 
 
-@pytest.mark.parametrize("gallery", ["strained", "tilted"])
-def test_galleries_have_semiangles_as_rows_and_one_scale_bar(gallery, request):
-    _, patterns = rows_of(request.getfixturevalue(gallery))
-    assert [row[0].get_ylabel() for row in patterns] == ["3 mrad", "5 mrad"]
-    bars = np.array([[20 in lines(panel) for panel in row] for row in patterns])
-    assert bars[-1, 0]
-    assert bars.sum() == 1
+def test_galleries_have_semiangles_as_rows_and_one_scale_bar(strained, tilted):
+    for gallery in (strained, tilted):
+        _, patterns = rows_of(gallery)
+        assert [row[0].get_ylabel() for row in patterns] == ["3 mrad", "5 mrad"]
+        bars = np.array([[20 in lines(panel) for panel in row] for row in patterns])
+        assert bars[-1, 0]
+        assert bars.sum() == 1
 
 
 # Dose
@@ -395,20 +377,13 @@ def test_the_doses_are_named_and_the_noise_is_that_of_the_seed():
     assert (dose_image(make(8)) != dose_image(first)).any()
 
 
-def test_a_dose_that_is_no_power_of_ten_is_written_with_its_factor():
+def test_figure_4_is_to_scale_and_writes_any_dose():
     figure = dose_gallery({6.35: store()}, 5, augmentation(electrons=(2.5e6, 5e7)), 1)
     words = [t.get_text() for t in figure.axes[0].texts]
     assert r"$2.5\times10^{6}$ electrons" in words
     assert r"$5\times10^{7}$ electrons" in words
-
-
-def test_the_scale_bar_of_figure_4_is_to_scale():
-    figure = dose_gallery({6.35: store()}, 5, augmentation(), 1)
     assert 20 in lines(figure.axes[0])
     assert np.ptp(figure.axes[0].images[0].get_extent()[:2]) == pytest.approx(80)
-
-
-def test_figure_4_without_the_thickness_is_refused():
     with pytest.raises(RequestError, match=r"patterns at 6\.35 mrad have 1, 2, 5 layers, not 3"):
         dose_gallery({6.35: store()}, 3, augmentation(), 1)
 
@@ -416,11 +391,28 @@ def test_figure_4_without_the_thickness_is_refused():
 # Legibility
 
 
-@pytest.mark.parametrize("angles", [1, 2, 5])
-@pytest.mark.parametrize("layers", [[1], [1, 5], [1, 2, 5] * 2 + [1, 2]])
-def test_figure_1_is_legible_and_fits_a_page(angles, layers):
-    stores = {a: store() for a in (6.35, 12.65, 18.13, 25.44, 32.94)[:angles]}
-    figure = undeformed_gallery(stores, layers, 80)
+STORES = {a: store() for a in (6.35, 12.65, 18.13, 25.44, 32.94)}
+FIGURES = {
+    **{
+        f"1, {angles} × {len(layers)}": lambda _, angles=angles, layers=layers: undeformed_gallery(
+            dict(list(STORES.items())[:angles]), layers, 80
+        )
+        for angles, layers in ((1, [1]), (2, [1, 5]), (5, [1, 2, 5] * 2 + [1, 2]))
+    },
+    "2": lambda simulated: strain_gallery(simulated, 1, 60),
+    "3": lambda simulated: tilt_gallery(simulated, 1, 60),
+    **{
+        f"4, {angles}": lambda _, angles=angles: dose_gallery(
+            dict(list(STORES.items())[:angles]), 5, augmentation(), 1
+        )
+        for angles in (1, 2, 5)
+    },
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_legible_and_fit_a_page(name, simulated):
+    figure = FIGURES[name](simulated)
     assert_legible(figure)
     assert_filled(figure)
     width, height = figure.get_size_inches()
@@ -428,34 +420,10 @@ def test_figure_1_is_legible_and_fits_a_page(angles, layers):
     assert height <= PAGE_HEIGHT + 1e-6
 
 
-@pytest.mark.parametrize("gallery", ["strained", "tilted"])
-def test_galleries_are_legible_and_fit_a_page(gallery, request):
-    figure = request.getfixturevalue(gallery)
-    assert_legible(figure)
-    assert_filled(figure)
-    assert figure.get_size_inches()[0] == pytest.approx(PAGE)
-
-
-@pytest.mark.parametrize("angles", [1, 2, 5])
-def test_figure_4_is_legible_and_fits_a_page(angles):
-    stores = {a: store() for a in (6.35, 12.65, 18.13, 25.44, 32.94)[:angles]}
-    figure = dose_gallery(stores, 5, augmentation(), 1)
-    assert_legible(figure)
-    assert_filled(figure)
-    assert figure.get_size_inches()[0] <= PAGE + 1e-6
-
-
 # Files
 
-FIGURES = {
-    "fig1": lambda _: undeformed_gallery({6.35: store()}, [1, 5], 80),
-    "fig2": lambda simulated: strain_gallery(simulated, 1, 60),
-    "fig3": lambda simulated: tilt_gallery(simulated, 1, 60),
-    "fig4": lambda _: dose_gallery({6.35: store()}, 5, augmentation(), 1),
-}
 
-
-@pytest.mark.parametrize("name", list(FIGURES))
+@pytest.mark.parametrize("name", ["1, 2 × 2", "2", "3", "4, 1"])
 @pytest.mark.parametrize("kind", ["png", "pdf"])
 def test_a_figure_that_is_drawn_again_has_the_same_bytes(tmp_path, simulated, name, kind):
     first, again = tmp_path / f"first.{kind}", tmp_path / f"again.{kind}"
@@ -466,12 +434,50 @@ def test_a_figure_that_is_drawn_again_has_the_same_bytes(tmp_path, simulated, na
 
 
 def test_a_figure_is_saved_under_all_names_and_leaves_nothing_else(tmp_path):
-    save(FIGURES["fig1"](None), tmp_path / "new" / "fig.png", tmp_path / "new" / "fig.pdf")
+    save(drawn(store(), 80).figure, tmp_path / "new" / "fig.png", tmp_path / "new" / "fig.pdf")
     written = {p.name: p.read_bytes()[:4] for p in (tmp_path / "new").iterdir()}
     assert written == {"fig.png": b"\x89PNG", "fig.pdf": b"%PDF"}
 
 
 def test_an_unknown_format_is_named(tmp_path):
     with pytest.raises(RequestError, match=r"fig\.xyz"):
-        save(FIGURES["fig1"](None), tmp_path / "fig.xyz")
+        save(drawn(store(), 80).figure, tmp_path / "fig.xyz")
     assert list(tmp_path.iterdir()) == []
+
+
+FULL = """
+import resource, sys
+from matplotlib.figure import Figure
+from pacbed.exceptions import PacbedError
+from pacbed.figures.style import save
+
+figure = Figure()
+figure.subplots().plot([0, 1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    save(figure, sys.argv[1])
+except PacbedError as error:
+    print(error, end="")
+"""
+
+
+@pytest.mark.parametrize("kind", ["png", "pdf"])
+def test_a_figure_that_does_not_fit_on_the_disk_is_one_message(tmp_path, kind):
+    path = tmp_path / f"fig.{kind}"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, path], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == (f"cannot write {path}: File too large", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_figure_on_a_read_only_disk_is_one_message(tmp_path, monkeypatch):
+    """There even removing a file that does not exist fails."""
+
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "write_bytes", read_only)
+    monkeypatch.setattr(Path, "unlink", read_only)
+    with pytest.raises(PacbedError, match=r"^cannot write .*fig\.png: Read-only file system$"):
+        save(drawn(store(), 80).figure, tmp_path / "fig.png")

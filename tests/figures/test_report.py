@@ -45,6 +45,8 @@ def network(semiangle, layers, outputs, **more):
                     "mae_high": 1.1 * mae,
                     "baseline_mae": baseline,
                     "prior_bound_mae": more.get("bound", float("nan")),
+                    "data_bound_mae": more.get("bound", float("nan")),
+                    "failed": more.get("failed", 0.0),
                 }
             )
     return pd.DataFrame(rows)
@@ -59,6 +61,7 @@ def bounds(*states):
             "parameter": parameter,
             "electrons": electrons,
             "sigma": 1e-4 if electrons > 1e6 else 1e-3,
+            "sigma_prior": 1e-4,
             "probe_nm": 0.401,
         }
         for state in states
@@ -97,6 +100,7 @@ def page(tmp_path, config):
             "draws": pd.DataFrame(
                 {"semiangle_mrad": 6.35, "split": ["train", "train", "validation", "test"]}
             ),
+            "bounds": bounds("undeformed"),
             "figures": [f if isinstance(f, Path) else png(tmp_path / f"{f}.png") for f in figures],
             "captions": read_captions(CAPTIONS, config),
             "config": config,
@@ -121,7 +125,7 @@ def text(page, section=None):
 
 
 def test_a_page_needs_nothing_but_itself(page):
-    written = page(figures=TITLES, bounds=bounds("undeformed"))
+    written = page(figures=TITLES)
     sources = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]*)""", written)
     assert len(sources) > len(TITLES)
     assert [s[:40] for s in sources if not s.startswith(("data:image/png;base64,", "#"))] == []
@@ -129,7 +133,7 @@ def test_a_page_needs_nothing_but_itself(page):
 
 
 def test_every_link_leads_somewhere_and_every_tag_is_closed(page):
-    written = page(bounds=bounds("undeformed"))
+    written = page()
     targets = re.findall(r'href="#(\w+)"', written)
     assert len(targets) >= 5
     assert all(written.count(f'id="{target}"') == 1 for target in targets)
@@ -192,23 +196,16 @@ def test_an_error_without_interval_is_compared_itself(page):
     written = page(table.assign(mae_low=float("nan"), mae_high=float("nan")))
     marked = re.findall(r'<td class="helpless">(.*?)</td>', written)
     assert [text(one).split() for one in marked] == [["2.60", "mean", "2.50"]]
-    shown = text(written, "summary")
-    assert "1 of 6 errors are no better" in shown
-    assert "linear intensity): φ_y" in shown.replace("φ y", "φ_y")
+    assert "1 of 6 errors are no better" in text(written, "summary")
     assert not re.search(r"\bnan\b|––", text(written))
 
 
 def test_the_share_of_images_without_a_lattice_stands_with_the_classical_method(page):
-    discs = network(6.35, 1, "strain-rotation", method="discs")
+    discs = network(6.35, 1, "strain-rotation", method="discs", failed=0.043)
     known = network(6.35, 1, "strain-rotation", method="discs-calibrated")
-    of_network = network(6.35, 1, "strain-rotation-tilt")
-    shown = text(
-        page(of_network.assign(failed=0.0), discs.assign(failed=0.043), known.assign(failed=0.0)),
-        "errors",
-    )
+    shown = text(page(network(6.35, 1, "strain-rotation-tilt"), discs, known), "errors")
     assert "disc positions 4 % without a lattice" in shown
     assert shown.count("% without a lattice") == 1
-    assert "without a lattice" not in text(page(of_network, discs), "errors")  # not counted
 
 
 def test_how_many_times_the_bound_stands_where_a_bound_is_known(page):
@@ -251,16 +248,13 @@ def test_the_summary_says_how_close_to_the_bound_and_where(page):
 def test_an_error_below_the_bound_is_called_a_mistake(page, bound, below, noise):
     table = network(6.35, 5, "strain-rotation-tilt", bound=bound)
     if noise == "of the examples":
-        table["data_bound_mae"], table["prior_bound_mae"] = table["prior_bound_mae"], 0.1
+        table["prior_bound_mae"] = 0.1
     shown = text(page(table), "summary")
     assert ("3 errors lie more than 8 % below the bound" in shown) is bool(below)
     assert ("below the bound" in shown) is bool(below)
-
-
-def test_an_error_without_interval_may_lie_below_the_bound(page):
-    table = network(6.35, 5, "strain-rotation-tilt", bound=0.0012)
+    # Without an interval the error itself, 0.001, is compared.
     shown = text(page(table.assign(mae_low=float("nan"), mae_high=float("nan"))), "summary")
-    assert "3 errors lie more than 8 % below the bound" in shown
+    assert ("below the bound" in shown) is (bound > 0.00109)
 
 
 def test_the_summary_says_what_is_no_better_than_the_mean(page):
@@ -310,23 +304,29 @@ def test_costs_are_summed_and_shown(page):
 # What may be absent
 
 
-def test_without_bounds_costs_and_classical_method_nothing_is_said_of_them(page):
-    for more in ({}, {"bounds": pd.DataFrame(), "costs": pd.DataFrame()}):
-        written = page(**more)
-        assert 'id="bounds"' not in written
+def test_without_costs_and_classical_method_nothing_is_said_of_them(page):
+    for costs in (None, pd.DataFrame()):
+        written = page(costs=costs)
         assert 'id="cost"' not in written
         summary = text(written, "summary")
-        assert "bound" not in summary
-        assert "classical" not in summary
-        assert "core-hours" not in summary
+        assert not re.search("bound|classical|core-hours", summary)
         assert not re.search(r"\bnan\b", text(written))
 
 
-def test_a_study_without_strain_outputs_has_a_summary(page):
-    only = network(6.35, 5, "strain-rotation-tilt")
-    shown = text(page(only[only["parameter"] == "rotation_deg"]), "summary")
-    assert "most precise" not in shown
-    assert "better than the mean" in shown
+@pytest.mark.parametrize("fixed", [PARAMETERS[:3], PARAMETERS[3:4], PARAMETERS[4:]])
+def test_parameters_that_do_not_vary_are_left_out_and_that_is_said_once(page, fixed):
+    errors, of_bounds = network(6.35, 5, "strain-rotation-tilt"), bounds("undeformed")
+    errors = errors[~errors["parameter"].isin(fixed)]
+    of_bounds.loc[of_bounds["parameter"].isin(fixed), "sigma_prior"] = float("nan")
+    shown = text(page(errors, bounds=of_bounds))
+    assert shown.count("not vary") == 1
+    symbols = [s for s in ("ε_xx", "γ", "φ_x") if f"{s} (" in text(page(errors), "errors")]
+    assert len(symbols) == 2
+    assert [
+        s for s in ("ε_xx", "γ", "φ_x") if f"{s} (" in text(page(bounds=of_bounds), "bounds")
+    ] == symbols
+    assert ("most precise" in shown) is ("strain_xx" not in fixed)
+    assert "not vary" not in text(page())
 
 
 def test_bounds_are_of_the_undeformed_crystal_at_both_ends_of_the_dose(page):
@@ -356,7 +356,8 @@ def test_text_of_the_configuration_is_no_markup(page, config):
 
 
 def test_the_contradictions_are_those_of_the_documentation(page):
-    lines = (ROOT / "docs/paper.md").read_text(encoding="utf-8").splitlines()
+    text_of = (ROOT / "docs/paper.md").read_text(encoding="utf-8")
+    lines = text_of.split("## Contradictions")[1].split("\n## ")[0].splitlines()
     written = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in lines
@@ -446,33 +447,16 @@ def test_a_caption_that_names_an_unknown_key_is_named(tmp_path):
 # What cannot be used
 
 
-@pytest.mark.parametrize("column", ["dose", "mae_low", "prior_bound_mae"])
-def test_errors_of_another_version_are_refused(page, column):
-    with pytest.raises(PacbedError, match=rf"errors has no {column}.*delete it and run again"):
-        page(network(6.35, 5, "strain-rotation-tilt").drop(columns=column))
-
-
-def test_bounds_of_another_version_are_refused(page):
-    with pytest.raises(PacbedError, match="bounds has no sigma"):
-        page(bounds=bounds("undeformed").drop(columns="sigma"))
-
-
-def test_errors_without_a_test_set_are_refused(page):
-    table = network(6.35, 5, "strain-rotation-tilt")
-    with pytest.raises(PacbedError, match="no row of the test set"):
-        page(table[table["split"] == "train"])
-
-
-def test_a_figure_without_caption_is_refused(page, config):
+def test_what_cannot_be_shown_is_named(page, config, tmp_path):
     captions = read_captions(CAPTIONS, config)
     del captions["fig5"]
     with pytest.raises(PacbedError, match=r"write workflow/report/fig5\.rst"):
         page(figures=["fig5"], captions=captions)
-
-
-def test_an_unknown_figure_and_a_file_that_is_no_picture_are_refused(page, tmp_path):
     with pytest.raises(PacbedError, match="figure fig9 is unknown"):
         page(figures=["fig9"])
     (tmp_path / "fig5.png").write_text("no picture")
     with pytest.raises(PacbedError, match=r"fig5\.png is no PNG file"):
         page(figures=[tmp_path / "fig5.png"])
+    table = network(6.35, 5, "strain-rotation-tilt")
+    with pytest.raises(PacbedError, match="no row of the test set"):
+        page(table[table["split"] == "train"])

@@ -26,7 +26,6 @@ from pacbed.precision.steps import State, Steps, differences
 from pacbed.specimen.crystal import material
 from pacbed.specimen.deformation import Deformation, DrawRanges
 from pacbed.specimen.microscope import Aperture, Detector
-from pacbed.storage.tables import write_table
 from pacbed.study.draws import draw
 
 SETTINGS = AugmentationSettings(
@@ -69,20 +68,14 @@ def simulate(states, semiangle, layers, field=110.0, pixels=128, edge=0.0):
     return patterns
 
 
-def table(patterns, layers, semiangle=6.35, pixel=110 / 128, settings=SETTINGS, **options):
+def table(
+    patterns, layers, semiangle=6.35, pixel=110 / 128, settings=SETTINGS, ranges=RANGES, **options
+):
     """Bounds of some thicknesses, from patterns of all."""
     chosen = {name: stack[[n - 1 for n in layers]] for name, stack in patterns.items()}
-    covariance = bounds.prior_covariance(RANGES, settings)
-    return bound_table.bound_table(
-        chosen,
-        layers,
-        (pixel, pixel),
-        settings,
-        covariance,
-        semiangle_mrad=semiangle,
-        energy_keV=80.0,
-        **options,
-    )
+    covariance = bounds.prior_covariance(ranges, settings)
+    sample = bound_table.Sample(semiangle, chosen, (pixel, pixel))
+    return bound_table.bound_table([sample], layers, settings, covariance, 80.0, **options)
 
 
 @pytest.fixture(scope="module")
@@ -163,36 +156,22 @@ def test_a_gaussian_spot_can_be_located_to_its_width_over_the_root_of_the_electr
         assert sigma[bounds.UNKNOWN.index(shift)] == pytest.approx(expected, rel=0.02)
 
 
-def test_the_number_of_electrons_is_known_to_its_root():
-    seen = bounds.linearise(spots(8.0), (110 / 128,) * 2, SETTINGS)
-    sigma = bounds.standard_deviations(bounds.fisher_information(seen, 1e4))
-    assert sigma[bounds.UNKNOWN.index("log_dose")] == pytest.approx(0.01, rel=0.02)
-
-
-def test_what_a_pattern_does_not_show_cannot_be_read():
-    seen = bounds.linearise(spots(8.0), (110 / 128,) * 2, SETTINGS)
-    sigma = bounds.standard_deviations(bounds.fisher_information(seen, 1e4))
-    for parameter in ("strain_xx", "strain_xy", "tilt_x_mrad"):
-        assert sigma[bounds.UNKNOWN.index(parameter)] == math.inf
-
-
-def test_of_what_a_pattern_does_not_show_its_range_is_known():
+def test_the_number_of_electrons_is_known_to_its_root_and_what_does_not_show_by_its_range():
     seen = bounds.linearise(spots(8.0), (110 / 128,) * 2, SETTINGS)
     information = bounds.fisher_information(seen, 1e4)
-    sigma = bounds.standard_deviations_with_prior(information, PRIOR)
+    sigma = bounds.standard_deviations(information)
+    assert sigma[bounds.UNKNOWN.index("log_dose")] == pytest.approx(0.01, rel=0.02)
+    known = bounds.standard_deviations_with_prior(information, PRIOR)
     for n, parameter in enumerate(bounds.UNKNOWN[:6]):
         if parameter != "rotation_deg":
-            assert sigma[n] == pytest.approx(math.sqrt(PRIOR[n, n]), rel=1e-6)
+            assert sigma[n] == math.inf
+            assert known[n] == pytest.approx(math.sqrt(PRIOR[n, n]), rel=1e-6)
 
 
-def test_pixels_that_stay_dark_tell_nothing():
+def test_pixels_that_stay_dark_tell_nothing_and_an_unknown_noise_is_refused():
     nothing = bounds.Linearised(np.zeros((10, 4, 4)), np.zeros((10, 4, 4)))
     for noise in ("poisson", "lognormal"):
         assert not bounds.fisher_information(nothing, 1e6, noise).any()
-
-
-def test_an_unknown_noise_is_refused():
-    nothing = bounds.Linearised(np.zeros((10, 4, 4)), np.zeros((10, 4, 4)))
     with pytest.raises(RequestError, match="'gaussian'"):
         bounds.fisher_information(nothing, 1e6, "gaussian")
 
@@ -304,6 +283,17 @@ def test_the_bound_of_the_data_is_for_their_noise(simulated, computed):
     assert thin["sigma_data"].iloc[0] < 0.5 * thin["sigma_prior"].iloc[0]
 
 
+def test_what_does_not_vary_has_no_bound_with_known_ranges_but_one_of_the_pattern(simulated):
+    still = replace(SETTINGS, rotation_deg=(0, 0))
+    # At an angle of 180° the sine, and with it the shear, is zero but for rounding.
+    ranges = DrawRanges(stretch=(0.95, 1.05), angle_deg=(180, 180), tilt_mrad=(-5, 5))
+    found = table(simulated, [3], settings=still, ranges=ranges).groupby("parameter")
+    varies = found[["sigma_prior", "sigma_data"]].count().any(axis=1)
+    assert set(varies.index[~varies]) == {"strain_xy", "rotation_deg"}
+    assert (found["sigma"].count() == 11).all()
+    assert bound_table.mean_bounds(table(simulated, [3], settings=still))["prior_mae"].count() == 5
+
+
 def test_the_tilt_of_a_monolayer_is_better_guessed_than_read(computed):
     chosen = computed[(computed["layers"] == 1) & (computed["electrons"] < 1.1e6)]
     row = chosen.set_index("parameter").loc["tilt_x_mrad"]
@@ -356,39 +346,21 @@ def rows(sigma_at_1e6, state="undeformed", layers=5, parameter="strain_xx", colu
 
 @pytest.mark.parametrize("electrons", [1e5, 1e6, 3e6, 1e8, 1e10])
 def test_a_bound_is_looked_up_between_and_beyond_its_doses(electrons):
-    found = bound_table.bound_of(rows(1e-3), 6.35, 5, "strain_xx", electrons)
+    found = bound_table.bound_of(rows(1e-3), electrons)
     assert found == pytest.approx(math.sqrt(2 / math.pi) * 1e-3 * math.sqrt(1e6 / electrons))
 
 
 def test_a_bound_of_examples_is_the_mean_over_their_doses_and_the_deformed_states():
     both = pd.concat([rows(1e-3, state="00012"), rows(3e-3, state="00015"), rows(8e-3)])
-    found = bound_table.bound_of(both, 6.35, 5, "strain_xx", np.array([1e6, 4e6]))
+    found = bound_table.bound_of(both, np.array([1e6, 4e6]))
     assert found == pytest.approx(math.sqrt(2 / math.pi) * 2e-3 * 0.75)
 
 
-def test_a_bound_with_prior_is_another_column():
-    found = bound_table.bound_of(rows(1e-3, column=0.5), 6.35, 5, "strain_xx", 1e6, "sigma_prior")
+def test_a_bound_of_another_column_and_of_what_cannot_be_read():
+    found = bound_table.bound_of(rows(1e-3, column=0.5), 1e6, "sigma_prior")
     assert found == pytest.approx(math.sqrt(2 / math.pi) * 5e-4)
-
-
-def test_a_network_without_bound_has_none():
-    for angle, layers, parameter in (
-        (12.65, 5, "strain_xx"),
-        (6.35, 4, "strain_xx"),
-        (6.35, 5, "rotation_deg"),
-    ):
-        assert math.isnan(bound_table.bound_of(rows(1e-3), angle, layers, parameter, 1e6))
-
-
-def test_what_cannot_be_read_has_an_infinite_bound_and_what_is_known_none():
-    assert bound_table.bound_of(rows(math.inf), 6.35, 5, "strain_xx", 1e6) == math.inf
-    assert bound_table.bound_of(rows(0.0), 6.35, 5, "strain_xx", 1e6) == 0
-
-
-def test_the_mean_over_log_uniform_doses_is_that_of_an_integral():
-    found = bound_table.mean_bound(rows(1e-3), 6.35, 5, "strain_xx")
-    mean_of_root = (1 - math.sqrt(1e6 / 1e8)) * 2 / math.log(1e8 / 1e6)
-    assert found == pytest.approx(math.sqrt(2 / math.pi) * 1e-3 * mean_of_root, rel=1e-3)
+    assert bound_table.bound_of(rows(math.inf), 1e6) == math.inf
+    assert math.isnan(bound_table.bound_of(rows(1e-3, column=math.nan), 1e6, "sigma_prior"))
 
 
 def test_means_are_tabulated_for_every_column_and_strains_in_percent_too():
@@ -397,7 +369,10 @@ def test_means_are_tabulated_for_every_column_and_strains_in_percent_too():
     assert len(found) == 3
     by = found.set_index(["layers", "parameter"])
     strain, thin = by.loc[5, "strain_xx"], by.loc[1, "strain_xx"]
-    assert strain["mae"] == pytest.approx(bound_table.mean_bound(rows(1e-3), 6.35, 5, "strain_xx"))
+    # The mean over log-uniform doses is that of an integral.
+    mean_of_root = (1 - math.sqrt(1e6 / 1e8)) * 2 / math.log(1e8 / 1e6)
+    expected = math.sqrt(2 / math.pi) * 1e-3 * mean_of_root
+    assert strain["mae"] == pytest.approx(expected, rel=1e-3)
     assert thin["mae"] == pytest.approx(2 * strain["mae"])
     for name in ("prior_mae", "data_mae"):
         assert strain[name] == pytest.approx(strain["mae"] / 2)
@@ -425,27 +400,7 @@ def test_a_probe_at_80_kv_and_6_mrad_is_a_third_of_a_nanometre():
 # Files
 
 
-@pytest.mark.parametrize("name", ["bounds.parquet", "bounds.csv"])
-def test_a_table_is_read_as_it_was_written(tmp_path, computed, name):
-    named = computed.assign(state="00012")
-    write_table(named, tmp_path / name)
-    pd.testing.assert_frame_equal(bound_table.read_bounds(tmp_path / name), named)
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
-def test_a_table_that_cannot_be_written_leaves_nothing(tmp_path, computed):
-    (tmp_path / "bounds.parquet").mkdir()
-    with pytest.raises(PacbedError, match="cannot write"):
-        write_table(computed, tmp_path / "bounds.parquet")
-    assert [path.name for path in tmp_path.iterdir()] == ["bounds.parquet"]
-
-
 def test_what_is_no_table_of_bounds_is_refused(tmp_path):
-    with pytest.raises(PacbedError, match=r"none\.parquet does not exist"):
-        bound_table.read_bounds(tmp_path / "none.parquet")
-    (tmp_path / "text.parquet").write_text("text")
-    with pytest.raises(PacbedError, match="no table can be read"):
-        bound_table.read_bounds(tmp_path / "text.parquet")
     rows(1e-3).drop(columns="sigma_prior").to_parquet(tmp_path / "other.parquet")
     with pytest.raises(PacbedError, match="has no sigma_prior"):
         bound_table.read_bounds(tmp_path / "other.parquet")
@@ -472,8 +427,9 @@ def test_bounds_agree_with_an_independent_computation(semiangle, pixel, before):
     pixels = 2 * math.ceil(51.25 / pixel)
     patterns = simulate(states, semiangle, max(before), field=pixels * pixel, pixels=pixels)
     found = table(patterns, list(before), semiangle, pixel, PAPER, points=2)
+    means = bound_table.mean_bounds(found[found["parameter"] == "strain_xx"])
     for layers, percent in before.items():
-        mae = bound_table.mean_bound(found, semiangle, layers, "strain_xx")
+        [mae] = means.loc[means["layers"] == layers, "mae"]
         assert 100 * mae == pytest.approx(percent, rel=0.15), f"{layers} layers"
 
 

@@ -15,8 +15,8 @@ from pacbed.examples.source import ExampleSource
 from pacbed.learning.prediction import predict
 from pacbed.learning.training import train
 from pacbed.precision.bound import prior_covariance
-from pacbed.precision.bound_table import bound_of, bound_table
-from pacbed.precision.metrics import Bounds, errors, errors_by_dose
+from pacbed.precision.bound_table import Sample, bound_of, bound_table
+from pacbed.precision.metrics import errors, errors_by_dose
 from pacbed.study.configuration import load
 from pacbed.study.draws import SPLITS, draw
 from pacbed.study.states import bound_states
@@ -116,21 +116,18 @@ def bound(config):
     settings = config.augmentation()
     pixel = config.simulation.field_of_view_mrad / config.simulation.pixels
     table = bound_table(
-        patterns,
+        [Sample(SEMIANGLE, patterns, (pixel, pixel))],
         [LAYERS],
-        (pixel, pixel),
         settings,
         prior_covariance(ranges, settings),
-        semiangle_mrad=SEMIANGLE,
-        energy_keV=config.microscope.energy_keV,
-        steps=steps,
+        config.microscope.energy_keV,
+        steps,
     )
 
     def of(parameter, electrons):
         columns = ("sigma", "sigma_prior", "sigma_data")
-        return Bounds(
-            *(bound_of(table, SEMIANGLE, LAYERS, parameter, electrons, c) for c in columns)
-        )
+        rows = table[table["parameter"] == parameter]
+        return tuple(bound_of(rows, electrons, column) for column in columns)
 
     return of
 
@@ -168,7 +165,7 @@ def test_a_network_that_had_seen_the_labels_would_be_found_out(predictions, conf
         parameter = column.removeprefix("predicted_")
         true = leaked[f"true_{parameter}"]
         error = leaked[column] - true
-        least = bound(parameter, leaked["electrons"].to_numpy(float)).data
+        *_, least = bound(parameter, leaked["electrons"].to_numpy(float))
         leaked[column] = true + error * (0.5 * least / error.abs().mean())
     found = below_the_bound(predictions | {"test": leaked}, config, bound)
     assert {"strain_xx", "strain_yy", "strain_xy", "rotation_deg"} <= set(found["parameter"])

@@ -14,7 +14,7 @@ from pacbed.figures import TITLES
 from pacbed.patterns.store import read_patterns
 from pacbed.precision.bound_table import read_bounds
 from pacbed.specimen.deformation import Deformation
-from pacbed.storage.tables import read_table
+from pacbed.storage.tables import one_study, read_table
 
 DATASETS = [
     f"results/datasets/6.35mrad/{layers}layers/{split}.zarr.zip"
@@ -171,6 +171,8 @@ def test_tables_are_the_same_as_text_and_with_types(results):
     for name in ("errors", "bounds", "bounds_mean"):
         text, typed = (read_table(results / f"tables/{name}.{k}") for k in ("csv", "parquet"))
         pd.testing.assert_frame_equal(text, typed, check_dtype=False)
+        # All say that they are of one study.
+        assert one_study(*(results / f"tables/{n}.csv" for n in ("errors", name))).digest
 
 
 def test_the_bound_is_tabulated_for_every_thickness_parameter_and_dose(results):
@@ -266,7 +268,7 @@ def test_discs_are_measured_in_the_test_set_where_they_are_large_enough(workspac
         table = read_table(folder / f"{name}_test.parquet")
         assert len(table) == 16
         assert {f"predicted_{p}" for p in PARAMETERS[:4]} <= set(table)
-        assert table.attrs["data"]["split"] == "test"
+        assert set(table["split"]) == {"test"}
         assert (table["discs"] > 0).mean() > 0.8
     # Coarse as the images are, a known scale leaves little to be wrong about.
     error = table["predicted_strain_xx"] - table["true_strain_xx"]

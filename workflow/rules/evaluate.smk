@@ -23,6 +23,8 @@ rule predict:
         ),
         mem_mb=lambda wildcards, attempt: attempt * (8000 + max(map(set_mb, EVALUATED))),
         runtime=minutes(120),
+    params:
+        deformation=config["deformation"],
     script:
         "../scripts/predict.py"
 
@@ -46,6 +48,7 @@ rule discs:
         mem_mb=lambda wildcards, attempt: attempt * (1000 + set_mb("test")),
         runtime=minutes(60),
     params:
+        deformation=config["deformation"],
         material=config["material"],
         energy_keV=config["microscope"]["energy_keV"],
     script:
@@ -76,6 +79,7 @@ rule bounds:
         mem_mb=lambda wildcards, attempt: attempt * 3000,
         runtime=minutes(60),
     params:
+        seed=config["seed"],
         semiangles_mrad=config["microscope"]["semiangles_mrad"],
         states=list(BOUND_STATES),
         steps=STEPS,

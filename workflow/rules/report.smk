@@ -107,7 +107,8 @@ rule figure5:
 rule figure6:
     # Predicted against true values.
     input:
-        for_networks(f"{MODELS}/predictions_test.parquet", SCATTER),
+        predictions=for_networks(f"{MODELS}/predictions_test.parquet", SCATTER),
+        errors=f"{RESULTS}/tables/errors.parquet",
     output:
         figure("fig6", "Errors"),
     log:
@@ -141,7 +142,10 @@ rule figure7:
 rule figure8:
     # Predicted against true values with and without tilt, of the thinnest sample.
     input:
-        for_networks(f"{MODELS}/predictions_test.parquet", WITH_AND_WITHOUT_TILT),
+        predictions=for_networks(
+            f"{MODELS}/predictions_test.parquet", WITH_AND_WITHOUT_TILT
+        ),
+        errors=f"{RESULTS}/tables/errors.parquet",
     output:
         figure("fig8", "Errors"),
     log:

@@ -3,6 +3,7 @@ from pathlib import Path
 from _job import job
 
 from pacbed.examples.dataset import read_dataset
+from pacbed.examples.predictions import study_of
 from pacbed.reading.discs import predict_by_discs
 from pacbed.storage.tables import write_table
 from pacbed.study.sections import MaterialSection
@@ -11,11 +12,9 @@ params = snakemake.params
 with job(snakemake.log[0]):
     data = read_dataset(Path(snakemake.input[0]))
     crystal = MaterialSection(**params.material).material()
-    for output, scale in (
-        (snakemake.output.discs, "from discs"),
-        (snakemake.output.calibrated, "known"),
-    ):
-        predictions = predict_by_discs(data, crystal, params.energy_keV, scale)
+    study = study_of(data.attributes, params.deformation)
+    for name, scale_known in {"discs": False, "calibrated": True}.items():
+        predictions = predict_by_discs(data, crystal, params.energy_keV, scale_known)
         failed = int((predictions["discs"] == 0).sum())
-        print(f"scale {scale}: no lattice in {failed} of {len(predictions)} examples", flush=True)
-        write_table(predictions, Path(output))
+        print(f"{name}: no lattice in {failed} of {len(predictions)} examples", flush=True)
+        write_table(predictions, Path(snakemake.output[name]), study)

@@ -3,7 +3,6 @@ from pathlib import Path
 from _job import job
 
 from pacbed.learning.specification import NetworkSpec
-from pacbed.precision.bound_table import read_bounds
 from pacbed.precision.error_table import Predicted, error_table
 from pacbed.storage.tables import write_table
 
@@ -21,12 +20,7 @@ with job(snakemake.log[0]):
             Predicted(Path(path), network, "test", method)
             for network, path in zip(classical, paths, strict=True)
         ]
-    table = error_table(
-        predicted,
-        # The training set or, where no file holds one, the validation set.
-        params.splits[0],
-        params.electrons,
-        (Path(files.bounds), read_bounds(Path(files.bounds))),
-    )
+    # The baseline is the training set or, where no file holds one, the validation set.
+    table, study = error_table(predicted, params.splits[0], params.electrons, Path(files.bounds))
     for path in snakemake.output:
-        write_table(table, Path(path))
+        write_table(table, Path(path), study)

@@ -3,16 +3,15 @@ from pathlib import Path
 from _job import job, reserves_gpu
 
 from pacbed.examples.dataset import read_dataset
+from pacbed.examples.predictions import study_of
 from pacbed.learning.prediction import predict
 from pacbed.learning.training import configure
 from pacbed.storage.tables import write_table
 
 with job(snakemake.log[0]):
     configure(snakemake.threads, reserves_gpu(snakemake.resources), print)
+    model, settings = Path(snakemake.input.model), Path(snakemake.input.settings)
     for split, output in snakemake.output.items():
-        predictions = predict(
-            Path(snakemake.input.model),
-            Path(snakemake.input.settings),
-            read_dataset(Path(snakemake.input[split])),
-        )
-        write_table(predictions, Path(output))
+        data = read_dataset(Path(snakemake.input[split]))
+        study = study_of(data.attributes, snakemake.params.deformation)
+        write_table(predict(model, settings, data), Path(output), study)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,13 +12,13 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 
-from pacbed.examples.labels import display_unit
 from pacbed.exceptions import PacbedError
 from pacbed.figures.style import (
-    MEAN,
     PAGE,
     SYMBOLS,
+    draw_mean,
     error_axis,
+    in_display_unit,
     layers_axis,
     layers_label,
     lettered_panels,
@@ -25,14 +26,15 @@ from pacbed.figures.style import (
     paper_style,
     shown_parameters,
 )
+from pacbed.precision.bound_table import KEY
 from pacbed.precision.error_table import NETWORK, of_test_set
 
 
 def bound_against_thickness(means: pd.DataFrame, errors: pd.DataFrame | None = None) -> Figure:
-    """Draw the bound against thickness for every semi-angle, one panel per parameter.
+    """Draw the bound against thickness for every semi-angle, one panel per parameter that varies.
 
-    Lines are from the pattern alone, dashed ones if the ranges of the study are known besides;
-    markers are networks.
+    Lines are from the pattern alone, dashed ones with known ranges of the study; markers are
+    networks.
 
     Parameters
     ----------
@@ -42,36 +44,28 @@ def bound_against_thickness(means: pd.DataFrame, errors: pd.DataFrame | None = N
         Error table of one variant; rows of networks and the test set are shown.
     """
     networks = _networks(errors)
-    parameters = shown_parameters(means)
+    parameters = shown_parameters(means[means["prior_mae"].notna()])
     looks = ordered_looks(sorted(means["semiangle_mrad"].unique()))
     with paper_style():
         figure, panels, last = lettered_panels(len(parameters), 2.3)
         for panel, parameter in zip(panels, parameters, strict=True):
-            factor, _ = display_unit(parameter)
-            known, measured = (t[t["parameter"] == parameter] for t in (means, networks))
+            known = in_display_unit(means[means["parameter"] == parameter], ["mae", "prior_mae"])
+            measured = networks[networks["parameter"] == parameter]
             for angle, look in looks.items():
                 line = known[known["semiangle_mrad"] == angle].sort_values("layers")
-                for column, dash, label in (
-                    ("mae", "-", f"{angle:g} mrad"),
-                    ("prior_mae", "--", ""),
-                ):
-                    values = factor * line[column]
-                    panel.plot(line["layers"], values, dash, color=look["color"], label=label)
+                colour, label = look["color"], f"{angle:g} mrad"
+                panel.plot(line["layers"], line["mae"], "-", color=colour, label=label)
+                panel.plot(line["layers"], line["prior_mae"], "--", color=colour)
                 points = measured[np.isclose(measured["semiangle_mrad"], angle)]
-                panel.plot(points["layers"], factor * points["mae"], ls="", **look)
-            _draw_mean(panel, measured, factor)
+                _draw_points(panel, points["layers"], points, look)
+            draw_mean(panel, measured)
             error_axis(panel, parameter)
             layers_axis(panel)
         for panel in last:
             panel.set_xlabel("number of layers")
-        handles, labels = panels[0].get_legend_handles_labels()
-        handles += panels[0].plot([], [], "-", color="0.2")
-        handles += panels[0].plot([], [], "--", color="0.2")
-        labels += ["Cramér–Rao bound", "with the ranges as prior"]
-        if not networks.empty:
-            handles += panels[0].plot([], [], "o", color="0.2")
-            labels.append("network")
-        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+        panels[0].plot([], [], "-", color="0.2", label="Cramér–Rao bound")
+        panels[0].plot([], [], "--", color="0.2", label="with known ranges")
+        _legend(figure, panels[0], networks, loc="outside lower center", ncols=4)
     return figure
 
 
@@ -102,18 +96,16 @@ def efficiency_map(errors: pd.DataFrame) -> Figure:
             grid = known[known["parameter"] == parameter].pivot(
                 index="semiangle_mrad", columns="layers", values="efficiency"
             )
-            values = grid.sort_index().sort_index(axis=1)
-            image = panel.imshow(
-                values.to_numpy(float), norm=norm, cmap="cividis", origin="lower", aspect="auto"
-            )
-            for (row, column), value in np.ndenumerate(values.to_numpy(float)):
+            grid = grid.sort_index().sort_index(axis=1).astype(float)
+            image = panel.imshow(grid, norm=norm, cmap="cividis", origin="lower", aspect="auto")
+            for (row, column), value in np.ndenumerate(grid):
                 if math.isfinite(value):
                     # Light figures on dark fields: the middle of the logarithmic scale is 0.1.
                     colour = "white" if value < 0.1 else "black"
                     text = f"{100 * value:.2g}" if value < 0.995 else f"{100 * value:.0f}"
                     panel.text(column, row, text, ha="center", va="center", color=colour, size=6.5)
-            panel.set_xticks(range(values.shape[1]), [f"{n}" for n in values.columns])
-            panel.set_yticks(range(values.shape[0]), [f"{a:g}" for a in values.index])
+            panel.set_xticks(range(len(grid.columns)), [f"{n}" for n in grid.columns])
+            panel.set_yticks(range(len(grid)), [f"{a:g}" for a in grid.index])
             panel.tick_params(length=0)
             panel.set_title(SYMBOLS[parameter])
             panel.set_ylabel("semi-angle (mrad)")
@@ -142,33 +134,23 @@ def precision_against_probe_size(
     """
     networks = _networks(errors)
     networks = networks[networks["parameter"] == parameter]
-    means = means[means["parameter"] == parameter]
-    looks = ordered_looks(sorted(means["layers"].unique()))
-    factor, _ = display_unit(parameter)
-    probes = means.groupby("semiangle_mrad")["probe_nm"].first()
+    means = in_display_unit(means[means["parameter"] == parameter], ["mae"])
     with paper_style():
-        figure = Figure(figsize=(0.68 * PAGE, 0.5 * PAGE), layout="constrained")
-        panel: Axes = figure.subplots()
-        for n, look in looks.items():
+        figure, panel, probes = _probe_panel(means)
+        for n, look in ordered_looks(sorted(means["layers"].unique())).items():
             line = means[means["layers"] == n].sort_values("semiangle_mrad")
-            label, mae = layers_label(int(n)), factor * line["mae"]
-            panel.plot(line["probe_nm"], mae, label=label, ms=3, mfc="white", **look)
+            label = layers_label(int(n))
+            panel.plot(line["probe_nm"], line["mae"], label=label, ms=3, mfc="white", **look)
             points = networks[networks["layers"] == n]
             at = [
                 float(probes.iloc[np.abs(probes.index.to_numpy(float) - angle).argmin()])
                 for angle in points["semiangle_mrad"]
             ]
-            panel.plot(at, factor * points["mae"], ls="", **look)
-        _draw_mean(panel, networks, factor)
+            _draw_points(panel, at, points, look)
+        draw_mean(panel, networks)
         error_axis(panel, parameter)
-        _probe_axis(panel, probes)
-        handles, labels = panel.get_legend_handles_labels()
-        handles += panel.plot([], [], "o-", color="0.2", mfc="white", ms=3)
-        labels.append("bound")
-        if not networks.empty:
-            handles += panel.plot([], [], "o", color="0.2")
-            labels.append("network")
-        figure.legend(handles, labels, loc="outside right center")
+        panel.plot([], [], "o-", color="0.2", mfc="white", ms=3, label="bound")
+        _legend(figure, panel, networks, loc="outside right center")
     return figure
 
 
@@ -188,12 +170,9 @@ def doses_against_probe_size(
     simulated
         Range of the electrons for which bounds were computed.
     """
-    looks = ordered_looks(sorted(doses["layers"].unique()))
-    probes = doses.groupby("semiangle_mrad")["probe_nm"].first()
     with paper_style():
-        figure = Figure(figsize=(0.68 * PAGE, 0.5 * PAGE), layout="constrained")
-        panel: Axes = figure.subplots()
-        for n, look in looks.items():
+        figure, panel, _ = _probe_panel(doses)
+        for n, look in ordered_looks(sorted(doses["layers"].unique())).items():
             line = doses[doses["layers"] == n].sort_values("probe_nm")
             electrons = line["electrons"].where(np.isfinite(line["electrons"]))
             panel.plot(line["probe_nm"], electrons, label=layers_label(int(n)), **look)
@@ -201,7 +180,6 @@ def doses_against_probe_size(
         panel.axvline(probe_nm, color="0.3", ls="--", lw=0.8, label="largest probe")
         panel.set_yscale("log")
         panel.set_ylabel(f"electrons per pattern for a strain to {100 * precision:.3g} %")
-        _probe_axis(panel, probes)
         figure.legend(loc="outside right center")
     return figure
 
@@ -214,23 +192,33 @@ def _networks(errors: pd.DataFrame | None) -> pd.DataFrame:
     PacbedError
         If they are of several variants.
     """
-    key = ["semiangle_mrad", "layers", "parameter"]
     if errors is None:
-        return pd.DataFrame(columns=[*key, "mae", "baseline_mae", "efficiency"])
+        return pd.DataFrame(columns=[*KEY, "mae", "baseline_mae", "efficiency"])
     rows = of_test_set(errors[errors["method"] == NETWORK])
-    if rows.duplicated(key).any():
+    if rows.duplicated(KEY).any():
         raise PacbedError("the errors are of several variants: choose outputs and intensity")
-    return rows.sort_values(key)
+    return rows.sort_values(KEY)
 
 
-def _draw_mean(panel: Axes, networks: pd.DataFrame, factor: float) -> None:
+def _draw_points(panel: Axes, x: Any, networks: pd.DataFrame, look: dict[str, Any]) -> None:
+    panel.plot(x, in_display_unit(networks, ["mae"])["mae"], ls="", **look)
+
+
+def _legend(figure: Figure, panel: Axes, networks: pd.DataFrame, **options: Any) -> None:
+    """Give a figure the legend of a panel, with a marker for all networks, if there are any."""
     if not networks.empty:
-        level = factor * networks["baseline_mae"].mean()
-        panel.axhline(level, color="0.5", lw=0.8, ls=":", label=MEAN)
+        panel.plot([], [], "o", color="0.2", label="network")
+    figure.legend(*panel.get_legend_handles_labels(), **options)
 
 
-def _probe_axis(panel: Axes, probes: pd.Series) -> None:
-    """Give a panel its axis of probe sizes, and one of the semi-angles above it."""
+def _probe_panel(table: pd.DataFrame) -> tuple[Figure, Axes, pd.Series]:
+    """Return a figure, its panel with an axis of probe sizes, and sizes by semi-angle.
+
+    An axis above the panel has the semi-angles.
+    """
+    probes = table.groupby("semiangle_mrad")["probe_nm"].first()
+    figure = Figure(figsize=(0.68 * PAGE, 0.5 * PAGE), layout="constrained")
+    panel: Axes = figure.subplots()
     panel.set_xscale("log")
     panel.set_xlabel("probe size (nm)")
     panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -241,3 +229,4 @@ def _probe_axis(panel: Axes, probes: pd.Series) -> None:
     above.xaxis.set_major_locator(FixedLocator(probes.tolist()))
     above.set_xticks(probes.tolist(), [f"{angle:g}" for angle in probes.index])
     above.xaxis.set_minor_locator(NullLocator())
+    return figure, panel, probes

@@ -20,7 +20,9 @@ from pacbed.figures.style import (
     PAGE,
     PAGE_HEIGHT,
     SYMBOLS,
+    draw_mean,
     error_axis,
+    in_display_unit,
     layers_axis,
     layers_label,
     lettered_panels,
@@ -29,33 +31,38 @@ from pacbed.figures.style import (
     paper_style,
     shown_parameters,
 )
+from pacbed.precision.error_table import CALIBRATED, NETWORK
 
 # The first three as in the paper's Fig. 7, black, red and green, in hues that the colour-blind tell
 # apart (Okabe and Ito).
-VARIANTS: dict[tuple[str, str], tuple[str, str]] = {
-    ("strain-rotation-tilt", "linear"): ("#000000", "o"),
-    ("strain-rotation", "linear"): ("#D55E00", "s"),
-    ("strain-rotation", "sqrt"): ("#009E73", "^"),
-    ("strain-rotation-tilt", "sqrt"): ("#0072B2", "D"),
-    ("strain-rotation", "power"): ("#CC79A7", "v"),
-    ("strain-rotation-tilt", "power"): ("#E69F00", "<"),
+VARIANTS: dict[tuple[str, str], dict[str, str]] = {
+    ("strain-rotation-tilt", "linear"): {"color": "#000000", "marker": "o"},
+    ("strain-rotation", "linear"): {"color": "#D55E00", "marker": "s"},
+    ("strain-rotation", "sqrt"): {"color": "#009E73", "marker": "^"},
+    ("strain-rotation-tilt", "sqrt"): {"color": "#0072B2", "marker": "D"},
+    ("strain-rotation", "power"): {"color": "#CC79A7", "marker": "v"},
+    ("strain-rotation-tilt", "power"): {"color": "#E69F00", "marker": "<"},
 }
-"""Colour and marker of outputs and intensity."""
+"""Look of outputs and intensity."""
 
-METHODS = {
-    "network": ("network", "#000000", "o"),
-    "discs": ("disc positions", "#D55E00", "s"),
-    "discs-calibrated": ("disc positions, calibrated", "#0072B2", "^"),
+METHODS: dict[str, tuple[str, dict[str, str]]] = {
+    NETWORK: ("network", {"color": "#000000", "marker": "o"}),
+    "discs": ("disc positions", {"color": "#D55E00", "marker": "s"}),
+    CALIBRATED: ("disc positions, calibrated", {"color": "#0072B2", "marker": "^"}),
 }
-"""Label, colour and marker of the ways to read a pattern."""
+"""Name and look of the ways to read a pattern."""
 
 BOUNDS = {
-    "prior_bound_mae": "Cramér–Rao bound with the ranges as prior",
+    "prior_bound_mae": "Cramér–Rao bound, ranges known",
     "bound_mae": "Cramér–Rao bound",
+    "known_scale": "Cramér–Rao bound, scale known",
 }
-"""Columns with a bound, the first that is known is drawn."""
+"""Names of bounds; of the first two columns, the first that has numbers is drawn."""
 
 INTERVAL = "95 % interval"
+
+SCATTERED = ("strain_xx", "rotation_deg", "tilt_x_mrad")
+"""Parameters of Fig. 6."""
 
 
 def variant_label(outputs: str, intensity: str) -> str:
@@ -71,22 +78,21 @@ def errors_against_thickness(table: pd.DataFrame) -> Figure:
     Parameters
     ----------
     table
-        Rows of the error table of one variant and the test set. Intervals (``mae_low``,
-        ``mae_high``) and bounds are drawn where the table has them.
+        Rows of the error table of one variant and the test set. Intervals and bounds are drawn
+        where they are known.
     """
     parameters = shown_parameters(table)
     looks = ordered_looks(sorted(table["semiangle_mrad"].unique()))
-    bound = _bound_column(table)
     with paper_style():
         figure, panels, last = lettered_panels(len(parameters), 2.3, sharex=True)
         for panel, parameter in zip(panels, parameters, strict=True):
             rows = table[table["parameter"] == parameter]
             for angle, look in looks.items():
-                line = rows[rows["semiangle_mrad"] == angle].sort_values("layers")
+                line = rows[rows["semiangle_mrad"] == angle]
                 _draw_errors(panel, line, "layers", label=f"{angle:g} mrad", **look)
-                _draw_bound(panel, line, "layers", bound, look["color"])
-            _label_extras(panel, rows, bound)
-            _finish_errors(panel, rows)
+                _draw_bound(panel, line, "layers", look["color"])
+            draw_mean(panel, rows)
+            error_axis(panel, parameter)
             layers_axis(panel)
         for panel in last:
             panel.set_xlabel("number of layers")
@@ -94,16 +100,16 @@ def errors_against_thickness(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def errors_of_variants(table: pd.DataFrame, parameters: Sequence[str] = PARAMETERS[:4]) -> Figure:
+def errors_of_variants(table: pd.DataFrame) -> Figure:
     """Draw Fig. 7: test MAE against thickness for networks of different outputs and intensities.
+
+    Strain and rotation are shown, one panel each, or what varies if these do not.
 
     Parameters
     ----------
     table
         Rows of the error table of one semi-angle and the test set, with any number of variants,
         each with its own thicknesses.
-    parameters
-        Parameters to show, one panel each.
 
     Raises
     ------
@@ -114,9 +120,8 @@ def errors_of_variants(table: pd.DataFrame, parameters: Sequence[str] = PARAMETE
     if len(angles) != 1:
         found = ", ".join(f"{a:g}" for a in sorted(angles)) or "none"
         raise RequestError(f"variants are compared at one semi-angle, but the rows are of: {found}")
-    present = set(zip(table["outputs"], table["intensity"], strict=True))
-    bound = _bound_column(table)
-    layers = sorted(table["layers"].unique())
+    parameters = shown_parameters(table, PARAMETERS[:4])
+    variants = dict(list(table.groupby(["outputs", "intensity"])))
     # Far above, the baseline would leave less room for what differs: it is in all panels or none.
     shown = table[table["parameter"].isin(parameters)].groupby("parameter")
     near = bool((shown["mae"].max() > shown["baseline_mae"].mean() / 5).all())
@@ -125,23 +130,17 @@ def errors_of_variants(table: pd.DataFrame, parameters: Sequence[str] = PARAMETE
             len(parameters), 2, width=0.75 * PAGE, columns=2, margin=0.7, sharex=True
         )
         for panel, parameter in zip(panels, parameters, strict=True):
-            rows_of = table[table["parameter"] == parameter]
-            for variant, (colour, marker) in VARIANTS.items():
-                if variant not in present:
-                    continue
-                of_variant = (rows_of["outputs"] == variant[0]) & (
-                    rows_of["intensity"] == variant[1]
-                )
-                line = rows_of[of_variant].sort_values("layers")
-                label = variant_label(*variant)
-                _draw_errors(panel, line, "layers", color=colour, marker=marker, label=label)
-            if bound:
-                # It is a property of the patterns, the same for all variants of a thickness.
-                of_layers = rows_of.groupby("layers", as_index=False)[[bound, "mae"]].mean()
-                _draw_bound(panel, of_layers.assign(parameter=parameter), "layers", bound, "0.4")
-            _label_extras(panel, rows_of, bound)
-            _finish_errors(panel, rows_of, with_baseline=near)
-            panel.set_xticks(layers)
+            for variant, look in VARIANTS.items():
+                if variant in variants:
+                    line = variants[variant][variants[variant]["parameter"] == parameter]
+                    _draw_errors(panel, line, "layers", label=variant_label(*variant), **look)
+            rows = table[table["parameter"] == parameter]
+            # The bound belongs to the patterns: it is the same for all variants of a thickness.
+            _draw_bound(panel, rows.drop_duplicates("layers"), "layers")
+            if near:
+                draw_mean(panel, rows)
+            error_axis(panel, parameter)
+            panel.set_xticks(sorted(table["layers"].unique()))
         for panel in last:
             panel.set_xlabel("number of layers")
         _legend(figure, panels, 2)
@@ -149,32 +148,28 @@ def errors_of_variants(table: pd.DataFrame, parameters: Sequence[str] = PARAMETE
     return figure
 
 
-def classical_against_network(
-    table: pd.DataFrame, parameters: Sequence[str] = ("strain_xx", "rotation_deg")
-) -> Figure:
+def classical_against_network(table: pd.DataFrame) -> Figure:
     """Draw test MAE of networks and of classical methods, against thickness and against dose.
 
     There is a row of panels for every semi-angle at which there is a classical method, or if there
-    is none for the smallest, and every parameter: first the error over all doses against thickness,
-    then, for at most five thicknesses, the error against the dose. All of a row have one scale.
+    is none for the smallest, and for a normal strain, shear and rotation: first the error over all
+    doses against thickness, then, for at most five thicknesses, the error against the dose. All of
+    a row have one scale.
 
     Parameters
     ----------
     table
         Rows of the error table of the test set, with all doses and methods, and of networks those
         of one variant.
-    parameters
-        Parameters to show.
     """
     table = table.assign(electrons=np.sqrt(table["electrons_low"] * table["electrons_high"]))
-    classical = table.loc[table["method"] != "network", "semiangle_mrad"].unique()
+    classical = table.loc[table["method"] != NETWORK, "semiangle_mrad"].unique()
     angles = sorted(classical) if len(classical) else [table["semiangle_mrad"].min()]
     table = table[table["semiangle_mrad"].isin(angles)]
     layers = _some(sorted(table["layers"].unique()), 5)
-    known = set(table["parameter"])
-    rows = [(a, p) for a in angles for p in parameters if p in known]
-    bound = _bound_column(table)
-    dose = table["dose"].astype(str)
+    parameters = shown_parameters(table, ("strain_xx", "strain_xy", "rotation_deg"))
+    rows = [(angle, parameter) for angle in angles for parameter in parameters]
+    all_doses = table["dose"].astype(str) == "all"
     with paper_style():
         height = min(1.45 * len(rows) + 1.0, PAGE_HEIGHT)
         figure = Figure(
@@ -188,23 +183,20 @@ def classical_against_network(
             sharey="row",
             width_ratios=[max(1.5, 0.3 * len(layers))] + [1.0] * len(layers),
         )
-        for row, (angle, parameter) in enumerate(rows):
+        for panels, (angle, parameter) in zip(grid, rows, strict=True):
             chosen = (table["semiangle_mrad"] == angle) & (table["parameter"] == parameter)
-            whole, parts = (table[chosen & is_all] for is_all in (dose == "all", dose != "all"))
-            _compare_methods(grid[row, 0], whole, "layers", bound)
-            for panel, n in zip(grid[row, 1:], layers, strict=True):
-                _compare_methods(panel, parts[parts["layers"] == n], "electrons", bound)
-            for panel in grid[row]:
-                baseline = display_unit(parameter)[0] * table[chosen]["baseline_mae"].mean()
-                panel.axhline(baseline, color="0.5", lw=0.8, ls=":", label=MEAN)
-            log_axis(grid[row, 0])
-            unit = display_unit(parameter)[1]
-            grid[row, 0].set_ylabel(f"{angle:g} mrad\n{SYMBOLS[parameter]} ({unit})")
-        for panel, n in zip(grid[0, 1:], layers, strict=True):
-            panel.set_title(layers_label(n))
-        grid[0, 0].set_title("all doses")
-        for panel in grid[:, 0]:
-            layers_axis(panel)
+            _compare_methods(panels[0], table[chosen & all_doses], "layers")
+            for panel, n in zip(panels[1:], layers, strict=True):
+                parts = table[chosen & ~all_doses & (table["layers"] == n)]
+                _compare_methods(panel, parts, "electrons")
+            for panel in panels:
+                draw_mean(panel, table[chosen])
+            log_axis(panels[0])
+            layers_axis(panels[0])
+            name = f"{angle:g} mrad\n{SYMBOLS[parameter]} ({_unit(parameter)})"
+            panels[0].set_ylabel(name, fontsize=8 if len(rows) <= 10 else 6)
+        for panel, title in zip(grid[0], ["all doses", *map(layers_label, layers)], strict=True):
+            panel.set_title(title)
         grid[-1, 0].set_xlabel("number of layers")
         for panel in grid[:, 1:].ravel():
             panel.set_xscale("log")
@@ -213,7 +205,7 @@ def classical_against_network(
             panel.xaxis.set_minor_formatter(NullFormatter())
         for panel in grid[-1, 1:]:
             panel.set_xlabel("electrons", fontsize=7)
-        figure.supylabel("mean absolute error", fontsize=8)
+        figure.supylabel("mean absolute error\n", fontsize=8)
         _legend(figure, grid.ravel(), 3)
     return figure
 
@@ -224,65 +216,48 @@ def _some(values: Sequence[int], most: int) -> list[int]:
     return [values[number] for number in chosen.round().astype(int)]
 
 
-def _compare_methods(panel: Axes, rows: pd.DataFrame, x: str, bound: str | None) -> None:
-    for method, (label, colour, marker) in METHODS.items():
-        line = rows[rows["method"] == method].sort_values(x)
-        if not line.empty:
-            _draw_errors(panel, line, x, color=colour, marker=marker, label=label, ms=3)
-    # Of the network, or the first other method: a calibrated one has other bounds.
-    present = [method for method in METHODS if (rows["method"] == method).any()]
-    _draw_bound(panel, rows[rows["method"].isin(present[:1])].sort_values(x), x, bound, "0.4")
-    _label_extras(panel, rows, bound)
+def _compare_methods(panel: Axes, rows: pd.DataFrame, x: str) -> None:
+    of = dict(list(rows.groupby("method")))
+    present = [method for method in METHODS if method in of]
+    for method in present:
+        label, look = METHODS[method]
+        _draw_errors(panel, of[method], x, label=label, ms=3, **look)
+    # The same for a network and for discs whose radius tells the scale.
+    for method in [m for m in present if m != CALIBRATED][:1]:
+        _draw_bound(panel, of[method], x)
+    if CALIBRATED in of:
+        of_calibrated = of[CALIBRATED].rename(columns={"bound_mae": "known_scale"})
+        _draw_bound(panel, of_calibrated, x, METHODS[CALIBRATED][1]["color"], "known_scale")
 
 
 def _draw_errors(panel: Axes, rows: pd.DataFrame, x: str, color: Any, **look: Any) -> None:
     """Draw a line through the MAE of rows of one parameter, and their 95 % intervals."""
-    factor = _factor(rows)
-    panel.plot(rows[x], factor * rows["mae"], color=color, **look)
-    if _has_intervals(rows):
-        low, high = (factor * rows[c].to_numpy(float) for c in ("mae_low", "mae_high"))
-        panel.vlines(rows[x], low, high, color=color, lw=2.5, alpha=0.35)
-
-
-def _has_intervals(rows: pd.DataFrame) -> bool:
-    return {"mae_low", "mae_high"} <= set(rows) and bool(rows["mae_low"].notna().any())
-
-
-def _draw_bound(panel: Axes, rows: pd.DataFrame, x: str, column: str | None, colour: Any) -> None:
-    if column:
-        # A line through a single point is not seen.
-        marker = "_" if len(rows) == 1 else ""
-        bound = _factor(rows) * rows[column]
-        panel.plot(rows[x], bound, "--", marker=marker, ms=9, lw=0.7, color=colour, zorder=1.8)
-
-
-def _label_extras(panel: Axes, rows: pd.DataFrame, column: str | None) -> None:
-    """Name interval and bound, of whatever colour, in the legend."""
-    if _has_intervals(rows):
+    rows = in_display_unit(rows, ["mae", "mae_low", "mae_high"]).sort_values(x)
+    panel.plot(rows[x], rows["mae"], color=color, **look)
+    if rows["mae_low"].notna().any():
+        panel.vlines(rows[x], rows["mae_low"], rows["mae_high"], color=color, lw=2.5, alpha=0.35)
         panel.plot([], [], lw=2.5, alpha=0.35, color="0.4", label=INTERVAL)
+
+
+def _draw_bound(
+    panel: Axes, rows: pd.DataFrame, x: str, colour: Any = "0.4", column: str | None = None
+) -> None:
+    """Draw the bound of rows of one parameter, if it is known."""
+    column = column or next((c for c in BOUNDS if c in rows and rows[c].notna().any()), None)
     if column:
-        panel.plot([], [], "--", lw=0.7, color="0.4", label=BOUNDS[column])
+        rows = in_display_unit(rows, [column]).sort_values(x)
+        # Calibrated it may cover the other. A line through a single point is not seen.
+        style = "-." if column == "known_scale" else "--"
+        marker = "_" if len(rows) == 1 else ""
+        panel.plot(
+            rows[x], rows[column], style, marker=marker, ms=9, lw=0.7, color=colour, zorder=1.8
+        )
+        legend_colour = colour if column == "known_scale" else "0.4"
+        panel.plot([], [], style, lw=0.7, color=legend_colour, label=BOUNDS[column])
 
 
-def _bound_column(table: pd.DataFrame) -> str | None:
-    return next((c for c in BOUNDS if c in table and table[c].notna().any()), None)
-
-
-def _factor(rows: pd.DataFrame) -> float:
-    return 1.0 if rows.empty else display_unit(rows["parameter"].iloc[0])[0]
-
-
-def _finish_errors(panel: Axes, rows: pd.DataFrame, with_baseline: bool = True) -> None:
-    """Draw the baseline of rows of one parameter, and scale and name axes."""
-    if rows.empty:
-        panel.set_axis_off()
-        return
-    parameter = rows["parameter"].iloc[0]
-    factor, _ = display_unit(parameter)
-    baseline = factor * rows["baseline_mae"].mean()
-    if with_baseline:
-        panel.axhline(baseline, color="0.5", lw=0.8, ls=":", label=MEAN)
-    error_axis(panel, parameter)
+def _unit(parameter: str) -> str:
+    return display_unit(parameter)[1]
 
 
 def _legend(figure: Figure, panels: np.ndarray, columns: int) -> None:
@@ -299,10 +274,10 @@ def _legend(figure: Figure, panels: np.ndarray, columns: int) -> None:
 
 def true_against_predicted(
     predictions: Mapping[tuple[float, int], pd.DataFrame],
-    parameters: Sequence[str] = ("strain_xx", "rotation_deg", "tilt_x_mrad"),
+    parameters: Sequence[str] = SCATTERED,
     most_points: int = 2000,
 ) -> Figure:
-    """Draw Fig. 6: predicted against true values of the test set.
+    """Draw Fig. 6: predicted against true values of the test set, a row per thickness.
 
     Parameters
     ----------
@@ -314,32 +289,13 @@ def true_against_predicted(
         Draw at most this many examples per panel: the first ones, which are a random sample.
     """
     angles = sorted({angle for angle, _ in predictions})
-    layers = sorted({n for _, n in predictions})
-    tables = [[predictions.get((a, n)) for a in angles] for n in layers]
+    rows = {
+        layers_label(n): [predictions.get((angle, n)) for angle in angles]
+        for n in sorted({n for _, n in predictions})
+    }
+    columns = [f"\n{angle:g} mrad" for angle in angles]
     with paper_style():
-        columns = len(parameters) * len(angles)
-        size = min((PAGE - 0.5) / columns, 1.8)
-        figure = Figure(
-            figsize=(size * columns + 0.5, size * len(layers) + 0.85),
-            layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0),
-        )
-        grid = figure.subplots(len(layers), columns, squeeze=False)
-        for number, parameter in enumerate(parameters):
-            group = grid[:, number * len(angles) : (number + 1) * len(angles)]
-            _draw_group(group, tables, parameter, most_points)
-            for column, angle in enumerate(angles):
-                drawn = [panel for panel in group[:, column] if panel.axison]
-                if drawn:
-                    letter = f"({'abcdef'[number]}) " if column == 0 else ""
-                    symbol, unit = SYMBOLS[parameter], display_unit(parameter)[1]
-                    drawn[0].set_title(f"{letter}{symbol} ({unit})\n{angle:g} mrad", fontsize=7)
-        for row, n in zip(grid, layers, strict=True):
-            row[0].set_ylabel(layers_label(n))
-            if not row[0].axison:
-                row[0].text(-0.3, 0.5, layers_label(n), transform=row[0].transAxes, rotation=90)
-        figure.supxlabel("true", fontsize=8)
-        figure.supylabel("predicted", fontsize=8)
-    return figure
+        return _scatter(rows, columns, parameters, most_points)[0]
 
 
 def scatter_of_variants(
@@ -348,7 +304,7 @@ def scatter_of_variants(
     parameters: Sequence[str] = PARAMETERS[:4],
     most_points: int = 2000,
 ) -> Figure:
-    """Draw Fig. 8: predicted against true values of the test set, one row per variant.
+    """Draw Fig. 8: predicted against true values of the test set, a row per variant.
 
     The MAE in each panel is that of all examples.
 
@@ -363,32 +319,53 @@ def scatter_of_variants(
     most_points
         Draw at most this many examples per panel: the first ones, which are a random sample.
     """
+    rows = {
+        variant_label(*variant).replace(", ", ",\n"): [table]
+        for variant, table in predictions.items()
+    }
     with paper_style():
-        size = (PAGE - 0.5) / len(parameters)
-        figure = Figure(figsize=(PAGE, size * len(predictions) + 0.7), layout="constrained")
-        grid = figure.subplots(len(predictions), len(parameters), squeeze=False)
-        for column, parameter in enumerate(parameters):
-            factor, unit = display_unit(parameter)
-            tables = [[table] for table in predictions.values()]
-            _draw_group(grid[:, [column]], tables, parameter, most_points)
-            grid[0, column].set_title(f"({'abcdef'[column]}) {SYMBOLS[parameter]} ({unit})")
-            for panel, [table] in zip(grid[:, column], tables, strict=True):
+        figure, grid = _scatter(rows, [""], parameters, most_points)
+        for panels, table in zip(grid, predictions.values(), strict=True):
+            for panel, parameter in zip(panels, parameters, strict=True):
                 if panel.axison:
+                    factor, unit = display_unit(parameter)
                     error = table[f"predicted_{parameter}"] - table[f"true_{parameter}"]
-                    panel.text(
-                        0.07,
-                        0.96,
-                        f"MAE {factor * error.abs().mean():.2g} {unit}".replace(" °", "°"),
-                        fontsize=7,
-                        va="top",
-                        transform=panel.transAxes,
-                    )
-        for panel, variant in zip(grid[:, 0], predictions, strict=True):
-            panel.set_ylabel(variant_label(*variant).replace(", ", ",\n"))
-        figure.supxlabel("true", fontsize=8)
-        figure.supylabel("predicted", fontsize=8)
+                    words = f"MAE {factor * error.abs().mean():.2g} {unit}".replace(" °", "°")
+                    panel.text(0.07, 0.96, words, fontsize=7, va="top", transform=panel.transAxes)
         figure.suptitle(title, fontsize=8)
     return figure
+
+
+def _scatter(
+    rows: Mapping[str, Sequence[pd.DataFrame | None]],
+    columns: Sequence[str],
+    parameters: Sequence[str],
+    most_points: int,
+) -> tuple[Figure, np.ndarray]:
+    """Draw predicted against true values: named rows, and for each parameter named columns."""
+    across = len(parameters) * len(columns)
+    size = min((PAGE - 0.5) / across, 1.8)
+    figure = Figure(
+        figsize=(size * across + 0.5, size * len(rows) + 0.85),
+        layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0),
+    )
+    grid = figure.subplots(len(rows), across, squeeze=False)
+    for number, parameter in enumerate(parameters):
+        group = grid[:, number * len(columns) : (number + 1) * len(columns)]
+        _draw_group(group, list(rows.values()), parameter, most_points)
+        for column, name in enumerate(columns):
+            letter = f"({'abcdef'[number]}) " if column == 0 else ""
+            for panel in [p for p in group[:, column] if p.axison][:1]:
+                title = f"{letter}{SYMBOLS[parameter]} ({_unit(parameter)}){name}"
+                panel.set_title(title, fontsize=7)
+    for panel, name in zip(grid[:, 0], rows, strict=True):
+        panel.set_ylabel(name)
+        if not panel.axison:
+            panel.text(-0.3, 0.5, name, transform=panel.transAxes, rotation=90)
+    figure.supxlabel("true", fontsize=8)
+    # The empty line keeps it apart from the names of the rows.
+    figure.supylabel("predicted\n", fontsize=8)
+    return figure, grid
 
 
 def _draw_group(
@@ -398,14 +375,13 @@ def _draw_group(
     most_points: int,
 ) -> None:
     """Draw predictions of one parameter, on panels that share their scales, none where none are."""
-    factor, _ = display_unit(parameter)
     names = [f"true_{parameter}", f"predicted_{parameter}"]
     seen = []
     for panel, table in zip(group.ravel(), (t for row in tables for t in row), strict=True):
         if table is None or names[0] not in table:
             panel.set_axis_off()
             continue
-        true, predicted = (factor * table.head(most_points)[name] for name in names)
+        true, predicted = (display_unit(parameter)[0] * table.head(most_points)[n] for n in names)
         colour = sns.color_palette("colorblind")[0]
         panel.scatter(true, predicted, s=1, lw=0, alpha=0.5, color=colour, rasterized=True)
         ends = [true.min(), true.max()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,11 +80,7 @@ def draw_split_pattern(
 
 
 def _show(
-    axes: Axes,
-    shown: np.ndarray,
-    extent: Extent,
-    field_mrad: float,
-    scale_bar_mrad: float | None,
+    axes: Axes, shown: np.ndarray, extent: Extent, field_mrad: float, scale_bar_mrad: float | None
 ) -> None:
     """Draw a pattern of values from 0 to 1, with a scale bar if one is wanted."""
     half = field_mrad / 2
@@ -233,22 +229,13 @@ def compare_patterns(
     return figure
 
 
-def _draw_difference(
-    axes: Axes, difference: np.ndarray, extent: tuple[float, float, float, float], label: str
-) -> None:
+def _draw_difference(axes: Axes, difference: np.ndarray, extent: Extent, label: str) -> None:
     percent = 100 * difference
     # A few pixels on the edges of discs must not hide the rest; equal patterns need a scale too.
     size = np.abs(percent)
     limit = float(np.quantile(size, 0.998)) or float(size.max()) or 1.0
-    image = axes.imshow(
-        percent,
-        origin="lower",
-        extent=extent,
-        vmin=-limit,
-        vmax=limit,
-        cmap="RdBu_r",
-        interpolation="nearest",
-    )
+    look: dict[str, Any] = {"cmap": "RdBu_r", "interpolation": "nearest", "origin": "lower"}
+    image = axes.imshow(percent, extent=extent, vmin=-limit, vmax=limit, **look)
     beside = axes.inset_axes((1.04, 0, 0.05, 1))
     ticks = nice_length(0.9 * limit) * np.linspace(-1, 1, 5)
     bar = axes.figure.colorbar(image, cax=beside, ticks=ticks, format="{x:g}", extend="both")
@@ -306,7 +293,7 @@ def turned(
 
 
 Stores = Mapping[float, Mapping[str, PatternStore]]
-"""Stores of simulations beside the draws, by semi-angle in mrad and name of the state."""
+"""Stores of states that belong to no set, by semi-angle in mrad and name of the state."""
 
 
 def strain_gallery(
@@ -340,21 +327,26 @@ def strain_gallery(
     deformations = [Deformation(**r["deformation"]) for r in requests]
     changes = list(zip(crystals, deformations, rotations, strict=True))
     corners = np.array([np.abs(deformed_cell_A(*change)).sum(axis=0) / 2 for change in changes])
+
+    def draw_above(panel: Axes, column: int) -> None:
+        draw_cell(panel, *changes[column], height_A=2 * corners[:, 1].max() + 1.3)
+        panel.set_title(f"({'abcde'[column]})", loc="left")
+        panel.set_xlabel(_described(*changes[column][1:]), fontsize=7)
+
     with paper_style():
-        figure, grid = _gallery_panels(len(stores), drawing=1.85, words=0.42, top=0.5)
-        for column, change in enumerate(changes):
-            panel = grid[0, column]
-            draw_cell(panel, *change, height_A=2 * corners[:, 1].max() + 1.3)
-            panel.set_title(f"({'abcde'[column]})", loc="left")
-            panel.set_xlabel(_described(*change[1:]), fontsize=7)
-            for row, (semiangle, some) in enumerate(stores.items(), start=1):
-                store = some[states[column]]
-                found = turned(store, _index(store, layer, semiangle), field_mrad, change[2])
-                _show_cube_root(grid[row, column], *found, field_mrad)
+        figure, grid = _gallery(
+            stores,
+            list(zip(states, [layer] * 5, rotations, strict=True)),
+            field_mrad,
+            f"{layers_label(layer)}, cube root",
+            draw_above,
+            drawing=1.85,
+            words=0.42,
+            top=0.5,
+        )
         draw_directions(grid[0, 0])
         handles, labels = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="upper center", ncols=4)
-        _finish_gallery(grid, stores, field_mrad, f"{layers_label(layer)}, cube root")
     return figure
 
 
@@ -382,42 +374,54 @@ def tilt_gallery(stores: Stores, layer: int, field_mrad: float, thin: int = 1) -
     layers = (layer,) * 4 + (thin,)
     tilts = [tuple(_request(stores, state)["tilt_mrad"]) for state in states]
     largest = max(abs(angle) for tilt in tilts for angle in tilt)
+
+    def draw_above(panel: Axes, column: int) -> None:
+        draw_tilt(panel, tilts[column], largest)
+        panel.set_title(f"({'abcde'[column]}) {layers_label(layers[column])}", loc="left")
+        x, y = map(_number, tilts[column])
+        panel.set_xlabel(
+            f"{SYMBOLS['tilt_x_mrad']} = {x}, {SYMBOLS['tilt_y_mrad']} = {y} mrad", fontsize=7
+        )
+
     with paper_style():
-        figure, grid = _gallery_panels(len(stores), drawing=0.9, words=0.25)
-        for column, (state, tilt, n) in enumerate(zip(states, tilts, layers, strict=True)):
-            panel = grid[0, column]
-            draw_tilt(panel, tilt, largest)
-            panel.set_title(f"({'abcde'[column]}) {layers_label(n)}", loc="left")
-            x, y = map(_number, tilt)
-            panel.set_xlabel(
-                f"{SYMBOLS['tilt_x_mrad']} = {x}, {SYMBOLS['tilt_y_mrad']} = {y} mrad", fontsize=7
-            )
-            for row, (semiangle, some) in enumerate(stores.items(), start=1):
-                store = some[state]
-                found = crop(store, _index(store, n, semiangle), field_mrad)
-                _show_cube_root(grid[row, column], *found, field_mrad)
-        _finish_gallery(grid, stores, field_mrad, "cube root of the intensity")
+        figure, _ = _gallery(
+            stores,
+            list(zip(states, layers, [0.0] * 5, strict=True)),
+            field_mrad,
+            "cube root of the intensity",
+            draw_above,
+            drawing=0.9,
+            words=0.25,
+        )
     return figure
 
 
-def _gallery_panels(
-    rows: int, drawing: float, words: float, top: float = 0.25
+def _gallery(
+    stores: Stores,
+    columns: Sequence[tuple[str, int, float]],
+    field_mrad: float,
+    note: str,
+    draw_above: Callable[[Axes, int], None],
+    **room: Any,
 ) -> tuple[Figure, np.ndarray]:
-    """Make a row of drawings and rows of patterns, five columns, as wide as a page."""
-    size = (PAGE - 0.22) / 5 - 0.06
-    return _square_panels(rows, 5, size, drawing=drawing, words=words, top=top)
+    """Draw patterns, a row per semi-angle, below a row of drawings, as wide as a page.
 
-
-def _show_cube_root(axes: Axes, pattern: np.ndarray, extent: Extent, field_mrad: float) -> None:
-    pattern = np.maximum(pattern, 0)
-    _show(axes, np.cbrt(pattern / pattern.max()), extent, field_mrad, None)
-
-
-def _finish_gallery(grid: np.ndarray, stores: Stores, field_mrad: float, note: str) -> None:
-    for row, semiangle in enumerate(stores, start=1):
-        grid[row, 0].set_ylabel(f"{semiangle:g} mrad")
+    Columns are state, thickness and rotation in degrees; `room` is that of `_square_panels`.
+    """
+    size = (PAGE - 0.22) / len(columns) - 0.06
+    figure, grid = _square_panels(len(stores), len(columns), size, **room)
+    for column, (state, layer, rotation_deg) in enumerate(columns):
+        draw_above(grid[0, column], column)
+        for panel, (semiangle, some) in zip(grid[1:, column], stores.items(), strict=True):
+            index = _index(some[state], layer, semiangle)
+            pattern, extent = turned(some[state], index, field_mrad, rotation_deg)
+            shown = np.cbrt(np.maximum(pattern, 0) / pattern.max())
+            _show(panel, shown, extent, field_mrad, None)
+            if column == 0:
+                panel.set_ylabel(f"{semiangle:g} mrad")
     draw_scale_bar(grid[-1, 0], SCALE_BAR_mrad, field_mrad)
     _intensity_bar(grid[-1, -1], note)
+    return figure, grid
 
 
 def _request(stores: Stores, state: str) -> Mapping[str, Any]:
@@ -511,17 +515,10 @@ def dose_gallery(
             panel.axvline(0, color="white", lw=0.4, alpha=0.6)
             panel.set(xlim=ends, ylim=ends)
             panel.set_title(f"{semiangle:g} mrad, {layers_label(layer)}")
+            look: dict[str, Any] = {"color": "white", "fontsize": 7, "ha": "center", "va": "top"}
             for x, electrons in zip((0.25, 0.75), settings.electrons, strict=True):
-                panel.text(
-                    x,
-                    0.97,
-                    f"{_power(electrons)} electrons",
-                    color="white",
-                    fontsize=7,
-                    ha="center",
-                    va="top",
-                    transform=panel.transAxes,
-                )
+                words = f"{_power(electrons)} electrons"
+                panel.text(x, 0.97, words, transform=panel.transAxes, **look)
         for panel in panels[len(stores) :]:
             panel.set_axis_off()
         _intensity_bar(panels[len(stores) - 1], "cube root of the intensity")

@@ -24,33 +24,27 @@ import yaml
 from markupsafe import Markup
 
 from pacbed import __version__
-from pacbed.examples.labels import PARAMETERS, display_unit
+from pacbed.examples.labels import OUTPUTS, PARAMETERS, display_unit
 from pacbed.exceptions import PacbedError
 from pacbed.figures import TITLES
 from pacbed.figures.errors import METHODS
 from pacbed.figures.style import layers_label
 from pacbed.precision.bound_table import MAE_OF_SIGMA
-from pacbed.precision.error_table import NETWORK as NETWORK_METHOD
-from pacbed.precision.error_table import of_test_set
+from pacbed.precision.error_table import NETWORK, of_test_set
+from pacbed.precision.steps import UNDEFORMED
 from pacbed.storage.files import write_text
 
 # In plain text; what follows the underscore becomes a subscript.
 HTML_SYMBOLS = dict(zip(PARAMETERS, ("ε_xx", "ε_yy", "ε_xy", "γ", "φ_x", "φ_y"), strict=True))
 STRAINS = PARAMETERS[:3]
 
-NETWORK = ["semiangle_mrad", "layers", "outputs", "intensity"]
-SAMPLE = NETWORK[:2]
+SAMPLE = ["semiangle_mrad", "layers"]
+KEYS = [*SAMPLE, "outputs", "intensity"]
 OUTPUT_NAMES = {
     "strain-rotation-tilt": "strain, rotation, tilt",
     "strain-rotation": "strain, rotation",
 }
 INTENSITIES = {"linear": "linear", "sqrt": "square-root", "power": "learnt power"}
-
-ERROR_COLUMNS = (
-    *("method", *NETWORK, "split", "dose", "parameter", "mae", "mae_low", "mae_high"),
-    *("baseline_mae", "prior_bound_mae"),
-)
-BOUND_COLUMNS = ("semiangle_mrad", "layers", "state", "parameter", "electrons", "sigma", "probe_nm")
 
 PACKAGES = (
     *("numpy", "scipy", "zarr", "keras", "tensorflow", "tensorflow-cpu", "pandas", "matplotlib"),
@@ -71,7 +65,7 @@ def write_report(
     *,
     errors: pd.DataFrame,
     draws: pd.DataFrame,
-    bounds: pd.DataFrame | None = None,
+    bounds: pd.DataFrame,
     figures: Sequence[Path],
     captions: Mapping[str, str],
     config: Mapping[str, Any],
@@ -91,7 +85,7 @@ def write_report(
     draws
         The draws of the study, with columns ``semiangle_mrad`` and ``split``.
     bounds
-        ``tables/bounds``; left out of the page if None or empty.
+        ``tables/bounds``.
     figures
         PNG files, named ``fig1`` and so on as in `TITLES`; shown in that order.
     captions
@@ -108,17 +102,15 @@ def write_report(
     Raises
     ------
     PacbedError
-        If a table lacks a column, a caption is missing, a figure is no PNG file, or the page cannot
-        be written.
+        If a caption is missing, a figure is no PNG file, or the page cannot be written.
     """
-    _check_columns(errors, ERROR_COLUMNS, "errors")
     shown = of_test_set(errors)
     if shown.empty:
         raise PacbedError("the table of errors has no row of the test set at all doses")
-    is_network = shown["method"] == NETWORK_METHOD
-    networks, classical = shown[is_network], shown[~is_network]
-    bounds = pd.DataFrame(columns=BOUND_COLUMNS) if bounds is None or bounds.empty else bounds
-    _check_columns(bounds, BOUND_COLUMNS, "bounds")
+    upper = shown["mae_high"].fillna(shown["mae"])
+    shown = shown.assign(upper=upper, helpless=upper >= shown["baseline_mae"])
+    bounds = bounds[bounds["sigma_prior"].notna()]  # of parameters that vary
+    costs = pd.DataFrame() if costs is None else costs
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pacbed.figures", ""),
         autoescape=True,
@@ -128,31 +120,23 @@ def write_report(
     environment.filters |= {"rich": _rich, "number": _number}
     page = environment.get_template("report.html.j2").render(
         config=config,
-        key_numbers=_key_numbers(networks, costs),
-        summary=list(_summary(networks, classical, costs)),
+        key_numbers=_key_numbers(shown, costs),
+        summary=list(_summary(shown, costs)),
         figures=[_figure(file, captions) for file in _in_order(figures)],
         parameters=_headers(shown),
-        errors=_error_rows(networks, classical),
+        errors=_error_rows(shown),
         errors_caption=_caption(captions, "errors"),
         bounds=_bound_rows(bounds),
         bounds_caption=_caption(captions, "bounds"),
         bound_parameters=_headers(bounds),
-        costs=[] if costs is None else costs.to_dict("records"),
-        total={} if costs is None else costs.sum(numeric_only=True).to_dict(),
+        costs=costs.to_dict("records"),
+        total=costs.sum(numeric_only=True).to_dict(),
         contradictions=contradictions(),
-        draws=_draw_rows(draws),
+        draws=pd.crosstab(draws["semiangle_mrad"], draws["split"]).to_dict("index"),
         resolved=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
         provenance=_provenance(config, revision, patterns or {}),
     )
     write_text(path, page)
-
-
-def _check_columns(table: pd.DataFrame, wanted: Iterable[str], name: str) -> None:
-    if absent := [column for column in wanted if column not in table]:
-        raise PacbedError(
-            f"the table of {name} has no {', '.join(absent)}: it was made by another version; "
-            "delete it and run again"
-        )
 
 
 # Text
@@ -228,8 +212,16 @@ def _with_unit(value: float, parameter: str) -> str:
 
 
 def _headers(table: pd.DataFrame) -> list[tuple[str, str]]:
-    names = set(table["parameter"])
-    return [(HTML_SYMBOLS[p], display_unit(p)[1]) for p in PARAMETERS if p in names]
+    return [(HTML_SYMBOLS[p], display_unit(p)[1]) for p in _parameters(table)]
+
+
+def _parameters(table: pd.DataFrame) -> list[str]:
+    known = set(table["parameter"])
+    return [p for p in PARAMETERS if p in known]
+
+
+def _symbols(parameters: Iterable[str]) -> list[str]:
+    return [HTML_SYMBOLS[p] for p in parameters]
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -254,53 +246,58 @@ def _listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
 
+def _hours(costs: pd.DataFrame) -> tuple[str, str]:
+    """Return core-hours, and what is said after them."""
+    total = costs.sum(numeric_only=True)
+    gpu = f" and {_number(total['gpu_hours'])} GPU-hours" if total["gpu_hours"] else ""
+    return _number(total["core_hours"]), f"core-hours{gpu}"
+
+
 # Summary
 
 
-def _most_precise(networks: pd.DataFrame) -> pd.DataFrame:
+def _most_precise(shown: pd.DataFrame) -> pd.DataFrame:
     """Return the strain rows of the network with the smallest mean error of the strains."""
-    strains = networks[networks["parameter"].isin(STRAINS)]
-    means = strains.groupby(NETWORK)["mae"].mean()
+    strains = shown[(shown["method"] == NETWORK) & shown["parameter"].isin(STRAINS)]
+    means = strains.groupby(KEYS)["mae"].mean()
     if means.empty:
         return strains
-    best = strains.set_index(NETWORK).loc[[means.idxmin()]].reset_index()
+    best = strains.set_index(KEYS).loc[[means.idxmin()]].reset_index()
     return best.sort_values("parameter", key=lambda names: names.map(PARAMETERS.index))
 
 
-def _over_bound(networks: pd.DataFrame) -> pd.DataFrame:
-    """Return the strain rows whose bound is known, with the factor between error and bound."""
-    rows = networks[networks["parameter"].isin(STRAINS) & (networks["prior_bound_mae"] > 0)]
+def _over_bound(shown: pd.DataFrame) -> pd.DataFrame:
+    """Return the strain rows of networks with a bound, and the factor between error and bound."""
+    rows = shown[shown["parameter"].isin(STRAINS) & (shown["prior_bound_mae"] > 0)]
+    rows = rows[rows["method"] == NETWORK]
     return rows.assign(factor=rows["mae"] / rows["prior_bound_mae"])
 
 
-def _key_numbers(networks: pd.DataFrame, costs: pd.DataFrame | None) -> list[tuple[str, str]]:
+def _key_numbers(shown: pd.DataFrame, costs: pd.DataFrame) -> list[tuple[str, str]]:
     """Return a few numbers, each with what it says."""
     found = []
-    if len(best := _most_precise(networks)):
-        value, baseline = (100 * best[c].mean() for c in ("mae", "baseline_mae"))
+    if len(best := _most_precise(shown)):
+        value, baseline = (f"{_number(100 * best[c].mean())} %" for c in ("mae", "baseline_mae"))
+        where = _sample(_first(best))
         found += [
-            (
-                f"{_number(value)} %",
-                f"smallest strain error (mean of three components), at {_sample(_first(best))}",
-            ),
-            (f"{_number(baseline)} %", "strain error of always answering the mean"),
+            (value, f"smallest strain error (mean of the components), at {where}"),
+            (baseline, "strain error of always answering the mean"),
         ]
-    if len(close := _over_bound(networks)):
-        found.append(
-            (f"{_number(close['factor'].median(), 2)} ×", "the bound: strain error, median")
-        )
-    if costs is not None and len(costs):
-        gpu = costs["gpu_hours"].sum()
-        more = f" and {_number(gpu)} GPU-hours" if gpu else ""
-        found.append((_number(costs["core_hours"].sum()), f"core-hours{more} used"))
+    if len(close := _over_bound(shown)):
+        factor = _number(close["factor"].median(), 2)
+        found.append((f"{factor} ×", "the bound: strain error, median"))
+    if len(costs):
+        hours, words = _hours(costs)
+        found.append((hours, f"{words} used"))
     return found
 
 
-def _summary(
-    networks: pd.DataFrame, classical: pd.DataFrame, costs: pd.DataFrame | None
-) -> Iterable[tuple[str, list[str]]]:
+def _summary(shown: pd.DataFrame, costs: pd.DataFrame) -> Iterable[tuple[str, list[str]]]:
     """Yield sentences, each with a list of details that may be empty."""
-    if len(best := _most_precise(networks)):
+    networks, classical = (
+        shown[m] for m in (shown["method"] == NETWORK, shown["method"] != NETWORK)
+    )
+    if len(best := _most_precise(shown)):
         rows = _records(best)
         values = [f"{HTML_SYMBOLS[r['parameter']]} to {_number(100 * r['mae'])} %" for r in rows]
         means = [_number(100 * r["baseline_mae"]) for r in rows]
@@ -312,7 +309,7 @@ def _summary(
         )
     yield from _bound_sentences(networks)
     yield from _classical_sentences(networks, classical)
-    helpless = networks[_upper(networks) >= networks["baseline_mae"]]
+    helpless = networks[networks["helpless"]]
     if len(helpless):
         yield (
             f"{len(helpless)} of {len(networks)} errors are no better than always answering the "
@@ -322,13 +319,15 @@ def _summary(
         )
     elif len(networks):
         yield "Every network reads each of its parameters better than the mean would.", []
-    if costs is not None and len(costs):
-        total = costs.sum(numeric_only=True)
-        gpu = f" and {_number(total['gpu_hours'])} GPU-hours" if total["gpu_hours"] else ""
+    read = {p for outputs in networks["outputs"].unique() for p in OUTPUTS[outputs]}
+    if fixed := [p for p in PARAMETERS if p in read - set(networks["parameter"])]:
         yield (
-            f"{int(total['jobs']):,} jobs used {_number(total['core_hours'])} core-hours{gpu}.",
+            f"{_listed(_symbols(fixed))} {'do' if fixed[1:] else 'does'} not vary in this study, "
+            "so that tables and figures leave out the errors.",
             [],
         )
+    if len(costs):
+        yield f"{int(costs['jobs'].sum()):,} jobs used {' '.join(_hours(costs))}.", []
 
 
 def _bound_sentences(networks: pd.DataFrame) -> Iterable[tuple[str, list[str]]]:
@@ -344,8 +343,7 @@ def _bound_sentences(networks: pd.DataFrame) -> Iterable[tuple[str, list[str]]]:
         [],
     )
     # Other noise may tell more than that of counted electrons.
-    column = "data_bound_mae" if "data_bound_mae" in networks else "prior_bound_mae"
-    below = networks[_upper(networks) < (1 - ABOVE_BEST) * networks[column]]
+    below = networks[networks["upper"] < (1 - ABOVE_BEST) * networks["data_bound_mae"]]
     if len(below):
         yield (
             f"{len(below)} errors lie more than {100 * ABOVE_BEST:.0f} % below the bound for the "
@@ -353,11 +351,6 @@ def _bound_sentences(networks: pd.DataFrame) -> Iterable[tuple[str, list[str]]]:
             "to a mistake, or to a bound that does not hold there: look before you trust them.",
             _by_network(below),
         )
-
-
-def _upper(networks: pd.DataFrame) -> pd.Series:
-    """Return the upper end of the 95 % interval, or the error itself where it has none."""
-    return networks["mae_high"].fillna(networks["mae"])
 
 
 def _classical_sentences(
@@ -370,8 +363,7 @@ def _classical_sentences(
         if both.empty:
             continue
         # Where it finds nothing it answers zero, which is no better reading than another.
-        read = both["mae_high"].fillna(both["mae"]) < both["baseline_mae"]
-        better = both[read & (both["mae"] < both["mae_network"])]
+        better = both[~both["helpless"] & (both["mae"] < both["mae_network"])]
         clearly = (better["mae_high"] < better["mae_low_network"]).sum()
         yield (
             f"The classical method ({METHODS[str(method)][0]}) is better than every network in "
@@ -389,79 +381,73 @@ def _classical_sentences(
 def _by_network(rows: pd.DataFrame) -> list[str]:
     return [
         f"{_sample(_first(group))} ({_variant(_first(group))}): "
-        + ", ".join(HTML_SYMBOLS[p] for p in PARAMETERS if p in set(group["parameter"]))
-        for _, group in rows.groupby(NETWORK, sort=True)
+        + ", ".join(_symbols(_parameters(group)))
+        for _, group in rows.groupby(KEYS, sort=True)
     ]
 
 
 # Tables
 
 
-def _error_rows(networks: pd.DataFrame, classical: pd.DataFrame) -> list[dict[str, Any]]:
+def _error_rows(shown: pd.DataFrame) -> list[dict[str, Any]]:
     """Return a row for every network, and after those of a sample one for another method."""
-    names = [p for p in PARAMETERS if p in {*networks["parameter"], *classical["parameter"]}]
-    both = pd.concat([networks, classical], ignore_index=True)
-    both["method_order"] = both["method"].map(list(METHODS).index)
-    both["outputs_order"] = both["outputs"].map(list(OUTPUT_NAMES).index)
+    ranks = {"method": list(METHODS), "outputs": list(OUTPUT_NAMES)}
+    keys = [*SAMPLE, "method", "outputs", "intensity"]
+    ordered = shown.sort_values(
+        keys, key=lambda c: c.map(ranks[c.name].index) if c.name in ranks else c, kind="stable"
+    )
     rows = []
-    for _, group in both.groupby(
-        [*SAMPLE, "method_order", "outputs_order", "intensity"], sort=True
-    ):
-        first = _first(group)
-        is_network = first["method"] == NETWORK_METHOD
-        of = {str(row["parameter"]): row for row in _records(group)}
+    for _, group in ordered.groupby(keys, sort=False):
+        first, of = _first(group), {str(row["parameter"]): row for row in _records(group)}
+        is_network = first["method"] == NETWORK
+        failed = f"{_number(100 * first['failed'], 1)} % without a lattice"
         rows.append(
             {
                 "sample": _sample(first),
                 "reads": OUTPUT_NAMES[first["outputs"]]
                 if is_network
                 else METHODS[first["method"]][0],
-                "remark": INTENSITIES[first["intensity"]] if is_network else _failures(first),
+                "remark": INTENSITIES[first["intensity"]]
+                if is_network
+                else failed * (first["failed"] > 0),
                 "classical": not is_network,
-                "cells": [_error_cell(of[p], p) if p in of else None for p in names],
+                "cells": [_error_cell(of[p]) if p in of else None for p in _parameters(shown)],
             }
         )
     return rows
 
 
-def _failures(row: Mapping[str, Any]) -> str:
-    """Say in how many examples a classical method found nothing to measure."""
-    share = row.get("failed", 0.0)
-    return f"{_number(100 * share, 1)} % without a lattice" if share > 0 else ""
-
-
-def _error_cell(row: Mapping[str, Any], parameter: str) -> dict[str, Any]:
+def _error_cell(row: Mapping[str, Any]) -> dict[str, Any]:
     bound = float(row["prior_bound_mae"])  # not known of a method that knows the scale
-    mae, low, high = (float(row[name]) for name in ("mae", "mae_low", "mae_high"))
-    has_interval = math.isfinite(high)
+    mae, low, high, baseline = (
+        _shown(row[name], row["parameter"])
+        for name in ("mae", "mae_low", "mae_high", "baseline_mae")
+    )
     return {
-        "mae": _shown(mae, parameter),
-        "interval": f"{_shown(low, parameter)}–{_shown(high, parameter)}" if has_interval else "",
-        "baseline": _shown(row["baseline_mae"], parameter),
-        "factor": f"{_number(mae / bound, 2)} ×" if bound > 0 else "",
-        "helpless": (high if has_interval else mae) >= row["baseline_mae"],
+        "mae": mae,
+        "interval": f"{low}–{high}" if math.isfinite(row["mae_high"]) else "",
+        "baseline": baseline,
+        "factor": f"{_number(row['mae'] / bound, 2)} ×" if bound > 0 else "",
+        "helpless": row["helpless"],
     }
 
 
 def _bound_rows(bounds: pd.DataFrame) -> list[dict[str, Any]]:
     """Return a row for every sample: the bound as mean absolute error at both ends of the dose."""
-    states = list(dict.fromkeys(bounds["state"].astype(str)))
-    state = "undeformed" if "undeformed" in states else next(iter(states), "")
-    chosen = bounds[bounds["state"].astype(str) == state].sort_values("electrons")
-    names = [p for p in PARAMETERS if p in set(bounds["parameter"])]
+    states = sorted(bounds["state"].unique(), key=lambda state: state != UNDEFORMED)
+    chosen = bounds[bounds["state"].isin(states[:1])].sort_values("electrons")
+    names = _parameters(bounds)
     rows = []
     for _, group in chosen.groupby(SAMPLE, sort=True):
-        by_parameter = {str(p): g["sigma"] * MAE_OF_SIGMA for p, g in group.groupby("parameter")}
+        sigma = {str(p): MAE_OF_SIGMA * g["sigma"] for p, g in group.groupby("parameter")}
         rows.append(
             {
                 "sample": _sample(_first(group)),
-                "state": state,
+                "state": states[0],
                 "electrons": (group["electrons"].min(), group["electrons"].max()),
                 "probe_nm": _number(group["probe_nm"].iloc[0]),
                 "cells": [
-                    tuple(_shown(by_parameter[p].iloc[end], p, 2) for end in (0, -1))
-                    if p in by_parameter
-                    else None
+                    [_shown(sigma[p].iloc[end], p, 2) for end in (0, -1)] if p in sigma else None
                     for p in names
                 ],
             }
@@ -469,29 +455,13 @@ def _bound_rows(bounds: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def _draw_rows(draws: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {
-            "semiangle": f"{angle:g} mrad",
-            "all": len(group),
-            **{s: int((group["split"] == s).sum()) for s in ("train", "validation", "test")},
-        }
-        for angle, group in draws.groupby("semiangle_mrad", sort=True)
-    ]
-
-
 # Figures
 
 
 def _in_order(figures: Sequence[Path]) -> list[Path]:
-    order = list(TITLES)
-    return sorted(figures, key=lambda file: order.index(_known(file.stem)))
-
-
-def _known(name: str) -> str:
-    if name not in TITLES:
-        raise PacbedError(f"figure {name} is unknown; known are {', '.join(TITLES)}")
-    return name
+    if unknown := [file.stem for file in figures if file.stem not in TITLES]:
+        raise PacbedError(f"figure {unknown[0]} is unknown; known are {', '.join(TITLES)}")
+    return sorted(figures, key=lambda file: list(TITLES).index(file.stem))
 
 
 def _figure(file: Path, captions: Mapping[str, str]) -> dict[str, Any]:

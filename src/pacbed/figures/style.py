@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from pacbed.examples.labels import display_unit
 from pacbed.exceptions import RequestError
+from pacbed.storage.files import appearing_whole
 
 # What a figure may take of a journal page, in inches.
 PAGE = 7.2
@@ -53,21 +55,24 @@ def save(figure: Figure, *paths: Path) -> None:
     """Save a figure under several names; the endings choose the formats.
 
     PNG and PDF files carry no time stamp, so that equal figures make equal bytes.
+
+    Raises
+    ------
+    PacbedError
+        If a file cannot be written, or its format is unknown.
     """
-    for path in paths:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        kind = path.suffix.lstrip(".")
+    for path in map(Path, paths):
+        kind, content = path.suffix.lstrip("."), io.BytesIO()
         metadata = {"CreationDate": None} if kind == "pdf" else None
         try:
+            # Into memory: where a file cannot be written, Matplotlib may fail in other ways later.
             with paper_style():
-                figure.savefig(temporary, format=kind, metadata=metadata)
-            temporary.replace(path)
+                figure.savefig(content, format=kind, metadata=metadata)
         except ValueError as error:
             raise RequestError(f"cannot draw {path}: {error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        with appearing_whole(path) as temporary:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(content.getvalue())
 
 
 def nice_length(target: float) -> float:
@@ -81,10 +86,13 @@ def layers_label(layers: int) -> str:
     return f"{layers} layer{'s' if layers > 1 else ''}"
 
 
-def shown_parameters(table: pd.DataFrame) -> list[str]:
-    """Return the parameters of which a table has rows, in the order of figures."""
+def shown_parameters(table: pd.DataFrame, wanted: Sequence[str] = tuple(SYMBOLS)) -> list[str]:
+    """Return which parameters to show: those wanted, or all, of which a table has rows.
+
+    A table of errors has none of parameters that do not vary.
+    """
     known = set(table["parameter"])
-    return [parameter for parameter in SYMBOLS if parameter in known]
+    return [p for p in wanted if p in known] or [p for p in SYMBOLS if p in known]
 
 
 def ordered_looks(values: Sequence[float]) -> dict[float, dict[str, Any]]:
@@ -138,6 +146,19 @@ def error_axis(panel: Axes, parameter: str) -> None:
     """Name the y axis of the errors of a parameter, and make it logarithmic."""
     panel.set_ylabel(f"MAE of {SYMBOLS[parameter]} ({display_unit(parameter)[1]})")
     log_axis(panel)
+
+
+def draw_mean(panel: Axes, rows: pd.DataFrame) -> None:
+    """Draw the error of always answering the mean, of rows of a table of errors."""
+    if not rows.empty:
+        level = in_display_unit(rows, ["baseline_mae"])["baseline_mae"].mean()
+        panel.axhline(level, color="0.5", lw=0.8, ls=":", label=MEAN)
+
+
+def in_display_unit(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Return rows of one parameter, some columns in the unit of figures."""
+    factor = 1.0 if rows.empty else display_unit(rows["parameter"].iloc[0])[0]
+    return rows.assign(**{column: factor * rows[column].astype(float) for column in columns})
 
 
 def log_axis(panel: Axes) -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 from pacbed.examples.augment import Transformation, average_over_pixels, resample
 from pacbed.examples.dataset import Dataset, refuse_other_simulation
 from pacbed.examples.labels import LabelScaling
+from pacbed.examples.predictions import prediction_table
 from pacbed.exceptions import PacbedError
 from pacbed.learning.network import load_network
 from pacbed.learning.sequences import StoredSequence
@@ -36,9 +37,7 @@ def predict(
     Returns
     -------
     pandas.DataFrame
-        One row per example: ``draw``, ``electrons``, and for each predicted parameter ``true_*``
-        and ``predicted_*`` in physical units. ``attrs["data"]`` says what the examples are; a
-        Parquet file keeps it.
+        As of :func:`pacbed.examples.predictions.prediction_table`.
 
     Raises
     ------
@@ -55,14 +54,7 @@ def predict(
         )
     examples = StoredSequence(data, scaling, batch_size)
     predicted = scaling.unscale(model.predict(examples, verbose=0))
-    true = data.columns(scaling.parameters)
-    table: dict[str, np.ndarray] = {"draw": data.draws, "electrons": data.electrons}
-    for column, name in enumerate(scaling.parameters):
-        table[f"true_{name}"] = true[:, column].astype(float)
-        table[f"predicted_{name}"] = predicted[:, column]
-    predictions = pd.DataFrame(table)
-    predictions.attrs["data"] = dict(data.attributes)
-    return predictions
+    return prediction_table(data, scaling.parameters, predicted)
 
 
 def predict_images(

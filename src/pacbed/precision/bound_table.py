@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pacbed.examples.augment import (
-    AugmentationSettings,
-)
+from pacbed.examples.augment import AugmentationSettings
 from pacbed.examples.labels import PARAMETERS, UNITS
 from pacbed.exceptions import PacbedError
 from pacbed.precision.bound import (
@@ -29,13 +28,17 @@ from pacbed.storage.tables import read_table
 MAE_OF_SIGMA = math.sqrt(2 / math.pi)
 """Mean absolute value of a normal error of standard deviation one."""
 
-
 FWHM = 0.514
 """Full width at half maximum of a probe without aberrations, in units of λ/α."""
 
-
 COLUMNS = ("sigma", "sigma_prior", "sigma_data", "sigma_lognormal", "sigma_known_scale")
 """Columns of a table of bounds that hold standard deviations."""
+
+KEY = ["semiangle_mrad", "layers", "parameter"]
+"""Columns of a table of bounds that say of what a bound is."""
+
+# Standard deviation of a parameter, before anything is measured, below which it does not vary.
+_SAME = 1e-7
 
 
 def probe_nm(semiangle_mrad: float, energy_keV: float) -> float:
@@ -47,38 +50,52 @@ def probe_nm(semiangle_mrad: float, energy_keV: float) -> float:
     return 0.1 * FWHM * wavelength_A(energy_keV) / (1e-3 * semiangle_mrad)
 
 
-def bound_table(
-    patterns: Mapping[str, np.ndarray],
-    layers: Sequence[int],
-    pixel_mrad: tuple[float, float],
-    settings: AugmentationSettings,
-    covariance: np.ndarray,
-    *,
-    semiangle_mrad: float,
-    energy_keV: float,
-    state: str = "undeformed",
-    steps: Steps = STEPS,
-    points: int = 11,
-) -> pd.DataFrame:
-    """Tabulate the bounds of one semi-angle and state for several thicknesses and doses.
+@dataclass(frozen=True)
+class Sample:
+    """Patterns of one semi-angle, from which the bound at one state follows.
 
     Parameters
     ----------
+    semiangle_mrad
+        Of the beam.
     patterns
-        Of the states of :func:`differences`, shape (thicknesses, ny, nx) each, fraction of the
-        incident electrons per pixel.
-    layers
-        Number of layers of each pattern.
+        Of the states of :func:`pacbed.precision.steps.differences`, shape (thicknesses, ny, nx)
+        each, fraction of the incident electrons per pixel.
     pixel_mrad
         Pixel size (x, y) of the patterns in mrad.
+    state
+        Name of the crystal and tilt at which the bound is computed.
+    """
+
+    semiangle_mrad: float
+    patterns: Mapping[str, np.ndarray]
+    pixel_mrad: tuple[float, float]
+    state: str = UNDEFORMED
+
+
+def bound_table(
+    samples: Iterable[Sample],
+    layers: Sequence[int],
+    settings: AugmentationSettings,
+    covariance: np.ndarray,
+    energy_keV: float,
+    steps: Steps = STEPS,
+    points: int = 11,
+) -> pd.DataFrame:
+    """Tabulate the bounds of semi-angles and states for several thicknesses and doses.
+
+    Parameters
+    ----------
+    samples
+        Patterns; they may be read one after the other.
+    layers
+        Number of layers of each pattern of a stack.
     settings
         Pixels and ranges of the examples.
     covariance
         Of all that is unknown, before anything is measured (:func:`prior_covariance`).
-    semiangle_mrad, energy_keV
+    energy_keV
         Of the beam.
-    state
-        Name of the crystal and tilt at which the bound is computed.
     steps
         Of the differences.
     points
@@ -87,63 +104,60 @@ def bound_table(
     Returns
     -------
     pandas.DataFrame
-        One row per thickness, parameter and dose: ``semiangle_mrad``, ``layers``, ``state``,
-        ``parameter``, ``unit``, ``electrons``; standard deviations ``sigma`` (Poisson),
+        One row per sample, thickness, parameter and dose: ``semiangle_mrad``, ``layers``,
+        ``state``, ``parameter``, ``unit``, ``electrons``; standard deviations ``sigma`` (Poisson),
         ``sigma_prior`` (with the ranges known), ``sigma_data`` (with the ranges and the noise of
         the examples), ``sigma_lognormal`` (lognormal noise of the same mean and variance),
         ``sigma_known_scale`` (Poisson, field of view known); ``probe_nm``.
-        Strains are fractions.
+        Strains are fractions. A parameter that does not vary is known before, and has no
+        ``sigma_prior`` and ``sigma_data``.
 
     Raises
     ------
     PacbedError
         If a pattern is missing.
     """
-    doses = np.geomspace(*settings.electrons, points)
+    doses = np.geomspace(*settings.electrons, points).tolist()
     without_scale = [n for n, name in enumerate(UNKNOWN) if name != "scale"]
+    known = np.diag(covariance) < _SAME**2
     rows: list[dict[str, object]] = []
-    for number, thickness in enumerate(layers):
-        one = {name: stack[number] for name, stack in patterns.items()}
-        linearised = linearise(one, pixel_mrad, settings, steps)
-        unit_dose = fisher_information(linearised, 1.0)
-        alone = standard_deviations(unit_dose)
-        known_scale = standard_deviations(unit_dose[np.ix_(without_scale, without_scale)])
-        for electrons in doses.tolist():
-            poisson = electrons * unit_dose
-            lognormal = fisher_information(linearised, electrons, "lognormal")
-            of_data = lognormal if settings.noise == "lognormal" else poisson
-            with_prior, data = (
-                standard_deviations_with_prior(one, covariance) for one in (poisson, of_data)
-            )
-            more = standard_deviations(lognormal)
-            rows += [
-                {
-                    "semiangle_mrad": float(semiangle_mrad),
-                    "layers": int(thickness),
-                    "state": state,
-                    "parameter": parameter,
-                    "unit": UNITS[parameter],
-                    "electrons": electrons,
-                    "sigma": alone[p] / math.sqrt(electrons),
-                    "sigma_prior": with_prior[p],
-                    "sigma_data": data[p],
-                    "sigma_lognormal": more[p],
-                    "sigma_known_scale": known_scale[p] / math.sqrt(electrons),
-                    "probe_nm": probe_nm(semiangle_mrad, energy_keV),
-                }
-                for p, parameter in enumerate(PARAMETERS)
-            ]
+    for sample in samples:
+        for number, thickness in enumerate(layers):
+            one = {name: stack[number] for name, stack in sample.patterns.items()}
+            linearised = linearise(one, sample.pixel_mrad, settings, steps)
+            unit_dose = fisher_information(linearised, 1.0)
+            alone = standard_deviations(unit_dose)
+            known_scale = standard_deviations(unit_dose[np.ix_(without_scale, without_scale)])
+            for electrons in doses:
+                poisson = electrons * unit_dose
+                lognormal = fisher_information(linearised, electrons, "lognormal")
+                of_data = lognormal if settings.noise == "lognormal" else poisson
+                with_prior, data = (
+                    np.where(known, math.nan, standard_deviations_with_prior(each, covariance))
+                    for each in (poisson, of_data)
+                )
+                more = standard_deviations(lognormal)
+                rows += [
+                    {
+                        "semiangle_mrad": float(sample.semiangle_mrad),
+                        "layers": int(thickness),
+                        "state": sample.state,
+                        "parameter": parameter,
+                        "unit": UNITS[parameter],
+                        "electrons": electrons,
+                        "sigma": alone[p] / math.sqrt(electrons),
+                        "sigma_prior": with_prior[p],
+                        "sigma_data": data[p],
+                        "sigma_lognormal": more[p],
+                        "sigma_known_scale": known_scale[p] / math.sqrt(electrons),
+                        "probe_nm": probe_nm(sample.semiangle_mrad, energy_keV),
+                    }
+                    for p, parameter in enumerate(PARAMETERS)
+                ]
     return pd.DataFrame(rows)
 
 
-def bound_of(
-    bounds: pd.DataFrame,
-    semiangle_mrad: float,
-    layers: int,
-    parameter: str,
-    electrons: np.ndarray | float,
-    column: str = "sigma",
-) -> float:
+def bound_of(bounds: pd.DataFrame, electrons: np.ndarray | float, column: str = "sigma") -> float:
     """Return the bound of the mean absolute error over some examples.
 
     The mean absolute value of a normal error, √(2/π) σ, over the doses of the examples and the
@@ -153,9 +167,7 @@ def bound_of(
     Parameters
     ----------
     bounds
-        As of :func:`bound_table`, of any number of semi-angles and states.
-    semiangle_mrad, layers, parameter
-        What to look up.
+        Rows of a :func:`bound_table` of one semi-angle, thickness and parameter.
     electrons
         Incident electrons of each example.
     column
@@ -164,26 +176,16 @@ def bound_of(
     Returns
     -------
     float
-        In the unit of the parameter; NaN if the table does not have it, infinite if the parameter
-        cannot be read.
+        In the unit of the parameter; NaN if it is not known, infinite if the parameter cannot be
+        read.
     """
-    chosen = bounds[
-        np.isclose(bounds["semiangle_mrad"], semiangle_mrad)
-        & (bounds["layers"] == layers)
-        & (bounds["parameter"] == parameter)
-    ]
     doses = np.atleast_1d(np.asarray(electrons, float))
-    if chosen.empty or not doses.size:
-        return math.nan
     means = []
-    for _, rows in _at_deformed_states(chosen).groupby("state", sort=True):
+    for _, rows in _at_deformed_states(bounds).groupby("state", sort=True):
         ordered = rows.sort_values("electrons")
         known, sigma = ordered["electrons"].to_numpy(), ordered[column].to_numpy()
         if not np.isfinite(sigma).all():
             return math.inf if np.isinf(sigma).any() else math.nan
-        if not sigma.all():
-            means.append(0.0)
-            continue
         within = np.clip(doses, known[0], known[-1])
         between = np.exp(np.interp(np.log(within), np.log(known), np.log(sigma)))
         means.append(float((between * np.sqrt(within / doses)).mean()))
@@ -211,27 +213,16 @@ def mean_bounds(bounds: pd.DataFrame) -> pd.DataFrame:
         ``mae`` (of ``sigma``), ``prior_mae``, ``data_mae``, ``lognormal_mae``, ``known_scale_mae``;
         for strains also in percent, ``mae_percent`` and so on.
     """
-    keys = ["semiangle_mrad", "layers", "parameter"]
-    means = bounds[[*keys, "unit", "probe_nm"]].drop_duplicates(keys, ignore_index=True)
-    samples = dict(list(bounds.groupby(keys)))
-    sought = list(zip(*(means[key] for key in keys), strict=True))
-    for column in COLUMNS:
-        name = f"{column.removeprefix('sigma')}_mae".lstrip("_")
-        means[name] = [
-            mean_bound(samples[angle, layers, parameter], angle, layers, parameter, column)
-            for angle, layers, parameter in sought
-        ]
-    return in_percent(means)
-
-
-def mean_bound(
-    bounds: pd.DataFrame, semiangle_mrad: float, layers: int, parameter: str, column: str = "sigma"
-) -> float:
-    """Return the bound of the mean absolute error over log-uniform doses in the table's range."""
-    electrons = bounds["electrons"]
-    doses = np.geomspace(electrons.min(), electrons.max(), 201)
+    doses = np.geomspace(bounds["electrons"].min(), bounds["electrons"].max(), 201)
     middles = np.sqrt(doses[1:] * doses[:-1])
-    return bound_of(bounds, semiangle_mrad, layers, parameter, middles, column)
+    found = []
+    for key, rows in bounds.groupby(KEY, sort=False):
+        row = dict(zip(KEY, key, strict=True)) | dict(rows[["unit", "probe_nm"]].iloc[0])
+        for column in COLUMNS:
+            name = f"{column.removeprefix('sigma')}_mae".lstrip("_")
+            row[name] = bound_of(rows, middles, column)
+        found.append(row)
+    return in_percent(pd.DataFrame(found))
 
 
 def required_doses(bounds: pd.DataFrame, precision: float) -> pd.DataFrame:
@@ -256,9 +247,8 @@ def required_doses(bounds: pd.DataFrame, precision: float) -> pd.DataFrame:
     bounds = _at_deformed_states(bounds)
     dose = bounds["electrons"]
     strains = bounds[bounds["parameter"].str.startswith("strain") & np.isclose(dose, dose.max())]
-    keys = ["semiangle_mrad", "layers"]
-    mean = strains.groupby([*keys, "parameter"], as_index=False)[["sigma", "probe_nm"]].mean()
-    worst = mean.loc[mean.groupby(keys)["sigma"].idxmax()].reset_index(drop=True)
+    mean = strains.groupby(KEY, as_index=False)[["sigma", "probe_nm"]].mean()
+    worst = mean.loc[mean.groupby(KEY[:2])["sigma"].idxmax()].reset_index(drop=True)
     worst["electrons"] = dose.max() * (worst["sigma"] / precision) ** 2
     worst["beyond"] = (worst["electrons"] > dose.max()) | (worst["electrons"] < dose.min())
     return worst
@@ -273,7 +263,7 @@ def read_bounds(path: Path) -> pd.DataFrame:
         If it cannot be read, is empty, or lacks columns.
     """
     table = read_table(path)
-    needed = ("semiangle_mrad", "layers", "state", "parameter", "electrons", "probe_nm", *COLUMNS)
+    needed = (*KEY, "state", "electrons", "probe_nm", *COLUMNS)
     if absent := [name for name in needed if name not in table]:
         raise PacbedError(
             f"{path} is not a table of bounds: it has no {', '.join(absent)}. Such tables are "

@@ -19,7 +19,7 @@ from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.examples.augment import AugmentationSettings
 from pacbed.precision.bound import prior_covariance
-from pacbed.precision.bound_table import bound_table
+from pacbed.precision.bound_table import Sample, bound_table
 from pacbed.precision.steps import State, Steps, differences
 from pacbed.specimen.crystal import Material
 from pacbed.specimen.deformation import Deformation, DrawRanges
@@ -106,21 +106,15 @@ def simulated_bounds(
     """
     pixel_mrad, seen = _camera(experiment)
     patterns = _patterns(experiment, seen, layers, phonons, threads, progress)
-    covariance = prior_covariance(experiment.ranges, experiment.examples)
-    tables = [
-        bound_table(
-            patterns[aperture],
-            layers,
-            (pixel_mrad, pixel_mrad),
-            experiment.examples,
-            covariance,
-            semiangle_mrad=aperture.semiangle_mrad,
-            energy_keV=experiment.energy_keV,
-            steps=experiment.steps,
-        )
+    samples = [
+        Sample(aperture.semiangle_mrad, patterns[aperture], (pixel_mrad, pixel_mrad))
         for aperture in experiment.apertures
     ]
-    return pd.concat(tables, ignore_index=True)
+    examples = experiment.examples
+    covariance = prior_covariance(experiment.ranges, examples)
+    return bound_table(
+        samples, layers, examples, covariance, experiment.energy_keV, experiment.steps
+    )
 
 
 def _camera(experiment: Experiment) -> tuple[float, Detector]:

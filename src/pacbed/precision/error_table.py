@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ import pandas as pd
 from pacbed.examples.labels import OUTPUTS
 from pacbed.exceptions import PacbedError
 from pacbed.learning.specification import NetworkSpec
-from pacbed.precision.bound_table import bound_of
-from pacbed.precision.metrics import Bounds, errors_by_dose
-from pacbed.storage.tables import read_table
+from pacbed.precision.bound_table import KEY, bound_of, read_bounds
+from pacbed.precision.metrics import errors_by_dose, varies
+from pacbed.storage.tables import Study, one_study, read_table
 
 NETWORK, CALIBRATED = "network", "discs-calibrated"
 """Methods of predictions: of a network; of disc positions with the scale of the pattern known."""
@@ -61,17 +60,17 @@ class Predicted:
                 f"'{self.network.outputs}' are {', '.join(asked)}: the model was trained for other "
                 "labels. Delete the folder, and have it trained again"
             )
-        data = table.attrs.get("data", {})
         wanted = {
             "semiangle_mrad": self.network.semiangle_mrad,
             "layers": self.network.layers,
             "split": self.split,
         }
         for key, value in wanted.items():
-            if data.get(key) != value:
+            found = table[key].unique().tolist() if key in table else ["unknown"]
+            if found != [value]:
                 raise PacbedError(
-                    f"{self.path} has predictions for {key} = {data.get(key)}, not {value}: delete "
-                    "it, and have it made again"
+                    f"{self.path} has predictions for {key} = {', '.join(map(str, found))}, not "
+                    f"{value}: delete it, and have it made again"
                 )
         return table
 
@@ -94,8 +93,8 @@ def error_table(
     files: Sequence[Predicted],
     baseline: str,
     electrons: tuple[float, float],
-    bounds: tuple[Path, pd.DataFrame] | None = None,
-) -> pd.DataFrame:
+    bounds: Path | None = None,
+) -> tuple[pd.DataFrame, Study]:
     """Summarise the errors of all networks.
 
     Parameters
@@ -107,90 +106,70 @@ def error_table(
     electrons
         Range of the doses in electrons.
     bounds
-        File and table of :func:`pacbed.precision.bound_table.bound_table`, if there is one.
+        File of a :func:`pacbed.precision.bound_table.bound_table`, if there is one.
 
     Returns
     -------
-    pandas.DataFrame
+    tuple of pandas.DataFrame and Study
         Rows of :func:`pacbed.precision.metrics.errors_by_dose` for every file, with ``method``, the
-        fields of the network, and ``split``.
+        fields of the network, and ``split``. Parameters whose true values are the same in all files
+        are left out. The study is that of all files.
 
     Raises
     ------
     PacbedError
-        If a file is missing, is not what it should be, or is of another study than the others.
+        If a file is missing, is not what it should be, or is of another study than the others, or
+        if no parameter varies.
     """
+    study = one_study(*(file.path for file in files), *([bounds] if bounds else []))
     of_network = {file.network: file for file in files if file.split == baseline}
     of_sample = {(n.semiangle_mrad, n.layers): file for n, file in of_network.items()}
-    samples = dict(list(bounds[1].groupby(["semiangle_mrad", "layers"]))) if bounds else {}
-    # What all must have in common: the first predictions have seed and camera, bounds the camera.
-    first: tuple[Path, Mapping[str, Any]] | None = None
+    known = dict(list(read_bounds(bounds).groupby(KEY))) if bounds else {}
     # Predictions are large, and of the baseline only means are needed: a row that stands for all.
     mean_labels = cache(lambda file: file.read().filter(like="true_").mean().to_frame().T)
-    tables = []
+    tables, ranges = [], []
     for file in files:
         network, predictions = file.network, file.read()
-        if first is None:
-            first = file.path, study_of(predictions)
-            if bounds:
-                _refuse_mixture(first, (bounds[0], study_of(bounds[1])))
-        _refuse_mixture(first, (file.path, study_of(predictions)))
         sample = network.semiangle_mrad, network.layers
         if (labels := of_network.get(network) or of_sample.get(sample)) is None:
             raise PacbedError(
                 f"no predictions of the {baseline} set at {sample[0]:g} mrad and {sample[1]} layers"
                 f", whose mean is the baseline for {file.path}"
             )
-        known = samples.get(sample)
-        bound = None if known is None else partial(_bounds, known, sample, file.method)
+        bound = partial(_bounds, known, sample, file.method)
         table = errors_by_dose(predictions, mean_labels(labels), electrons, bound)
         of_file = {"method": file.method, **asdict(network), "split": file.split}
         for place, (key, value) in enumerate(of_file.items()):
             table.insert(place, key, value)
         tables.append(table)
+        ranges.append(predictions.filter(like="true_").agg(["min", "max"]))
+    ends = pd.concat(ranges)
+    varied = [c.removeprefix("true_") for c in map(str, ends) if varies(ends[c].dropna())]
     table = pd.concat(tables, ignore_index=True)
-    table.attrs["study"] = dict(first[1]) if first else {}
-    return table
+    table = table[table["parameter"].isin(varied)].reset_index(drop=True)
+    if table.empty:
+        raise PacbedError(
+            "none of the parameters that the networks read varies: give one of them a range in "
+            "section deformation of the configuration"
+        )
+    return table, study
 
 
 def _bounds(
-    bounds: pd.DataFrame,
+    known: Mapping[Any, pd.DataFrame],
     sample: tuple[float, int],
     method: str,
     parameter: str,
     electrons: np.ndarray,
-) -> Bounds:
-    def of(column: str) -> float:
-        return bound_of(bounds, *sample, parameter, electrons, column)
-
+) -> tuple[float, float, float]:
+    if (rows := known.get((*sample, parameter))) is None or not len(electrons):
+        return np.nan, np.nan, np.nan
     if method == CALIBRATED:
-        return Bounds(of("sigma_known_scale"), np.nan, np.nan)
-    return Bounds(of("sigma"), of("sigma_prior"), of("sigma_data"))
-
-
-def study_of(table: pd.DataFrame) -> Mapping[str, Any]:
-    """Return what the tables of a study have in common: its seed and the camera, if it says so."""
-    data = table.attrs.get("data", {})
-    of_data = {"seed": data.get("seed"), **data.get("augmentation", {})} if data else {}
-    return table.attrs.get("study", of_data)
-
-
-def refuse_mixture(*tables: tuple[Path, pd.DataFrame]) -> None:
-    """Refuse tables of different studies: one would compare what cannot be compared.
-
-    Parameters
-    ----------
-    *tables
-        Files and what was read from them.
-
-    Raises
-    ------
-    PacbedError
-        If something differs that two of them say, naming both files.
-    """
-    studies = [(path, study_of(table)) for path, table in tables]
-    for one, other in pairwise(studies):
-        _refuse_mixture(one, other)
+        return bound_of(rows, electrons, "sigma_known_scale"), np.nan, np.nan
+    plain, prior, data = (
+        bound_of(rows, electrons, column) for column in ("sigma", "sigma_prior", "sigma_data")
+    )
+    return plain, prior, data
 
 
 def read_of_one_study(*paths: Path) -> list[pd.DataFrame]:
@@ -201,18 +180,5 @@ def read_of_one_study(*paths: Path) -> list[pd.DataFrame]:
     PacbedError
         If one is missing or damaged, or they are of different studies.
     """
-    tables = [read_table(path) for path in paths]
-    refuse_mixture(*zip(paths, tables, strict=True))
-    return tables
-
-
-def _refuse_mixture(
-    one: tuple[Path, Mapping[str, Any]], other: tuple[Path, Mapping[str, Any]]
-) -> None:
-    differing = [k for k in one[1] if k in other[1] and one[1][k] != other[1][k]]
-    if differing:
-        said = "; ".join(f"{k}: {one[1][k]} and {other[1][k]}" for k in differing)
-        raise PacbedError(
-            f"{one[0]} and {other[0]} are of different configurations ({said}): make both with "
-            "one, each study in a folder of its own"
-        )
+    one_study(*paths)
+    return [read_table(path) for path in paths]

@@ -1,43 +1,29 @@
-"""How far predictions are from the truth, in physical units, and patterns from each other."""
+"""How far predictions are from the truth, in physical units."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from pacbed.examples.labels import UNITS
 from pacbed.exceptions import PacbedError
-from pacbed.seeding import stream
 
+Bound = Callable[[str, np.ndarray], tuple[float, float, float]]
+"""From a parameter and doses in electrons to bounds of the mean absolute error.
 
-class Bounds(NamedTuple):
-    """Bounds of the mean absolute error of a parameter.
-
-    Parameters
-    ----------
-    plain
-        Of unbiased readings of counted electrons (Cramér–Rao).
-    prior
-        With the ranges of the study known besides.
-    data
-        With the ranges known, for the noise of the examples.
-    """
-
-    plain: float
-    prior: float
-    data: float
-
-
-Bound = Callable[[str, np.ndarray], Bounds]
-"""From a parameter and doses in electrons to bounds."""
+They are for unbiased readings of counted electrons (Cramér–Rao), for known ranges of the study, and
+for known ranges and the noise of the examples.
+"""
 
 DOSES = 10
 """Number of bins of the dose."""
 
-_REPEATS = 2000
+# True values that differ by less are the same but for rounding: strain, degrees, mrad.
+_SAME = 1e-6
 # Columns besides those that end in mae that have the unit of the parameter.
 _LENGTHS = ("mae_low", "mae_high", "rmse", "bias", "sd", "p95")
 
@@ -61,16 +47,18 @@ def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
         ``discs`` = 0, if there is such a column), ``mae``, its 95 % interval ``mae_low`` to
         ``mae_high``, ``rmse``, ``bias`` (mean of predicted minus true), ``sd`` (standard deviation
         of the error among examples of one draw, whose strain and tilt are the same), ``p95`` (95th
-        percentile of the absolute error),
-        ``r2`` (coefficient of determination) and ``baseline_mae``, the MAE of always answering the
-        mean of the training labels. What needs more than one draw, more examples of a draw, or
-        true values that differ, is not a number without.
+        percentile of the absolute error), ``r2`` (coefficient of determination) and
+        ``baseline_mae``, the MAE of always answering the mean of the training labels. What needs
+        more than one draw, more examples of a draw, or true values that differ, is not a number
+        without.
 
     Notes
     -----
-    Examples of one draw show the same crystal, so that their errors are not independent: the
-    interval is that of a bootstrap over draws (Davison & Hinkley 1997, 3.8), percentiles of 2000
-    repeats.
+    Examples of one draw show the same crystal, so that their errors are not independent: the draws
+    are. The interval is that of Student's t for the logarithm of the MAE, which is less skewed than
+    the MAE itself, with the standard error of the jackknife that leaves out one draw at a time
+    (Miller, Biometrika 61 (1974) 1). For skewed errors, it contains the MAE of infinitely many
+    draws in 93 to 95 % of all cases, from five draws on.
 
     Raises
     ------
@@ -81,7 +69,6 @@ def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
     if not names or predictions.empty:
         raise PacbedError("no predictions to evaluate")
     draws, draw = np.unique(predictions["draw"], return_inverse=True)
-    weights = _resampled(len(draws))
     count = np.bincount(draw)
     failed = (predictions["discs"] == 0).mean() if "discs" in predictions else 0.0
     rows: list[Mapping[str, object]] = []
@@ -89,10 +76,9 @@ def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
         true = predictions[f"true_{name}"].to_numpy(float)
         error = predictions[f"predicted_{name}"].to_numpy(float) - true
         size = np.abs(error)
-        maes = weights @ np.bincount(draw, size) / (weights @ count)
-        low, high = np.percentile(maes, [2.5, 97.5]) if len(draws) > 1 else (np.nan, np.nan)
+        low, high = interval(np.bincount(draw, size), count)
         within = error - (np.bincount(draw, error) / count)[draw]
-        freedom, spread = len(error) - len(draws), np.square(true - true.mean()).sum()
+        freedom = len(error) - len(draws)
         rows.append(
             {
                 "parameter": name,
@@ -107,7 +93,7 @@ def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
                 "bias": error.mean(),
                 "sd": np.sqrt(np.square(within).sum() / freedom) if freedom else np.nan,
                 "p95": np.percentile(size, 95),
-                "r2": 1 - np.square(error).sum() / spread if spread else np.nan,
+                "r2": 1 - np.square(error).mean() / true.var() if varies(true) else np.nan,
                 "baseline_mae": np.abs(training[f"true_{name}"].mean() - true).mean(),
             }
         )
@@ -163,13 +149,12 @@ def errors_by_dose(
         if len(chosen) or dose == "all":
             table = errors(chosen, training)
             table = table.assign(dose=dose, electrons_low=lowest, electrons_high=highest)
-            tables.append(_beside_bound(table, chosen["electrons"].to_numpy(float), bound))
+            tables.append(_with_bound(table, chosen["electrons"].to_numpy(float), bound))
     return in_percent(pd.concat(tables, ignore_index=True))
 
 
-def _beside_bound(table: pd.DataFrame, electrons: np.ndarray, bound: Bound | None) -> pd.DataFrame:
-    unknown = Bounds(np.nan, np.nan, np.nan)
-    found = [bound(p, electrons) if bound else unknown for p in table["parameter"]]
+def _with_bound(table: pd.DataFrame, electrons: np.ndarray, bound: Bound | None) -> pd.DataFrame:
+    found = [bound(p, electrons) if bound else [np.nan] * 3 for p in table["parameter"]]
     plain, prior, data = np.array(found, float).reshape(-1, 3).T
     with np.errstate(divide="ignore"):
         efficiency = prior / table["mae"].to_numpy()
@@ -186,7 +171,25 @@ def in_percent(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**percent)
 
 
-def _resampled(draws: int) -> np.ndarray:
-    """Return how often each draw is in each repeat of the bootstrap, (repeats, draws)."""
-    random = stream(0, "bootstrap", draws)
-    return random.multinomial(draws, np.full(draws, 1 / draws), size=_REPEATS)
+def varies(values: pd.Series | np.ndarray) -> bool:
+    """Return whether values of a parameter differ by more than rounding."""
+    return bool(len(values) and np.ptp(values) > _SAME)
+
+
+def interval(sums: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % interval of a mean over examples; see the notes of :func:`errors`.
+
+    Parameters
+    ----------
+    sums, counts
+        Sum over the examples of each draw, and their number, shape (draws,).
+    """
+    draws, mean = len(counts), sums.sum() / counts.sum()
+    if draws < 2:
+        return math.nan, math.nan
+    if not mean:
+        return 0.0, 0.0
+    without = np.log((sums.sum() - sums) / (counts.sum() - counts))
+    error = math.sqrt((draws - 1) * without.var())
+    factor = math.exp(stdtrit(draws - 1, 0.975) * error)
+    return mean / factor, mean * factor

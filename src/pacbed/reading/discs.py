@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.fft import irfft2, rfft2
@@ -41,46 +41,25 @@ if TYPE_CHECKING:
 
     from pacbed.examples.dataset import Dataset
 
-Scale = Literal["from discs", "known"]
-
 MEASURED = OUTPUTS["strain-rotation"]
 """What disc positions tell: tilt moves intensity, not discs."""
 
 # Discs smaller than this have no edge to speak of.
 _SMALLEST_RADIUS_PX = 3.5
+# Standard deviation of the Gaussian that smooths the edge, as a share of the radius of the discs. A
+# smaller one is less biased by uneven filling, a larger one averages more noise. While discs are
+# searched it is more than the radius varies with the field of view.
+_EDGE, _SEARCH_EDGE = 0.045, 0.1
 # Pixels themselves blur an edge by about as much.
 _SHARPEST_EDGE_PX = 0.4
+# Discs further from the fitted lattice than this many standard deviations are left out.
+_OUTLIER = 3.0
 # Pixels in a pixel in which the highest contrast is looked for: a parabola fits sharp peaks badly.
 _FINER = 2
 # Beyond this relative change of a length, what was found is not the lattice that was looked for.
 _LARGEST_CHANGE = 0.25
-
-
-@dataclass(frozen=True)
-class DiscSettings:
-    """Settings of the method.
-
-    Parameters
-    ----------
-    edge
-        Standard deviation of the Gaussian that smooths the edge, as a share of the radius of the
-        discs, but at least 0.4 pixels. A smaller one is less biased by uneven filling, a larger one
-        averages more noise.
-    search_edge
-        The same while discs are searched, but at least 0.8 pixels: more than the radius varies with
-        the field of view.
-    power
-        Positions are those in intensities raised to this power. In a square root the noise of
-        counted electrons is the same everywhere, and weak discs are not lost beside bright ones.
-        The radius is measured in linear intensity: a root makes discs wider.
-    outlier
-        Discs further from the fitted lattice than this many standard deviations are left out.
-    """
-
-    edge: float = 0.045
-    search_edge: float = 0.1
-    power: float = 0.5
-    outlier: float = 3.0
+# A lattice through a smaller share of the discs within the image is nearly always a wrong one.
+_SMALLEST_SHARE = 0.4
 
 
 @dataclass(frozen=True)
@@ -185,8 +164,10 @@ class DiscMethod:
         The undeformed crystal, the beam, and the radius of the discs.
     augmentation
         Pixels of the images, their nominal field of view, and how far it and the centre vary.
-    settings
-        Of the method.
+    power
+        Positions are those in intensities raised to this power. In a square root the noise of
+        counted electrons is the same everywhere, and weak discs are not lost near bright ones.
+        The radius is measured in linear intensity: a root makes discs wider.
 
     Raises
     ------
@@ -200,11 +181,11 @@ class DiscMethod:
         energy_keV: float,
         semiangle_mrad: float,
         augmentation: AugmentationSettings,
-        settings: DiscSettings = DiscSettings(),
+        power: float = 0.5,
     ) -> None:
         self.semiangle_mrad = semiangle_mrad
         self.augmentation = augmentation
-        self.settings = settings
+        self.power = power
         n = augmentation.pixels
         self.radius_px = semiangle_mrad / augmentation.pixel_mrad
         if reason := obstacle_to_discs(material, energy_keV, semiangle_mrad, augmentation):
@@ -214,8 +195,8 @@ class DiscMethod:
         orders, self._order = np.unique(length, return_inverse=True)
         self._spacing_mrad = float(orders[1])
         self._q = np.hypot(np.fft.fftfreq(n)[:, None], np.fft.rfftfreq(n)[None, :])
-        self._edge_px = max(settings.edge * self.radius_px, _SHARPEST_EDGE_PX)
-        search_edge = max(settings.search_edge * self.radius_px, 2 * _SHARPEST_EDGE_PX)
+        self._edge_px = max(_EDGE * self.radius_px, _SHARPEST_EDGE_PX)
+        search_edge = max(_SEARCH_EDGE * self.radius_px, 2 * _SHARPEST_EDGE_PX)
         self._search = self._template(self.radius_px, search_edge)
         # Radii that occur, in steps over which the peak of the contrast is still a parabola.
         reach = self.radius_px * augmentation.field_of_view_variation
@@ -247,7 +228,7 @@ class DiscMethod:
             )
         signal = np.maximum(image, 0, dtype=np.float32)
         try:
-            spectrum = rfft2(signal**self.settings.power)
+            spectrum = rfft2(signal**self.power)
             lattice = self._find(spectrum, field_of_view_mrad)
             if field_of_view_mrad is None:
                 peak, radius = self._radius(rfft2(signal), lattice)
@@ -308,7 +289,10 @@ class DiscMethod:
         places, heights, found = _peaks(contrast, expected * _FINER, _FINER + 1)
         # Noise alone would give the squares of the heights as weights; but uneven filling moves
         # bright discs as much as weak ones.
-        return self._fit(reflections[found], places[found] / _FINER, heights[found])
+        refined = self._fit(reflections[found], places[found] / _FINER, heights[found])
+        if refined.discs < _SMALLEST_SHARE * len(self._visible(refined)[0]):
+            raise _NoLattice
+        return refined
 
     def _visible(self, lattice: _Lattice) -> tuple[np.ndarray, np.ndarray]:
         """Return the reflections whose discs lie within the image, and where they are."""
@@ -324,7 +308,7 @@ class DiscMethod:
             distance = np.hypot(*(places - lattice.at(reflections)).T)
             # The median distance is 1.177 standard deviations; a tenth of a pixel is no outlier.
             spread = max(0.1, float(np.median(distance[keep])) / 1.177)
-            new = distance < self.settings.outlier * spread
+            new = distance < _OUTLIER * spread
             if np.array_equal(new, keep):
                 break
             keep = new
@@ -466,8 +450,8 @@ def predict_by_discs(
     data: Dataset,
     material: Material,
     energy_keV: float,
-    scale: Scale = "from discs",
-    settings: DiscSettings = DiscSettings(),
+    scale_known: bool = False,
+    power: float = 0.5,
 ) -> pd.DataFrame:
     """Measure strain and rotation in every example of a dataset.
 
@@ -477,58 +461,38 @@ def predict_by_discs(
         The examples; the semi-angle is that of the dataset.
     material, energy_keV
         The undeformed crystal and the beam.
-    scale
-        ``from discs``: the field of view follows from the radius of the discs; ``known``: it is
-        that with which the example was made, as from a perfect calibration.
-    settings
-        Settings of the method.
+    scale_known
+        Take the field of view with which an example was made, as from a perfect calibration, rather
+        than that which follows from the radius of the discs.
+    power
+        As of :class:`DiscMethod`.
 
     Returns
     -------
     pandas.DataFrame
-        One row per example, as of :func:`pacbed.learning.prediction.predict` for strain and
-        rotation, and ``discs``: how many discs the lattice was fitted to. Where it is 0, no lattice
-        was found, and the prediction is the undeformed crystal. ``attrs["data"]`` says what the
-        examples are.
+        As of :func:`pacbed.examples.predictions.prediction_table` for strain and rotation, and
+        ``discs``: how many discs the lattice was fitted to. Where it is 0, no lattice was found,
+        and the prediction is the undeformed crystal.
 
     Raises
     ------
     PacbedError
         If the dataset does not say how it was made, or shows too little.
     """
-    if scale not in ("from discs", "known"):
-        raise PacbedError(f"the scale must be 'from discs' or 'known', not '{scale}'")
-    augmentation, semiangle = _made_with(data)
-    method = DiscMethod(material, energy_keV, semiangle, augmentation, settings)
-    count = len(data.images)
-    fields = data.fields_of_view_mrad.tolist() if scale == "known" else [None] * count
-    predicted = np.empty((count, len(MEASURED)))
-    discs = np.empty(count, int)
-    for row, (image, field) in enumerate(zip(data.images, fields, strict=True)):
-        found = method.measure(image, field)
-        strain = found.strain
-        predicted[row] = strain[0, 0], strain[1, 1], strain[0, 1], found.rotation_deg
-        discs[row] = found.discs
-    true = data.columns(MEASURED)
-    table: dict[str, np.ndarray] = {"draw": data.draws, "electrons": data.electrons}
-    for column, name in enumerate(MEASURED):
-        table[f"true_{name}"] = true[:, column].astype(float)
-        table[f"predicted_{name}"] = predicted[:, column]
-    import pandas as pd  # here, since every job of a run imports this module
+    from pacbed.examples.predictions import prediction_table  # many a job imports this module
 
-    predictions = pd.DataFrame({**table, "discs": discs})
-    predictions.attrs["data"] = dict(data.attributes)
-    return predictions
+    augmentation, semiangle = _made_with(data)
+    method = DiscMethod(material, energy_keV, semiangle, augmentation, power)
+    fields = data.fields_of_view_mrad if scale_known else [None] * len(data.images)
+    found = [method.measure(*one) for one in zip(data.images, fields, strict=True)]
+    predicted = [[*m.strain[[0, 1, 0], [0, 1, 1]], m.rotation_deg] for m in found]
+    table = prediction_table(data, MEASURED, np.array(predicted))
+    return table.assign(discs=[m.discs for m in found])
 
 
 def _made_with(data: Dataset) -> tuple[AugmentationSettings, float]:
     """Return how the examples of a dataset were made, and their semi-angle."""
     try:
-        if tuple(data.attributes["parameters"]) != PARAMETERS:
-            raise PacbedError(
-                f"the dataset has the parameters {', '.join(data.attributes['parameters'])}, not "
-                f"{', '.join(PARAMETERS)}: make it anew with this version"
-            )
         augmentation = AugmentationSettings(**data.attributes["augmentation"])
         return augmentation, float(data.attributes["semiangle_mrad"])
     except (KeyError, TypeError, ValueError) as error:
