@@ -3,15 +3,17 @@
 # make test-slurm    only those on a SLURM cluster of one node, which they start themselves
 # make lint    format, style, types, workflow lint
 # make env     only the environment, in .venv
+# make dist    wheels of pacbed and of the budget plugin
 # make format, make docs, make lock, make clean: see below
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PLUGIN := src/snakemake_logger_plugin_budget
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: env demo test test-slurm lint format docs lock clean
+.PHONY: env demo test test-slurm lint format docs dist lock clean
 
 env: $(READY)
 
@@ -25,7 +27,7 @@ $(READY): requirements.lock
 	@echo "Making the environment in $(VENV): a few minutes, 3 GB"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --no-deps --editable . --editable $(PLUGIN)
 	@touch $@
 
 demo: env
@@ -60,9 +62,14 @@ docs: env
 	python docs/cli_reference.py
 	python docs/house.py
 
+dist: env
+	python -m build --outdir dist .
+	python -m build --outdir dist $(PLUGIN)
+
 # New versions of everything; needs uv (https://docs.astral.sh/uv).
 lock:
 	uv pip compile --universal --python-version 3.11 --no-annotate --no-header \
+	  --no-emit-package snakemake-logger-plugin-budget \
 	  --extra cpu --extra workflow --extra dev pyproject.toml --output-file requirements.lock
 
 # Results of a study stay: they may have cost weeks.

@@ -2,20 +2,20 @@
 # and tilt from one PACBED pattern, and to the tables and figures that say how well.
 from snakemake.utils import min_version
 
-min_version("9.14.1")
+min_version("9.21")
 
 
 configfile: f"{workflow.basedir}/config/config.yaml"
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/start.smk"
 include: "workflow/rules/draws.smk"
 include: "workflow/rules/simulate.smk"
 include: "workflow/rules/augment.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/start.smk"
 
 
 report: "workflow/report/workflow.rst"

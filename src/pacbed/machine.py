@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -130,20 +130,20 @@ def end_with_controller(pause_s: float = 2.0) -> None:
     """Let this process get SIGTERM when the run of Snakemake that started it is gone.
 
     A run that is killed would leave its jobs at work on this machine, and another begin the same.
-    Jobs of a cluster are ended by it, and elsewhere than on Linux nothing is watched.
+    A job that was submitted to a cluster is ended by the cluster: it is not watched, and elsewhere
+    than on Linux nothing is.
 
     Parameters
     ----------
     pause_s
         Time between two looks, in seconds.
     """
-    if "SLURM_JOB_ID" in os.environ:
-        return
     above = _ancestors(os.getpid())
-    runs = [number for number, pid in enumerate(above) if _is_snakemake(pid)]
-    if not runs:
+    runs = [number for number, pid in enumerate(above) if _is_snakemake(_command(pid))]
+    # So the outermost Snakemake of a submitted job is called, not that of a run in an allocation.
+    if not runs or "--mode remote" in " ".join(_command(above[runs[-1]])):
         return
-    watched = above[: runs[-1] + 1]  # a shell further up may end, and the run go on
+    watched = above[: runs[-1] + 1]  # a shell further up may end, and the run continue
 
     def watch() -> None:
         while _ancestors(os.getpid())[: len(watched)] == watched:
@@ -153,13 +153,13 @@ def end_with_controller(pause_s: float = 2.0) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _ancestors(pid: int, processes: Path = Path("/proc")) -> list[int]:
+def _ancestors(pid: int) -> list[int]:
     """Return the parent of a process, the parent of that, and so on."""
     found: list[int] = []
     while pid > 1:
         try:
             # The name, in brackets, may have any characters.
-            fields = (processes / str(pid) / "stat").read_text().rpartition(")")[2].split()
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             break
         pid = int(fields[1])
@@ -167,11 +167,14 @@ def _ancestors(pid: int, processes: Path = Path("/proc")) -> list[int]:
     return found
 
 
-def _is_snakemake(pid: int, processes: Path = Path("/proc")) -> bool:
+def _command(pid: int) -> list[str]:
     try:
-        words = (processes / str(pid) / "cmdline").read_text(errors="replace").split("\0")
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
     except OSError:
-        return False
+        return []
+
+
+def _is_snakemake(words: Sequence[str]) -> bool:
     return any(Path(word).name == "snakemake" for word in words[:4])
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from snakemake_logger_plugin_budget.jobs import Benchmarks, Finished, Job
 
@@ -21,9 +21,9 @@ class Amount:
     values are that of the cost model.
     """
 
-    likely: float
-    low: float
-    high: float
+    likely: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
 
     def __mul__(self, factor: float) -> Amount:
         return Amount(self.likely * factor, self.low * factor, self.high * factor)
@@ -32,127 +32,48 @@ class Amount:
         return Amount(self.likely + other.likely, self.low + other.low, self.high + other.high)
 
 
-NOTHING = Amount(0.0, 0.0, 0.0)
-
-
 @dataclass(frozen=True)
 class RuleBudget:
-    """What the jobs of one rule will cost.
-
-    Parameters
-    ----------
-    rule
-        Its name.
-    to_run
-        Jobs that are to run.
-    done
-        Jobs whose benchmark file is there; None if the rule writes none.
-    threads, gpus
-        Reserved by a job: the smallest and the largest number.
-    limit_s
-        Time limit of a job in seconds, the longest; None if one of them has none.
-    ceiling_core_h, ceiling_gpu_h
-        Reserved for all jobs until their limits; None if one of them has none.
-    job_s
-        Seconds that a job is expected to take, the longest; None if that is not known.
-    core_h, gpu_h
-        Estimates for all jobs.
-    work_s
-        Seconds that all jobs take one after another.
-    output_MB
-        What all jobs write, in MB; None if the rule does not say.
-    source
-        Where the estimate comes from.
-    """
+    """What the jobs of one rule, or of all rules, will cost; None for what is not known."""
 
     rule: str
     to_run: int
-    done: int | None
-    threads: tuple[int, int]
+    done: int | None  # jobs whose benchmark file is there; None if the rule writes none
+    threads: tuple[int, int]  # reserved by a job, the fewest and the most; so gpus
     gpus: tuple[int, int]
-    limit_s: float | None
-    ceiling_core_h: float | None
+    limit_s: float | None  # the longest time limit of a job
+    ceiling_core_h: float | None  # what all jobs reserve until their limits
     ceiling_gpu_h: float | None
-    job_s: float | None
-    core_h: Amount | None
+    job_s: float | None  # how long a job is expected to take, the longest
+    core_h: Amount | None  # estimates for all jobs
     gpu_h: Amount | None
-    work_s: float | None
-    output_MB: float | None
-    source: str
-
-
-@dataclass(frozen=True)
-class Wall:
-    """How long a run takes, by its estimates.
-
-    Parameters
-    ----------
-    critical_s
-        The longest chain of jobs that wait for each other, in seconds, however many run at a time.
-    throughput_s
-        All jobs, with as many at a time as the limit allows, in seconds; None without a limit.
-    """
-
-    critical_s: float
-    throughput_s: float | None
-
-    @property
-    def least_s(self) -> float:
-        """It cannot take less."""
-        return max(self.critical_s, self.throughput_s or 0.0)
-
-    @property
-    def most_s(self) -> float:
-        """It takes no more if the machines are there (Graham 1969), waiting in queues aside."""
-        return self.critical_s + (self.throughput_s or 0.0)
+    work_s: float | None  # how long all jobs take one after another
+    output_MB: float | None  # what all jobs write
+    source: str = ""  # where the estimates come from
+    requests: Mapping[str, Any] = field(default_factory=dict)  # resources of one of the jobs
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run will cost.
-
-    Parameters
-    ----------
-    rules
-        By rule, in the order of the workflow.
-    wall
-        How long it takes.
-    jobs, cores
-        How many jobs or cores at a time; None if that is not limited, or not known.
-    anonymous
-        Benchmark files that do not say what job they are of.
-    """
+    """What a run will cost, by rule in the order of the workflow and in all."""
 
     rules: Sequence[RuleBudget]
-    wall: Wall
-    jobs: int | None = None
-    cores: int | None = None
-    anonymous: int = 0
+    total: RuleBudget
+    critical_s: float  # the longest chain of jobs that wait for each other
+    throughput_s: float | None  # all jobs, as many at a time as may be; None without a limit
+    jobs: int | None  # how many jobs or cores at a time; None if that is not known
+    cores: int | None
+    anonymous: int  # benchmark files that do not say what job they are of
 
     @property
-    def ceiling_core_h(self) -> float:
-        """Reserved core-hours of the rules whose jobs have a limit."""
-        return sum(r.ceiling_core_h or 0.0 for r in self.rules)
+    def least_s(self) -> float:
+        """The run cannot take less."""
+        return max(self.critical_s, self.throughput_s or 0.0)
 
     @property
-    def ceiling_gpu_h(self) -> float:
-        """Reserved GPU-hours of the rules whose jobs have a limit."""
-        return sum(r.ceiling_gpu_h or 0.0 for r in self.rules)
-
-    @property
-    def core_h(self) -> Amount:
-        """Estimated core-hours of the rules of which something is known."""
-        return sum(filter(None, (r.core_h for r in self.rules)), NOTHING)
-
-    @property
-    def gpu_h(self) -> Amount:
-        """Estimated GPU-hours of the rules of which something is known."""
-        return sum(filter(None, (r.gpu_h for r in self.rules)), NOTHING)
-
-    @property
-    def output_MB(self) -> float:
-        """Storage of the rules of which it is known, in MB."""
-        return sum(r.output_MB or 0.0 for r in self.rules)
+    def most_s(self) -> float:
+        """It takes no more if the machines are there (Graham 1969), without waiting in queues."""
+        return self.critical_s + (self.throughput_s or 0.0)
 
     @property
     def unknown(self) -> list[str]:
@@ -165,23 +86,37 @@ class Budget:
         return [r.rule for r in self.rules if r.to_run and r.limit_s is None]
 
 
+def exceeded(
+    budget: Budget,
+    core_hours: float | None = None,
+    gpu_hours: float | None = None,
+    storage_TB: float | None = None,
+) -> list[str]:
+    """Return a line for each limit that a budget exceeds; None for any amount.
+
+    The time limits of jobs count where nothing is known of how long they take.
+    """
+    rules = budget.rules
+    needed = {
+        "core-hours": sum(r.core_h.likely if r.core_h else r.ceiling_core_h or 0 for r in rules),
+        "GPU-hours": sum(r.gpu_h.likely if r.gpu_h else r.ceiling_gpu_h or 0 for r in rules),
+        "TB of storage": (budget.total.output_MB or 0.0) / 1e6,
+    }
+    limits = (core_hours, gpu_hours, storage_TB)
+    return [
+        f"{amount:,.4g} {what} are likely to be needed, {limit:,g} are allowed"
+        for (what, amount), limit in zip(needed.items(), limits, strict=True)
+        if limit is not None and amount > limit
+    ]
+
+
 @dataclass
 class Run:
-    """What is known of a run: what is planned, and what has been done.
-
-    Parameters
-    ----------
-    jobs
-        Jobs that are to run.
-    edges
-        Pairs of rules of which the second needs the first.
-    order
-        Rules in the order of the workflow.
-    """
+    """What is to run, and how rules depend on each other."""
 
     jobs: list[Job] = field(default_factory=list)
-    edges: list[tuple[str, str]] = field(default_factory=list)
-    order: list[str] = field(default_factory=list)
+    edges: list[tuple[str, str]] = field(default_factory=list)  # the second rule needs the first
+    order: list[str] = field(default_factory=list)  # of the rules in the workflow
 
 
 def budget(
@@ -194,7 +129,7 @@ def budget(
     run
         What is to run.
     benchmarks
-        What has run. Planned jobs of which there is one are to run again, and still tell how long
+        What has run. Planned jobs of which there is one are to run again, and still show how long
         they take.
     jobs, cores
         How many jobs or cores at a time.
@@ -209,46 +144,69 @@ def budget(
     for file, one in benchmarks.finished.items():
         finished[one.rule].append(one)
         done[one.rule] += file not in planned
-    names = dict.fromkeys([*run.order, *(job.rule for job in run.jobs), *finished])
     rules = [
         _rule_budget(name, by_rule[name], finished[name], done[name])
-        for name in names
+        for name in dict.fromkeys([*run.order, *(job.rule for job in run.jobs), *finished])
         if by_rule[name] or finished[name]
     ]
-    return Budget(rules, _wall(rules, run.edges, jobs, cores), jobs, cores, benchmarks.anonymous)
+    total = _in_all(rules)
+    at_a_time = [(total.work_s or 0.0) / jobs] if jobs else []
+    if cores:
+        at_a_time.append((total.core_h or Amount()).likely * HOUR_s / cores)
+    longest = {r.rule: r.job_s or 0.0 for r in rules}
+    critical_s, throughput_s = _critical_s(longest, run.edges), max(at_a_time, default=None)
+    return Budget(rules, total, critical_s, throughput_s, jobs, cores, benchmarks.anonymous)
+
+
+def _in_all(rules: Sequence[RuleBudget]) -> RuleBudget:
+    """Add up what is known of the rules."""
+
+    def known(name: str) -> list[Any]:
+        return [value for rule in rules if (value := getattr(rule, name)) is not None]
+
+    return RuleBudget(
+        rule="total",
+        to_run=sum(known("to_run")),
+        done=sum(known("done")),
+        threads=_range([number for span in known("threads") for number in span]),
+        gpus=_range([number for span in known("gpus") for number in span]),
+        limit_s=max(known("limit_s"), default=None),
+        job_s=max(known("job_s"), default=None),
+        core_h=sum(known("core_h"), Amount()),
+        gpu_h=sum(known("gpu_h"), Amount()),
+        **{
+            name: sum(known(name))
+            for name in ("ceiling_core_h", "ceiling_gpu_h", "work_s", "output_MB")
+        },
+    )
 
 
 def _rule_budget(
     rule: str, jobs: Sequence[Job], finished: Sequence[Finished], done: int
 ) -> RuleBudget:
     typical = [one for one in finished if not one.partial]
-    pace = _pace(typical)
-    estimates = [(job, _estimate(job, pace, typical)) for job in jobs]
-    known = [(job, amount) for job, amount in estimates if amount is not None]
+    # How many times as long as expected finished jobs took.
+    pace = _quartiles([one.seconds / one.expected_s for one in typical if one.expected_s])
+    known = [(job, amount) for job in jobs if (amount := _estimate(job, pace, typical))]
     complete = len(known) == len(jobs)
-    limits = [job.limit_s for job in jobs]
-    benchmarked = bool(finished) or any(job.benchmark for job in jobs)
+    reserved = jobs or finished
     return RuleBudget(
         rule=rule,
         to_run=len(jobs),
-        done=done if benchmarked else None,
-        threads=_range(job.threads for job in jobs or finished),
-        gpus=_range(job.gpus for job in jobs or finished),
-        limit_s=None if None in limits else max((s for s in limits if s), default=None),
-        ceiling_core_h=_sum(_hours(job.limit_s, job.threads) for job in jobs),
-        ceiling_gpu_h=_sum(_hours(job.limit_s, job.gpus) if job.gpus else 0.0 for job in jobs),
+        done=done if finished or any(job.benchmark for job in jobs) else None,
+        threads=_range([job.threads for job in reserved]),
+        gpus=_range([job.gpus for job in reserved]),
+        limit_s=_all_or_none(max, [job.limit_s for job in jobs]),
+        ceiling_core_h=_all_or_none(sum, [_hours(job.limit_s, job.threads) for job in jobs]),
+        ceiling_gpu_h=_all_or_none(sum, [_hours(job.limit_s, job.gpus) for job in jobs]),
         job_s=max((amount.likely for _, amount in known), default=None) if complete else None,
         core_h=_total((job.threads, amount) for job, amount in known) if complete else None,
         gpu_h=_total((job.gpus, amount) for job, amount in known) if complete else None,
         work_s=sum(amount.likely for _, amount in known) if complete else None,
-        output_MB=_sum(job.output_MB for job in jobs),
+        output_MB=_all_or_none(sum, [job.output_MB for job in jobs]),
         source=_source(jobs, typical, pace) if complete and jobs else "",
+        requests=jobs[0].requests if jobs else {},
     )
-
-
-def _pace(finished: Sequence[Finished]) -> Amount | None:
-    """Return how many times as long as expected finished jobs took."""
-    return _quartiles([one.ratio for one in finished if one.ratio is not None])
 
 
 def _estimate(job: Job, pace: Amount | None, finished: Sequence[Finished]) -> Amount | None:
@@ -268,8 +226,7 @@ def _estimate(job: Job, pace: Amount | None, finished: Sequence[Finished]) -> Am
 
 def _source(jobs: Sequence[Job], finished: Sequence[Finished], pace: Amount | None) -> str:
     if not finished:
-        texts = dict.fromkeys(job.expected_from or "expected_s of the rule" for job in jobs)
-        return "; ".join(texts)
+        return "; ".join(dict.fromkeys(j.expected_from or "expected_s of the rule" for j in jobs))
     count = f"{len(finished)} finished job{'s' if len(finished) > 1 else ''}"
     if pace and any(job.expected_s is not None for job in jobs):
         return f"{count}: {pace.likely:.2g} × the cost model"
@@ -288,22 +245,7 @@ def _quartiles(values: Sequence[float]) -> Amount | None:
 
 def _total(parts: Iterable[tuple[int, Amount]]) -> Amount:
     """Return the hours of jobs, each times what it reserves."""
-    return sum((amount * (reserved / HOUR_s) for reserved, amount in parts), NOTHING)
-
-
-def _wall(
-    rules: Sequence[RuleBudget],
-    edges: Iterable[tuple[str, str]],
-    jobs: int | None,
-    cores: int | None,
-) -> Wall:
-    throughputs = []
-    if jobs:
-        throughputs.append(sum(r.work_s or 0.0 for r in rules) / jobs)
-    if cores:
-        throughputs.append(sum(r.core_h.likely for r in rules if r.core_h) * HOUR_s / cores)
-    longest = {r.rule: r.job_s or 0.0 for r in rules}
-    return Wall(_critical_s(longest, edges), max(throughputs, default=None))
+    return sum((amount * (reserved / HOUR_s) for reserved, amount in parts), Amount())
 
 
 def _critical_s(longest: Mapping[str, float], edges: Iterable[tuple[str, str]]) -> float:
@@ -323,62 +265,44 @@ def _critical_s(longest: Mapping[str, float], edges: Iterable[tuple[str, str]]) 
     return max((end(rule, frozenset()) for rule in [*longest, *list(needs)]), default=0.0)
 
 
-def _range(values: Iterable[int]) -> tuple[int, int]:
-    numbers = list(values)
-    return min(numbers), max(numbers)
+def _range(values: Sequence[int]) -> tuple[int, int]:
+    return min(values, default=0), max(values, default=0)
 
 
 def _hours(seconds: float | None, reserved: int) -> float | None:
+    """Return the reserved hours; nothing that is reserved needs no limit."""
+    if not reserved:
+        return 0.0
     return None if seconds is None else seconds * reserved / HOUR_s
 
 
-def _sum(values: Iterable[float | None]) -> float | None:
-    """Return the sum, or None if a part of it is not known."""
-    total = 0.0
-    for value in values:
-        if value is None:
-            return None
-        total += value
-    return total if math.isfinite(total) else None
+def _all_or_none(function: Any, values: Sequence[float | None]) -> float | None:
+    """Return the sum or the largest of values; None without any, or if one is not known."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values) or not known:
+        return None
+    return float(function(known))
 
 
 @dataclass(frozen=True)
 class RuleBill:
-    """What the jobs of one rule have cost in a run.
-
-    Parameters
-    ----------
-    rule
-        Its name.
-    finished, failed, left
-        Numbers of jobs: that ended well, that failed in the end, and that are still to run.
-    core_h, gpu_h
-        What the finished ones used; None if some of them have no benchmark file.
-    left_core_h, left_gpu_h
-        What those that failed or are left will use, if they are like the finished ones.
-    """
+    """What the jobs of one rule have cost in a run; None for what is not known."""
 
     rule: str
     finished: int
-    failed: int
-    left: int
-    core_h: float | None
+    failed: int  # in the end, after all attempts
+    left: int  # still to run
+    core_h: float | None  # used by the finished ones
     gpu_h: float | None
-    left_core_h: Amount | None
-    left_gpu_h: Amount | None
+    left_core_h: Amount | None  # of those that failed or are left, if they are like the finished
 
 
 def bill(rule: str, used: Sequence[Finished | None], failed: int, left: int) -> RuleBill:
     """Add up what the finished jobs of a rule used; None stands for one without a benchmark."""
     known = [one for one in used if one is not None]
     complete = len(known) == len(used)
-    pending = failed + left
     seconds = _quartiles([one.seconds for one in known if not one.partial])
-    threads, gpus = (
-        (statistics.mean(o.threads for o in known), statistics.mean(o.gpus for o in known))
-        if known
-        else (0.0, 0.0)
-    )
+    threads = statistics.mean(one.threads for one in known) if known else 0.0
     return RuleBill(
         rule,
         len(used),
@@ -386,6 +310,5 @@ def bill(rule: str, used: Sequence[Finished | None], failed: int, left: int) -> 
         left,
         sum(o.seconds * o.threads for o in known) / HOUR_s if complete else None,
         sum(o.seconds * o.gpus for o in known) / HOUR_s if complete else None,
-        seconds * (pending * threads / HOUR_s) if seconds else None,
-        seconds * (pending * gpus / HOUR_s) if seconds else None,
+        seconds * ((failed + left) * threads / HOUR_s) if seconds else None,
     )

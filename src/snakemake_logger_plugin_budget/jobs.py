@@ -1,4 +1,7 @@
-"""What Snakemake says of a job, and what the benchmark files of finished jobs say."""
+"""What a job reserves, and what the benchmark files of finished jobs say.
+
+Needs nothing but Python, so that programs without Snakemake can read benchmark files too.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,105 +21,93 @@ PARTIAL = ".partial"
 
 @dataclass(frozen=True)
 class Job:
-    """A job that is to run.
-
-    Parameters
-    ----------
-    rule
-        Name of its rule.
-    threads, gpus
-        What it reserves.
-    limit_s
-        Its time limit in seconds; None if it has none.
-    expected_s
-        How long it is expected to run, in seconds, by the rule's resource ``expected_s``.
-    expected_from
-        Where that number comes from, by the resource ``expected_from``.
-    output_MB
-        What it is expected to write, in MB, by the resource ``output_mb``.
-    benchmark
-        Its benchmark file.
-    """
+    """A job that is to run; None for what is not known."""
 
     rule: str
     threads: int = 1
     gpus: int = 0
     limit_s: float | None = None
-    expected_s: float | None = None
+    expected_s: float | None = None  # how long it is expected to run, and by what source
     expected_from: str | None = None
-    output_MB: float | None = None
-    benchmark: str | None = None
+    output_MB: float | None = None  # what it is expected to write
+    benchmark: str | None = None  # its benchmark file
+    requests: Mapping[str, Any] = field(default_factory=dict)  # all other resources
+    name: str = ""  # rule and wildcards
+    logs: Sequence[str] = ()
 
     @classmethod
-    def of(cls, rule: str, threads: int, resources: Any, benchmark: str | None) -> Job:
+    def of(
+        cls,
+        rule: str,
+        threads: int,
+        resources: Any,
+        benchmark: str | None,
+        wildcards: Mapping[str, str] | None = None,
+        logs: Sequence[str] | None = None,
+    ) -> Job:
         """Take it from what Snakemake knows of a job."""
         given = dict(resources.items()) if resources else {}
+        own = ("expected_s", "expected_from", "output_mb")
+        values = ", ".join(f"{name}={value}" for name, value in (wildcards or {}).items())
         return cls(
             rule=rule,
             threads=threads,
-            gpus=gpus(given),
-            limit_s=_scaled(given.get("runtime"), 60),
-            expected_s=_scaled(given.get("expected_s")),
+            gpus=reserved_gpus(given),
+            limit_s=_number(given.get("runtime"), 60),
+            expected_s=_number(given.get("expected_s")),
             expected_from=given.get("expected_from"),
-            output_MB=_scaled(given.get("output_mb")),
+            output_MB=_number(given.get("output_mb")),
             benchmark=benchmark and str(benchmark),
+            requests={k: v for k, v in given.items() if k not in own and not k.startswith("_")},
+            name=f"{rule} ({values})" if values else rule,
+            logs=tuple(logs or ()),
         )
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A job that has run, as its benchmark file tells.
-
-    Parameters
-    ----------
-    rule
-        Name of its rule.
-    threads, gpus
-        What it reserved.
-    seconds
-        How long it ran.
-    expected_s
-        How long it was expected to run; None if its rule does not say.
-    partial
-        Whether it found a part of its work done, and so tells nothing of others.
-    """
+    """A job that has run, as its benchmark file says."""
 
     rule: str
     threads: int
     gpus: int
     seconds: float
-    expected_s: float | None
-    partial: bool = False
-
-    @property
-    def ratio(self) -> float | None:
-        """How many times as long as expected it took."""
-        return self.seconds / self.expected_s if self.expected_s else None
+    expected_s: float | None = None
+    partial: bool = False  # it found a part of its work done, and says nothing about others
+    cpu_s: float = 0.0  # in which its cores were busy; 0 if it was too short to be measured
 
 
 @dataclass(frozen=True)
 class Benchmarks:
-    """The benchmark files of a run.
-
-    Parameters
-    ----------
-    finished
-        Finished job by file; a file may hold several repetitions, which count as one job.
-    anonymous
-        Number of files that do not say what job they are of.
-    """
+    """The finished job of each benchmark file, and how many files do not name their job."""
 
     finished: Mapping[str, Finished]
     anonymous: int = 0
 
 
-def gpus(resources: Mapping[str, Any]) -> int:
-    """Return how many graphics cards a job reserves, by the resource ``gpu`` or ``gres``."""
-    if (number := _scaled(resources.get("gpu"))) is not None:
-        return int(number)
-    # Such as gpu, gpu:2 or gpu:a100:2, possibly among others.
-    found = re.findall(r"\bgpu(?::[a-zA-Z]\w*)?(?::(\d+))?(?=,|$)", str(resources.get("gres", "")))
-    return sum(int(number or 1) for number in found)
+def reserved_gpus(resources: Mapping[str, Any]) -> int:
+    """Return how many graphics cards a job reserves.
+
+    Parameters
+    ----------
+    resources
+        Of the job: ``gpu``, a number; ``gpu_model``, which alone means one card; ``gres`` as SLURM
+        writes it, ``gpu[:type][:number][(S:sockets)]``, also as one of several separated by commas;
+        ``--gpus-per-…`` in ``slurm_extra``. The largest counts.
+    """
+    plain = _number(resources.get("gpu"))
+    numbers = [int(plain) if plain is not None else int(bool(resources.get("gpu_model")))]
+    generic = re.sub(r"\([^)]*\)|['\"\s]", "", str(resources.get("gres") or ""))
+    cards = [item for item in generic.split(",") if re.match(r"(gres/)?gpu(:|$)", item)]
+    numbers.append(sum(_count(item) for item in cards))
+    extra = re.findall(r"--gpus-per-\w+[=\s]([\w.:-]+)", str(resources.get("slurm_extra") or ""))
+    return max(numbers + [_count(f"gpu:{value}") for value in extra])
+
+
+def _count(item: str) -> int:
+    """Return the number at the end of ``gpu[:type][:number]``: one if there is none."""
+    number = re.search(r":(\d+)$", item)
+    return int(number[1]) if number else 1
 
 
 def folder_of(files: Iterable[str]) -> Path | None:
@@ -127,24 +118,19 @@ def folder_of(files: Iterable[str]) -> Path | None:
     parents = [Path(file).parent for file in files]
     if not parents:
         return None
-    for folder in (parents[0], *parents[0].parents):
-        if folder.name == "benchmarks" and all(p.is_relative_to(folder) for p in parents):
-            return folder
-    shared = [f for f in (parents[0], *parents[0].parents) if all(map(_within(f), parents))]
+    above = (parents[0], *parents[0].parents)
+    shared = [f for f in above if all(p.is_relative_to(f) for p in parents)]
+    named = [f for f in shared if f.name == "benchmarks"]
     # Not the whole working directory, nor anything above it.
-    return shared[0] if shared and shared[0] not in (Path("."), Path("/")) else None
-
-
-def _within(folder: Path) -> Any:
-    return lambda path: path.is_relative_to(folder)
+    found = (named or shared or [Path()])[0]
+    return found if found not in (Path(), Path("/")) else None
 
 
 def read_benchmarks(folder: Path | None) -> Benchmarks:
     """Read all benchmark files below a folder."""
     finished: dict[str, Finished] = {}
     anonymous = 0
-    files = sorted(folder.rglob("*")) if folder and folder.is_dir() else []
-    for file in files:
+    for file in sorted(folder.rglob("*")) if folder else []:
         if not file.is_file() or file.suffix == PARTIAL:
             continue
         try:
@@ -158,14 +144,13 @@ def read_benchmarks(folder: Path | None) -> Benchmarks:
 
 
 def _records(file: Path) -> Iterator[Finished]:
-    """Yield what a file of ``snakemake --benchmark-extended`` tells."""
+    """Yield what a file of ``snakemake --benchmark-extended`` says."""
+    text = file.read_text(encoding="utf-8")
     if file.suffix == ".jsonl":
-        rows: Iterable[Mapping[str, Any]] = map(json.loads, file.read_text().splitlines())
+        rows: Iterable[Mapping[str, Any]] = map(json.loads, text.splitlines())
     else:
-        # The list of a job's input files is one field.
-        csv.field_size_limit(sys.maxsize)
-        with file.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+        csv.field_size_limit(sys.maxsize)  # the list of a job's input files is one field
+        rows = csv.DictReader(text.split("\n"), delimiter="\t", quoting=csv.QUOTE_NONE)
     for row in rows:
         resources = row["resources"]
         if isinstance(resources, str):
@@ -173,14 +158,15 @@ def _records(file: Path) -> Iterator[Finished]:
         yield Finished(
             rule=row["rule_name"],
             threads=int(row["threads"]),
-            gpus=gpus(resources),
+            gpus=reserved_gpus(resources),
             seconds=float(row["s"]),
-            expected_s=_scaled(resources.get("expected_s")),
+            expected_s=_number(resources.get("expected_s")),
             partial=file.with_name(f"{file.name}{PARTIAL}").exists(),
+            cpu_s=_number(row.get("cpu_time")) or 0.0,
         )
 
 
-def _scaled(value: Any, factor: float = 1) -> float | None:
+def _number(value: Any, factor: float = 1) -> float | None:
     """Return a resource as a number; None if it has none, or none before the job starts."""
     try:
         return float(value) * factor

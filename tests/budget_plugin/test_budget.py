@@ -2,7 +2,9 @@
 
 import json
 import logging
-from pathlib import Path
+import subprocess
+import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,16 +12,15 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.tests import TestLogHandlerBase
 
 from snakemake_logger_plugin_budget import LogHandler, LogHandlerSettings
-from snakemake_logger_plugin_budget.budget import Run, bill, budget
+from snakemake_logger_plugin_budget.budget import Run, bill, budget, exceeded
 from snakemake_logger_plugin_budget.jobs import (
     Benchmarks,
     Finished,
     Job,
     folder_of,
-    gpus,
     read_benchmarks,
+    reserved_gpus,
 )
-from snakemake_logger_plugin_budget.text import budget_json
 
 HOUR = 3600.0
 NOTHING = Benchmarks({})
@@ -52,25 +53,22 @@ def only_rule(jobs, benchmarks=NOTHING):
 # At most
 
 
-def test_the_ceiling_is_what_is_reserved_until_the_limit():
-    rule = only_rule(simulations(10))
-    assert rule.to_run == 10
-    assert rule.ceiling_core_h == 10 * 32 * 4
-    assert rule.ceiling_gpu_h == 0
-
-
-def test_graphics_cards_are_counted_beside_the_cores():
+def test_a_budget_adds_up_what_is_reserved_until_the_limits_and_what_is_likely():
     jobs = [Job("train", threads=8, gpus=1, limit_s=72 * HOUR, expected_s=60 * HOUR)] * 50
-    found = budget(Run(jobs), NOTHING)
-    assert found.ceiling_gpu_h == 50 * 72
-    assert found.ceiling_core_h == 50 * 72 * 8
-    assert found.gpu_h.likely == 50 * 60
+    found = budget(Run([*simulations(10, output_MB=29.0), *jobs], [], ["train"]), NOTHING)
+    train, simulate = found.rules
+    assert (train.to_run, train.ceiling_gpu_h, train.gpu_h.likely) == (50, 50 * 72, 50 * 60)
+    assert (simulate.to_run, simulate.ceiling_core_h) == (10, 10 * 32 * 4)
+    assert (simulate.ceiling_gpu_h, simulate.output_MB) == (0, pytest.approx(290))
+    assert found.total.ceiling_core_h == 50 * 72 * 8 + 10 * 32 * 4
+    assert found.total.core_h.likely == 50 * 60 * 8 + 10 * 32
+    assert (found.total.ceiling_gpu_h, found.total.output_MB) == (50 * 72, pytest.approx(290))
 
 
 def test_without_a_limit_there_is_no_ceiling():
     found = budget(Run([*simulations(1), Job("endless", expected_s=1)]), NOTHING)
     assert [rule.ceiling_core_h for rule in found.rules] == [128, None]
-    assert found.ceiling_core_h == 128
+    assert found.total.ceiling_core_h == 128
     assert found.unlimited == ["endless"]
 
 
@@ -83,12 +81,24 @@ def test_without_a_limit_there_is_no_ceiling():
         ({"gres": "gpu:3"}, 3),
         ({"gres": "gpu:a100:2"}, 2),
         ({"gres": "gpu:a100"}, 1),
+        ({"gres": "gpu:3090:1"}, 1),
+        ({"gres": "gpu:1g.5gb:1"}, 1),
+        ({"gres": "gpu:a100-80gb:2"}, 2),
+        ({"gres": "gpu:h100:2(S:0-1)"}, 2),
+        ({"gres": "gpu:a100:1(S:0,2),gpu:h100:2"}, 3),
+        ({"gres": "gpu:0"}, 0),
         ({"gres": "lscratch:100,gpu:1"}, 1),
         ({"gres": "lscratch:100"}, 0),
+        ({"gres": "gpu_memory:100"}, 0),
+        ({"gres": None}, 0),
+        ({"gpu_model": "a100"}, 1),
+        ({"gpu_model": "a100", "gpu": 4}, 4),
+        ({"gpu": 1, "gres": "gpu:a100:1"}, 1),
+        ({"slurm_extra": "--signal=TERM@120 --gpus-per-node=a100:2"}, 2),
     ],
 )
 def test_graphics_cards_are_recognised_however_a_site_names_them(resources, number):
-    assert gpus(resources) == number
+    assert reserved_gpus(resources) == number
 
 
 # Likely
@@ -123,7 +133,7 @@ def test_the_spread_is_that_of_the_middle_half_of_many_finished_jobs():
 
 def test_what_is_not_known_is_not_counted_and_is_named():
     found = budget(Run([*simulations(1), Job("mystery", limit_s=60)]), NOTHING)
-    assert found.core_h.likely == 32
+    assert found.total.core_h.likely == 32
     assert found.unknown == ["mystery"]
 
 
@@ -141,7 +151,7 @@ def test_rules_of_which_all_is_done_are_shown_too():
         ("simulate", 1, 0),
         ("earlier", 0, 2),
     ]
-    assert found.core_h.likely == 32
+    assert found.total.core_h.likely == 32
 
 
 def test_a_job_that_found_its_work_done_tells_nothing_of_others():
@@ -155,70 +165,50 @@ def test_a_job_that_found_its_work_done_tells_nothing_of_others():
     assert rule.source == "1 finished job: 2 × the cost model"
 
 
-def test_storage_adds_up():
-    found = budget(Run(simulations(5000, output_MB=29.0)), NOTHING)
-    assert found.output_MB == pytest.approx(145_000)
-
-
 # Wall-clock
 
 
-def test_few_jobs_at_a_time_take_as_long_as_all_of_them_together():
-    wall = budget(Run(simulations(5000)), NOTHING, jobs=500).wall
-    assert wall.throughput_s == 10 * HOUR
-    assert wall.critical_s == HOUR
-    assert (wall.least_s, wall.most_s) == (10 * HOUR, 11 * HOUR)
-
-
-def test_cores_limit_too():
-    wall = budget(Run(simulations(10)), NOTHING, cores=64).wall
-    assert wall.throughput_s == 5 * HOUR
+@pytest.mark.parametrize(("limit", "throughput_h"), [({"jobs": 2}, 5), ({"cores": 64}, 5)])
+def test_few_jobs_or_cores_at_a_time_take_as_long_as_all_jobs_together(limit, throughput_h):
+    wall = budget(Run(simulations(10)), NOTHING, **limit)
+    assert (wall.throughput_s, wall.critical_s) == (throughput_h * HOUR, HOUR)
+    assert (wall.least_s, wall.most_s) == (5 * HOUR, 6 * HOUR)
 
 
 def test_the_longest_chain_of_rules_cannot_be_shortened():
-    jobs = [
-        *simulations(5000),
-        Job("augment", expected_s=600),
-        Job("train", expected_s=60 * HOUR),
-        Job("aside", expected_s=30 * HOUR),
-    ]
+    jobs = [*simulations(5000), Job("train", expected_s=60 * HOUR), Job("aside", expected_s=HOUR)]
+    # The rule between them is done: it takes no time but holds the chain together.
     edges = [("simulate", "augment"), ("augment", "train"), ("simulate", "aside")]
-    wall = budget(Run(jobs, edges), NOTHING, jobs=10**9).wall
-    assert wall.critical_s == HOUR + 600 + 60 * HOUR
+    wall = budget(Run(jobs, edges), NOTHING, jobs=10**9)
+    assert wall.critical_s == HOUR + 60 * HOUR
     assert wall.least_s == wall.critical_s
-
-
-def test_rules_that_are_done_take_no_time_but_hold_the_chain_together():
-    jobs = [Job("first", expected_s=10.0), Job("last", expected_s=5.0)]
-    wall = budget(Run(jobs, [("first", "done"), ("done", "last")]), NOTHING).wall
-    assert wall.critical_s == 15
 
 
 # Benchmark files
 
-HEADER = "s\th:m:s\tjobid\trule_name\twildcards\tparams\tthreads\tresources\n"
+HEADER = "s\th:m:s\tcpu_time\tjobid\trule_name\twildcards\tparams\tthreads\tresources\n"
 
 
-def write_benchmark(path, seconds=12.5, resources="{'expected_s': '10.0', 'mem_mb': 1}"):
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_benchmark(path):
+    """What a job leaves that was tried twice."""
     params = "{'a': \"it's a 'quoted' one\"}"
-    path.write_text(HEADER + f"{seconds}\t0:00:12\t1\tsimulate\t{{}}\t{params}\t32\t{resources}\n")
+    resources = "{'expected_s': '10.0', 'gres': 'gpu:1'}"
+    row = f"\t0:00:12\t300\t1\tsimulate\t{{}}\t{params}\t32\t{resources}\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{HEADER}77{row}12.5{row}")
 
 
 def test_a_benchmark_file_tells_what_job_it_is_of(tmp_path):
-    write_benchmark(tmp_path / "deep" / "00001.tsv")
-    (found,) = read_benchmarks(tmp_path).finished.values()
-    assert found == Finished("simulate", 32, 0, 12.5, 10.0)
-    assert found.ratio == 1.25
-
-
-def test_a_mark_beside_a_benchmark_says_that_a_part_was_done_before(tmp_path):
-    for name in ("whole.tsv", "resumed.tsv"):
+    for name in ("deep/whole.tsv", "resumed.tsv"):
         write_benchmark(tmp_path / name)
+    # A mark says that a part was done before.
     (tmp_path / "resumed.tsv.partial").touch()
+    whole = Finished("simulate", 32, 1, 12.5, 10.0, cpu_s=300.0)
     found = read_benchmarks(tmp_path)
-    partial = {Path(file).name: one.partial for file, one in found.finished.items()}
-    assert partial == {"resumed.tsv": True, "whole.tsv": False}
+    assert found.finished == {
+        str(tmp_path / "deep/whole.tsv"): whole,
+        str(tmp_path / "resumed.tsv"): replace(whole, partial=True),
+    }
     assert found.anonymous == 0
 
 
@@ -228,6 +218,7 @@ def test_files_that_do_not_name_their_job_are_counted(tmp_path):
     write_benchmark(tmp_path / "good.tsv")
     found = read_benchmarks(tmp_path)
     assert (len(found.finished), found.anonymous) == (1, 2)
+    assert read_benchmarks(tmp_path / "absent").finished == {}
 
 
 @pytest.mark.parametrize(
@@ -253,10 +244,8 @@ def test_a_bill_adds_up_what_was_used_and_what_is_to_come():
     one = bill("simulate", used, failed=1, left=4)
     assert one.core_h == pytest.approx(6 * 32)
     assert one.left_core_h.likely == pytest.approx(5 * 2 * 32)
-
-
-def test_without_benchmarks_there_is_no_bill():
-    assert bill("simulate", [None], failed=0, left=0).core_h is None
+    # Without a benchmark of each it is not known.
+    assert bill("simulate", [None, *used], failed=0, left=0).core_h is None
 
 
 # The plugin
@@ -274,10 +263,10 @@ class TestPlugin(TestLogHandlerBase):
         return LogHandlerSettings()
 
 
-def handler(tmp_path, dryrun):
+def handler(tmp_path, dryrun, **options):
     common = SimpleNamespace(dryrun=dryrun, stdout=False, nocolor=True)
     files = {"json": tmp_path / "budget.json", "text": tmp_path / "budget.txt"}
-    return LogHandler(common, LogHandlerSettings(**files, jobs=2))
+    return LogHandler(common, LogHandlerSettings(**{"jobs": 2} | files | options))
 
 
 def event(kind, **content):
@@ -309,9 +298,9 @@ def test_a_dry_run_is_added_up_when_it_ends(tmp_path):
     one.emit(job_info(3, rule="all", output=()))
     one.close()
     found = json.loads((tmp_path / "budget.json").read_text())
-    assert found["total"]["jobs"] == 3
-    assert found["total"]["ceiling"]["core_hours"] == 6
-    assert found["total"]["estimate"]["core_hours"]["likely"] == 3
+    assert found["total"]["to_run"] == 3
+    assert found["total"]["ceiling_core_h"] == 6
+    assert found["total"]["core_h"]["likely"] == 3
     assert "simulate" in (tmp_path / "budget.txt").read_text()
 
 
@@ -323,8 +312,7 @@ def test_a_plan_that_failed_is_not_taken_for_one_that_costs_nothing(tmp_path):
 
 
 def test_a_plan_that_may_hide_threads_says_so(tmp_path):
-    common = SimpleNamespace(dryrun=True, stdout=False, nocolor=True)
-    one = LogHandler(common, LogHandlerSettings(text=tmp_path / "budget.txt"))
+    one = handler(tmp_path, dryrun=True, jobs=None)
     one.emit(job_info(1, benchmark="b/1.tsv"))
     one.close()
     assert "more threads than --cores" in (tmp_path / "budget.txt").read_text()
@@ -343,7 +331,7 @@ def test_an_event_that_is_not_understood_does_not_end_the_run(tmp_path, capsys):
     one.emit(event(LogEvent.JOB_INFO))
     one.emit(job_info(1, benchmark="b/1.tsv"))
     one.close()
-    assert json.loads((tmp_path / "budget.json").read_text())["total"]["jobs"] == 1
+    assert json.loads((tmp_path / "budget.json").read_text())["total"]["to_run"] == 1
     assert "AttributeError" in capsys.readouterr().err
 
 
@@ -374,63 +362,99 @@ def test_failed_jobs_are_named_with_their_logs_unless_they_succeed_in_the_end(tm
     assert (row["finished"], row["failed"], row["left"]) == (1, 2, 1)
 
 
-def test_the_json_of_a_budget_has_a_settled_form():
-    jobs = [
-        *simulations(2, output_MB=29.0),
-        Job("train", threads=8, gpus=1, limit_s=72 * HOUR, expected_s=60 * HOUR),
-    ]
-    run = Run(jobs, [("simulate", "train")], ["simulate", "train"])
-    assert budget_json(budget(run, took(HOUR, expected_s=HOUR), jobs=1)) == {
-        "schema": "snakemake-budget/1",
-        "rules": [
-            {
-                "rule": "simulate",
-                "jobs": {"to_run": 2, "done": 1},
-                "threads": {"min": 32, "max": 32},
-                "gpus": {"min": 0, "max": 0},
-                "limit_min": 240,
-                "ceiling": {"core_hours": 256, "gpu_hours": 0},
-                "estimate": {
-                    "core_hours": {"likely": 64, "low": 64, "high": 64},
-                    "gpu_hours": {"likely": 0, "low": 0, "high": 0},
-                    "longest_job_s": 3600,
-                    "source": "1 finished job: 1 × the cost model",
-                },
-                "output_MB": 58,
-            },
-            {
-                "rule": "train",
-                "jobs": {"to_run": 1, "done": None},
-                "threads": {"min": 8, "max": 8},
-                "gpus": {"min": 1, "max": 1},
-                "limit_min": 4320,
-                "ceiling": {"core_hours": 576, "gpu_hours": 72},
-                "estimate": {
-                    "core_hours": {"likely": 480, "low": 480, "high": 480},
-                    "gpu_hours": {"likely": 60, "low": 60, "high": 60},
-                    "longest_job_s": 216000,
-                    "source": "expected_s of the rule",
-                },
-                "output_MB": None,
-            },
-        ],
-        "total": {
-            "jobs": 3,
-            "ceiling": {"core_hours": 832, "gpu_hours": 72},
-            "estimate": {
-                "core_hours": {"likely": 544, "low": 544, "high": 544},
-                "gpu_hours": {"likely": 60, "low": 60, "high": 60},
-            },
-            "output_MB": 58,
-            "unknown": [],
-            "without_limit": [],
-        },
-        "wall_clock": {
-            "jobs_at_a_time": 1,
-            "cores_at_a_time": None,
-            "critical_path_h": 61,
-            "throughput_h": 62,
-            "least_h": 62,
-            "most_h": 123,
-        },
+def test_the_json_of_a_budget_names_what_the_table_shows(tmp_path):
+    one = handler(tmp_path, dryrun=True, max_core_hours=0.5)
+    resources = {"runtime": 60, "expected_s": "1800", "output_mb": "29", "gres": "gpu:1"}
+    one.emit(job_info(1, benchmark="b/1.tsv", resources=resources))
+    with pytest.raises(SystemExit):
+        one.close()
+    found = json.loads((tmp_path / "budget.json").read_text())
+    assert found["schema"] == "snakemake-budget/2"
+    likely = {"likely": 1, "low": 1, "high": 1}
+    expected = {
+        **{"rule": "simulate", "to_run": 1, "done": 0, "threads": [2, 2], "gpus": [1, 1]},
+        **{"limit_s": 3600, "ceiling_core_h": 2, "ceiling_gpu_h": 1, "output_MB": 29},
+        **{"core_h": likely, "gpu_h": dict.fromkeys(likely, 0.5), "job_s": 1800, "work_s": 1800},
+        **{"source": "expected_s of the rule", "requests": {"runtime": 60, "gres": "gpu:1"}},
     }
+    assert found["rules"] == [expected]
+    assert found["total"] == expected | {"rule": "total", "source": "", "requests": {}}
+    assert (found["critical_s"], found["throughput_s"], found["jobs"]) == (1800, 900, 2)
+    assert (found["least_s"], found["most_s"]) == (1800, 2700)
+    assert (found["unknown"], found["unlimited"], found["anonymous"]) == ([], [], 0)
+    assert found["exceeded"] == ["1 core-hours are likely to be needed, 0.5 are allowed"]
+
+
+# Limits
+
+
+def test_a_limit_is_exceeded_by_what_is_likely_or_else_reserved():
+    jobs = [*simulations(10, output_MB=1e5), Job("train", threads=8, gpus=1, limit_s=10 * HOUR)]
+    found = budget(Run(jobs), NOTHING)
+    assert exceeded(found) == []
+    assert exceeded(found, 400, 10, 1) == []
+    assert exceeded(found, 399, 9, 0.9) == [
+        "400 core-hours are likely to be needed, 399 are allowed",
+        "10 GPU-hours are likely to be needed, 9 are allowed",
+        "1 TB of storage are likely to be needed, 0.9 are allowed",
+    ]
+
+
+WORKFLOW = """
+import snakemake_logger_plugin_budget
+
+onstart:
+    snakemake_logger_plugin_budget.start(workflow)
+
+rule made:
+    output:
+        "made",
+    resources:
+        gres="gpu:3090:1",
+        expected_s=3600,
+        output_mb=1000,
+    shell:
+        "touch {output}"
+"""
+
+
+@pytest.fixture
+def snakemake(tmp_path):
+    """Run a workflow that reserves a graphics card for an hour."""
+    (tmp_path / "Snakefile").write_text(WORKFLOW)
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "snakemake", "--cores", "1", "--logger", "budget", *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("option", ["core-hours", "gpu-hours"])
+@pytest.mark.parametrize("dry", [("--dry-run",), ()])
+def test_a_run_over_a_limit_ends_with_status_3(snakemake, tmp_path, option, dry):
+    done = snakemake(*dry, f"--logger-budget-max-{option}", "0.5")
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert f"over the limit: 1 {option.replace('gpu', 'GPU')} are likely" in done.stderr
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_run_within_its_limits_is_done(snakemake, tmp_path):
+    limits = ("--logger-budget-max-gpu-hours", "1", "--logger-budget-max-storage-tb", "0.001")
+    assert snakemake("--dry-run", *limits).returncode == 0
+    assert snakemake(*limits).returncode == 0
+    assert (tmp_path / "made").exists()
+
+
+def test_benchmark_files_are_read_without_snakemake():
+    code = (
+        "import sys, snakemake_logger_plugin_budget.jobs;"
+        "print(*(name for name in sys.modules if name.startswith('snakemake')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names = {name.partition(".")[0] for name in done.stdout.split()}
+    assert names == {"snakemake_logger_plugin_budget"}

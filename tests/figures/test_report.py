@@ -6,6 +6,7 @@ import struct
 import zlib
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from pacbed.examples.labels import OUTPUTS, PARAMETERS
 from pacbed.exceptions import PacbedError
 from pacbed.figures import TITLES
-from pacbed.figures.report import contradictions, read_captions, read_costs, write_report
+from pacbed.figures.report import contradictions, costs_by_rule, read_captions, write_report
 from pacbed.study.configuration import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -375,42 +376,20 @@ def test_the_contradictions_are_those_of_the_documentation(page):
 # Costs
 
 
-EXTENDED = "s\th:m:s\tcpu_time\trule_name\tthreads\tresources\n"
+def test_costs_add_up_by_rule_the_dearest_first(page):
+    job = SimpleNamespace(rule="train", threads=4, gpus=1, seconds=3600.0, cpu_s=900.0)
+    small = SimpleNamespace(rule="errors", threads=1, gpus=0, seconds=36.0, cpu_s=0.0)
+    table = costs_by_rule([small, job, job])
+    assert table.to_dict("records") == [
+        {"rule": "train", "jobs": 2, "core_hours": 8, "cpu_hours": 0.5, "gpu_hours": 2},
+        {"rule": "errors", "jobs": 1, "core_hours": 0.01, "cpu_hours": 0, "gpu_hours": 0},
+    ]
+    assert 'id="cost"' in page(costs=table)
 
 
-@pytest.mark.parametrize(
-    ("resources", "gpus"),
-    [("{}", 0), ("{'gpu': 2}", 2), ("{'gres': 'fs:1,gpu:a100:2'}", 2), ("{'gres': 'fs:1'}", 0)],
-)
-def test_costs_are_read_from_benchmark_files(tmp_path, resources, gpus):
-    for name, seconds in (("a", 3600), ("b", 1800)):
-        file = tmp_path / f"models/x/{name}.tsv"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # Of two attempts the last counts.
-        line = f"\t1:00:00\t900\ttrain\t4\t{resources}\n"
-        file.write_text(f"{EXTENDED}77{line}{seconds}{line}")
-    row = read_costs(tmp_path).iloc[0]
-    assert (row["rule"], row["jobs"]) == ("train", 2)
-    assert row["core_hours"] == pytest.approx(6)
-    assert row["cpu_hours"] == pytest.approx(0.5)
-    assert row["gpu_hours"] == pytest.approx(1.5 * gpus)
-
-
-def test_plain_benchmark_files_tell_the_cpu_time_of_a_folder(tmp_path):
-    (tmp_path / "patterns").mkdir()
-    (tmp_path / "patterns/1.tsv").write_text("s\th:m:s\tcpu_time\n10\t0:00:10\t7200\n")
-    (tmp_path / "patterns/2.tsv").write_text("s\th:m:s\tcpu_time\n0.1\t0:00:00\tNA\n")
-    row = read_costs(tmp_path).iloc[0]
-    assert (row["rule"], row["jobs"]) == ("patterns", 2)
-    assert row["core_hours"] == row["cpu_hours"] == pytest.approx(2)
-
-
-def test_benchmark_files_that_cannot_be_read_are_passed_over(tmp_path, page):
-    (tmp_path / "broken.tsv").write_text("s\tcpu_time\nmany\tfew\n")
-    (tmp_path / "empty.tsv").write_text("")
-    assert read_costs(tmp_path).empty
-    assert read_costs(tmp_path / "absent").empty
-    assert 'id="cost"' not in page(costs=read_costs(tmp_path))
+def test_without_finished_jobs_there_is_no_table_of_costs(page):
+    assert costs_by_rule([]).empty
+    assert 'id="cost"' not in page(costs=costs_by_rule([]))
 
 
 # Captions

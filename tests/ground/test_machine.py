@@ -1,16 +1,16 @@
 """What the machine has."""
 
 import os
+import signal
 import subprocess
 import sys
-import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from pacbed.machine import (
     _control_groups,
-    end_with_controller,
     is_in_memory,
     memory_limit_bytes,
     peak_memory_MB,
@@ -91,11 +91,11 @@ def test_without_a_table_of_mounts_nothing_is_known_to_be_in_memory(tmp_path):
 
 # A stand-in for Snakemake starts a shell, and that a job that waits.
 JOB = """
-import time
+import threading, time
 from pacbed.machine import clear_away_on_sigterm, end_with_controller
 clear_away_on_sigterm()
 end_with_controller(0.1)
-print("begun", flush=True)
+print("watched" if threading.active_count() > 1 else "not watched", flush=True)
 try:
     time.sleep(60)
 finally:
@@ -105,32 +105,45 @@ RUN = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    program = tmp_path / "snakemake"
-    program.write_text(RUN)
-    process = subprocess.Popen(
-        [sys.executable, str(program), JOB], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "begun\n"
-    yield process
-    process.kill()
-    process.wait()
+def start(tmp_path):
+    """Start a run that waits for its job, with options of Snakemake."""
+    started = []
+
+    def run(*options, **variables):
+        (tmp_path / "snakemake").write_text(RUN)
+        environment = {k: v for k, v in os.environ.items() if k != "SLURM_JOB_ID"} | variables
+        process = subprocess.Popen(
+            [sys.executable, str(tmp_path / "snakemake"), JOB, *options],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_a_job_ends_in_order_when_its_run_is_killed(run):
+@pytest.mark.parametrize("variables", [{}, {"SLURM_JOB_ID": "1"}], ids=["login node", "salloc"])
+def test_a_job_ends_in_order_when_its_run_is_killed(start, variables):
+    run = start("--cores", "2", **variables)
+    assert run.stdout.readline() == "watched\n"
     run.kill()
     run.wait()
     # The job has the pipe, too: this comes to its end when the job does.
     assert run.stdout.read() == "ended in order\n"
 
 
-def test_a_job_of_a_cluster_does_not_watch_its_run(monkeypatch):
-    monkeypatch.setenv("SLURM_JOB_ID", "1")
-    before = threading.active_count()
-    end_with_controller()
-    assert threading.active_count() == before
+def test_a_job_that_was_submitted_to_a_cluster_does_not_watch_its_run(start):
+    # As in a job of the SLURM plugin.
+    run = start("--cores", "all", "--mode", "remote", SLURM_JOB_ID="1")
+    assert run.stdout.readline() == "not watched\n"
 
 
 def test_progress_in_a_log_is_a_line_now_and_then_and_one_at_the_end(monkeypatch):

@@ -91,10 +91,6 @@ def found(part, containing=""):
     return one
 
 
-def state(part, containing=""):
-    return found(part, containing).state
-
-
 def complete(machine):
     machine.program("nvidia-smi", TWO_CARDS)
     machine.program("sinfo", SINFO)
@@ -107,6 +103,7 @@ def complete(machine):
         ("tensorflow", "2.20.0"),
         ("snakemake", "9.27.1"),
         ("snakemake-executor-plugin-slurm", "2.8.0"),
+        ("snakemake-logger-plugin-budget", "0.1.0"),
     ):
         machine.package(name, version)
     machine.cupy(2)
@@ -151,7 +148,7 @@ def test_commands_are_printed_with_their_brackets(machine, capsys):
     main(["doctor"])
     printed = capsys.readouterr().out
     assert "pip install -e '.[cpu]'" in printed
-    assert "pip install -e '.[workflow]'" in printed
+    assert "-e '.[workflow]'" in printed
 
 
 def test_nothing_heavy_is_imported():
@@ -167,13 +164,78 @@ def test_nothing_heavy_is_imported():
     assert {"tensorflow", "keras", "jax", "torch"}.isdisjoint(done.stdout.split())
 
 
-# Machine
+# Part by part: what there is, and the finding that follows
+
+CARDS = {"nvidia-smi": TWO_CARDS}
+H100 = "2 × NVIDIA H100 80GB HBM3"
+KERAS = {"keras": "3.15.1"}
+SLURM = dict.fromkeys(("sbatch", "squeue", "sacct"), "") | {"sinfo": SINFO}
+PLUGIN = "pip install -e src/snakemake_logger_plugin_budget -e '.[workflow]'"
+
+
+@pytest.mark.parametrize(
+    ("programs", "packages", "part", "containing", "expected", "advice"),
+    [
+        # A driver that does not work shows no card.
+        ({"nvidia-smi": "exit 9"}, {}, "learning", "no GPU visible", "limited", "with a GPU"),
+        ({"nvidia-smi": "echo none"}, {}, "learning", "no GPU visible", "limited", ""),
+        # Learning: Keras, its backend, and a build for the cards that are there.
+        ({}, {}, "learning", "no Keras, no tensorflow, its backend", "missing", "'.[cpu]'"),
+        (CARDS, {}, "learning", "no Keras, no tensorflow, its backend", "missing", "'.[gpu]'"),
+        (
+            *({}, KERAS | {"tensorflow-cpu": "2.20.0"}, "learning"),
+            *("Keras 3.15.1, backend tensorflow-cpu 2.20.0", "ok", ""),
+        ),
+        (CARDS, KERAS | {"tensorflow": "2.20.0"}, "learning", f"{H100}", "ok", ""),
+        (
+            *(CARDS, KERAS | {"tensorflow-cpu": "2.20.0"}, "learning"),
+            *(f"TensorFlow for CPUs only; {H100}", "limited", "'.[gpu]'"),
+        ),
+        # The workflow: versions that are new enough, and plugins by their names.
+        ({}, {"snakemake": "9.21.0"}, "workflow", "snakemake 9.21.0", "ok", ""),
+        ({}, {"snakemake": "10.0"}, "workflow", "snakemake 10.0", "ok", ""),
+        ({}, {"snakemake": "9.5.0"}, "workflow", "9.5.0, older than 9.21", "limited", PLUGIN),
+        ({}, {}, "workflow", "no snakemake-executor-plugin-slurm", "missing", PLUGIN),
+        ({}, {}, "workflow", "no snakemake-logger-plugin-budget", "missing", PLUGIN),
+        # Snakemake needs conda itself.
+        ({}, {}, "workflow", "no conda", "missing", "--sdm conda"),
+        ({"conda": "echo conda 25.1.0", "mamba": ""}, {}, "workflow", "conda 25.1.0", "ok", ""),
+        ({"conda": "echo conda 4.12.0"}, {}, "workflow", "older than 24.7.1", "limited", "--sdm"),
+        ({"conda": "echo conda 9; exit 1"}, {}, "workflow", "no conda", "missing", "--sdm conda"),
+        ({"mamba": ""}, {}, "workflow", "mamba, no conda", "limited", "mamba install conda"),
+        # SLURM: all of its commands, and partitions once each, as sinfo writes them.
+        ({}, {}, "SLURM", "no sbatch, squeue or sacct", "missing", "log in"),
+        ({"sinfo": SINFO}, {}, "SLURM", "no sbatch, squeue or sacct", "missing", "log in"),
+        (SLURM, {}, "SLURM", "sbatch, squeue, sacct", "ok", ""),
+        (
+            *(SLURM, {}, "SLURM", "main*: 64 cores, 256000+ MB, at most 7-00:00:00, (null)\n"),
+            *("ok", ""),
+        ),
+        (
+            *({"sbatch": "", "squeue": ""}, {}, "SLURM", "only sbatch and squeue", "limited"),
+            "log in",
+        ),
+        (SLURM | {"sinfo": "exit 1"}, {}, "SLURM", "sinfo listed none", "limited", "partitions"),
+        (SLURM | {"sinfo": "exit 0"}, {}, "SLURM", "sinfo listed none", "limited", "partitions"),
+        ({"git": "echo git version 2.39.5"}, {}, "git", "git 2.39.5", "ok", ""),
+        ({"git": "exit 1"}, {}, "git", "no git", "missing", "apt-get install git"),
+    ],
+)
+def test_what_is_found_and_advised(machine, programs, packages, part, containing, expected, advice):
+    for name, script in programs.items():
+        machine.program(name, script or "exit 0")
+    for name, version in packages.items():
+        machine.package(name, version)
+    one = found(part, containing)
+    assert one.state == expected
+    assert advice in one.advice
+    assert bool(one.advice) == (expected != "ok")
 
 
 def test_cores_and_memory_are_those_that_may_be_used(machine, monkeypatch):
     monkeypatch.setattr("pacbed.runs.doctor.usable_cores", lambda: 12)
     monkeypatch.setattr("pacbed.runs.doctor.memory_limit_bytes", lambda: 48_000_000_000)
-    assert state("machine", "12 cores, 48.0 GB of memory") == "ok"
+    assert found("machine", "12 cores, 48.0 GB of memory").state == "ok"
 
 
 @pytest.mark.parametrize(("free", "expected"), [(500, "ok"), (20, "limited")])
@@ -186,82 +248,48 @@ def test_room_for_scratch_files_is_that_of_the_scratch_folder(machine, monkeypat
     assert ("TMPDIR" in one.advice) == (expected == "limited")
 
 
-# Plane-wave engine
-
-
-def test_without_a_card_cupy_is_not_missed(machine):
-    one = found("plane-wave engine", "CPU only; no GPU visible")
-    assert one.state == "limited"
-    assert "pip install cupy-cuda12x" in one.advice
-
-
-def test_with_a_card_cupy_is_missed(machine):
-    machine.program("nvidia-smi", TWO_CARDS)
-    one = found("plane-wave engine", "CPU only; 2 × NVIDIA H100 80GB HBM3")
-    assert one.state == "missing"
-    assert "pip install cupy-cuda12x" in one.advice
-
-
-def test_cupy_that_sees_a_card_is_what_the_engine_needs(machine):
-    machine.program("nvidia-smi", TWO_CARDS)
-    machine.cupy(2)
-    assert state("plane-wave engine", "CuPy; 2 × NVIDIA H100 80GB HBM3") == "ok"
-
-
-def test_cupy_that_sees_no_card_is_told(machine):
-    machine.cupy(0)
-    one = found("plane-wave engine", "CPU only")
-    assert one.state == "limited"
-    assert "no card is visible" in one.advice
-
-
-@pytest.mark.parametrize("script", ["echo 'NVIDIA-SMI has failed'; exit 9", "echo 'No devices'"])
-def test_a_driver_that_does_not_work_shows_no_card(machine, script):
-    machine.program("nvidia-smi", script)
-    assert state("learning", "no GPU visible") == "limited"
+@pytest.mark.parametrize(
+    ("cards", "cupy", "expected", "containing", "advice"),
+    [
+        (False, None, "limited", "CPU only; no GPU visible", "pip install cupy-cuda12x"),
+        (True, None, "missing", f"CPU only; {H100}", "pip install cupy-cuda12x"),
+        (True, 2, "ok", f"CuPy; {H100}", ""),
+        (False, 0, "limited", "CPU only; no GPU visible", "no card is visible"),
+    ],
+)
+def test_plane_waves_use_a_card_by_cupy(machine, cards, cupy, expected, containing, advice):
+    if cards:
+        machine.program("nvidia-smi", TWO_CARDS)
+    if cupy is not None:
+        machine.cupy(cupy)
+    one = found("plane-wave engine", containing)
+    assert one.state == expected
+    assert advice in one.advice
 
 
 def test_cards_of_different_kinds_are_counted_apart_and_without_serial_numbers(machine):
     machine.program("nvidia-smi", f"{TWO_CARDS}\necho 'GPU 2: NVIDIA L4 (UUID: GPU-3)'")
-    text = found("plane-wave engine", "CPU only").found
-    assert text == "CPU only; 2 × NVIDIA H100 80GB HBM3, 1 × NVIDIA L4"
-
-
-# Prismatic engine
+    assert found("plane-wave engine", "CPU only").found == f"CPU only; {H100}, 1 × NVIDIA L4"
 
 
 @pytest.mark.parametrize(
     ("built_for_gpus", "cards", "expected"),
-    [
-        (False, False, "ok"),
-        (True, False, "ok"),
-        (True, True, "ok"),
-        (False, True, "limited"),
-    ],
+    [(False, False, "ok"), (True, False, "ok"), (True, True, "ok"), (False, True, "limited")],
 )
 def test_prismatic_should_be_built_for_the_cards_that_are_there(
     machine, built_for_gpus, cards, expected
 ):
     if cards:
         machine.program("nvidia-smi", TWO_CARDS)
-    there = SimpleNamespace(python="/opt/bin/python", version="1.2.0", gpu=built_for_gpus)
-    machine.prismatic(there)
+    machine.prismatic(SimpleNamespace(python="/opt/py", version="1.2.0", gpu=built_for_gpus))
     kind = "GPUs" if built_for_gpus else "CPUs only"
-    one = found("Prismatic engine", f"pyprismatic 1.2.0 for {kind}, of /opt/bin/python")
+    one = found("Prismatic engine", f"pyprismatic 1.2.0 for {kind}, of /opt/py")
     assert one.state == expected
     assert ("pyprismatic=2.0=gpu*" in one.advice) == (expected == "limited")
 
 
-@pytest.mark.parametrize(
-    "reason",
-    [
-        "Prismatic 2.0 is needed, but '/usr/bin/python3' does not have it: conda install",
-        "Prismatic 2.0 is needed, but this is version 1: it has no pattern after each layer",
-    ],
-)
-def test_prismatic_that_cannot_be_used_is_missing_for_the_reason_that_the_engine_gives(
-    machine, reason
-):
+def test_prismatic_that_cannot_be_used_is_missing_for_the_reason_that_the_engine_gives(machine):
+    reason = "Prismatic 2.0 is needed, but this is version 1: it has no pattern after each layer"
     machine.prismatic(RequestError(reason))
     one = found("Prismatic engine")
     assert (one.state, one.advice) == ("missing", reason)
@@ -273,17 +301,6 @@ def test_prismatic_is_looked_for_in_the_interpreter_that_is_named(machine, capsy
     assert main(["doctor"]) == 0
     assert asked == ["/opt/py", None]
     assert capsys.readouterr().out.count("pyprismatic 2.0 for CPUs only, of /opt/py") == 2
-
-
-# Learning
-
-
-def test_keras_and_the_backend_that_it_would_load_are_named(machine):
-    machine.package("keras", "3.15.1")
-    machine.package("tensorflow-cpu", "2.20.0")
-    one = found("learning", "Keras")
-    assert one.state == "ok"
-    assert one.found == "Keras 3.15.1, backend tensorflow-cpu 2.20.0"
 
 
 @pytest.mark.parametrize("how", ["environment", "file"])
@@ -308,128 +325,17 @@ def test_the_backend_is_tensorflow_unless_the_settings_of_keras_say_otherwise(ma
     assert found("learning", "Keras").found == "Keras 3.15.1, backend tensorflow 2.20.0"
 
 
-@pytest.mark.parametrize(("cards", "extra"), [(False, "'.[cpu]'"), (True, "'.[gpu]'")])
-def test_what_to_install_to_train_depends_on_the_cards(machine, cards, extra):
-    if cards:
-        machine.program("nvidia-smi", TWO_CARDS)
-    one = found("learning", "no Keras, no tensorflow")
-    assert one.state == "missing"
-    assert extra in one.advice
-
-
-@pytest.mark.parametrize(
-    ("package", "expected"), [("tensorflow", "ok"), ("tensorflow-cpu", "limited")]
-)
-def test_tensorflow_for_cpus_does_not_use_a_card(machine, package, expected):
-    machine.program("nvidia-smi", TWO_CARDS)
-    machine.package("keras", "3.15.1")
-    machine.package(package, "2.20.0")
-    one = found("learning", "2 × NVIDIA H100 80GB HBM3")
-    assert one.state == expected
-    assert ("'.[gpu]'" in one.advice) == (expected == "limited")
-
-
-# Workflow
-
-
-@pytest.mark.parametrize(
-    ("version", "expected"),
-    [("9.14.1", "ok"), ("9.27.1", "ok"), ("10.0", "ok"), ("9.5.0", "limited"), ("7.32", "limited")],
-)
-def test_snakemake_may_be_too_old(machine, version, expected):
-    machine.package("snakemake", version)
-    one = found("workflow", f"Snakemake {version}")
-    assert one.state == expected
-    assert ("older than 9.14.1" in one.found) == (expected == "limited")
-
-
-def test_the_plugin_for_slurm_is_missing_by_its_name(machine):
-    one = found("workflow", "no snakemake-executor-plugin-slurm")
-    assert one.state == "missing"
-    assert "--executor slurm" in one.advice
-
-
-@pytest.mark.parametrize(
-    ("programs", "expected", "text"),
-    [
-        ({}, "missing", "no conda"),
-        ({"conda": "echo conda 25.1.0"}, "ok", "conda 25.1.0"),
-        ({"conda": "echo conda 25.1.0", "mamba": ""}, "ok", "conda 25.1.0"),
-        ({"conda": "echo conda 4.12.0"}, "limited", "conda 4.12.0, older than 24.7.1"),
-        ({"conda": "echo conda is broken; exit 1"}, "missing", "no conda"),
-        ({"mamba": "", "micromamba": ""}, "limited", "mamba and micromamba, no conda"),
-        ({"micromamba": ""}, "limited", "micromamba, no conda"),
-    ],
-)
-def test_snakemake_needs_conda_itself(machine, programs, expected, text):
-    for name, script in programs.items():
-        machine.program(name, script)
-    one = found("workflow", "conda")
-    assert (one.state, one.found) == (expected, text)
-    assert ("--sdm conda" in one.advice) == (expected != "ok")
-
-
-# SLURM
-
-
-def submission_node(machine, sinfo=SINFO):
-    for name in ("sbatch", "squeue", "sacct"):
-        machine.program(name)
-    machine.program("sinfo", sinfo)
-
-
-def test_partitions_are_listed_once_each(machine):
-    submission_node(machine)
-    assert state("SLURM", "sbatch, squeue, sacct") == "ok"
-    one = found("SLURM", "cores")
-    assert one.state == "ok"
-    assert one.found.splitlines() == [
-        "main*: 64 cores, 256000+ MB, at most 7-00:00:00, (null)",
-        "gpu: 32 cores, 512000 MB, at most 2-00:00:00, gpu:a100:4(S:0-1)",
-    ]
+def test_a_controller_that_does_not_answer_is_not_waited_for(machine, monkeypatch):
+    monkeypatch.setattr("pacbed.runs.doctor.ANSWER_s", 0.5)
+    for name, script in (SLURM | {"sinfo": f"/bin/sleep 30\n{SINFO}"}).items():
+        machine.program(name, script or "exit 0")
+    assert found("SLURM", "sinfo listed none within 0.5 s").state == "limited"
 
 
 def test_partitions_are_printed_as_sinfo_wrote_them(machine, capsys):
-    submission_node(machine, 'echo "gpu[1-2] 32 512000 infinite gpu:a100:4"')
+    script = 'echo "gpu[1-2] 32 512000 infinite gpu:a100:4"'
+    for name, text in (SLURM | {"sinfo": script}).items():
+        machine.program(name, text or "exit 0")
     assert main(["doctor"]) == 0
     printed = capsys.readouterr().out
     assert "gpu[1-2]: 32 cores, 512000 MB, at most infinite, gpu:a100:4" in printed
-
-
-def test_a_command_of_slurm_that_is_not_there_is_told(machine):
-    submission_node(machine)
-    (machine.programs / "sacct").unlink()
-    one = found("SLURM", "sbatch")
-    assert one.state == "limited"
-    assert "only sbatch and squeue" in one.found
-
-
-@pytest.mark.parametrize(
-    "script",
-    [f"/bin/sleep 3\n{SINFO}", "echo 'slurm_load_partitions: error: no contact'; exit 1", "exit 0"],
-)
-def test_a_controller_that_does_not_answer_is_not_waited_for(machine, monkeypatch, script):
-    monkeypatch.setattr("pacbed.runs.doctor.ANSWER_s", 0.5)
-    submission_node(machine, script)
-    one = found("SLURM", "sinfo listed none within 0.5 s")
-    assert one.state == "limited"
-    assert "partitions" in one.advice
-
-
-def test_without_slurm_nothing_is_said_of_partitions(machine):
-    machine.program("sinfo", SINFO)
-    one = found("SLURM")
-    assert (one.state, one.found) == ("missing", "no sbatch, squeue or sacct")
-
-
-# Git
-
-
-@pytest.mark.parametrize(
-    ("script", "expected"),
-    [("echo git version 2.39.5", ("ok", "git 2.39.5")), ("exit 1", ("missing", "no git"))],
-)
-def test_git_works_or_is_missing(machine, script, expected):
-    machine.program("git", script)
-    one = found("git")
-    assert (one.state, one.found) == expected

@@ -1,5 +1,8 @@
 """Locks end with their process; of several processes, one only makes a file."""
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 import threading
@@ -8,7 +11,7 @@ import time
 import pytest
 
 from pacbed.exceptions import PacbedError
-from pacbed.runs.locks import LockedError, lock, sign, sole_maker
+from pacbed.runs.locks import LockedError, lock, sole_maker
 
 # Makes a file, slowly, and notes when it begins and ends.
 MAKER = """
@@ -23,56 +26,55 @@ with sole_maker(product, print):
 """
 
 
-def maker(product, notes, seconds):
-    command = [sys.executable, "-u", "-c", MAKER, str(product), str(notes), str(seconds)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-def wait_for(there):
-    deadline = time.monotonic() + 30
-    while not there():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def product(tmp_path):
     return tmp_path / "folder" / "00000.zarr.zip"
 
 
 @pytest.fixture
-def notes(tmp_path):
-    return tmp_path / "notes"
+def maker(product, tmp_path):
+    """Start processes that make the product."""
+    started, notes = [], tmp_path / "notes"
+
+    def start(seconds, wait=False):
+        command = [sys.executable, "-u", "-c", MAKER, str(product), str(notes), str(seconds)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        while wait and not notes.exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 def test_a_lock_is_had_once(tmp_path):
-    with lock(tmp_path / "lock") as held:
-        sign(held)
-        with pytest.raises(LockedError, match=r"process \d+ on "):
-            lock(tmp_path / "lock")
-    lock(tmp_path / "lock").close()
+    held = lock(tmp_path / "lock")
+    with pytest.raises(LockedError, match=rf"process {os.getpid()} on "):
+        lock(tmp_path / "lock")
+    held.release()
+    assert lock(tmp_path / "lock").is_locked
 
 
-def test_several_processes_make_a_file_one_after_another(product, notes):
-    processes = [maker(product, notes, 0.1) for _ in range(6)]
+def test_several_processes_make_a_file_one_after_another(product, tmp_path, maker):
+    processes = [maker(0.1) for _ in range(6)]
     assert [p.wait(60) for p in processes] == [0] * 6
-    assert notes.read_text() == "in\nout\n" * 6
+    assert (tmp_path / "notes").read_text() == "in\nout\n" * 6
     assert list(product.parent.iterdir()) == []
 
 
-def test_who_waits_says_for_whom(product, notes):
-    first = maker(product, notes, 2)
-    wait_for(notes.exists)
-    second = maker(product, notes, 0)
-    said, _ = second.communicate(timeout=30)
+def test_a_process_that_waits_says_for_which(product, maker):
+    first = maker(2, wait=True)
+    said, _ = maker(0).communicate(timeout=30)
     assert f"process {first.pid} on " in said
     assert f"of an earlier run makes {product}: waiting" in said
-    first.wait(30)
 
 
-def test_a_process_that_was_killed_holds_up_nobody(product, notes):
-    first = maker(product, notes, 60)
-    wait_for(notes.exists)
+def test_a_process_that_was_killed_delays_nobody(product, maker):
+    first = maker(60, wait=True)
     first.kill()
     first.wait()
     said = []
@@ -81,20 +83,17 @@ def test_a_process_that_was_killed_holds_up_nobody(product, notes):
     assert said == []
 
 
-def test_nobody_waits_for_ever(product, notes):
-    first = maker(product, notes, 60)
-    wait_for(notes.exists)
+def test_nobody_waits_for_ever(product, maker):
+    first = maker(60, wait=True)
     with (
         pytest.raises(PacbedError, match=f"process {first.pid} on .* still makes .*: end it"),
         sole_maker(product, timeout_s=0.1),
     ):
         pass
-    first.kill()
-    first.wait()
 
 
 def test_a_lock_that_was_removed_while_it_was_waited_for_is_no_lock(product):
-    # Who waits for the old file must not get in beside who has the new one.
+    # A process that waits for the old file must not get in with one that has the new file.
     first, inside = sole_maker(product), []
     first.__enter__()
 
@@ -116,6 +115,22 @@ def test_a_lock_that_was_removed_while_it_was_waited_for_is_no_lock(product):
 def test_after_a_failure_the_lock_is_free(product):
     with pytest.raises(ZeroDivisionError), sole_maker(product):
         _ = 1 / 0
+    assert list(product.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_warned_of(product, monkeypatch, number):
+    def flock(file, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    inside = False
+    with (
+        pytest.warns(UserWarning, match=f"file system of {product.parent} has no locks"),
+        sole_maker(product),
+    ):
+        inside = True
+    assert inside
     assert list(product.parent.iterdir()) == []
 
 

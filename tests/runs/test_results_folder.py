@@ -1,5 +1,7 @@
 """A folder of results: one run at a time, and not of another configuration."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -9,7 +11,13 @@ import yaml
 from workspace import CONFIG
 
 from pacbed.exceptions import ConfigError, PacbedError
-from pacbed.runs.results_folder import check_results, keep_config, take_lock
+from pacbed.runs.results_folder import (
+    check_results,
+    keep_config,
+    note_jobs,
+    noted_jobs,
+    take_lock,
+)
 from pacbed.study.configuration import load
 
 
@@ -53,7 +61,7 @@ def holder(tmp_path):
     process.wait()
 
 
-def test_a_second_run_is_told_who_runs_the_study(holder, tmp_path):
+def test_a_second_run_is_told_which_process_runs_the_study(holder, tmp_path):
     with pytest.raises(PacbedError, match=f"process {holder.pid} on .* is running this study"):
         take_lock(tmp_path)
 
@@ -61,41 +69,39 @@ def test_a_second_run_is_told_who_runs_the_study(holder, tmp_path):
 def test_a_killed_run_leaves_no_lock(holder, tmp_path):
     holder.kill()
     holder.wait()
-    with take_lock(tmp_path).file:
-        assert f"process {os.getpid()} " in (tmp_path / "run.lock").read_text()
+    assert take_lock(tmp_path).is_locked
 
 
 def test_a_run_knows_what_jobs_the_one_before_submitted(tmp_path):
     first = take_lock(tmp_path)
-    assert first.previous is None
-    first.submits_as("a-name")
-    first.file.close()
+    assert noted_jobs(tmp_path, first) is None
+    note_jobs(tmp_path, "a-name")
+    first.release()
     for _ in range(2):  # also when the second ends before it has submitted anything
         later = take_lock(tmp_path)
-        assert later.previous.name == "a-name"
-        assert later.previous.is_ours_to_end
-        later.file.close()
+        jobs = noted_jobs(tmp_path, later)
+        assert (jobs.name, jobs.has_ended) == ("a-name", True)
+        assert jobs.owner.startswith(f"process {os.getpid()} on ")
+        later.release()
 
 
-def test_jobs_of_a_run_on_another_machine_are_not_ours_to_end(tmp_path):
-    # Not every file system tells machines of each other's locks: it may still run.
-    text = "process 7 on login2\njobs a-name of process 7 on login2\n"
-    (tmp_path / "run.lock").write_text(text)
-    for _ in range(2):
+def test_a_run_on_another_machine_is_not_known_to_have_ended(tmp_path):
+    # Not every file system shows machines each other's locks.
+    (tmp_path / "run.jobs").write_text("a-name\nprocess 7 on login2\n")
+    jobs = noted_jobs(tmp_path, take_lock(tmp_path))
+    assert (jobs.owner, jobs.has_ended) == ("process 7 on login2", False)
+
+
+def test_without_locks_no_run_is_known_to_have_ended(tmp_path, monkeypatch):
+    note_jobs(tmp_path, "a-name")
+
+    def flock(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.warns(UserWarning, match="has no locks"):
         held = take_lock(tmp_path)
-        assert not held.previous.is_ours_to_end
-        assert held.previous.owner == "process 7 on login2"
-        held.file.close()
-
-
-def test_without_locks_no_jobs_are_ours_to_end(tmp_path, monkeypatch):
-    first = take_lock(tmp_path)
-    first.submits_as("a-name")
-    first.file.close()
-    monkeypatch.setattr("pacbed.runs.results_folder.lock", lambda path: None)
-    held = take_lock(tmp_path)
-    assert held.previous.name == "a-name"
-    assert not held.previous.is_ours_to_end
+    assert not noted_jobs(tmp_path, held).has_ended
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):

@@ -1,47 +1,70 @@
 """SLURM is asked whether it would take the jobs; stand-ins answer as it does."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from pacbed.exceptions import PacbedError
-from pacbed.runs.slurm import JobRequest, check_cluster, end_jobs, queued
+from pacbed.runs.results_folder import Submitted
+from pacbed.runs.slurm import JobRequest, check_cluster, check_requests, end_jobs
 
 NO_ACCOUNT = "Invalid account or account/partition combination specified"
 # As SLURM 22.05 answers.
-SBATCH = f"""#!/bin/sh
+SBATCH = f"""
 echo "$@" >> "$RECORD"
 case "$*" in
-  *--partition=nowhere*)
+  *"-p nowhere"*)
     echo "sbatch: error: invalid partition specified: nowhere" >&2
     echo "allocation failure: Invalid partition name specified" >&2; exit 1;;
-  *--account=proj*) echo "sbatch: Job 1 to start at 2026-11-26T12:12:03" >&2; exit 0;;
+  *"-A proj"*) echo "sbatch: Job 1 to start at 2026-11-26T12:12:03" >&2; exit 0;;
   *) echo "allocation failure: {NO_ACCOUNT}" >&2; exit 1;;
-esac
-"""
+esac"""
+GOOD = {"slurm_account": "proj"}
+
+
+class Slurm:
+    """Stand-ins for the programs of SLURM."""
+
+    def __init__(self, folder):
+        self.programs, self.record, self.folder = folder / "programs", folder / "record", folder
+        self.programs.mkdir()
+        self.program("sbatch", SBATCH)
+        self.program("sinfo", "echo cpu\necho gpu")
+        self.program("squeue", "")  # without it the plugin cannot be imported
+
+    def program(self, name, script):
+        (self.programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (self.programs / name).chmod(0o755)
+
+    def settings(self, **changes):
+        """Options of the SLURM plugin of Snakemake."""
+        given = {"logdir": self.folder / "logs", "status_command": None, "qos": None}
+        given |= {"requeue": True, "no_requeue": False, "reservation": None}
+        return SimpleNamespace(**given | changes)
+
+    def check(self, resources, rule="simulate", threads=1, **settings):
+        check_cluster([JobRequest(rule, threads, resources)], self.settings(**settings))
+
+    def complaint(self, resources, **how):
+        with pytest.raises(PacbedError) as error:
+            self.check(resources, **how)
+        return str(error.value)
+
+    def asked(self):
+        return [line.split() for line in self.record.read_text().splitlines()]
 
 
 @pytest.fixture
-def record(tmp_path, monkeypatch):
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    for name, script in {"sbatch": SBATCH, "sinfo": "#!/bin/sh\necho cpu\necho gpu\n"}.items():
-        (programs / name).write_text(script)
-        (programs / name).chmod(0o755)
-    record = tmp_path / "record"
-    monkeypatch.setenv("RECORD", str(record))
-    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
-    return record
+def slurm(tmp_path, monkeypatch):
+    made = Slurm(tmp_path)
+    monkeypatch.setenv("RECORD", str(made.record))
+    monkeypatch.setenv("PATH", f"{made.programs}:/usr/bin:/bin")
+    return made
 
 
-def complaint(requests, folder):
-    with pytest.raises(PacbedError) as error:
-        check_cluster(requests, folder)
-    return str(error.value)
-
-
-def test_what_is_asked_is_what_a_job_of_the_rule_reserves(record, tmp_path):
-    resources = {
+def test_slurm_is_asked_for_what_the_plugin_will_submit(slurm):
+    resources = GOOD | {
         "slurm_partition": "gpu",
-        "slurm_account": "proj",
         "slurm_extra": "--signal=TERM@120 --exclusive",
         "mem_mb": 29000,
         "runtime": 4320,
@@ -49,115 +72,149 @@ def test_what_is_asked_is_what_a_job_of_the_rule_reserves(record, tmp_path):
         "constraint": "big",
         "expected_s": "5",
     }
-    check_cluster([JobRequest.of("train", 8, resources)], tmp_path / "logs")
-    (asked,) = record.read_text().splitlines()
-    assert set(asked.split()) == {
-        "--test-only",
-        "--ntasks=1",
-        "--cpus-per-task=8",
-        "--mem=29000",
-        "--time=4320",
-        "--partition=gpu",
-        "--account=proj",
-        "--gres=gpu:a100:1",
-        "--constraint=big",
-        "--signal=TERM@120",
-        "--exclusive",
+    slurm.check(resources, threads=8, qos="long")
+    (asked,) = slurm.asked()
+    for words in (
+        "--test-only --parsable",
+        "-A proj -p gpu",
+        "-t 4320 -C big --mem 29000 --requeue --qos=long --cpus-per-task=8",
+        "--signal=TERM@120 --exclusive --gres=gpu:a100:1",
         "--wrap=true",
-    }
+    ):
+        assert words in " ".join(asked)
 
 
-def test_a_missing_account_is_named(record, tmp_path):
-    text = complaint([JobRequest("simulate", partition="cpu")], tmp_path)
+def test_memory_per_core_is_asked_for_where_that_is_what_will_be_sent(slurm):
+    slurm.check(GOOD | {"mem_mb": 2000, "mem_mb_per_cpu": 500}, threads=4)
+    (asked,) = slurm.asked()
+    assert asked[asked.index("--mem-per-cpu") + 1] == "500"
+    assert "--mem" not in asked
+
+
+def test_equal_jobs_are_asked_about_once_and_larger_ones_too(slurm):
+    jobs = [JobRequest("augment", 8, GOOD | {"mem_mb": mb}) for mb in (1000, 2000, 1000)]
+    check_cluster(jobs, slurm.settings())
+    assert len(slurm.asked()) == 2
+
+
+@pytest.mark.parametrize(
+    ("resources", "said"),
+    [
+        ({"gres": "gpu:a100:1,lscratch:100"}, "Invalid GRES format: gpu:a100:1,lscratch:100"),
+        ({"gres": "gpu:a100-80gb:1"}, "Invalid GRES format: gpu:a100-80gb:1"),
+        ({"gres": "gpu:h100:2(S:0-1)"}, "Invalid GRES format"),
+        ({"gpu_model": "a100-80gb"}, "Invalid GPU model format: a100-80gb"),
+        ({"slurm_extra": "--mem=5"}, "--memory option is not allowed"),
+    ],
+)
+def test_what_the_plugin_will_refuse_is_refused_before_anything_is_submitted(
+    slurm, resources, said
+):
+    text = slurm.complaint(GOOD | resources, rule="train")
+    assert "The SLURM plugin of Snakemake would refuse jobs" in text
+    assert "train: " in text
+    assert said in text
+    assert not slurm.record.exists()
+
+
+@pytest.mark.parametrize("gres", ["gpu:3090:1", "gpu:1g.5gb:1", "gpu:a100:2", "gpu"])
+def test_what_the_plugin_will_send_is_not_refused(gres):
+    assert len(check_requests([JobRequest("train", 8, {"gres": gres})])) == 1
+
+
+def test_a_missing_account_is_named(slurm):
+    text = slurm.complaint({"slurm_partition": "cpu"})
     assert f"simulate: {NO_ACCOUNT}; " in text
     assert "the account is not given" in text
     assert "top of the profile" in text
 
 
-def test_a_wrong_account_is_named(record, tmp_path):
-    text = complaint([JobRequest("simulate", partition="cpu", account="other")], tmp_path)
-    assert "the account is 'other'" in text
+def test_a_wrong_account_is_named(slurm):
+    assert "the account is 'other'" in slurm.complaint({"slurm_account": "other"})
 
 
-def test_a_partition_that_does_not_exist_is_named_with_those_that_do(record, tmp_path):
-    text = complaint([JobRequest("train", partition="nowhere", account="proj")], tmp_path)
+def test_a_partition_that_does_not_exist_is_named_with_those_that_do(slurm):
+    text = slurm.complaint(GOOD | {"slurm_partition": "nowhere"}, rule="train")
     assert "train: invalid partition specified: nowhere" in text
     assert "there are: cpu, gpu" in text
 
 
-def test_all_rules_are_asked_about_before_anything_is_said(record, tmp_path):
-    requests = [JobRequest(r, partition="nowhere") for r in ("simulate", "train")]
-    text = complaint(requests, tmp_path)
-    assert "simulate: " in text
-    assert "train: " in text
+def test_all_rules_are_asked_about_before_anything_is_said(slurm):
+    wrong = {"slurm_partition": "nowhere"}
+    jobs = [JobRequest("simulate", 1, wrong), JobRequest("train", 8, wrong)]
+    with pytest.raises(PacbedError, match=r"(?s)simulate: .*train: "):
+        check_cluster(jobs, slurm.settings())
 
 
 @pytest.mark.parametrize(("keeps_accounts", "follows"), [(True, "sacct"), (False, "squeue")])
-def test_a_program_that_answers_is_good_enough(record, tmp_path, keeps_accounts, follows):
-    write_sacct(tmp_path, keeps_accounts)
-    check_cluster([JobRequest("simulate", account="proj")], tmp_path, follows)
+def test_a_program_that_answers_is_good_enough(slurm, keeps_accounts, follows):
+    slurm.program("sacct", f"exit {0 if keeps_accounts else 1}")
+    slurm.check(GOOD, status_command=follows)
 
 
-def test_a_program_that_would_never_tell_of_an_end_is_refused(record, tmp_path):
-    write_sacct(tmp_path, keeps_accounts=False)
-    with pytest.raises(PacbedError, match=r"storage is disabled.*slurm-status-command: squeue"):
-        check_cluster([JobRequest("simulate", account="proj")], tmp_path, "sacct")
+def test_a_program_that_would_never_report_an_end_is_refused(slurm):
+    slurm.program("sacct", "echo Slurm accounting storage is disabled >&2; exit 1")
+    text = slurm.complaint(GOOD, status_command="sacct")
+    assert "storage is disabled" in text
+    assert "slurm-status-command: squeue" in text
 
 
-def write_sacct(folder, keeps_accounts):
-    script = "exit 0" if keeps_accounts else "echo Slurm accounting storage is disabled >&2; exit 1"
-    program = folder / "programs" / "sacct"
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
-
-
-def test_a_machine_without_slurm_is_told_what_to_do(record, tmp_path, monkeypatch):
+def test_a_machine_without_slurm_is_told_what_to_do(slurm, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    text = complaint([JobRequest("simulate")], tmp_path)
+    text = slurm.complaint(GOOD)
     assert "there is no sbatch on this machine" in text
     assert "profiles/local" in text
 
 
-def test_a_machine_whose_slurm_does_not_answer_is_told_so(record, tmp_path):
-    answer = "#!/bin/sh\necho 'sinfo: error: Unable to contact slurm controller' >&2; exit 1\n"
-    (tmp_path / "programs" / "sinfo").write_text(answer)
-    text = complaint([JobRequest("simulate", account="proj")], tmp_path)
+def test_a_machine_whose_slurm_does_not_answer_is_told_so(slurm):
+    slurm.program("sinfo", "echo 'sinfo: error: Unable to contact slurm controller' >&2; exit 1")
+    text = slurm.complaint(GOOD)
     assert "SLURM does not answer on this machine" in text
     assert "Unable to contact slurm controller" in text
-    assert not record.exists()
+    assert not slurm.record.exists()
 
 
-def test_a_folder_for_logs_that_cannot_be_made_is_named(record, tmp_path):
+def test_a_folder_for_logs_that_cannot_be_made_is_named(slurm, tmp_path):
     (tmp_path / "logs").write_text("in the way")
-    text = complaint([JobRequest("simulate", account="proj")], tmp_path / "logs" / "slurm")
+    text = slurm.complaint(GOOD, logdir=tmp_path / "logs" / "slurm")
     assert str(tmp_path / "logs" / "slurm") in text
-    assert not record.exists()
+    assert not slurm.record.exists()
 
 
-SQUEUE = """#!/bin/sh
-[ -e "$RECORD.cancelled" ] && exit 0
-case "$*" in *--name=a-name*) echo 17; echo 18;; esac
-"""
+# Jobs of an earlier run
+
+OURS = Submitted("a-name", "process 7 on login1", has_ended=True)
 
 
 @pytest.fixture
-def queue(record, tmp_path):
-    for name, script in {
-        "squeue": SQUEUE,
-        "scancel": '#!/bin/sh\ntouch "$RECORD.cancelled"\n',
-    }.items():
-        (tmp_path / "programs" / name).write_text(script)
-        (tmp_path / "programs" / name).chmod(0o755)
+def queue(slurm):
+    """Two jobs of the earlier run."""
+    listing = '[ -e "$RECORD.cancelled" ] || case "$*" in *--name=a-name*) echo 17; echo 18;; esac'
+    slurm.program("squeue", listing)
+    slurm.program("scancel", 'touch "$RECORD.cancelled"')
+    return slurm
 
 
 def test_jobs_of_an_earlier_run_are_found_by_its_name_and_ended(queue):
-    assert queued("another") == []
-    assert queued("a-name") == ["17", "18"]
-    end_jobs("a-name")
-    assert queued("a-name") == []
+    assert end_jobs(None) == 0
+    assert end_jobs(Submitted("another", OURS.owner, True)) == 0
+    assert end_jobs(OURS) == 2
+    assert end_jobs(OURS) == 0
 
 
-def test_jobs_that_do_not_end_are_named(queue, tmp_path):
-    (tmp_path / "programs" / "scancel").write_text("#!/bin/sh\n")
+def test_jobs_of_a_run_that_may_be_at_work_are_left(queue):
+    with pytest.raises(PacbedError, match=r"2 jobs of process 7 on login1 .*--name=a-name"):
+        end_jobs(Submitted(OURS.name, OURS.owner, has_ended=False))
+    assert not (queue.folder / "record.cancelled").exists()
+
+
+def test_jobs_that_do_not_end_are_named(queue):
+    queue.program("scancel", "")
     with pytest.raises(PacbedError, match="do not end: 17 18"):
-        end_jobs("a-name", timeout_s=0)
+        end_jobs(OURS, timeout_s=0)
+
+
+def test_a_queue_that_does_not_answer_is_not_taken_for_an_empty_one(queue):
+    queue.program("squeue", "echo 'slurm_load_jobs error: Socket timed out' >&2; exit 1")
+    with pytest.raises(PacbedError, match=r"which jobs are in the queue .*Socket timed out"):
+        end_jobs(OURS)

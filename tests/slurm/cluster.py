@@ -22,8 +22,8 @@ from pathlib import Path
 
 import psutil
 
-CPU, GPU, SHORT = "cpu", "gpu", "short"
-"""Names of the partitions; the first is the default."""
+PARTITIONS = ("cpu", "gpu")
+"""The first is the default."""
 
 NODE = "node"
 CPUS = 128
@@ -112,29 +112,48 @@ class Job:
     """What SLURM knows of a job."""
 
     id: str
-    name: str
     state: str
-    reason: str
     partition: str
     cpus: int
     memory_mb: float
     gpus: int
     time_limit_s: int | None
     comment: str
-    account: str
-    exit_code: int
-    signal: int
     requeue: bool
     restarts: int
     work_dir: Path
-    log: Path
-    details: dict[str, str] = field(repr=False)
-    """Everything, as `scontrol show job --details` names it."""
 
-    @property
-    def ended(self) -> bool:
-        """Whether it has come to its end and SLURM has cleaned up after it."""
-        return self.state in ENDED
+    @classmethod
+    def of(cls, line: str) -> "Job":
+        """Read a line of `scontrol show job --oneliner --details`."""
+        fields = _fields(line)
+        tres = dict(item.split("=") for item in fields.get("TRES", "").split(",") if "=" in item)
+        memory = tres.get("mem", "0M")
+        requested = " ".join(fields.get(key, "") for key in ("TresPerJob", "TresPerNode"))
+        limit = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", fields["TimeLimit"])
+        return cls(
+            id=fields["JobId"],
+            state=fields["JobState"],
+            partition=fields["Partition"],
+            cpus=int(fields["NumCPUs"].partition("-")[0]),
+            memory_mb=float(memory[:-1]) * {"K": 2**-10, "M": 1, "G": 2**10}[memory[-1]],
+            gpus=sum(int(n) for n in re.findall(r"gpu(?::\w+)?:(\d+)", requested)),
+            time_limit_s=_seconds(*limit.groups()) if limit else None,
+            comment=fields.get("Comment", ""),
+            requeue=fields["Requeue"] == "1",
+            restarts=int(fields["Restarts"]),
+            work_dir=Path(fields["WorkDir"]),
+        )
+
+
+def _fields(line: str) -> dict[str, str]:
+    # Values may have spaces and signs of equality, and empty ones are followed by two spaces.
+    found = re.findall(r"(\S+?)=(.*?)(?= [A-Z][\w/:]*=|\s*$)", line)
+    return {key: value.strip() for key, value in found}
+
+
+def _seconds(days: str | None, hours: str, minutes: str, seconds: str) -> int:
+    return ((int(days or 0) * 24 + int(hours)) * 60 + int(minutes)) * 60 + int(seconds)
 
 
 @dataclass
@@ -150,8 +169,6 @@ class Cluster:
     """
 
     folder: Path
-    partitions: tuple[str, ...] = (CPU, GPU, SHORT)
-    node: str = NODE
     _guards: list[subprocess.Popen] = field(default_factory=list, repr=False)
 
     @property
@@ -162,8 +179,7 @@ class Cluster:
 
     # Its life
 
-    def start(self) -> None:
-        """Start all daemons and wait until the node takes jobs."""
+    def __enter__(self) -> "Cluster":
         if reasons := missing():
             raise ClusterError(" ".join(reasons))
         if len(str(self.folder)) > LONGEST_FOLDER:
@@ -172,10 +188,11 @@ class Cluster:
         try:
             self._start_daemons()
         except BaseException:
-            self.stop()
+            self.__exit__()
             raise
+        return self
 
-    def stop(self) -> None:
+    def __exit__(self, *_) -> None:
         """End all daemons and all processes of all jobs."""
         for guard in self._guards:
             guard.stdin.close()
@@ -183,23 +200,10 @@ class Cluster:
             guard.wait(timeout=30)
         self._guards.clear()
 
-    def __enter__(self) -> "Cluster":
-        self.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.stop()
-
     # Jobs
 
     def submit(self, script: str, *options: str) -> str:
-        """Submit lines of a shell script with options of sbatch.
-
-        Returns
-        -------
-        str
-            Number of the job.
-        """
+        """Submit lines of a shell script with options of sbatch; the number of the job."""
         log = f"--output={self.folder}/%j.log"
         script = f"#!/bin/sh\n{script}\n"
         return self.call("sbatch", "--parsable", log, *options, given=script).strip()
@@ -207,11 +211,11 @@ class Cluster:
     def jobs(self) -> list[Job]:
         """All jobs since the start, in order, the finished ones too."""
         text = self.call("scontrol", "show", "job", "--oneliner", "--details")
-        return [_job(line) for line in text.splitlines() if line.startswith("JobId=")]
+        return [Job.of(line) for line in text.splitlines() if line.startswith("JobId=")]
 
     def job(self, job_id: str) -> Job:
         """One job."""
-        return _job(self.call("scontrol", "show", "job", "--oneliner", "--details", job_id))
+        return Job.of(self.call("scontrol", "show", "job", "--oneliner", "--details", job_id))
 
     def cancel(self, job_id: str) -> None:
         """Cancel as a user does."""
@@ -227,50 +231,42 @@ class Cluster:
 
     def wait_for(self, job_id: str, *states: str, timeout: float = 60) -> Job:
         """Wait until a job is in one of the states, or has ended when none is given."""
-        job = self.job(job_id)
 
         def there() -> bool:
-            nonlocal job
-            job = self.job(job_id)
-            return job.state in states if states else job.ended
+            return self.job(job_id).state in (states or ENDED)
 
-        wait_until(there, timeout, lambda: f"job {job_id} to be {states or 'ended'}: {job}")
-        return job
-
-    def wait_idle(self, timeout: float = 60) -> None:
-        """Wait until all jobs have ended and the node is idle."""
-
-        def idle() -> bool:
-            return all(job.ended for job in self.jobs()) and self.node_state() == "IDLE"
-
-        wait_until(idle, timeout, lambda: f"idle: {self.node_state()}, {self.jobs()}")
+        wait_until(there, timeout, lambda: f"{states or 'the end'} of {self.job(job_id)}")
+        return self.job(job_id)
 
     def clear(self) -> None:
         """Have no job and an idle node, whatever a test left."""
         if "DOWN" in self.node_state():
             self.node_up()
-        for job in self.jobs():
-            if not job.ended:
+
+        def idle() -> bool:
+            left = [job.id for job in self.jobs() if job.state not in ENDED]
+            for job in left:
                 # It may end by itself at this moment.
                 with contextlib.suppress(ClusterError):
-                    self.cancel(job.id)
-        self.wait_idle()
+                    self.cancel(job)
+            return not left and self.node_state() == "IDLE"
+
+        wait_until(idle, 60, lambda: f"idle: {self.node_state()}, {self.jobs()}")
 
     # The node
 
     def node_state(self) -> str:
         """State of the node, such as IDLE, MIXED or DOWN."""
-        text = self.call("scontrol", "show", "node", "--oneliner", self.node)
-        return _fields(text)["State"]
+        return _fields(self.call("scontrol", "show", "node", "--oneliner", NODE))["State"]
 
-    def node_down(self, reason: str = "test") -> None:
+    def node_down(self) -> None:
         """Take the node down: its jobs fail or are requeued."""
-        self._update_node("State=DOWN", f"Reason={reason}")
+        self.call("scontrol", "update", f"NodeName={NODE}", "State=DOWN", "Reason=test")
 
-    def node_up(self, timeout: float = 60) -> None:
+    def node_up(self) -> None:
         """Bring the node back and wait until it takes jobs."""
-        self._update_node("State=RESUME")
-        wait_until(self._node_is_up, timeout, lambda: f"the node: {self.node_state()}")
+        self.call("scontrol", "update", f"NodeName={NODE}", "State=RESUME")
+        wait_until(self._node_is_up, 60, lambda: f"the node: {self.node_state()}")
 
     # How it is done
 
@@ -303,16 +299,16 @@ class Cluster:
             hostname=_hostname(),
             controller_port=controller_port,
             node_port=node_port,
-            node=self.node,
+            node=NODE,
             cpus=CPUS,
             memory_mb=MEMORY_MB,
             gpus=GPUS,
             kill_wait=KILL_WAIT_SECONDS,
             requeue_delay=REQUEUE_DELAY_SECONDS,
             partitions="\n".join(
-                f"PartitionName={name} Nodes={self.node} MaxTime=INFINITE DefaultTime=60 State=UP "
-                f"Default={'YES' if name == self.partitions[0] else 'NO'}"
-                for name in self.partitions
+                f"PartitionName={name} Nodes={NODE} MaxTime=INFINITE DefaultTime=60 State=UP "
+                f"Default={'YES' if name == PARTITIONS[0] else 'NO'}"
+                for name in PARTITIONS
             ),
         )
         (self.folder / "slurm.conf").write_text(configuration)
@@ -321,7 +317,7 @@ class Cluster:
         for device in devices:
             device.symlink_to("/dev/null")
         (self.folder / "gres.conf").write_text(
-            "".join(f"NodeName={self.node} Name=gpu Type=a100 File={d}\n" for d in devices)
+            "".join(f"NodeName={NODE} Name=gpu Type=a100 File={d}\n" for d in devices)
         )
 
     def _configure_srun(self) -> None:
@@ -363,7 +359,7 @@ class Cluster:
         def ready_or_dead() -> bool:
             return guard.poll() is not None or ready()
 
-        wait_until(ready_or_dead, 60, lambda: f"{name} to start:\n{_end_of(log)}", ClusterError)
+        wait_until(ready_or_dead, 60, lambda: f"{name} to start:\n{_end_of(log)}")
         if guard.poll() is not None:
             raise ClusterError(f"{name} did not start:\n{_end_of(log)}")
 
@@ -375,9 +371,6 @@ class Cluster:
 
     def _node_is_up(self) -> bool:
         return self.node_state() in ("IDLE", "MIXED", "ALLOCATED")
-
-    def _update_node(self, *changes: str) -> None:
-        self.call("scontrol", "update", f"NodeName={self.node}", *changes)
 
 
 def missing() -> list[str]:
@@ -393,17 +386,12 @@ def missing() -> list[str]:
     return reasons
 
 
-def wait_until(
-    condition: Callable[[], bool],
-    timeout: float,
-    awaited: Callable[[], str],
-    error: type[Exception] = TimeoutError,
-) -> None:
+def wait_until(condition: Callable[[], bool], timeout: float, awaited: Callable[[], str]) -> None:
     """Wait until a condition is met; after the timeout, fail and say what was awaited."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
-            raise error(f"waited {timeout:g} s for {awaited()}")
+            raise TimeoutError(f"waited {timeout:g} s for {awaited()}")
         time.sleep(0.1)
 
 
@@ -428,55 +416,6 @@ def _without_slurm(environment) -> dict[str, str]:
 
 def _end_of(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-
-
-def _fields(line: str) -> dict[str, str]:
-    # Values may have spaces and signs of equality, and empty ones are followed by two spaces.
-    found = re.findall(r"(\S+?)=(.*?)(?= [A-Z][\w/:]*=|\s*$)", line)
-    return {key: value.strip() for key, value in found}
-
-
-def _job(line: str) -> Job:
-    fields = _fields(line)
-    tres = dict(item.split("=") for item in fields.get("TRES", "").split(",") if "=" in item)
-    exit_code, signal = map(int, fields["ExitCode"].split(":"))
-    array = fields.get("ArrayJobId")
-    return Job(
-        id=f"{array}_{fields['ArrayTaskId']}" if array else fields["JobId"],
-        name=fields["JobName"],
-        state=fields["JobState"],
-        reason=fields["Reason"],
-        partition=fields["Partition"],
-        cpus=int(fields["NumCPUs"].partition("-")[0]),
-        memory_mb=_megabytes(tres.get("mem", "0M")),
-        gpus=_gpus(fields),
-        time_limit_s=_seconds(fields["TimeLimit"]),
-        comment=fields.get("Comment", ""),
-        account=fields.get("Account", "").replace("(null)", ""),
-        exit_code=exit_code,
-        signal=signal,
-        requeue=fields["Requeue"] == "1",
-        restarts=int(fields["Restarts"]),
-        work_dir=Path(fields["WorkDir"]),
-        log=Path(fields["StdOut"]),
-        details=fields,
-    )
-
-
-def _gpus(fields: dict[str, str]) -> int:
-    requested = " ".join(fields.get(key, "") for key in ("TresPerJob", "TresPerNode"))
-    return sum(int(n) for n in re.findall(r"gpu(?::\w+)?:(\d+)", requested))
-
-
-def _megabytes(text: str) -> float:
-    return float(text[:-1]) * {"K": 2**-10, "M": 1, "G": 2**10, "T": 2**20}[text[-1]]
-
-
-def _seconds(text: str) -> int | None:
-    if not (found := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", text)):
-        return None
-    days, hours, minutes, seconds = (int(n or 0) for n in found.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 # A daemon runs under a guard, a process of its own: this file as a program. When the standard

@@ -96,7 +96,7 @@ class Workspace:
     def snakemake(self, *arguments: str, change: dict | None = None, tiny: bool = True) -> Outcome:
         """Call Snakemake and wait for its end."""
         done = self.start(*arguments, change=change, tiny=tiny)
-        text, _ = done.communicate(timeout=600)
+        text, _ = done.communicate(timeout=1800)
         return Outcome(done.returncode, text)
 
     def start(

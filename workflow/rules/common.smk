@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pacbed.runs import cost_model as costs
+from pacbed.runs import snakemake_adapter as adapter
 from pacbed.figures import selection
 from pacbed.study.configuration import of_workflow
 from pacbed.learning.specification import NetworkSpec
@@ -15,6 +16,7 @@ from pacbed.study.networks import evaluated_splits, neighbour, networks
 from pacbed.study.prismatic import memory_MB
 from pacbed.study.states import bound_states, gallery
 from snakemake.exceptions import WorkflowError
+from snakemake_logger_plugin_budget.jobs import reserved_gpus
 
 try:
     STUDY = of_workflow(config, workflow.configfiles, workflow.config_settings.config)
@@ -212,9 +214,7 @@ def minutes(first, draws=lambda wildcards: 1):
 
 def reserves_gpu(rule):
     """Whether the profile gives the jobs of a rule a graphics card."""
-    return not {"gpu", "gres"}.isdisjoint(
-        workflow.resource_settings.overwrite_resources.get(rule, {})
-    )
+    return reserved_gpus(adapter.set_resources(workflow, rule)) > 0
 
 
 def for_networks(pattern, chosen=NETWORKS):

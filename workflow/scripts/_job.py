@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from pacbed.exceptions import DamagedStoreError, PacbedError  # noqa: E402
 from pacbed.machine import clear_away_on_sigterm, end_with_controller  # noqa: E402
+from snakemake_logger_plugin_budget.jobs import reserved_gpus  # noqa: E402
 
 
 @contextmanager
@@ -49,7 +50,7 @@ def job(log: str) -> Iterator[None]:
 
 def reserves_gpu(resources) -> bool:
     """Return whether a job has a graphics card, by whatever name."""
-    return bool(resources.get("gpu")) or "gpu" in str(resources.get("gres", ""))
+    return reserved_gpus(resources) > 0
 
 
 def note_work_found(snakemake, found: bool) -> None:

@@ -3,9 +3,10 @@ from pathlib import Path
 import pandas as pd
 from _job import ROOT, git_revision, job
 
-from pacbed.figures.report import read_captions, read_costs, write_report
+from pacbed.figures.report import costs_by_rule, read_captions, write_report
 from pacbed.precision.error_table import read_of_one_study
 from pacbed.storage.zipped import open_store
+from snakemake_logger_plugin_budget.jobs import read_benchmarks
 
 with job(snakemake.log[0]):
     config, files = snakemake.params.config, snakemake.input
@@ -21,6 +22,8 @@ with job(snakemake.log[0]):
         captions=read_captions(ROOT / "workflow/report", config),
         config=config,
         revision=git_revision(),
-        costs=read_costs(Path(config["results"]) / "benchmarks"),
+        costs=costs_by_rule(
+            read_benchmarks(Path(config["results"]) / "benchmarks").finished.values()
+        ),
         patterns=patterns,
     )

@@ -71,14 +71,14 @@ def plan(
     from pacbed.storage.files import write_text
 
     with stderr().status("planning"):
-        table, budget = planned(profile, config, snakefile, directory)
+        limits = Limits(max_core_hours, max_gpu_hours, max_storage_TB)
+        table, budget = planned(profile, config, snakefile, directory, limits)
     print(table or "Nothing to be done.")
     _warn_of_other_results([snakefile.parent / "config/config.yaml", *config], directory or Path())
     if json_file:
         write_text(json_file, json.dumps(budget, indent=2) + "\n")
-    limits = Limits(max_core_hours, max_gpu_hours, max_storage_TB)
-    if exceeded := list(limits.exceeded(budget)):
-        raise BudgetExceeded("over the limit: " + "; ".join(exceeded))
+    if budget["exceeded"]:
+        raise BudgetExceeded("over the limit: " + "; ".join(budget["exceeded"]))
 
 
 def _warn_of_other_results(paths: Sequence[Path], directory: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 import csv
 import html
@@ -10,7 +9,6 @@ import math
 import platform
 import re
 import struct
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -95,7 +93,7 @@ def write_report(
     revision
         Git revision of the workflow.
     costs
-        What the run has used: see `read_costs`; left out if None or empty.
+        What the run has used: see `costs_by_rule`; left out if None or empty.
     patterns
         Attributes of a pattern store of the study, which say what made it.
 
@@ -485,56 +483,28 @@ def _figure(file: Path, captions: Mapping[str, str]) -> dict[str, Any]:
 # Provenance
 
 
-def read_costs(folder: Path) -> pd.DataFrame:
-    """Add up what finished jobs have used, from the benchmark files that Snakemake wrote.
+def costs_by_rule(jobs: Iterable[Any]) -> pd.DataFrame:
+    """Add up what finished jobs have used.
 
     Parameters
     ----------
-    folder
-        Holds the files, at any depth. Those of ``--benchmark-extended`` name rule, threads and
-        graphics cards; of others the rule is the folder, and cores are taken from the CPU time.
+    jobs
+        Each with ``rule``, ``threads`` and ``gpus`` (reserved), ``seconds`` and ``cpu_s`` (in which
+        a core was busy): :class:`snakemake_logger_plugin_budget.jobs.Finished`.
 
     Returns
     -------
     pandas.DataFrame
-        A row per rule: ``rule``, ``jobs``, ``core_hours`` (reserved), ``cpu_hours`` (in which a
-        core was at work) and ``gpu_hours`` (reserved); the dearest first. Of a job that was
-        repeated the last attempt counts. Files that cannot be read are passed over.
+        A row per rule: ``rule``, ``jobs``, ``core_hours``, ``cpu_hours`` and ``gpu_hours``; the
+        dearest first.
     """
-    csv.field_size_limit(sys.maxsize)  # the list of a job's input files is one field
-    rows = []
-    for file in sorted(folder.rglob("*.tsv")):
-        try:
-            with file.open(newline="", encoding="utf-8") as stream:
-                *_, last = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-            rows.append(_job_costs(last, file.relative_to(folder).parts[0]))
-        except (OSError, ValueError, KeyError, TypeError, SyntaxError, csv.Error):
-            continue
     columns = ["rule", "jobs", "core_hours", "cpu_hours", "gpu_hours"]
-    if not rows:
-        return pd.DataFrame(columns=columns)
-    table = pd.DataFrame(rows).groupby("rule").sum().reset_index()
-    return table.sort_values("core_hours", ascending=False, ignore_index=True)[columns]
-
-
-def _job_costs(row: Mapping[str, str], folder: str) -> dict[str, Any]:
-    seconds = float(row["s"])
-    # NA of a job that was over before Snakemake looked.
-    busy = float(row["cpu_time"]) if row["cpu_time"] not in ("NA", "-") else 0.0
-    cores, gpus = busy / seconds if seconds else 0.0, 0
-    if "threads" in row:
-        resources = ast.literal_eval(row["resources"])
-        cores = int(row["threads"])
-        # gres is such as gpu, gpu:2 or gpu:a100:2, possibly among others.
-        found = re.search(r"\bgpu(?::[a-zA-Z]\w*)?(?::(\d+))?", str(resources.get("gres", "")))
-        gpus = int(resources.get("gpu", found[1] or 1 if found else 0))
-    return {
-        "rule": row.get("rule_name", folder),
-        "jobs": 1,
-        "core_hours": seconds * cores / HOUR_s,
-        "cpu_hours": busy / HOUR_s,
-        "gpu_hours": seconds * gpus / HOUR_s,
-    }
+    rows = [
+        (job.rule, 1, job.seconds * job.threads, job.cpu_s, job.seconds * job.gpus) for job in jobs
+    ]
+    table = pd.DataFrame(rows, columns=columns).groupby("rule", as_index=False).sum()
+    table[columns[2:]] /= HOUR_s
+    return table.sort_values("core_hours", ascending=False, ignore_index=True)
 
 
 def _provenance(

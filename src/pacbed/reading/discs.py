@@ -31,7 +31,7 @@ from scipy.fft import irfft2, rfft2
 from scipy.special import j1
 
 from pacbed.examples.augment import AugmentationSettings
-from pacbed.examples.labels import OUTPUTS, PARAMETERS
+from pacbed.examples.labels import OUTPUTS
 from pacbed.exceptions import PacbedError
 from pacbed.specimen.crystal import Material
 from pacbed.specimen.microscope import wavelength_A

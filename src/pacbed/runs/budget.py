@@ -1,4 +1,4 @@
-"""What a run will cost, found out by planning it: a dry run of Snakemake with its budget plugin."""
+"""What a run will cost: a dry run of Snakemake with its budget plugin."""
 
 from __future__ import annotations
 
@@ -7,54 +7,36 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pacbed.exceptions import PacbedError
-from pacbed.machine import usable_cores
+from pacbed.runs import snakemake_adapter as adapter
+from pacbed.runs.slurm import JobRequest, check_requests
 
 # In a dry run Snakemake shows no rule with more threads than this, by default one.
 UNLIMITED_CORES = 1_000_000
+OVER_LIMIT_STATUS = 3
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a run may cost; None for any amount.
-
-    Parameters
-    ----------
-    core_hours, gpu_hours
-        Of computing.
-    storage_TB
-        Of files to be written, in TB.
-    """
+    """What a run may cost, storage in TB; None for any amount."""
 
     core_hours: float | None = None
     gpu_hours: float | None = None
     storage_TB: float | None = None
 
-    def exceeded(self, budget: Mapping[str, Any]) -> Iterator[str]:
-        """Yield a line for everything of which a budget has more.
-
-        Where nothing is known of how long the jobs of a rule take, their time limit counts.
-        """
-        for what, name, limit in (
-            ("core-hours", "core_hours", self.core_hours),
-            ("GPU-hours", "gpu_hours", self.gpu_hours),
-        ):
-            needed = sum(_likely(rule, name) for rule in budget["rules"])
-            if limit is not None and needed > limit:
-                yield f"{needed:,.4g} {what}, of which there may be {limit:,g}"
-        stored = budget["total"]["output_MB"] / 1e6
-        if self.storage_TB is not None and stored > self.storage_TB:
-            yield f"{stored:,.3g} TB of storage, of which there may be {self.storage_TB:,g} TB"
-
-
-def _likely(rule: Mapping[str, Any], name: str) -> float:
-    estimate = rule["estimate"][name]
-    return float(estimate["likely"] if estimate else rule["ceiling"][name] or 0.0)
+    @property
+    def options(self) -> list[str]:
+        """The limits as options of Snakemake."""
+        return [
+            f"--logger-budget-max-{name.lower().replace('_', '-')}={limit}"
+            for name, limit in vars(self).items()
+            if limit is not None
+        ]
 
 
 def plan(
@@ -62,6 +44,7 @@ def plan(
     overlays: Sequence[Path] = (),
     snakefile: Path = Path("Snakefile"),
     directory: Path | None = None,
+    limits: Limits = Limits(),
 ) -> tuple[str, dict[str, Any]]:
     """Plan a run.
 
@@ -75,87 +58,63 @@ def plan(
         The workflow.
     directory
         Where it is going to run; the current folder if not given.
+    limits
+        What it may cost.
 
     Returns
     -------
     str
-        The budget, as a table.
+        The budget, as a table; empty if there is nothing to do.
     dict
-        The same as plain values (:func:`snakemake_logger_plugin_budget.text.budget_json`).
+        The same as plain values (:func:`snakemake_logger_plugin_budget.text.budget_json`); its key
+        ``exceeded`` has a line for each limit that is exceeded.
 
     Raises
     ------
     PacbedError
-        If the workflow cannot be planned.
+        If the workflow cannot be planned, or SLURM's plugin would refuse its jobs.
     """
     if not snakefile.is_file():
         raise PacbedError(
             f"there is no {snakefile}: run this in the folder of the workflow, or name its "
             "Snakefile by --snakefile"
         )
-    settings = _read_profile(profile)
     with tempfile.TemporaryDirectory(prefix="pacbed-plan-") as folder:
         table, result = Path(folder) / "budget.txt", Path(folder) / "budget.json"
-        command = [
-            *(sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "rules"),
+        arguments = [
+            *("--dry-run", "--quiet", "rules"),
             *("--snakefile", str(snakefile), "--profile", str(profile)),
             *(["--directory", str(directory)] if directory else []),
             *(["--configfile", *(str(p.resolve()) for p in overlays)] if overlays else []),
-            *("--logger", "budget", "--logger-budget-json", str(result)),
-            *("--logger-budget-text", str(table)),
-            *_at_a_time(settings),
+            *("--logger", "budget", f"--logger-budget-json={result}"),
+            *(f"--logger-budget-text={table}", *limits.options),
         ]
+        given = adapter.options(arguments)
         done = subprocess.run(
-            command,
-            env=_environment(),
+            [sys.executable, "-m", "snakemake", *arguments, *_at_a_time(given)],
+            # Less what would choose another profile or folder.
+            env={k: v for k, v in os.environ.items() if not k.startswith("SNAKEMAKE")},
             capture_output=True,
             text=True,
             check=False,
         )
-        if done.returncode or not result.is_file():
+        if done.returncode not in (0, OVER_LIMIT_STATUS) or not result.is_file():
             said = _complaint(done.stderr + done.stdout)
             raise PacbedError(f"Snakemake cannot plan this run:\n{said}")
-        # Without anything to do there is no table.
         text = table.read_text(encoding="utf-8").strip("\n") if table.is_file() else ""
-        return text, json.loads(result.read_text(encoding="utf-8"))
+        budget = json.loads(result.read_text(encoding="utf-8"))
+    if given.executor == adapter.SLURM:
+        rules = [rule for rule in budget["rules"] if rule["to_run"]]
+        check_requests(JobRequest(r["rule"], r["threads"][1], r["requests"]) for r in rules)
+    return text, budget
 
 
-def _read_profile(profile: Path) -> dict[str, Any]:
-    try:
-        import yte  # by which Snakemake reads profiles
-    except ImportError as error:
-        raise PacbedError(
-            "Snakemake is not installed: in the folder of the repository, pip install "
-            "-e '.[workflow]'"
-        ) from error
-    # Snakemake prefers a file for its own version.
-    files = [*sorted(profile.glob("config.v*+.yaml"), reverse=True), profile / "config.yaml"]
-    try:
-        with files[0].open(encoding="utf-8") as file:
-            settings = yte.process_yaml(file, require_use_yte=True)
-    except OSError as error:
-        raise PacbedError(f"cannot read the profile {files[0]}: {error.strerror}") from error
-    except Exception as error:  # of YAML or of the expressions in it
-        raise PacbedError(f"{files[0]} is not a profile: {error}") from error
-    if not isinstance(settings, dict):
-        raise PacbedError(f"{files[0]} must be a mapping of keys to values")
-    return settings
-
-
-def _at_a_time(profile: Mapping[str, Any]) -> list[str]:
+def _at_a_time(options: Any) -> list[str]:
     """Return how many jobs or cores are going to be in use at a time, as options."""
-    jobs, cores = profile.get("jobs"), profile.get("cores")
-    if (profile.get("executor") or "local") != "local":
-        limited = ["--logger-budget-jobs", str(jobs)] if isinstance(jobs, int) else []
-        return ["--cores", str(UNLIMITED_CORES), *limited]
-    numbers = [n for n in (cores, jobs) if isinstance(n, int)]
-    number = str(numbers[0] if numbers else usable_cores())
-    return ["--cores", number, "--logger-budget-cores", number]
-
-
-def _environment() -> dict[str, str]:
-    """Return the environment, less what would choose another profile or folder."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("SNAKEMAKE")}
+    jobs, cores = adapter.at_a_time(options)
+    limit = [f"--logger-budget-jobs={jobs}"] if jobs else []
+    limit += [f"--logger-budget-cores={cores}"] if cores else []
+    return [f"--cores={cores or UNLIMITED_CORES}", *limit]
 
 
 def _complaint(text: str) -> str:

@@ -26,8 +26,10 @@ from pacbed.machine import memory_limit_bytes, usable_cores
 ANSWER_s = 10.0
 # What Prismatic writes of all probes in the paper's protocol.
 SCRATCH_GB = 64
-OLDEST = {"Snakemake": "9.14.1", "snakemake-executor-plugin-slurm": "2.8", "conda": "24.7.1"}
+OLDEST = {"snakemake": "9.21", "snakemake-executor-plugin-slurm": "2.8", "conda": "24.7.1"}
+State = Literal["ok", "limited", "missing"]
 CHECKOUT = "in the folder of this repository"
+WORKFLOW = f"{CHECKOUT}: pip install -e src/snakemake_logger_plugin_budget -e '.[workflow]'"
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Finding:
     """
 
     part: str
-    state: Literal["ok", "limited", "missing"]
+    state: State
     found: str
     advice: str = ""
 
@@ -72,20 +74,22 @@ def examine(prismatic_python: str | None = None) -> list[Finding]:
     ]
 
 
+def _finding(part: str, found: str, advice: str, state: State) -> Finding:
+    """Return a finding, with advice unless all is well."""
+    return Finding(part, state, found, "" if state == "ok" else advice)
+
+
 def _machine() -> Iterator[Finding]:
     memory = memory_limit_bytes() / 1e9
     yield Finding("machine", "ok", f"{usable_cores()} cores, {memory:.1f} GB of memory")
     folder = tempfile.gettempdir()
     free = shutil.disk_usage(folder).free / 1e9
     found = f"{free:.0f} GB free for scratch files in {folder}"
-    if free >= SCRATCH_GB:
-        yield Finding("machine", "ok", found)
-    else:
-        advice = (
-            f"Prismatic writes {SCRATCH_GB} GB in the paper's protocol, in portions where there is "
-            "less: set TMPDIR to a folder on a larger local disk"
-        )
-        yield Finding("machine", "limited", found, advice)
+    advice = (
+        f"Prismatic writes {SCRATCH_GB} GB in the paper's protocol, in portions where there is "
+        "less: set TMPDIR to a folder on a larger local disk"
+    )
+    yield _finding("machine", found, advice, "ok" if free >= SCRATCH_GB else "limited")
 
 
 def _plane_waves(gpus: Sequence[str]) -> Iterator[Finding]:
@@ -93,11 +97,10 @@ def _plane_waves(gpus: Sequence[str]) -> Iterator[Finding]:
     yield Finding(part, "ok", f"NumPy {numpy.__version__}, SciPy {scipy.__version__}")
     try:
         arrays("gpu")
-    except PacbedError as error:
-        state: Literal["missing", "limited"] = "missing" if gpus else "limited"
-        yield Finding(part, state, f"CPU only; {_listed(gpus)}", str(error))
-    else:
         yield Finding(part, "ok", f"CuPy; {_listed(gpus)}")
+    except PacbedError as error:
+        state: State = "missing" if gpus else "limited"
+        yield Finding(part, state, f"CPU only; {_listed(gpus)}", str(error))
 
 
 def _prismatic(python: str | None, gpus: Sequence[str]) -> Finding:
@@ -110,25 +113,21 @@ def _prismatic(python: str | None, gpus: Sequence[str]) -> Finding:
         return Finding(part, "missing", "no Prismatic 2.0", str(error))
     for_what = "GPUs" if found.gpu else "CPUs only"
     text = f"pyprismatic {found.version} for {for_what}, of {found.python}"
-    if not gpus or found.gpu:
-        return Finding(part, "ok", text)
     advice = "to use the GPU: conda install -c conda-forge 'pyprismatic=2.0=gpu*'"
-    return Finding(part, "limited", text, advice)
+    return _finding(part, text, advice, "limited" if gpus and not found.gpu else "ok")
 
 
 def _learning(gpus: Sequence[str]) -> Iterator[Finding]:
     part, backend, keras = "learning", _keras_backend(), _version("keras")
     # TensorFlow goes by two names.
     names = [n for n in (backend, f"{backend}-cpu") if _version(n)]
-    found = (
-        f"Keras {keras}" if keras else "no Keras",
-        f"backend {names[0]} {_version(names[0])}" if names else f"no {backend}, its backend",
+    found = f"Keras {keras}" if keras else "no Keras"
+    found += (
+        f", backend {names[0]} {_version(names[0])}" if names else f", no {backend}, its backend"
     )
     install = f"{CHECKOUT}: pip install -e '.[{'gpu' if gpus else 'cpu'}]'"
-    if keras and names:
-        yield Finding(part, "ok", ", ".join(found))
-    else:
-        yield Finding(part, "missing", ", ".join(found), f"to train networks, {install}")
+    state: State = "ok" if keras and names else "missing"
+    yield _finding(part, found, f"to train networks, {install}", state)
     if not gpus:
         advice = "enough for the demo; to train the networks of the paper, find a node with a GPU"
         yield Finding(part, "limited", _listed(gpus), advice)
@@ -150,10 +149,13 @@ def _keras_backend() -> str:
 
 
 def _workflow() -> Iterator[Finding]:
-    part, install = "workflow", f"{CHECKOUT}: pip install -e '.[workflow]'"
-    yield _program(part, "Snakemake", _version("snakemake"), f"to run the workflow, {install}")
-    plugin = "snakemake-executor-plugin-slurm"
-    yield _program(part, plugin, _version(plugin), f"for --executor slurm, {install}")
+    part = "workflow"
+    for package in (
+        "snakemake",
+        "snakemake-logger-plugin-budget",
+        "snakemake-executor-plugin-slurm",
+    ):
+        yield _program(part, package, _version(package), f"to run the workflow, {WORKFLOW}")
     conda = _number(_answer("conda", "--version"))
     advice = "for --sdm conda, environments made by Snakemake: install Miniforge"
     others = [name for name in ("mamba", "micromamba") if shutil.which(name)]
@@ -171,18 +173,14 @@ def _slurm() -> Iterator[Finding]:
     if not there:
         yield Finding(part, "missing", "no sbatch, squeue or sacct", advice)
         return
-    if len(there) == 3:
-        yield Finding(part, "ok", ", ".join(there))
-    else:
-        yield Finding(part, "limited", f"only {' and '.join(there)}", advice)
+    found = ", ".join(there) if len(there) == 3 else f"only {' and '.join(there)}"
+    yield _finding(part, found, advice, "ok" if len(there) == 3 else "limited")
     lines = (_answer("sinfo", "-h", "-o", "%P %c %m %l %G") or "").splitlines()
     rows = dict.fromkeys(tuple(row) for line in lines if len(row := line.split()) == 5)
-    if rows:
-        text = [f"{p}: {c} cores, {m} MB, at most {t}, {g}" for p, c, m, t, g in rows]
-        yield Finding(part, "ok", "\n".join(text))
-    else:
-        advice = "for the partitions in a profile: ask those who run the cluster"
-        yield Finding(part, "limited", f"sinfo listed none within {ANSWER_s:g} s", advice)
+    text = [f"{p}: {c} cores, {m} MB, at most {t}, {g}" for p, c, m, t, g in rows]
+    found = "\n".join(text) or f"sinfo listed none within {ANSWER_s:g} s"
+    advice = "for the partitions in a profile: ask those who run the cluster"
+    yield _finding(part, found, advice, "ok" if text else "limited")
 
 
 def _git() -> Finding:
@@ -190,13 +188,13 @@ def _git() -> Finding:
     return _program("git", "git", _number(_answer("git", "--version")), advice)
 
 
-def _program(part: str, name: str, version: str | None, needed: str) -> Finding:
+def _program(part: str, name: str, version: str | None, advice: str) -> Finding:
     """Return the finding about a program of some version, or None of it."""
     if version is None:
-        return Finding(part, "missing", f"no {name}", needed)
+        return Finding(part, "missing", f"no {name}", advice)
     oldest = OLDEST.get(name, "0")
     if _parts(version) < _parts(oldest):
-        return Finding(part, "limited", f"{name} {version}, older than {oldest}", needed)
+        return Finding(part, "limited", f"{name} {version}, older than {oldest}", advice)
     return Finding(part, "ok", f"{name} {version}")
 
 

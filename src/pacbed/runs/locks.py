@@ -1,20 +1,19 @@
-"""Locks of the operating system: they end with the process that has them, however it ends."""
+"""Locks of files: they end with the process that has them, however it ends."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import socket
-import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+
+from filelock import FileLock, Timeout
 
 from pacbed.exceptions import PacbedError
 
-_PAUSE_s = 0.5
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -24,7 +23,7 @@ class LockedError(PacbedError):
     Parameters
     ----------
     owner
-        Who has it, in words.
+        Who has it: process and machine, in words.
     """
 
     def __init__(self, owner: str) -> None:
@@ -32,50 +31,49 @@ class LockedError(PacbedError):
         self.owner = owner
 
 
-def lock(path: Path) -> TextIO | None:
-    """Take a lock.
-
-    Returns
-    -------
-    file
-        Open for reading and writing; the lock ends when it is closed. Its first line says who has
-        the lock. None on a file system that knows no locks.
-
-    Raises
-    ------
-    LockedError
-        If another process has it.
-    PacbedError
-        If the file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
-    except OSError as error:
-        raise PacbedError(f"cannot write {path}: {error.strerror}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.seek(0)
-        owner = file.readline().strip() or "another process"
-        file.close()
-        if error.errno in _NO_LOCKS:
-            return None
-        raise LockedError(owner) from error
-    return file
-
-
 def this_process() -> str:
     """Return this process and its machine, in words."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
-def sign(file: TextIO, *lines: str) -> None:
-    """Write into the file of a lock who has it, and further lines."""
-    file.seek(0)
-    file.truncate()
-    file.write("\n".join([this_process(), *lines]) + "\n")
-    file.flush()
+def lock(path: Path, timeout_s: float = 0) -> FileLock:
+    """Take a lock, and write into its file who has it.
+
+    Returns
+    -------
+    filelock.FileLock
+        Held as long as the object lives. On a file system without locks it is not held (its
+        ``is_locked``), and a warning says so.
+
+    Raises
+    ------
+    LockedError
+        If another process still has it after some seconds.
+    PacbedError
+        If the file cannot be written.
+    """
+    # Without the fallback of filelock, a file that would stay when its process is killed.
+    held = FileLock(path, timeout_s, fallback_to_soft=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held.acquire()
+        path.write_text(f"{this_process()}\n", encoding="utf-8")
+    except Timeout as error:
+        raise LockedError(_owner(path)) from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise PacbedError(f"cannot write {path}: {error.strerror}") from error
+        warnings.warn(
+            f"the file system of {path.parent} has no locks: start nothing there a second time",
+            stacklevel=2,
+        )
+    return held
+
+
+def _owner(path: Path) -> str:
+    with suppress(OSError):  # the owner may have ended meanwhile, and removed it
+        return path.read_text(encoding="utf-8").strip() or "another process"
+    return "another process"
 
 
 @contextmanager
@@ -102,42 +100,18 @@ def sole_maker(
         If it does not end, or the lock cannot be written.
     """
     path = product.with_name(f".{product.name}.lock")
-    held = _wait_for(path, product, log, timeout_s)
     try:
-        if held:
-            sign(held)
+        held = lock(path)
+    except LockedError as error:
+        log(f"{error.owner} of an earlier run makes {product}: waiting until it has ended")
+        try:
+            held = lock(path, timeout_s)
+        except LockedError as still:
+            raise PacbedError(
+                f"{still.owner} still makes {product}: end it, and run again"
+            ) from still
+    try:
         yield
     finally:
-        if held:
-            path.unlink(missing_ok=True)
-            held.close()
-
-
-def _wait_for(
-    path: Path, product: Path, log: Callable[[str], None], timeout_s: float
-) -> TextIO | None:
-    deadline, said = time.monotonic() + timeout_s, False
-    while True:
-        try:
-            held = lock(path)
-        except LockedError as error:
-            if time.monotonic() > deadline:
-                raise PacbedError(
-                    f"{error.owner} still makes {product}: end it, and run again"
-                ) from error
-            if not said:
-                log(f"{error.owner} of an earlier run makes {product}: waiting until it has ended")
-                said = True
-            time.sleep(_PAUSE_s)
-            continue
-        # Who had it before may have removed the file: then others lock a new one.
-        if held is None or _is_current(held, path):
-            return held
-        held.close()
-
-
-def _is_current(file: TextIO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+        path.unlink(missing_ok=True)  # while it is held: whoever waits for it makes a new one
+        held.release()

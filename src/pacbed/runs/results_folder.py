@@ -7,13 +7,14 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import yaml
+from filelock import FileLock
 
 from pacbed.engines.request import PHYSICS_VERSION
 from pacbed.exceptions import ConfigError, PacbedError
-from pacbed.runs.locks import LockedError, lock, sign, this_process
+from pacbed.runs.locks import LockedError, lock, this_process
 from pacbed.storage.files import write_text
 from pacbed.study.configuration import of_record
 from pacbed.study.model import Configuration
@@ -21,79 +22,55 @@ from pacbed.study.model import Configuration
 _PHYSICS = "# physics version "
 
 
-@dataclass(frozen=True)
-class Submitted:
-    """Jobs of a run.
-
-    Parameters
-    ----------
-    name
-        Under which they were submitted.
-    owner, host
-        Process that submitted them, in words, and its machine.
-    """
-
-    name: str
-    owner: str
-    host: str
-
-    @property
-    def is_ours_to_end(self) -> bool:
-        """Whether their run is known to have ended, by the lock that is held now.
-
-        Not all file systems tell machines of each other's locks.
-        """
-        return self.host == socket.gethostname()
-
-
-@dataclass
-class RunLock:
-    """That this process is the only one that runs a study, until it ends.
-
-    Parameters
-    ----------
-    path
-        File of the lock, ``run.lock`` among the results.
-    file
-        The same, open; the lock ends with it. None on a file system that knows no locks.
-    previous
-        Jobs of the run before, if it submitted any.
-    """
-
-    path: Path
-    file: TextIO | None
-    previous: Submitted | None
-
-    def submits_as(self, name: str) -> None:
-        """Write down under what name jobs are submitted, for the next run."""
-        with self.path.open("a+", encoding="utf-8") as file:
-            sign(self.file or file, f"jobs {name} of {this_process()}")
-
-
-def take_lock(results: Path) -> RunLock:
-    """Make this process the only one that runs a study.
+def take_lock(results: Path) -> FileLock:
+    """Make this process the only one that runs a study, as long as it keeps the lock.
 
     Raises
     ------
     PacbedError
         If another process runs it, or the folder cannot be written.
     """
-    path = results / "run.lock"
     try:
-        file = lock(path)
+        return lock(results / "run.lock")
     except LockedError as error:
         raise PacbedError(
-            f"{error.owner} is running this study in {results} already: wait until it has ended, "
+            f"{error.owner} is running this study already, in {results}: wait until it has ended, "
             "or end it (Ctrl-C, which cancels its jobs)"
         ) from error
-    before = re.search(
-        r"^jobs (\S+) of (process \d+ on (\S+))$", path.read_text(encoding="utf-8"), re.MULTILINE
-    )
-    if file:
-        sign(file, *([before[0]] if before else []))
-    # Without locks nobody knows whether that run has ended.
-    host = before[3] if before and file else ""
-    return RunLock(path, file, Submitted(before[1], before[2], host) if before else None)
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """Jobs of the last run that submitted any.
+
+    Parameters
+    ----------
+    name
+        Under which they were submitted.
+    owner
+        Process that submitted them, in words.
+    has_ended
+        Whether that process is known to have ended: it had the lock that is held now, on this
+        machine. Not all file systems show machines each other's locks.
+    """
+
+    name: str
+    owner: str
+    has_ended: bool
+
+
+def note_jobs(results: Path, name: str) -> None:
+    """Write down under what name this process submits jobs, for the next run."""
+    write_text(results / "run.jobs", f"{name}\n{this_process()}\n")
+
+
+def noted_jobs(results: Path, held: FileLock) -> Submitted | None:
+    """Return the jobs of an earlier run, if one submitted any."""
+    path = results / "run.jobs"
+    if not path.is_file():
+        return None
+    name, owner = path.read_text(encoding="utf-8").splitlines()
+    return Submitted(name, owner, held.is_locked and owner.endswith(f" on {socket.gethostname()}"))
 
 
 def check_results(results: Path, study: Configuration) -> list[str]:

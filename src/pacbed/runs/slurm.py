@@ -1,18 +1,18 @@
-"""Whether a SLURM cluster would take the jobs of a run, asked before any is submitted."""
+"""Whether a SLURM cluster would take the jobs of a run, and jobs that an earlier run has left."""
 
 from __future__ import annotations
 
-import re
-import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pacbed.exceptions import PacbedError
+from pacbed.runs.results_folder import Submitted
+from pacbed.runs.snakemake_adapter import submission
 
 _ANSWER_s = 60
 _ELSEWHERE = (
@@ -23,109 +23,85 @@ _ELSEWHERE = (
 
 @dataclass(frozen=True)
 class JobRequest:
-    """What the jobs of a rule ask of SLURM.
+    """What a job of a rule asks for: threads, and resources by name."""
+
+    rule: str
+    threads: int
+    resources: Mapping[str, Any]
+
+
+def check_requests(
+    requests: Iterable[JobRequest], settings: Any = None
+) -> dict[tuple[str, ...], JobRequest]:
+    """Find out how sbatch is going to be called for jobs.
 
     Parameters
     ----------
-    rule
-        Name of the rule.
-    threads
-        Cores of a job.
-    mem_mb, runtime
-        Its memory in MB and time limit in minutes.
-    partition, account, constraint, qos, gres
-        As the options of ``sbatch`` of these names.
-    gpu
-        Number of graphics cards.
-    reservation
-        Of nodes.
-    extra
-        Further options.
+    requests
+        What is to be submitted.
+    settings
+        Options of the SLURM plugin of Snakemake.
+
+    Returns
+    -------
+    dict
+        For each call one of the jobs.
+
+    Raises
+    ------
+    PacbedError
+        If the plugin would refuse a job.
     """
-
-    rule: str
-    threads: int = 1
-    mem_mb: int | None = None
-    runtime: int | None = None
-    partition: str | None = None
-    account: str | None = None
-    constraint: str | None = None
-    qos: str | None = None
-    gres: str | None = None
-    gpu: int | None = None
-    reservation: str | None = None
-    extra: str | None = None
-
-    @classmethod
-    def of(
-        cls, rule: str, threads: int, resources: Mapping[str, Any], **settings: str | None
-    ) -> JobRequest:
-        """Make it of the resources of a job of a workflow, and settings for all jobs."""
-        names = ("mem_mb", "runtime", "constraint", "qos", "gres", "gpu")
-        account = resources.get("slurm_account")
-        return cls(
-            rule,
-            threads,
-            partition=resources.get("slurm_partition"),
-            # Of several, jobs are submitted with the first.
-            account=re.split(r"[,\s]+", str(account))[0] if account else None,
-            extra=resources.get("slurm_extra"),
-            **{name: resources.get(name) for name in names}
-            | {name: value for name, value in settings.items() if value},
-        )
-
-    @property
-    def options(self) -> list[str]:
-        """The options of ``sbatch``."""
-        named = {
-            "cpus-per-task": self.threads,
-            "mem": self.mem_mb,
-            "time": self.runtime,
-            "partition": self.partition,
-            "account": self.account,
-            "constraint": self.constraint,
-            "qos": self.qos,
-            "gres": self.gres,
-            "gpus": self.gpu,
-            "reservation": self.reservation,
-        }
-        given = [f"--{name}={value}" for name, value in named.items() if value is not None]
-        return ["--ntasks=1", *given, *shlex.split(self.extra or "")]
+    calls, problems = {}, []
+    for request in requests:
+        try:
+            calls[tuple(submission(request.threads, request.resources, settings))] = request
+        except PacbedError as error:
+            problems.append(f"{request.rule}: {error}")
+    _refuse(problems, "The SLURM plugin of Snakemake")
+    return calls
 
 
-def check_cluster(
-    requests: Iterable[JobRequest], log_folder: Path, status_command: str | None = None
-) -> None:
+def check_cluster(requests: Iterable[JobRequest], settings: Any) -> None:
     """Ask SLURM whether it would take jobs, without submitting any.
 
     Parameters
     ----------
     requests
         What is to be submitted.
-    log_folder
-        Where SLURM is to write what jobs print.
-    status_command
-        By which program jobs will be followed, ``sacct`` or ``squeue``.
+    settings
+        Options of the SLURM plugin of Snakemake.
 
     Raises
     ------
     PacbedError
-        If there is no SLURM, or it would refuse a job or not say how one ends, or logs cannot be
-        written.
+        If there is no SLURM, or it would refuse a job or not report how one ends, or logs cannot
+        be written.
     """
+    calls = check_requests(requests, settings)
     if not shutil.which("sbatch"):
         raise PacbedError(
             f"there is no sbatch on this machine, so that no job can be submitted: {_ELSEWHERE}"
         )
-    _check_answers()
-    _check_writable(log_folder)
-    if status_command == "sacct":
-        _check_accounting()
-    if problems := list(dict.fromkeys(_refusals(requests))):
+    done = _call("sinfo", "--noheader")
+    if done.returncode:
         raise PacbedError(
-            "SLURM would refuse jobs of this run, so that none was submitted:\n"
-            + "\n".join(f"  - {problem}" for problem in problems)
-            + "\nPartitions, account and constraints stand at the top of the profile"
+            f"SLURM does not answer on this machine ({done.stderr.strip()}): {_ELSEWHERE}"
+        )
+    _check_writable(Path(settings.logdir or ".snakemake/slurm_logs"))
+    if settings.status_command == "sacct":
+        _check_accounting()
+    refusals = [_refusal(call, request) for call, request in calls.items()]
+    _refuse([text for text in refusals if text], "SLURM")
+
+
+def _refuse(problems: list[str], who: str) -> None:
+    if problems:
+        raise PacbedError(
+            f"{who} would refuse jobs of this run, so that none was submitted:\n"
+            + "\n".join(f"  - {problem}" for problem in dict.fromkeys(problems))
+            + "\nPartitions, account, constraints and graphics cards stand at the top of the "
+            "profile"
         )
 
 
@@ -138,77 +114,86 @@ def _check_writable(folder: Path) -> None:
     except OSError as error:
         raise PacbedError(
             f"cannot write into {folder}, the folder for the logs of SLURM: {error.strerror}. Jobs "
-            "would fail without a word: choose another one (slurm-logdir in the profile)"
+            "would fail without a message: choose another folder (slurm-logdir in the profile)"
         ) from error
 
 
-def _check_answers() -> None:
-    done = _call(["sinfo", "--noheader"])
-    if done.returncode:
-        raise PacbedError(
-            f"SLURM does not answer on this machine ({done.stderr.strip()}): {_ELSEWHERE}"
-        )
-
-
 def _check_accounting() -> None:
-    done = _call(["sacct", "--noheader", "--allocations", "--starttime=now"])
+    done = _call("sacct", "--noheader", "--allocations", "--starttime=now")
     if done.returncode:
         raise PacbedError(
-            "SLURM keeps no accounts here, so that sacct would never tell that a job has ended "
-            f"({done.stderr.strip()}): say slurm-status-command: squeue in the profile"
+            "SLURM keeps no accounts here, so that sacct would never report the end of a job "
+            f"({done.stderr.strip()}): set slurm-status-command: squeue in the profile"
         )
 
 
-def _refusals(requests: Iterable[JobRequest]) -> Iterator[str]:
-    for request in requests:
-        said = _test(request)
-        if said is None:
-            continue
-        text = f"{request.rule}: {said}"
-        if "partition" in said.lower():
-            text += f"; there are: {', '.join(partitions()) or 'none'}"
-        if "account" in said.lower():
-            given = f"'{request.account}'" if request.account else "not given"
-            text += f"; the account is {given}"
-        yield text
-
-
-def _test(request: JobRequest) -> str | None:
+def _refusal(call: tuple[str, ...], request: JobRequest) -> str | None:
     """Return why SLURM would refuse a job; None if it would not."""
-    command = ["sbatch", "--test-only", *request.options, "--wrap=true"]
-    done = _call(command)
+    done = _call(call[0], "--test-only", *call[1:], "--wrap=true")
     if done.returncode == 0:
         return None
     lines = [line.removeprefix("sbatch: error: ") for line in done.stderr.splitlines()]
     useful = [line.removeprefix("allocation failure: ") for line in lines if line.strip()]
-    return "; ".join(dict.fromkeys(useful)) or f"sbatch failed with status {done.returncode}"
+    said = "; ".join(dict.fromkeys(useful)) or f"sbatch failed with status {done.returncode}"
+    if "partition" in said.lower():
+        there = dict.fromkeys(_call("sinfo", "--noheader", "--format=%R").stdout.split())
+        said += f"; there are: {', '.join(there) or 'none'}"
+    if "account" in said.lower():
+        account = request.resources.get("slurm_account")
+        said += f"; the account is {repr(account) if account else 'not given'}"
+    return f"{request.rule}: {said}"
 
 
 def queued(name: str) -> list[str]:
-    """Return the numbers of the jobs in the queue that were submitted under a name."""
-    return _call(["squeue", "--me", "--noheader", "--format=%A", f"--name={name}"]).stdout.split()
+    """Return the numbers of the jobs in the queue that were submitted under a name.
+
+    Raises
+    ------
+    PacbedError
+        If SLURM does not say.
+    """
+    done = _call("squeue", "--me", "--noheader", "--format=%A", f"--name={name}")
+    if done.returncode:
+        raise PacbedError(
+            f"SLURM does not say which jobs are in the queue ({done.stderr.strip()}), so that it "
+            "is not known whether jobs of an earlier run are left: try again later"
+        )
+    return done.stdout.split()
 
 
-def end_jobs(name: str, timeout_s: float = 600) -> None:
-    """End all jobs that were submitted under a name, and wait until they are gone.
+def end_jobs(jobs: Submitted | None, timeout_s: float = 600) -> int:
+    """End the jobs that a run which was killed has left in the queue, and wait until they are gone.
 
     SLURM sends them SIGTERM first, so that they keep what they have done.
 
     Parameters
     ----------
-    name
-        Name of the jobs.
+    jobs
+        What that run submitted.
     timeout_s
-        How long they may take, in seconds.
+        How long its jobs may take to end, in seconds.
+
+    Returns
+    -------
+    int
+        How many there were.
 
     Raises
     ------
     PacbedError
-        If SLURM does not end them.
+        If they do not end, or their run may still be at work.
     """
-    _call(["scancel", "--me", f"--name={name}"])
+    if not jobs or not (left := queued(jobs.name)):
+        return 0
+    number = len(left)
+    if not jobs.has_ended:
+        raise PacbedError(
+            f"{number} jobs of {jobs.owner} are in the queue, and it cannot be known here whether "
+            f"it still runs: go on there, or end it and cancel them: scancel --name={jobs.name}"
+        )
+    _call("scancel", "--me", f"--name={jobs.name}")
     deadline, pause = time.monotonic() + timeout_s, 0.5
-    while left := queued(name):
+    while left := queued(jobs.name):
         if time.monotonic() > deadline:
             raise PacbedError(
                 f"jobs of an earlier run do not end: {' '.join(left[:10])}. End them (scancel), "
@@ -216,14 +201,10 @@ def end_jobs(name: str, timeout_s: float = 600) -> None:
             )
         time.sleep(pause)
         pause = min(2 * pause, 10.0)
+    return number
 
 
-def partitions() -> list[str]:
-    """Return the names of the partitions of the cluster."""
-    return list(dict.fromkeys(_call(["sinfo", "--noheader", "--format=%R"]).stdout.split()))
-
-
-def _call(command: list[str]) -> subprocess.CompletedProcess[str]:
+def _call(*command: str) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=_ANSWER_s

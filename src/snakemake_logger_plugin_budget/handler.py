@@ -1,0 +1,229 @@
+"""The handler, to which Snakemake reports what becomes of its jobs, and its options."""
+
+# No `from __future__ import annotations`: Snakemake makes options of the types of the settings.
+import json
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from logging import LogRecord
+from pathlib import Path
+from typing import Any, Optional
+
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+from snakemake_interface_logger_plugins.common import LogEvent
+from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
+
+from snakemake_logger_plugin_budget import snakemake_names
+from snakemake_logger_plugin_budget.budget import Budget, Run, bill, budget, exceeded
+from snakemake_logger_plugin_budget.jobs import Job, folder_of, read_benchmarks
+from snakemake_logger_plugin_budget.text import bill_json, bill_text, budget_json, budget_text
+
+CORES_NOTE = (
+    "No job is shown with more threads than --cores: give a large number to plan for a cluster."
+)
+LOG_WIDTH = 120
+OVER_LIMIT_STATUS = 3
+
+
+OVER_LIMIT = "End with status 3 if more than that is likely to be needed: "
+
+
+@dataclass
+class LogHandlerSettings(LogHandlerSettingsBase):
+    """Options of the plugin."""
+
+    json: Optional[Path] = field(
+        default=None, metadata={"help": "Write the budget or the bill to this file, as JSON."}
+    )
+    text: Optional[Path] = field(
+        default=None, metadata={"help": "Write the table to this file, and not to the terminal."}
+    )
+    jobs: Optional[int] = field(
+        default=None, metadata={"help": "Jobs that run at a time, for the wall-clock time."}
+    )
+    cores: Optional[int] = field(
+        default=None, metadata={"help": "Cores in use at a time, for the wall-clock time."}
+    )
+    max_core_hours: Optional[float] = field(
+        default=None, metadata={"help": OVER_LIMIT + "core-hours."}
+    )
+    max_gpu_hours: Optional[float] = field(
+        default=None, metadata={"help": OVER_LIMIT + "GPU-hours."}
+    )
+    max_storage_tb: Optional[float] = field(
+        default=None, metadata={"help": OVER_LIMIT + "storage, in TB."}
+    )
+
+
+class LogHandler(LogHandlerBase):
+    """Gathers what Snakemake says of jobs, and adds it up when Snakemake ends."""
+
+    settings: LogHandlerSettings
+    # Snakemake's own messages stay, and all events are wanted, however quiet it is to be; the graph
+    # of the rules gives the longest chain of jobs.
+    writes_to_stream = False
+    writes_to_file = False
+    has_filter = True
+    has_formatter = True
+    needs_rulegraph = True
+
+    def __post_init__(self) -> None:
+        """Start with nothing."""
+        self.jobs: dict[int, Job] = {}  # that were planned or started
+        self.finished: set[int] = set()
+        self.failed: dict[int, tuple[str, ...]] = {}
+        self.counts: Mapping[str, int] = {}
+        self.run = Run()
+        self.broken = self.closed = False
+
+    def emit(self, record: LogRecord) -> None:
+        """Take note of an event."""
+        takes = {
+            LogEvent.JOB_INFO: self._job_info,
+            LogEvent.JOB_FINISHED: self._job_finished,
+            LogEvent.JOB_ERROR: self._job_error,
+            LogEvent.RUN_INFO: self._run_info,
+            LogEvent.RULEGRAPH: self._rulegraph,
+            LogEvent.ERROR: self._error,
+        }
+        event = getattr(record, "event", None)
+        if event not in takes:
+            return
+        try:
+            takes[event](record)
+        except Exception:  # as every handler: an event that is not understood ends no run
+            self.handleError(record)
+
+    def _job_info(self, event: Any) -> None:
+        if not (event.output or event.shellcmd or event.benchmark):
+            return  # the target, which has nothing to do
+        resources, wildcards = event.resources, event.wildcards
+        self.jobs[event.jobid] = Job.of(
+            *(event.rule_name, event.threads, resources, event.benchmark, wildcards, event.log)
+        )
+
+    def _job_finished(self, event: Any) -> None:
+        self.finished.add(event.job_id)
+        self.failed.pop(event.job_id, None)  # it was tried again
+
+    def _job_error(self, event: Any) -> None:
+        self.failed[event.jobid] = tuple(event.log or ())
+
+    def _error(self, event: Any) -> None:
+        self.broken = True
+
+    def _run_info(self, event: Any) -> None:
+        self.counts = self.counts or {k: n for k, n in event.stats.items() if k != "total"}
+
+    def _rulegraph(self, event: Any) -> None:
+        graph = event.rulegraph
+        self.run.order = list(dict.fromkeys(node["rule"] for node in graph.get("nodes", ())))
+        self.run.edges = [(e["sourcerule"], e["targetrule"]) for e in graph.get("links", ())]
+
+    def close(self) -> None:
+        """Report the budget of a dry run, or the bill of a run.
+
+        A dry run that is over a limit ends here with status 3.
+        """
+        super().close()
+        if self.closed:
+            return
+        self.closed, over_limit = True, False
+        try:
+            if self.common_settings.dryrun and not self.broken:
+                over_limit = self._close_plan()
+            elif self.counts and not self.common_settings.dryrun:
+                self._close_run()
+        except Exception as error:  # which Snakemake would pass over in silence
+            print(f"budget: cannot be worked out: {error!r}", file=sys.stderr)
+        if over_limit:
+            snakemake_names.end(OVER_LIMIT_STATUS)
+
+    def _close_plan(self) -> bool:
+        self.run.jobs = list(self.jobs.values())
+        found = _budget(self.run, self.settings.jobs, self.settings.cores)
+        if self.run.jobs:
+            limited = self.settings.jobs is None and self.settings.cores is None
+            self._print(budget_text(found, CORES_NOTE if limited else None, _width()))
+        lines = self.exceeded(found)
+        self._write_json(budget_json(found, lines))
+        return bool(lines)
+
+    def exceeded(self, found: Budget) -> list[str]:
+        """Return, and print, which limits a budget exceeds."""
+        limits = self.settings
+        lines = exceeded(found, limits.max_core_hours, limits.max_gpu_hours, limits.max_storage_tb)
+        for line in lines:
+            print(f"budget: over the limit: {line}", file=sys.stderr)
+        return lines
+
+    def _close_run(self) -> None:
+        known = [job.benchmark for job in self.jobs.values() if job.benchmark]
+        benchmarks = read_benchmarks(folder_of(known)).finished
+        failed = Counter(self.jobs[i].rule for i in self.failed if i in self.jobs)
+        bills = []
+        for rule in dict.fromkeys([*self.run.order, *self.counts]):
+            jobs = [self.jobs[i] for i in self.finished if i in self.jobs]
+            files = [job.benchmark for job in jobs if job.rule == rule]
+            used = [benchmarks.get(str(Path(file))) if file else None for file in files]
+            left = self.counts.get(rule, 0) - len(files) - failed[rule]
+            if any(files) or failed[rule]:
+                bills.append(bill(rule, used, failed[rule], max(0, left)))
+        failures = []
+        for number, logs in sorted(self.failed.items()):
+            job = self.jobs.get(number, Job("", name=f"job {number}"))
+            failures.append(f"{job.name}; see {', '.join(job.logs or logs)}")
+        if bills or failures:
+            self._print(bill_text(bills, failures, _width()))
+        self._write_json(bill_json(bills, failures))
+
+    def _print(self, text: str) -> None:
+        if self.settings.text:
+            _write(self.settings.text, text)
+        else:
+            print(text, file=sys.stdout if self.common_settings.stdout else sys.stderr, flush=True)
+
+    def _write_json(self, content: dict[str, Any]) -> None:
+        if self.settings.json:
+            _write(self.settings.json, json.dumps(content, indent=2, default=str))
+
+
+def start(workflow: Any) -> None:
+    """Print the budget of a run that starts, and end the run with status 3 if it is over a limit.
+
+    For the ``onstart`` of a workflow: without it a limit holds for dry runs only.
+
+    Parameters
+    ----------
+    workflow
+        The variable ``workflow`` of a Snakefile.
+    """
+    ours = next((h for h in snakemake_names.handlers(workflow) if isinstance(h, LogHandler)), None)
+    found = _budget(snakemake_names.planned(workflow), *snakemake_names.at_a_time(workflow))
+    print(budget_text(found, width=_width()), file=sys.stderr)
+    if ours and ours.exceeded(found):
+        snakemake_names.end(OVER_LIMIT_STATUS)
+
+
+def _budget(run: Run, jobs: int | None, cores: int | None) -> Budget:
+    folder = folder_of(job.benchmark for job in run.jobs if job.benchmark)
+    return budget(run, read_benchmarks(folder), jobs, cores)
+
+
+def _width() -> int:
+    """Return how long lines may be; in a log the width of a terminal is not known."""
+    return shutil.get_terminal_size((LOG_WIDTH, 0)).columns
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file that appears whole; one that cannot be written ends no run."""
+    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
+    try:
+        temporary.write_text(f"{text}\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        print(f"budget: cannot write {path}: {error.strerror}", file=sys.stderr)
