@@ -12,7 +12,6 @@ from samples import (
     detector,
     difference,
     patterns,
-    reciprocal_lattice,
     requested,
     scattered,
     shaking,
@@ -324,61 +323,7 @@ def test_noise_falls_with_the_root_of_the_number_of_configurations_and_grows_wit
     np.testing.assert_allclose(scatter_of(independent[2]) / scatter_of(independent[8]), 2, atol=0.4)
 
 
-# Interpolation, slices, tilt
-
-
-def test_doubling_the_incident_grid_changes_no_pattern():
-    request = shaking(semiangle=5, layers=20, field=80)
-    coarse, fine = (
-        synthesised(
-            scattered(request, shared_phonons=True, supercell=(3, 2), incident_step_mrad=step),
-            request,
-        ).patterns.astype(float)
-        for step in (1.65, 0.825)
-    )
-    changes = [difference(c, f) for c, f in zip(coarse, fine, strict=True)]
-    assert max(changes) < 0.005, np.round(changes, 4)
-
-
-def test_whole_atoms_on_planes_are_what_ever_thinner_slices_tend_to():
-    # In a band wide enough for slices to show what the cores of atoms do.
-    request = shaking(semiangle=4, strain=(0.0, 0.0, 0.0), layers=2, field=120)
-    k = request.detector.kx_mrad
-    dark_field = np.hypot(k[None, :], k[:, None]) > 6
-
-    def pattern(slices_per_layer):
-        return patterns(
-            request,
-            band_limit=5.0,
-            slices_per_layer=slices_per_layer,
-            supercell=(3, 2),
-            incident_step_mrad=6.0,
-        )[:, dark_field]
-
-    planes = pattern("planes")
-    apart = [difference(pattern(n), planes) for n in (6, 12, 24)]
-    assert apart[0] > 1.5 * apart[1] > 2 * apart[2]
-    assert apart[2] < 0.021
-
-
-def test_tilt_moves_intensity_not_discs():
-    upright = shaking(semiangle=5, tilt=(0.0, 0.0), strain=(0.0, 0.0, 0.0), layers=10, field=40)
-    tilted = replace(upright, tilt_mrad=(4.0, -3.0))
-    library = scattered(upright, tilted, **SMALL)
-    # Diffuse scattering is everywhere; discs are where the beams are.
-    beams = replace(library, diffuse=None, beam_noise=None)
-
-    k = upright.detector.kx_mrad
-
-    def discs(centres):
-        return sum(upright.aperture.weights(k - x, k - y) for x, y in centres) > 0
-
-    for request in (upright, tilted):
-        lit = synthesised(beams, request).patterns[9] > 0
-        assert lit[discs(reciprocal_lattice((0.0, 0.0, 0.0), reach_mrad=17.5))].all()
-        assert not lit[~discs(library.g_mrad)].any()
-    before, after = (synthesised(library, r).patterns[9].astype(float) for r in (upright, tilted))
-    assert difference(after, before) > 0.1
+# Tilt
 
 
 def test_diffuse_scattering_turns_with_the_crystal():

@@ -458,12 +458,21 @@ def test_intensity_that_varies_smoothly_over_a_disc_is_interpolated():
     assert found.within_band[0] == pytest.approx(expected.sum(), abs=2e-4)
 
 
-def test_doubling_the_incident_grid_changes_no_pattern():
-    request = requested(
-        semiangle=12.65, strain=(0.02, -0.01, 0.02), tilt=(3.0, -4.0), layers=20, pixels=121
+@pytest.mark.parametrize(
+    ("request_", "supercell", "step"),
+    [
+        (requested(12.65, (0.02, -0.01, 0.02), (3.0, -4.0), 20, pixels=121), (1, 1), 1.5),
+        (shaking(semiangle=5, layers=20, field=80), (3, 2), 1.65),
+    ],
+)
+def test_doubling_the_incident_grid_changes_no_pattern(request_, supercell, step):
+    coarse, fine = (
+        synthesised(
+            scattered(request_, shared_phonons=True, supercell=supercell, incident_step_mrad=each),
+            request_,
+        ).patterns.astype(float)
+        for each in (step, step / 2)
     )
-    coarse = patterns(request, incident_step_mrad=1.5)
-    fine = patterns(request, incident_step_mrad=0.75)
     changes = [difference(c, f) for c, f in zip(coarse, fine, strict=True)]
     assert max(changes) < 0.005, np.round(changes, 4)
 

@@ -17,7 +17,7 @@ from pacbed.specimen.crystal import material
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 from pacbed.storage.waiting import finish, put_aside
-from pacbed.storage.zipped import checkpoint_of
+from pacbed.storage.zipped import checkpoint_of, plain
 
 REQUEST = SimulationRequest(
     material=material("MoS2"),
@@ -121,47 +121,33 @@ def test_a_failing_draw_costs_no_other(folder):
     assert names(folder) == ["00000.zarr.zip", "00001.zarr.zip", "00002.zarr.zip"]
 
 
-def test_stores_of_other_settings_are_made_again(folder):
-    run(stores(folder), Counting())
-    engine = Counting(quality=2)
-    assert run(stores(folder), engine) == Outcome()
-    assert len(engine.made) == 3
-    assert read_patterns(stores(folder)[0].path).attributes["settings"] == {"quality": 2}
-
-
-def test_stores_of_a_physics_that_was_mended_are_made_again(folder, monkeypatch):
-    run(stores(folder), Counting())
-    monkeypatch.setattr(store_module, "PHYSICS_VERSION", store_module.PHYSICS_VERSION + 1)
-    engine = Counting()
-    assert run(stores(folder), engine) == Outcome()
-    assert len(engine.made) == 3
-
-
-@pytest.mark.parametrize(("draw", "made"), [(0, []), (7, [(0, 5)]), (None, [(0, 5)])])
-def test_a_store_of_another_draw_is_made_again(folder, draw, made):
+@pytest.mark.parametrize(
+    ("quality", "physics", "draw"), [(2, 1, 0), (1, 2, 0), (1, 1, 7), (1, 1, None)]
+)
+def test_a_store_of_other_settings_or_physics_or_of_another_draw_is_made_again(
+    folder, monkeypatch, quality, physics, draw
+):
     [store] = stores(folder, [0])
     run([store], Counting())
-    engine = Counting()
-    run([replace(store, draw=draw)], engine)
-    assert engine.made == made
-    assert read_patterns(store.path).attributes.get("draw") == draw
+    monkeypatch.setattr(store_module, "PHYSICS_VERSION", physics)
+    engine = Counting(quality)
+    assert run([replace(store, draw=draw)], engine) == Outcome()
+    assert engine.made == [(0, 5)]
+    found = read_patterns(store.path).attributes
+    assert found["settings"] == {"quality": quality}
+    assert (found["physics_version"], found.get("draw")) == (physics, draw)
 
 
 def test_a_store_made_before_stores_knew_draw_and_physics_is_good(folder, monkeypatch):
+    def without(attributes):
+        new = ("draw", "physics_version")
+        return plain({name: value for name, value in attributes.items() if name not in new})
+
     [store] = stores(folder, [0])
-    attributes = store_module.plain
-    monkeypatch.setattr(
-        store_module,
-        "plain",
-        lambda found: {
-            name: value
-            for name, value in attributes(found).items()
-            if name not in ("draw", "physics_version")
-        },
-    )
-    run([store], Counting())
+    with monkeypatch.context() as patched:
+        patched.setattr(store_module, "plain", without)
+        run([store], Counting())
     assert "draw" not in read_patterns(store.path).attributes
-    monkeypatch.undo()
     engine = Counting()
     assert run([store], engine) == Outcome(found=True)
     assert engine.made == []
@@ -222,9 +208,4 @@ def test_a_simulation_that_was_begun_before_counts_as_found(folder):
     made = stores(folder)
     checkpoint_of(made[2].path).touch()
     assert run(made, Counting()) == Outcome(found=True)
-
-
-def test_checkpoints_go_when_their_stores_are_there(folder):
-    made = stores(folder)
-    run(made, Counting())
     assert not any(checkpoint_of(path).exists() for path in paths(made))

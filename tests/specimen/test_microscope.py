@@ -47,13 +47,9 @@ def test_electron_of_its_own_rest_energy_is_twice_as_heavy():
 def test_weights_sum_to_one_wherever_the_disc_lies(aperture, centre):
     weights = aperture.weights(PIXELS - centre[0], PIXELS - centre[1])
     assert weights.sum() == pytest.approx(1, abs=1e-3)
-
-
-@pytest.mark.parametrize("aperture", EDGES)
-def test_weights_sum_to_one_on_pixels_that_are_not_square(aperture):
-    weights = aperture.weights(np.arange(-50, 51) * 0.4, np.arange(-30, 31) * 0.55)
-    assert weights.shape == (61, 101)
-    assert weights.sum() == pytest.approx(1, abs=1e-3)
+    oblong = aperture.weights(np.arange(-50, 51) * 0.4 - centre[0], np.arange(-30, 31) * 0.55)
+    assert oblong.shape == (61, 101)
+    assert oblong.sum() == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("aperture", EDGES)
@@ -107,21 +103,13 @@ def test_linear_edge_falls_from_one_to_zero_over_its_width():
     np.testing.assert_allclose(found, [1, 1, 0.75**2, 0.5**2, 0.25**2, 0, 0])
 
 
-@pytest.mark.parametrize("profile", ["erf", "linear"])
-def test_amplitude_is_one_half_at_the_semiangle(profile):
-    assert Aperture(10, 2, profile).transmission(np.array(10.0)) == pytest.approx(0.25)
-
-
 @pytest.mark.parametrize("aperture", EDGES)
 def test_aperture_is_dark_beyond_its_outer_radius(aperture):
     assert aperture.transmission(np.array(aperture.outer_mrad + 1e-6)) < 1e-12
 
 
-def test_solid_angle_of_a_hard_edge_is_that_of_a_disc():
+def test_solid_angle_is_the_integral_of_the_transmission():
     assert Aperture(10).solid_angle_mrad2() == pytest.approx(math.pi * 100)
-
-
-def test_solid_angle_of_a_linear_edge_is_analytic():
     # 2π ∫ r t² dr with t falling linearly from 1 at 9 to 0 at 11: t = (11 - r)/2.
     edge = quad(lambda r: 2 * math.pi * r * ((11 - r) / 2) ** 2, 9, 11)[0]
     expected = math.pi * 81 + edge
@@ -133,16 +121,6 @@ def test_soft_edge_becomes_hard_as_its_width_vanishes():
     for profile in ("erf", "linear"):
         soft = Aperture(10, 1e-3, profile).weights(PIXELS, PIXELS)
         assert np.abs(soft - hard).sum() < 2e-3
-
-
-def test_aperture_without_an_opening_is_refused():
-    with pytest.raises(RequestError, match="semi-angle must be positive, not 0 mrad"):
-        Aperture(0)
-
-
-def test_negative_edge_is_refused():
-    with pytest.raises(RequestError, match="edge must be 0 or more, not -1"):
-        Aperture(10, -1)
 
 
 # Detector
@@ -169,11 +147,15 @@ def test_reach_is_the_smallest_angle_to_the_last_pixel(pixels, reach):
     assert Detector((40, 80), (pixels, 100)).reach_mrad == pytest.approx(reach)
 
 
-def test_detector_of_one_pixel_is_refused():
-    with pytest.raises(RequestError, match="at least 2 × 2 pixels"):
-        Detector((40, 40), (1, 40))
-
-
-def test_empty_field_of_view_is_refused():
-    with pytest.raises(RequestError, match="field of view must be positive"):
-        Detector((40, 0), (40, 40))
+@pytest.mark.parametrize(
+    ("made", "arguments", "complaint"),
+    [
+        (Aperture, (0,), "semi-angle must be positive, not 0 mrad"),
+        (Aperture, (10, -1), "edge must be 0 or more, not -1"),
+        (Detector, ((40, 40), (1, 40)), "at least 2 × 2 pixels"),
+        (Detector, ((40, 0), (40, 40)), "field of view must be positive"),
+    ],
+)
+def test_impossible_apertures_and_detectors_are_refused(made, arguments, complaint):
+    with pytest.raises(RequestError, match=complaint):
+        made(*arguments)

@@ -77,38 +77,29 @@ def make_waiting(
     provenance
         More of it for the stores.
     """
-    outcome = Outcome()
+    outcome, settings = Outcome(), asdict(engine.settings)
     for name, group in groupby(stores, key=lambda store: store.path.name):
+        together = list(group)
         try:
-            outcome.found |= _make_together(name, list(group), engine, log, progress_of, provenance)
+            missing = [
+                one
+                for one in together
+                if not holds(waiting(one.path), one.request, engine.name, settings, one.draw)
+            ]
+            checkpoints = [checkpoint_of(one.path) for one in missing]
+            if len(missing) < len(together) or any(c.exists() for c in checkpoints):
+                outcome.found = True
+            if not missing:
+                log(f"{name} is there already")
+                continue
+            progress = progress_of(name.removesuffix(".zarr.zip"))
+            requests = [one.request for one in missing]
+            results = engine.simulate_together(requests, progress, checkpoints)
+            for one, result in zip(missing, results, strict=True):
+                write_patterns(waiting(one.path), one.request, result, provenance, one.draw)
+            for checkpoint in checkpoints:  # not before all stores are there
+                checkpoint.unlink(missing_ok=True)
         except PacbedError as error:  # the others are worth having
             log(f"error: {name}: {error}")
             outcome.failed.append(name)
     return outcome
-
-
-def _make_together(
-    name: str,
-    stores: Sequence[WantedStore],
-    engine: Engine,
-    log: Callable[[str], None],
-    progress_of: Callable[[str], Progress | None],
-    provenance: Mapping[str, Any] | None,
-) -> bool:
-    """Make the stores of one name; return whether some of that had been done before."""
-    settings = asdict(engine.settings)
-    missing = [
-        s for s in stores if not holds(waiting(s.path), s.request, engine.name, settings, s.draw)
-    ]
-    if not missing:
-        log(f"{name} is there already")
-        return True
-    checkpoints = [checkpoint_of(store.path) for store in missing]
-    found = len(missing) < len(stores) or any(c.exists() for c in checkpoints)
-    progress = progress_of(name.removesuffix(".zarr.zip"))
-    results = engine.simulate_together([s.request for s in missing], progress, checkpoints)
-    for store, result in zip(missing, results, strict=True):
-        write_patterns(waiting(store.path), store.request, result, provenance, store.draw)
-    for checkpoint in checkpoints:  # not before all stores are there
-        checkpoint.unlink(missing_ok=True)
-    return found
