@@ -365,7 +365,7 @@ def test_the_end_of_a_range_must_be_a_number(config, key, value):
         ("material.formula", "MoS", "material: material 'MoS' is not of the form MX2"),
         ("material.formula", "S2Mo", "material: material 'S2Mo' is not of the form MX2"),
         ("material.formula", "Mo2S", "material: material 'Mo2S' is not of the form MX2"),
-        ("material.formula", "bronze", "material: 'bronze' is not a chemical formula"),
+        ("material.formula", "bronze", "material 'bronze' is not of the form MX2"),
         ("material.chalcogen_height_A", 3.1, "must be less than half a layer, 3.07"),
         (
             "simulation.planewave.band_limit",
