@@ -204,4 +204,4 @@ def test_a_lost_figure_is_drawn_again_and_nothing_else_is_done(copied, kind):
 def test_a_semiangle_that_cannot_name_a_file_is_refused(workspace):
     outcome = workspace.plan(change={"microscope": {"semiangles_mrad": [12.3456789]}})
     assert outcome.status == 1
-    assert "semiangles_mrad = 12.3456789: at most six digits" in outcome.text
+    assert "at most six digits, since it names files" in outcome.text

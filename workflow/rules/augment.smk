@@ -21,7 +21,13 @@ rule augment:
     threads: 4
     resources:
         **expected(
-            lambda wildcards, threads: costs.dataset(STUDY, wildcards.split, threads)
+            lambda wildcards, threads: costs.other(
+                "dataset",
+                set_mb(wildcards.split),
+                threads,
+                # Half-precision numbers, compressed.
+                0.92 * set_mb(wildcards.split),
+            )
         ),
         # The patterns as simulated, averaged, and as the framework holds them.
         mem_mb=lambda wildcards, attempt: attempt

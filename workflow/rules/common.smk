@@ -167,10 +167,14 @@ def training_data_mb():
     return (patterns if ONLINE else set_mb("train")) + set_mb("validation")
 
 
+def set_examples(split):
+    """The number of examples of a set."""
+    return getattr(STUDY.dataset.examples, split)
+
+
 def set_mb(split):
     """The memory of the images of a set, in half precision."""
-    examples = getattr(STUDY.dataset.examples, split)
-    return 2 * STUDY.dataset.pixels**2 * examples // 1_000_000
+    return 2 * STUDY.dataset.pixels**2 * set_examples(split) // 1_000_000
 
 
 def initial_network(wildcards):
@@ -188,7 +192,7 @@ def initial_network(wildcards):
 def together(wildcards):
     """The semi-angles that one job simulates."""
     angles = SEMIANGLES if SHARED_STRAIN else [wildcards.semiangle]
-    return [float(angle) for angle in angles]
+    return tuple(map(float, angles))
 
 
 def number_of_draws(wildcards):

@@ -17,8 +17,12 @@ rule predict:
     threads: 4
     resources:
         **expected(
-            lambda wildcards, threads: costs.prediction(
-                STUDY, wildcards.outputs, threads, reserves_gpu("predict")
+            lambda wildcards, threads: costs.other(
+                "prediction on a card" if reserves_gpu("predict") else "prediction",
+                sum(map(set_mb, EVALUATED)),
+                threads,
+                # Truth and prediction of each parameter.
+                70e-6 * sum(map(set_examples, EVALUATED)),
             )
         ),
         mem_mb=lambda wildcards, attempt: attempt * (8000 + max(map(set_mb, EVALUATED))),
@@ -44,7 +48,7 @@ rule discs:
         "../envs/analyse.yaml"
     threads: 1
     resources:
-        **expected(lambda wildcards, threads: costs.discs(STUDY)),
+        **expected(lambda wildcards, threads: costs.other("discs", set_mb("test"))),
         mem_mb=lambda wildcards, attempt: attempt * (1000 + set_mb("test")),
         runtime=minutes(60),
     params:
@@ -75,7 +79,12 @@ rule bounds:
         "../envs/analyse.yaml"
     threads: 1
     resources:
-        **expected(lambda wildcards, threads: costs.bounds(STUDY)),
+        **expected(
+            lambda wildcards, threads: costs.other(
+                "bounds",
+                len(BOUND_STATES) * len(ALL_ANGLES) * len(STUDY.dataset.layers),
+            )
+        ),
         mem_mb=lambda wildcards, attempt: attempt * 3000,
         runtime=minutes(60),
     params:
@@ -112,7 +121,11 @@ rule errors:
         "../envs/analyse.yaml"
     threads: 1
     resources:
-        **expected(lambda wildcards, threads: costs.errors(STUDY, len(NETWORKS))),
+        **expected(
+            lambda wildcards, threads: costs.other(
+                "errors", len(NETWORKS) * sum(map(set_examples, EVALUATED)) / 1e6
+            )
+        ),
         mem_mb=lambda wildcards, attempt: attempt * 2000,
         runtime=minutes(60),
     params:

@@ -90,7 +90,7 @@ use rule simulate as simulate_gallery with:
         **({"gpu": 1} if DEVICE == "gpu" else {}),
         **expected(
             lambda wildcards, threads: costs.simulation(
-                AUXILIARY, GALLERY_ANGLES, threads, len(GALLERY)
+                AUXILIARY, tuple(GALLERY_ANGLES), threads, len(GALLERY)
             )
         ),
         mem_mb=lambda wildcards, attempt: AUXILIARY_MEMORY_MB * attempt,
@@ -112,7 +112,7 @@ use rule simulate_gallery as simulate_bound with:
         **({"gpu": 1} if DEVICE == "gpu" else {}),
         **expected(
             lambda wildcards, threads: costs.simulation(
-                FOR_BOUND, ALL_ANGLES, threads, len(STEPS)
+                FOR_BOUND, tuple(ALL_ANGLES), threads, len(STEPS)
             )
         ),
         mem_mb=lambda wildcards, attempt: AUXILIARY_MEMORY_MB * attempt,

@@ -1,9 +1,9 @@
-"""How long a job will take, before any has run.
+"""How long simulations and trainings take, before any has run; for other jobs one number each.
 
 Arithmetic with constants that were measured once: for a compute budget, not for a race. Prismatic
-and the propagation of plane waves are those of an AMD EPYC; what else runs on processors that of an
-Intel Xeon (Sapphire Rapids), shared with other jobs, by processor time. Training on a graphics card
-is that of the paper (Yankovich et al. 2026, 2.5). See docs/cost.md.
+and the propagation of plane waves are those of an AMD EPYC; all else that runs on processors is
+processor time of an Intel Xeon (Sapphire Rapids) that other jobs shared. Training on a graphics
+card is that of the paper (Yankovich et al. 2026, 2.5). See docs/cost.md.
 """
 
 from __future__ import annotations
@@ -26,13 +26,10 @@ from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import wavelength_A
 from pacbed.study.draws import draw as draw_deformation
 from pacbed.study.model import Configuration
-from pacbed.study.networks import evaluated_splits
-from pacbed.study.sections import DrawsSection
 
 # What `benchmark:` of a rule counts besides the work: the imports of its script, best of four, and
-# a tenth for the rest; the fastest of 178 simulations of the demo took 1.18 s in all.
-_START_s = 1.1
-_START_TENSORFLOW_s = 4.6
+# a tenth for the rest; building a network too.
+_START_s, _START_TENSORFLOW_s = 1.1, 6.7
 
 # --- Prismatic: benchmarks/prismatic.py, docs/cost.md ---
 # The potential of an atom: what one lock lets through at a time, and what threads share.
@@ -40,8 +37,8 @@ _ATOM_SERIAL_s, _ATOM_SHARED_s = 0.3e-3, 0.3e-3
 # Of a probe, slice and grid point: with and without a prime factor above 7 in the length.
 _POINT_AWKWARD_s, _POINT_FAST_s = 45e-9, 17e-9
 
-# --- Plane waves: PlaneWaveEngine.scatter and ScatteringLibrary.synthesise timed one by one, best
-# of four, sizes from 32 × 48 to 400 × 432 points; benchmarks/engine.py sets the first number ---
+# --- Plane waves: parts timed one by one, best of four, sizes from 32 × 48 to 400 × 432 points;
+# benchmarks/engine.py sets the first number ---
 # Of a wave, configuration, slice and n log2 n of the n points of a transform. With atoms at rest
 # the transmission is at hand; else it costs two transforms of its own.
 _PHONON_SLICE_s, _REST_SLICE_s = 1.45e-9, 1.06e-9
@@ -60,75 +57,45 @@ _NOISE_PIXELS = 128
 # Draws over which a simulation of plane waves is averaged.
 _SAMPLE = 8
 
-# --- Pattern stores and datasets: read_patterns, best of several, stored patterns of 32 to 1336
-# pixels; benchmarks/dataset.py, processor time, examples of 64 and 256 pixels ---
-_READ_STORE_s, _READ_STORE_PIXEL_s, _AVERAGE_PIXEL_s = 4.5e-3, 10e-9, 9e-9
-# Of an example and of each of its pixels, compression included.
-_EXAMPLE_s, _EXAMPLE_PIXEL_s = 0.05e-3, 50e-9
-_READ_DATASET_PIXEL_s = 10e-9
-# Size of the compressed chunks over that of the numbers: patterns of 192 and 640 pixels, at rest
-# and with phonons, 0.89 to 0.93; datasets of the demo 0.90 to 0.94. And what else is in a file.
-_PATTERN_RATIO, _DATASET_RATIO, _STORE_MB = 0.90, 0.92, 0.011
-
-# --- The classical reading of an example of n pixels, for each n log2 n; the bound of a sample, for
-# each stored pixel (averaged for 11 states) and each pixel of an example (19 are resampled) ---
-_DISCS_s, _DISCS_PIXEL_s = 4e-3, 22e-9
-_BOUND_STORED_PIXEL_s, _BOUND_PIXEL_s = 0.4e-6, 12e-6
-# The errors of one file of predictions, and of each prediction in it.
-_ERROR_FILE_s, _ERROR_s = 0.2, 9e-6
-
-# --- Training: pacbed.learning.training.train and predict with five networks of 3,000 to 35 million
-# weights, batches of 16 to 64, processor time ---
+# --- Training: train and predict with five networks of 3,000 to 35 million weights, batches of 16
+# to 64, processor time ---
 _CORE_FLOPS = 105e9
-# What a step costs whatever its size and threads (an epoch of the demo takes 7.4 s with one thread,
-# 6.0 with two); the end of an epoch; building and tracing a network.
-_STEP_s, _EPOCH_s, _TRACE_s, _TRACE_PREDICTION_s = 10e-3, 0.06, 2.1, 0.4
-# Of a pixel of an example that is made while a network learns, on a processor.
-_ONLINE_PIXEL_s = 45e-9
-# A model is its weights in single precision; predictions have so many bytes per example.
-_MODEL_MB, _PREDICTION_B, _PREDICTION_OUTPUT_B = 0.06, 8, 10
-_PREDICTION_BATCH = 256
-
+# What a step costs whatever its size and threads; the end of an epoch.
+_STEP_s, _EPOCH_s = 10e-3, 0.06
+# Of a pixel of an example: made while a network learns, on a processor; read from a file.
+_ONLINE_PIXEL_s, _READ_PIXEL_s = 45e-9, 10e-9
+_BACKWARD = 2  # of the operations of a forward pass
 # The paper's training: 60 hours on an NVIDIA A100.
 _PAPER_h, _PAPER_EPOCHS, _PAPER_TRAINING, _PAPER_VALIDATION = 60, 4000, 128_000, 32_000
-_BACKWARD = 2  # of the operations of a forward pass
+
+# What the numbers of a pattern are compressed to; the rest of a store; a model without its weights.
+_PATTERN_RATIO, _STORE_MB, _MODEL_MB = 0.90, 0.011, 0.06
+
+OTHER = {
+    "dataset": (_START_TENSORFLOW_s, 0.026, "MB of images (benchmarks/dataset.py)"),
+    "prediction": (_START_TENSORFLOW_s, 0.5, "MB of images (benchmarks/training.py)"),
+    "prediction on a card": (_START_TENSORFLOW_s, 0.025, "MB of images, most of it reading"),
+    "discs": (_START_s, 0.2, "MB of images (the demo)"),
+    "bounds": (_START_s, 0.95, "semi-angle, thickness and state (the demo)"),
+    "errors": (_START_s, 12.0, "million predictions (the demo)"),
+}
+"""Other jobs: the start in seconds, core-seconds of a unit on the Xeon, and what a unit is."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a job is expected to take and to write.
+    """What a job is expected to take and to write."""
 
-    Parameters
-    ----------
-    seconds
-        Wall-clock time of the job on the threads (and the graphics card) that it was asked for,
-        start-up included.
-    output_MB
-        Size of its output files in MB (1e6 bytes).
-    source
-        Where the numbers come from, one short line.
-    """
-
-    seconds: float
-    output_MB: float
-    source: str
+    seconds: float  # wall-clock time on its threads and graphics card, start-up included
+    output_MB: float  # size of its output files, 1e6 bytes
+    source: str  # where the numbers come from, one short line
 
 
 @dataclass(frozen=True)
 class Layers:
-    """A network as far as its cost goes.
+    """A network as far as its cost goes: see :func:`pacbed.learning.network.build_network`."""
 
-    Parameters
-    ----------
-    pixels
-        Pixels of an image per axis.
-    outputs
-        Number of predicted parameters.
-    filters, dense, pooled_head
-        As in :func:`pacbed.learning.network.build_network`.
-    """
-
-    pixels: int
+    pixels: int  # of an image, per axis
     outputs: int
     filters: tuple[int, ...] = (32, 64, 128, 256)
     dense: tuple[int, ...] = (512, 384, 256, 128)
@@ -155,8 +122,9 @@ class Layers:
         return weights, 2.0 * products
 
 
+@lru_cache(maxsize=1024)
 def simulation(
-    config: Configuration, semiangles_mrad: Sequence[float], threads: int, draws: int = 1
+    config: Configuration, semiangles_mrad: tuple[float, ...], threads: int, draws: int = 1
 ) -> Cost:
     """Estimate one simulation job.
 
@@ -171,29 +139,22 @@ def simulation(
     draws
         Draws that it simulates one after another.
     """
-    return _simulation(config, tuple(map(float, semiangles_mrad)), threads, draws)
-
-
-@lru_cache(maxsize=1024)
-def _simulation(config: Configuration, angles: tuple[float, ...], threads: int, draws: int) -> Cost:
     section = config.simulation
-    planewave = section.engine == "planewave"
-    seconds = _START_s + draws * (_planewave_s if planewave else _prismatic_s)(
-        config, angles, threads
-    )
-    pixels = math.prod(config.detector().pixels)
-    store_MB = _STORE_MB + 4e-6 * _PATTERN_RATIO * section.layers * pixels
-    if planewave:
+    if section.engine == "planewave":
+        each = _planewave_s(config, semiangles_mrad, threads)
         phonons = section.planewave.phonon_configurations
         source = (
             f"plane-wave engine: {1e9 * (_PHONON_SLICE_s if phonons else _REST_SLICE_s):g} ns × "
             "n log2 n per wave and slice of n points, one core (benchmarks/engine.py)"
         )
     else:
+        each = _prismatic_s(config, semiangles_mrad, threads)
         source = "Prismatic: arithmetic of docs/cost.md; the paper reports 2.2 times as much"
     if config.execution.device == "gpu":
         source += "; on a graphics card not known: figure of processors"
-    return Cost(seconds, draws * len(angles) * store_MB, source)
+    pixels = math.prod(config.detector().pixels)
+    store_MB = _STORE_MB + 4e-6 * _PATTERN_RATIO * section.layers * pixels
+    return Cost(_START_s + draws * each, draws * len(semiangles_mrad) * store_MB, source)
 
 
 def _prismatic_s(config: Configuration, angles: Sequence[float], threads: int) -> float:
@@ -206,17 +167,23 @@ def _prismatic_s(config: Configuration, angles: Sequence[float], threads: int) -
         cells = math.prod(layout.grid.edges_A) / _cell_A2(request)
         atoms = cells * len(slab(request.material, request.deformation, request.layers))
         potential = atoms * (_ATOM_SERIAL_s + _ATOM_SHARED_s / threads)
-        fast = all(_largest_prime(n) <= 7 for n in layout.grid.points)
+        fast = all(_has_small_factors(n) for n in layout.grid.points)
         points = math.prod(layout.grid.points) * request.layers * settings.slices_per_layer
         waves = layout.total * points * (_POINT_FAST_s if fast else _POINT_AWKWARD_s)
         seconds += len(layout.shares) * potential + waves / threads
     return seconds
 
 
+def _has_small_factors(number: int) -> bool:
+    for factor in (2, 3, 5, 7):
+        while number % factor == 0:
+            number //= factor
+    return number == 1
+
+
 def _planewave_s(config: Configuration, angles: Sequence[float], threads: int) -> float:
     """Return the seconds of a draw, all semi-angles together: the mean of the first draws."""
-    ranges = config.deformation.draw_ranges()
-    settings = config.simulation.planewave.settings()
+    ranges, settings = config.deformation.draw_ranges(), config.simulation.planewave.settings()
     total = 0.0
     for index in range(_SAMPLE):
         drawn = [
@@ -224,9 +191,9 @@ def _planewave_s(config: Configuration, angles: Sequence[float], threads: int) -
         ]
         requests = [config.request(d.semiangle_mrad, d.deformation, d.tilt_mrad) for d in drawn]
         patterns = [_pattern_s(request) for request in requests]
-        total += _waves_s(requests, settings) / threads
         # A thread for each semi-angle: none ends before its longest, nor before its share.
         total += max(sum(patterns) / threads, *patterns) + sum(map(_writing_s, requests))
+        total += _waves_s(requests, settings) / threads
     return total / _SAMPLE
 
 
@@ -263,6 +230,12 @@ def _pattern_s(request: SimulationRequest) -> float:
     return seconds
 
 
+def _writing_s(request: SimulationRequest) -> float:
+    phonons = request.thermal.phonon_configurations
+    each = _WRITE_PIXEL_s + (_DIFFUSE_PIXEL_s if phonons else 0)
+    return request.layers * math.prod(request.detector.pixels) * each
+
+
 def _discs_s(request: SimulationRequest, pixels: tuple[int, int]) -> float:
     field, layers = request.detector.field_of_view_mrad, request.layers
     radius = request.aperture.outer_mrad
@@ -275,121 +248,15 @@ def _discs_s(request: SimulationRequest, pixels: tuple[int, int]) -> float:
     return discs * _DISC_s + lit * math.prod(pixels) * each
 
 
-def _writing_s(request: SimulationRequest) -> float:
-    phonons = request.thermal.phonon_configurations
-    each = _WRITE_PIXEL_s + (_DIFFUSE_PIXEL_s if phonons else 0)
-    return request.layers * math.prod(request.detector.pixels) * each
-
-
 def _cell_A2(request: SimulationRequest) -> float:
     return float(abs(np.linalg.det(request.material.in_plane_cell_A(request.deformation))))
 
 
-def _largest_prime(number: int) -> int:
-    largest, factor = 1, 2
-    while number > 1:
-        if number % factor:
-            factor += 1
-        else:
-            largest, number = factor, number // factor
-    return largest
-
-
-def dataset(config: Configuration, split: str, threads: int) -> Cost:
-    """Estimate the making of one set of examples of one semi-angle and thickness.
-
-    Parameters
-    ----------
-    config
-        The configuration.
-    split
-        ``train``, ``validation`` or ``test``.
-    threads
-        Cores of the job.
-    """
-    examples, pixels = getattr(config.dataset.examples, split), config.dataset.pixels**2
-    stored = config.detector()
-    averaging = _draws_of(config, split) * math.prod(stored.pixels) * _AVERAGE_PIXEL_s
-    each = _EXAMPLE_s + pixels * _EXAMPLE_PIXEL_s
-    making = examples * each / threads
-    return Cost(
-        _START_TENSORFLOW_s + _reading_stores_s(config, split) + averaging + making,
-        _STORE_MB + 2e-6 * _DATASET_RATIO * examples * pixels,
-        f"{1e3 * each:.2g} ms per example on one core of an Intel Xeon (benchmarks/dataset.py)",
-    )
-
-
-def _reading_stores_s(config: Configuration, split: str) -> float:
-    """Return the seconds in which the patterns of one thickness are read, of the draws of a set."""
-    pixels = config.detector().pixels
-    return _draws_of(config, split) * (_READ_STORE_s + _READ_STORE_PIXEL_s * math.prod(pixels))
-
-
-def _draws_of(config: Configuration, split: str) -> int:
-    return _draws(config.draws).count(split)
-
-
-@lru_cache(maxsize=8)
-def _draws(section: DrawsSection) -> list[str]:
-    return section.splits()
-
-
-def discs(config: Configuration) -> Cost:
-    """Estimate the classical reading of the test set of one semi-angle and thickness."""
-    examples, pixels = config.dataset.examples.test, config.dataset.pixels**2
-    each = _DISCS_s + pixels * math.log2(pixels) * _DISCS_PIXEL_s
-    return Cost(
-        _START_s + _reading_s(config, examples) + examples * each,
-        2 * (_STORE_MB + 1e-6 * _PREDICTION_B * 12 * examples),
-        f"{1e3 * each:.2g} ms per example on one core of an Intel Xeon (pacbed.reading.discs)",
-    )
-
-
-def bounds(config: Configuration) -> Cost:
-    """Estimate the bounds of all semi-angles, states and thicknesses, patterns at hand."""
-    samples = len(config.microscope.semiangles_mrad) * len(config.dataset.layers)
-    samples *= 1 + config.bound.deformed_states
-    stored = config.detector()
-    each = math.prod(stored.pixels) * _BOUND_STORED_PIXEL_s
-    each += config.dataset.pixels**2 * _BOUND_PIXEL_s
-    return Cost(
-        _START_s + samples * each,
-        _STORE_MB + 2e-3 * samples * 66,
-        f"{each:.2g} s per semi-angle, thickness and state on one core (pacbed.precision.bound)",
-    )
-
-
-def errors(config: Configuration, networks: int) -> Cost:
-    """Estimate the table of errors of so many networks."""
-    splits = evaluated_splits(config)
-    examples = sum(getattr(config.dataset.examples, split) for split in splits)
-    # Rows: of each set, parameter and dose, about 0.4 kB in both files.
-    rows = networks * len(splits) * 6 * 11
-    return Cost(
-        _START_s + networks * (examples * _ERROR_s + len(splits) * _ERROR_FILE_s),
-        _STORE_MB + 4e-4 * rows,
-        f"{1e6 * _ERROR_s:.2g} µs per prediction on one core (pacbed.precision.metrics)",
-    )
-
-
 def network(config: Configuration, outputs: str) -> Layers:
-    """Return the network of a configuration that predicts a set of parameters.
-
-    Parameters
-    ----------
-    config
-        The configuration.
-    outputs
-        Name of the set, a key of :data:`pacbed.examples.labels.OUTPUTS`.
-    """
-    section = config.network
-    return Layers(
-        config.dataset.pixels,
-        len(OUTPUTS[outputs]),
-        section.filters,
-        section.dense,
-        section.pooled_head,
-    )
+    """Return the network that predicts a set of parameters, a key of ``labels.OUTPUTS``."""
+    section, pixels = config.network, config.dataset.pixels
+    count = len(OUTPUTS[outputs])
+    return Layers(pixels, count, section.filters, section.dense, section.pooled_head)
 
 
 @lru_cache(maxsize=1)
@@ -415,45 +282,19 @@ def training(config: Configuration, outputs: str, threads: int, gpus: int) -> Co
         Graphics cards of the job; a network takes no more than one.
     """
     weights, forward = network(config, outputs).sizes()
-    section = config.training
-    examples, batch = config.dataset.examples, section.examples_per_step
-    train, validation = examples.train, examples.validation
-    online = section.data == "online"
-    steps = math.ceil(train / batch) + math.ceil(validation / batch)
-    epoch = _EPOCH_s + _passes_s(
-        ((1 + _BACKWARD) * train + validation) * forward, steps, threads, gpus
-    )
-    if online and not gpus:  # beside the network, a card makes examples in no time
-        epoch += train * config.dataset.pixels**2 * _ONLINE_PIXEL_s / threads
-    reading = _reading_s(config, validation)
-    reading += _reading_stores_s(config, "train") if online else _reading_s(config, train)
-    return Cost(
-        _START_TENSORFLOW_s + _TRACE_s + reading + section.total_epochs * epoch,
-        _MODEL_MB + 4e-6 * weights,
-        _training_source(gpus),
-    )
-
-
-def prediction(config: Configuration, outputs: str, threads: int, gpus: int) -> Cost:
-    """Estimate what one network takes to predict all three sets.
-
-    Parameters
-    ----------
-    config, outputs, threads, gpus
-        As for :func:`training`.
-    """
-    _, forward = network(config, outputs).sizes()
-    splits = evaluated_splits(config)
-    sizes = [getattr(config.dataset.examples, split) for split in splits]
-    steps = sum(math.ceil(n / _PREDICTION_BATCH) for n in sizes)
-    work = _passes_s(sum(sizes) * forward, steps, threads, gpus)
-    start = _START_TENSORFLOW_s + len(sizes) * _TRACE_PREDICTION_s
-    each_B = _PREDICTION_B + _PREDICTION_OUTPUT_B * len(OUTPUTS[outputs])
-    return Cost(
-        start + _reading_s(config, sum(sizes)) + work,
-        len(sizes) * _STORE_MB + 1e-6 * each_B * sum(sizes),
-        _training_source(gpus),
-    )
+    section, pixels = config.training, config.dataset.pixels**2
+    train, validation = config.dataset.examples.train, config.dataset.examples.validation
+    steps = sum(math.ceil(n / section.examples_per_step) for n in (train, validation))
+    operations = ((1 + _BACKWARD) * train + validation) * forward
+    epoch = _EPOCH_s + _passes_s(operations, steps, threads, gpus)
+    read = train + validation
+    if section.data == "online":
+        read = validation  # the patterns of the others are few
+        if not gpus:  # a card makes examples in no time while its network learns
+            epoch += train * pixels * _ONLINE_PIXEL_s / threads
+    start = _START_TENSORFLOW_s + read * pixels * _READ_PIXEL_s
+    seconds = start + section.total_epochs * epoch
+    return Cost(seconds, _MODEL_MB + 4e-6 * weights, _training_source(gpus))
 
 
 def _passes_s(operations: float, steps: int, threads: int, gpus: int) -> float:
@@ -464,10 +305,6 @@ def _passes_s(operations: float, steps: int, threads: int, gpus: int) -> float:
     return operations / (_CORE_FLOPS * threads) + steps * _STEP_s
 
 
-def _reading_s(config: Configuration, examples: int) -> float:
-    return float(examples * config.dataset.pixels**2 * _READ_DATASET_PIXEL_s)
-
-
 def _training_source(gpus: int) -> str:
     if gpus:
         return (
@@ -475,3 +312,10 @@ def _training_source(gpus: int) -> str:
             f"({1e-12 * _card_flops():.0f} TFLOP/s)"
         )
     return f"{1e-9 * _CORE_FLOPS:.0f} GFLOP/s per core of an Intel Xeon with AVX-512"
+
+
+def other(kind: str, units: float, threads: int = 1, output_MB: float = 0.0) -> Cost:
+    """Estimate a job of another kind, a key of :data:`OTHER`, by the number of its units."""
+    start_s, each_s, unit = OTHER[kind]
+    source = f"{each_s:.2g} core-seconds per {unit}"
+    return Cost(start_s + units * each_s / threads, _STORE_MB + output_MB, source)
