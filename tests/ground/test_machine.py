@@ -13,6 +13,7 @@ from pacbed.machine import (
     _control_groups,
     is_in_memory,
     memory_limit_bytes,
+    noting_sigterm,
     peak_memory_MB,
     sparse_progress,
     usable_cores,
@@ -144,6 +145,36 @@ def test_a_job_that_was_submitted_to_a_cluster_does_not_watch_its_run(start):
     # As in a job of the SLURM plugin.
     run = start("--cores", "all", "--mode", "remote", SLURM_JOB_ID="1")
     assert run.stdout.readline() == "not watched\n"
+
+
+@pytest.mark.parametrize(("end_of_job", "left_s"), [(None, 120), ("5300", 300)])
+def test_sigterm_leaves_time_until_the_end_of_a_job_of_slurm_or_two_minutes(
+    monkeypatch, end_of_job, left_s
+):
+    monkeypatch.setattr("pacbed.machine.time.time", lambda: 5000.0)
+    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
+    if end_of_job:
+        monkeypatch.setenv("SLURM_JOB_END_TIME", end_of_job)
+    before = signal.getsignal(signal.SIGTERM)
+    with noting_sigterm() as sigterm:
+        assert not sigterm.has_come
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert sigterm.has_come
+        assert sigterm.seconds_left == left_s
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_in_another_thread_signals_are_left_alone():
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def look():
+        with noting_sigterm() as sigterm:
+            seen.append((signal.getsignal(signal.SIGTERM), sigterm.has_come))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert seen == [(before, False)]
 
 
 def test_progress_in_a_log_is_a_line_now_and_then_and_one_at_the_end(monkeypatch):

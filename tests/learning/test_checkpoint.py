@@ -59,6 +59,10 @@ def interrupted(folder, after=1, **changes):
     return attempt(folder, interrupt, ending=pytest.raises(KeyboardInterrupt), **changes)
 
 
+def never(epoch, epochs, losses):
+    raise AssertionError("it trains")
+
+
 def assert_same(folder, other):
     """Check that two trainings gave the same to the last bit, and left nothing else."""
     assert sorted(path.name for path in folder.iterdir()) == sorted(PRODUCTS)
@@ -294,12 +298,16 @@ def test_other_data_have_another_fingerprint(which, what):
     assert digest(other) != digest(DATA) == digest([replace(one) for one in DATA])
 
 
-def test_a_state_that_cannot_be_read_just_now_stays(tmp_path):
-    path = checkpoint_of(tmp_path / "model.keras")
-    path.mkdir()  # of what can go wrong with the file system, what is easy to bring about
-    with pytest.raises(StoreError, match=r"cannot read .*unfinished"):
-        attempt(tmp_path)
-    assert path.exists()
+@pytest.mark.parametrize("name", [checkpoint_of(Path("model.keras")).name, "model.keras"])
+def test_what_cannot_be_read_just_now_is_not_replaced(whole, tmp_path, name):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    (tmp_path / name).unlink(missing_ok=True)
+    if name != "model.keras":
+        (tmp_path / "settings.json").unlink()  # so that it looks for a state
+    # Of what can go wrong with the file system, what is easy to bring about.
+    (tmp_path / name).mkdir()
+    with pytest.raises(StoreError, match=rf"cannot read .*{name}"):
+        attempt(tmp_path, never)
 
 
 # What is written, and left
@@ -352,10 +360,6 @@ def ended(whole, tmp_path):
     return tmp_path / "ended"
 
 
-def never(epoch, epochs, losses):
-    raise AssertionError("it trains")
-
-
 @pytest.mark.parametrize("renamed", range(len(PRODUCTS) + 1))
 def test_a_training_that_has_ended_is_not_repeated(whole, ended, renamed):
     """Also if it was killed before all of its products had their names."""
@@ -375,13 +379,6 @@ def test_a_training_of_which_a_product_is_lost_or_damaged_is_repeated(ended, nam
 def test_a_training_with_other_settings_is_not_that_one(ended):
     assert interrupted(ended, momentum=0.5) == []
     assert sorted(PRODUCTS) == sorted(p.name for p in ended.iterdir() if p.name[0] != ".")
-
-
-def test_a_product_that_cannot_be_read_just_now_is_not_replaced(ended):
-    (ended / "model.keras").unlink()
-    (ended / "model.keras").mkdir()
-    with pytest.raises(StoreError, match=r"cannot read .*model\.keras"):
-        attempt(ended, never)
 
 
 # The script of the workflow

@@ -103,8 +103,7 @@ class Divergence(keras.callbacks.Callback):
         saved = {"images": inputs, "targets": targets, "epoch": np.array(self.epoch)}
         if isinstance(inputs, tuple):
             saved |= dict(zip([each.name for each in self.model.inputs], inputs, strict=True))
-            images = self.model.get_layer("augmentation")(*inputs)
-            saved["images"] = keras.ops.convert_to_numpy(images)
+            saved["images"] = self.model.get_layer("augmentation").arrays(*inputs)[..., None]
         finite = np.isfinite(saved["images"]).all(axis=(1, 2, 3)) & np.isfinite(targets).all(axis=1)
         found = "all of them finite" if finite.all() else f"{(~finite).sum()} of them not finite"
         try:
