@@ -178,7 +178,7 @@ def train(
     described: dict[str, Any] = {"scaling": asdict(scaling), "training": asdict(settings)}
     run = _Run(training, validation, scaling, settings)
     run.refuse_shared_draws()
-    refuse_other_simulation(run.batches.attributes, validation.attributes)
+    refuse_other_simulation(run.batches.attributes, validation.attributes, "the validation set")
     if initial:
         described["initial"] = run.begin_with(initial)
     data = dict(run.batches.attributes)
