@@ -461,6 +461,17 @@ def test_a_dataset_of_another_field_is_refused_before_anything_is_predicted(
     assert f"{path} does not fit {model / 'model.keras'}: {message}" in said
 
 
+def test_a_dataset_of_another_crystal_is_refused(model, tmp_path, complaint):
+    config = load([Path("tiny.yaml")])
+    library = read_pattern_set([PATTERNS / "00000.zarr.zip"], [0], 2)
+    crystal = {**library.simulation["material"], "formula": "WSe2", "zigzag_A": 3.282}
+    library = replace(library, simulation={**library.simulation, "material": crystal})
+    path = tmp_path / "other.zarr.zip"
+    write_dataset(path, ExampleSource(library, config.augmentation(), 4, (1, 6.35, 2, "test")))
+    said = complaint("evaluate", model, TEST, path)
+    assert f"{path} is of another simulation than the training set: formula is WSe2, not" in said
+
+
 def copied(model, folder):
     folder.mkdir()
     for name in FILES:

@@ -228,7 +228,7 @@ def test_a_network_is_refused_for_examples_of_another_simulation(tmp_path):
     files = tmp_path / "model.keras", tmp_path / "settings.json"
     predict(*files, replace(ONLINE[1], attributes={"simulation": known}))
     foreign = replace(ONLINE[1], attributes={"simulation": other})
-    said = r"another simulation than those of the training: formula is WSe2, not MoS2\."
+    said = r"set is of another simulation than the training set: formula is WSe2, not MoS2\."
     with pytest.raises(PacbedError, match=said):
         predict(*files, foreign)
     with pytest.raises(PacbedError, match=said):

@@ -115,6 +115,7 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], names: Iter
 
 def _check_fit(datasets: Sequence[Path], model: Path, settings: Path) -> None:
     """Compare datasets with that on which a network was trained."""
+    from pacbed.examples.dataset import refuse_other_simulation
     from pacbed.storage.zipped import open_store
 
     for path in (model, settings):
@@ -131,6 +132,7 @@ def _check_fit(datasets: Sequence[Path], model: Path, settings: Path) -> None:
             found = flat(dict(group.attrs))
         if differing := differences(found, trained, GEOMETRY):
             raise PacbedError(f"{path} does not fit {model}: {differing}")
+        refuse_other_simulation(trained, found, str(path))
         if differing := differences(found, trained, SAMPLE):
             say(f"warning: {path} is not what {model} was trained for: {differing}")
 

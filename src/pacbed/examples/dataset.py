@@ -19,7 +19,7 @@ from pacbed.examples.labels import PARAMETERS
 from pacbed.examples.source import ExampleSource
 from pacbed.exceptions import PacbedError
 from pacbed.machine import usable_cores
-from pacbed.storage.zipped import open_store, plain, reading, zip_writer
+from pacbed.storage.zipped import open_archive, open_store, plain, reading, zip_writer
 
 # Examples that are made at a time, and written at a time: at 256 × 256 pixels 128 of them, 17 MB.
 _CHUNK, _SHARD, _SHARD_PIXELS = 64, 512, 1 << 23
@@ -169,7 +169,7 @@ def read_dataset(path: Path) -> Dataset:
         If it is damaged or incomplete.
     """
     path = Path(path)
-    with open_store(path) as group, reading(path), zipfile.ZipFile(path) as archive:
+    with open_store(path) as group, reading(path), open_archive(path) as archive:
         images, labels, draws, done = (_read_array(archive, group, name) for name in _ARRAYS)
         return Dataset(images, labels, draws, done, dict(group.attrs))
 
@@ -194,7 +194,9 @@ def _read_array(archive: zipfile.ZipFile, group: zarr.Group, name: str) -> np.nd
     return values
 
 
-def refuse_other_simulation(trained_on: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+def refuse_other_simulation(
+    trained_on: Mapping[str, Any], data: Mapping[str, Any], name: str = "the dataset"
+) -> None:
     """Refuse examples whose patterns are of another crystal, beam or thermal motion.
 
     Parameters
@@ -202,6 +204,8 @@ def refuse_other_simulation(trained_on: Mapping[str, Any], data: Mapping[str, An
     trained_on, data
         Attributes of the training set and of the other. Sets that do not know how their patterns
         were simulated are not compared.
+    name
+        What the other set is called in the message.
 
     Raises
     ------
@@ -218,7 +222,7 @@ def refuse_other_simulation(trained_on: Mapping[str, Any], data: Mapping[str, An
     if differing:
         values = (f"{name} is {theirs.get(name)}, not {ours.get(name)}" for name in differing)
         raise PacbedError(
-            "these examples are of another simulation than those of the training: "
+            f"{name} is of another simulation than the training set: "
             f"{'; '.join(values)}. Use a network and examples of one study"
         )
 

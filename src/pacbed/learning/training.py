@@ -188,7 +188,7 @@ def train(
     examples = StoredSequence(validation, scaling, settings.batch_size)
     batches, model = _batches(training, network, scaling, settings)
     _refuse_shared_draws(batches.draws, examples.draws)
-    refuse_other_simulation(batches.attributes, examples.attributes)
+    refuse_other_simulation(batches.attributes, examples.attributes, "the validation set")
     described: dict[str, Any] = {"scaling": asdict(scaling), "training": asdict(settings)}
     if initial:
         described["initial"] = _begin_with(network, initial)
