@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -116,9 +116,12 @@ class PlaneWaveOptions(PlaneWaveSettings):
 
 @dataclass(frozen=True)
 class PrismaticOptions(PrismaticSettings):
-    """Settings in which one number may stand for both edges of the box."""
+    """Settings in which one number stands for both edges of the box."""
 
-    box_A: float | Literal["auto"] = PrismaticSettings.box_A  # type: ignore[assignment]
+    box_A: float | Literal["auto"] = PrismaticSettings.box_A[0]  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Leave the check to :meth:`settings`."""
 
     def settings(self, slices: Slices) -> PrismaticSettings:
         """Return the settings with a number of slices, which atomic planes are not."""
@@ -126,7 +129,8 @@ class PrismaticOptions(PrismaticSettings):
             raise PacbedError(
                 "Prismatic has equal slices: give their number per layer (--slices 3)"
             )
-        return self if slices is None else replace(self, slices_per_layer=slices)
+        known = self.slices_per_layer if slices is None else slices
+        return PrismaticSettings(**{**vars(self), "slices_per_layer": known})
 
 
 PLANE_WAVES = Parameter(name="*", group="Plane-wave engine", parse="^(?!slices)")
