@@ -83,8 +83,11 @@ def clear_away_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, terminate)
 
 
-GRACE_s = 120
-"""Time between SIGTERM and the end of a job, as ``profiles/slurm`` asks for it."""
+GRACE_s = 25
+"""Time between SIGTERM and SIGKILL where nothing else is known: SLURM's default is 30 s."""
+
+WARNING_s = 180
+"""SIGTERM so long before the limit of a job warns of it (``profiles/slurm``: 120 s before)."""
 
 
 @dataclass
@@ -108,13 +111,16 @@ class Sigterm:
 def noting_sigterm() -> Iterator[Sigterm]:
     """Note SIGTERM in this block rather than end at once: who computes there ends when it can.
 
-    The time that is left lasts until the end of the job that SLURM has set, elsewhere
+    The time that is left lasts until the limit of a job of SLURM, if that is near, else
     :data:`GRACE_s`. Outside of the main thread, to which signals come, nothing is noted.
     """
     sigterm = Sigterm()
 
     def note(number: int, frame: FrameType | None) -> None:
-        sigterm.deadline = float(os.environ.get("SLURM_JOB_END_TIME") or time.time() + GRACE_s)
+        now = time.time()
+        limit = float(os.environ.get("SLURM_JOB_END_TIME") or "inf")
+        # Long before its limit a job was cancelled, and is killed soon.
+        sigterm.deadline = limit if limit - now < WARNING_s else now + GRACE_s
 
     if threading.current_thread() is not threading.main_thread():
         yield sigterm

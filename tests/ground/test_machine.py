@@ -148,8 +148,8 @@ def test_a_job_that_was_submitted_to_a_cluster_does_not_watch_its_run(start):
     assert run.stdout.readline() == "not watched\n"
 
 
-@pytest.mark.parametrize(("end_of_job", "left_s"), [(None, 120), ("5300", 300)])
-def test_sigterm_leaves_time_until_the_end_of_a_job_of_slurm_or_two_minutes(
+@pytest.mark.parametrize(("end_of_job", "left_s"), [(None, 25), ("5120", 120), ("9000", 25)])
+def test_sigterm_leaves_time_until_the_limit_of_a_job_of_slurm_that_is_near_or_little(
     monkeypatch, end_of_job, left_s
 ):
     monkeypatch.setattr("pacbed.machine.time.time", lambda: 5000.0)

@@ -131,3 +131,15 @@ def test_an_error_of_the_file_system_is_no_damage(tmp_path, monkeypatch, kind, n
     with pytest.raises(PacbedError, match=rf"cannot read .*errors\.{kind}") as caught:
         read_table(Path(tmp_path / f"errors.{kind}"))
     assert not isinstance(caught.value, DamagedStoreError)
+
+
+@KINDS
+def test_an_error_that_is_not_one_of_the_contents_is_no_damage(tmp_path, monkeypatch, kind):
+    def fails(*_, **__):
+        raise ValueError("an option that this version does not know")
+
+    monkeypatch.setattr(pd, "read_csv", fails)
+    monkeypatch.setattr(pd, "read_parquet", fails)
+    with pytest.raises(PacbedError, match=rf"cannot read .*errors\.{kind}: an option") as caught:
+        read_table(tmp_path / f"errors.{kind}")
+    assert not isinstance(caught.value, DamagedStoreError)

@@ -69,8 +69,8 @@ rule bounds:
             for file in bound_stores(base, step)
         ],
     output:
-        table("bounds", "Cramér–Rao bound"),
-        table("bounds_mean", "Cramér–Rao bound, mean of doses and states"),
+        each=table("bounds", "Cramér–Rao bound"),
+        mean=table("bounds_mean", "Cramér–Rao bound, mean of doses and states"),
     log:
         f"{RESULTS}/logs/tables/bounds.log",
     benchmark:
@@ -90,8 +90,10 @@ rule bounds:
     params:
         seed=config["seed"],
         semiangles_mrad=config["microscope"]["semiangles_mrad"],
-        states=list(BOUND_STATES),
-        steps=STEPS,
+        states={
+            base: {step: seeded.to_dict() for step, seeded in steps.items()}
+            for base, steps in BOUND_STATES.items()
+        },
         layers=config["dataset"]["layers"],
         energy_keV=config["microscope"]["energy_keV"],
         deformation=config["deformation"],

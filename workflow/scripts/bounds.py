@@ -13,13 +13,21 @@ from pacbed.precision.bound_table import Sample, bound_table, mean_bounds
 from pacbed.storage.tables import write_table
 from pacbed.study.model import Configuration
 from pacbed.study.sections import BoundSection, DeformationSection
+from pacbed.study.states import Seeded
 
 params, crystal = snakemake.params, {}
 
 
-def read(path):
-    """Read a store, which must be of the crystal and beam of those before."""
+def read(path, semiangle_mrad, seeded):
+    """Read a store, which must be of a semi-angle and state, and of the crystal of those before."""
     store = read_patterns(path, params.layers)
+    request, state = store.attributes["request"], Seeded.from_dict(seeded).state
+    found = request["aperture"]["semiangle_mrad"], request["deformation"], request["tilt_mrad"]
+    if found != (semiangle_mrad, asdict(state.deformation), list(state.tilt_mrad)):
+        raise PacbedError(
+            f"{path} is not what its name says: it has a semi-angle of {found[0]:g} mrad, the "
+            f"deformation {found[1]} and the tilt {found[2]} mrad. Delete it, and run again"
+        )
     found = crystal_of(store.attributes)
     if differing := [
         name for name in found if crystal.setdefault(name, found[name]) != found[name]
@@ -34,11 +42,14 @@ def read(path):
 def samples():
     """Read the patterns of one semi-angle and state at a time."""
     angles = params.semiangles_mrad
-    names = product(params.states, params.steps, angles)
+    names = product(params.states, next(iter(params.states.values())), angles)
     files = dict(zip(names, map(Path, snakemake.input), strict=True))
     progress = sparse_progress("semi-angles and states")
     for number, (angle, state) in enumerate(product(angles, params.states), start=1):
-        stores = {step: read(files[state, step, angle]) for step in params.steps}
+        stores = {
+            step: read(files[state, step, angle], angle, seeded)
+            for step, seeded in params.states[state].items()
+        }
         pixel_mrad = next(iter(stores.values())).pixel_mrad
         yield Sample(angle, {s: one.patterns for s, one in stores.items()}, pixel_mrad, state)
         progress(number, len(angles) * len(params.states))
@@ -56,5 +67,6 @@ with job(snakemake.log[0]):
     )
     told = {"seed": params.seed, "augmentation": asdict(settings), "simulation": crystal}
     study, means = study_of(told, params.deformation), mean_bounds(bounds)
-    for path in map(Path, snakemake.output):
-        write_table(means if path.stem == "bounds_mean" else bounds, path, study)
+    for table, paths in (bounds, snakemake.output.each), (means, snakemake.output.mean):
+        for path in map(Path, paths):
+            write_table(table, path, study)

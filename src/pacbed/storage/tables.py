@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,13 @@ STUDY = "study"
 """Column with the digest of the study."""
 
 _FACTS = b"pacbed_study"
+# What reading raises for damaged contents, and for nothing else.
+_OF_CONTENTS = (
+    pa.ArrowInvalid,
+    pd.errors.ParserError,
+    pd.errors.EmptyDataError,
+    UnicodeDecodeError,
+)
 # Columns of CSV files that are text though they may look like numbers.
 _TEXT = {STUDY: str, "state": str, "unit": str, "dose": str}
 
@@ -156,8 +162,8 @@ def read_study(path: Path) -> Study:
     if path.suffix != ".csv":
         with _reading(path):
             noted = (pq.read_schema(path).metadata or {}).get(_FACTS)
-        if noted:
-            return Study(**json.loads(noted))
+            if noted:
+                return Study(**json.loads(noted))
     table = read_table(path)
     digests = table[STUDY].unique().tolist() if STUDY in table else [""]
     if len(digests) > 1:
@@ -173,8 +179,10 @@ def _reading(path: Path) -> Iterator[None]:
         raise PacbedError(
             f"{path} does not exist: run the workflow, which makes it, or name another"
         ) from error
-    except (OSError, ValueError) as error:
+    except (*_OF_CONTENTS, OSError) as error:
         # pyarrow has no number for an error of the contents, the file system has.
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        if isinstance(error, OSError) and error.errno is not None:
             raise PacbedError(f"cannot read {path}: {error.strerror}") from error
         raise DamagedStoreError(path, f"no table can be read ({str(error).rstrip('.')})") from error
+    except ValueError as error:
+        raise PacbedError(f"cannot read {path}: {error}") from error
