@@ -74,4 +74,4 @@ lock:
 
 # Results of a study stay: they may have cost weeks.
 clean:
-	rm -rf $(VENV) results/demo .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) results/demo dist .mypy_cache .pytest_cache .ruff_cache

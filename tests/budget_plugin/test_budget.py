@@ -65,11 +65,12 @@ def test_a_budget_adds_up_what_is_reserved_until_the_limits_and_what_is_likely()
     assert (found.total.ceiling_gpu_h, found.total.output_MB) == (50 * 72, pytest.approx(290))
 
 
-def test_without_a_limit_there_is_no_ceiling():
-    found = budget(Run([*simulations(1), Job("endless", expected_s=1)]), NOTHING)
-    assert [rule.ceiling_core_h for rule in found.rules] == [128, None]
-    assert found.total.ceiling_core_h == 128
-    assert found.unlimited == ["endless"]
+def test_what_is_not_known_is_not_counted_and_is_named():
+    jobs = [*simulations(1), Job("endless", expected_s=HOUR), Job("mystery", limit_s=HOUR)]
+    found = budget(Run(jobs), NOTHING)
+    assert [rule.ceiling_core_h for rule in found.rules] == [128, None, 1]
+    assert (found.total.ceiling_core_h, found.total.core_h.likely) == (129, 33)
+    assert (found.unlimited, found.unknown) == (["endless"], ["mystery"])
 
 
 @pytest.mark.parametrize(
@@ -129,12 +130,6 @@ def test_the_spread_is_that_of_the_middle_half_of_many_finished_jobs():
     rule = only_rule(simulations(1, expected_s=None), took(*(HOUR * n for n in range(1, 102))))
     assert rule.core_h.likely == pytest.approx(51 * 32)
     assert (rule.core_h.low, rule.core_h.high) == pytest.approx((26 * 32, 76 * 32))
-
-
-def test_what_is_not_known_is_not_counted_and_is_named():
-    found = budget(Run([*simulations(1), Job("mystery", limit_s=60)]), NOTHING)
-    assert found.total.core_h.likely == 32
-    assert found.unknown == ["mystery"]
 
 
 def test_a_job_that_is_to_run_again_is_not_counted_as_done():
@@ -311,19 +306,17 @@ def test_a_plan_that_failed_is_not_taken_for_one_that_costs_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_plan_that_may_hide_threads_says_so(tmp_path):
+def test_the_table_shows_what_may_be_wrong_and_is_not_cut_off(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
     one = handler(tmp_path, dryrun=True, jobs=None)
-    one.emit(job_info(1, benchmark="b/1.tsv"))
-    one.close()
-    assert "more threads than --cores" in (tmp_path / "budget.txt").read_text()
-
-
-def test_a_job_that_is_likely_to_outlast_its_limit_is_pointed_out(tmp_path):
-    one = handler(tmp_path, dryrun=True)
-    one.emit(job_info(1, benchmark="b/1.tsv", resources={"runtime": 60, "expected_s": "86400"}))
+    name, outlasts = "a_rule_with_a_very_long_name_indeed", {"runtime": 60, "expected_s": "86400"}
+    one.emit(job_info(1, rule=name, benchmark="b/1.tsv", resources=outlasts))
     one.close()
     text = (tmp_path / "budget.txt").read_text()
-    assert "simulate: a job is likely to take 24 h, more than its limit of 1 h." in text
+    assert f"  {name} " in text
+    words = " ".join(text.split())
+    assert f"{name}: a job is likely to take 24 h, more than its limit of 1 h." in words
+    assert "No job is shown with more threads than --cores" in words
 
 
 def test_an_event_that_is_not_understood_does_not_end_the_run(tmp_path, capsys):
@@ -333,14 +326,6 @@ def test_an_event_that_is_not_understood_does_not_end_the_run(tmp_path, capsys):
     one.close()
     assert json.loads((tmp_path / "budget.json").read_text())["total"]["to_run"] == 1
     assert "AttributeError" in capsys.readouterr().err
-
-
-def test_a_table_that_fits_no_terminal_is_not_cut_off(tmp_path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "40")
-    one = handler(tmp_path, dryrun=True)
-    one.emit(job_info(1, rule="a_rule_with_a_very_long_name_indeed", benchmark="b/1.tsv"))
-    one.close()
-    assert "a_rule_with_a_very_long_name_indeed" in (tmp_path / "budget.txt").read_text()
 
 
 def test_failed_jobs_are_named_with_their_logs_unless_they_succeed_in_the_end(tmp_path):

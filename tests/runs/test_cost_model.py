@@ -42,22 +42,16 @@ def work_s(config, angles, threads=1, draws=1):
 # The study of the paper
 
 
-def test_simulations_of_the_paper_take_hundreds_of_thousands_of_core_hours(paper):
-    seconds = sum(costs.simulation(paper, (a,), 32).seconds for a in ANGLES) * paper.draws.count
-    core_hours = seconds * 32 / 3600
-    assert core_hours == pytest.approx(273_000, rel=0.02)  # docs/cost.md
-    assert 100_000 < core_hours < 700_000  # the paper: 608,000
-
-
-def test_trainings_of_the_paper_take_3000_hours_of_a_graphics_card(paper):
-    seconds = [costs.training(paper, n.outputs, 8, gpus=1).seconds for n in networks(paper)]
-    assert len(seconds) == 50
-    assert sum(seconds) / 3600 == pytest.approx(3000, rel=0.05)
-
-
-def test_patterns_of_the_paper_fill_a_seventh_of_a_terabyte(paper):
-    patterns_MB = sum(costs.simulation(paper, (a,), 32).output_MB for a in ANGLES) * 1000
-    assert patterns_MB == pytest.approx(145_000, rel=0.05)
+def test_the_study_of_the_paper_costs_what_is_documented(paper):
+    # 273,000 core-hours and 145 GB of patterns (docs/cost.md; the paper: 608,000 core-hours).
+    simulations = [costs.simulation(paper, (angle,), 32) for angle in ANGLES]
+    seconds = sum(one.seconds for one in simulations) * paper.draws.count
+    assert seconds * 32 / 3600 == pytest.approx(273_000, rel=0.02)
+    assert sum(one.output_MB for one in simulations) * 1000 == pytest.approx(145_000, rel=0.05)
+    # The paper: 50 × 60 hours of a graphics card.
+    trainings = [costs.training(paper, n.outputs, 8, gpus=1).seconds for n in networks(paper)]
+    assert len(trainings) == 50
+    assert sum(trainings) / 3600 == pytest.approx(3000, rel=0.05)
 
 
 # The documented cases (docs/cost.md)
@@ -99,9 +93,7 @@ def test_a_wider_cone_and_more_layers_cost_more(paper, engine):
     seconds = [work_s(config, [angle]) for angle in ANGLES]
     assert seconds == sorted(set(seconds))
     assert work_s(config.changed({"simulation": {"layers": 10}}), [6.35]) < seconds[0]
-
-
-def test_prismatic_with_probes_as_given_costs_the_same_at_all_angles(paper):
+    # With as many probes as given, Prismatic costs the same at all angles.
     assert len({work_s(paper, [angle], 32) for angle in ANGLES}) == 1
 
 
@@ -166,11 +158,6 @@ def test_a_graphics_card_is_said_to_be_unknown(paper, waves):
         assert cost.seconds == costs.simulation(config, (6.35,), 1).seconds
 
 
-def test_native_pixels_are_written(paper):
-    native = paper.changed({"simulation": {"pixels": "native"}})
-    assert costs.simulation(native, (6.35,), 32).output_MB == pytest.approx(126, rel=0.05)
-
-
 # Networks
 
 
@@ -233,23 +220,13 @@ def test_online_examples_cost_nothing_on_a_card_and_a_little_on_a_processor(pape
 # All
 
 
-def test_other_jobs_cost_a_number_for_each_unit():
+def test_other_jobs_cost_a_number_for_each_unit(paper, demo):
     assert costs.other("bounds", 200).seconds == pytest.approx(START_s + 190)
     shared = costs.other("dataset", 1000, threads=8, output_MB=5)
     assert shared.seconds == pytest.approx(costs._START_TENSORFLOW_s + 26 / 8)
     assert shared.output_MB == pytest.approx(5, abs=0.1)
-
-
-def test_sources_are_one_short_line(paper, demo):
-    made = [costs.other(name, 1) for name in costs.OTHER]
-    for config in (paper, demo):
-        made.append(costs.simulation(config, (6.35,), 1))
-        made += [costs.training(config, "strain-rotation", 2, gpus) for gpus in (0, 1)]
-    for cost in made:
-        assert 10 < len(cost.source) < 160
-        assert "\n" not in cost.source
-        assert cost.seconds > 0
-        assert cost.output_MB > 0
+    for kind in costs.OTHER:
+        assert 10 < len(costs.other(kind, 1).source) < 160
 
 
 def test_no_framework_is_imported():

@@ -5,7 +5,6 @@ import re
 import shutil
 import signal
 import socket
-import sys
 from collections import Counter
 
 import numpy as np
@@ -158,7 +157,7 @@ def test_the_whole_graph_runs_on_a_cluster(complete):
         ("simulate_undeformed", "cpu", 1, 2000, 30, 0),
         ("simulate_bound", "cpu", 1, 2000, 330, 0),
         ("bounds", "cpu", 1, 3000, 60, 0),
-        ("augment", "cpu", 8, 1360, 240, 0),
+        ("augment", "cpu", 4, 1200, 240, 0),
         ("train", "gpu", 8, 8000, 4320, 1),
         ("predict", "gpu", 4, 8000, 120, 1),
     ],
@@ -380,33 +379,49 @@ def test_one_draw_that_always_fails_stops_only_what_depends_on_it(study):
     assert (study.folder / "results/figures/fig1.pdf").is_file()
 
 
-# What cannot work
+# What cannot work, and is said before anything is submitted
 
 
-def submitted_nothing(study, outcome):
-    return outcome.status != 0 and study.jobs() == [] and "Traceback" not in outcome.text
+@pytest.fixture
+def refused(study):
+    """Run a study that must not submit anything; return its status and what it says."""
+
+    def run(*arguments, **how):
+        outcome = study.run(*arguments, **how)
+        assert outcome.status != 0
+        assert study.jobs() == []
+        assert "Traceback" not in outcome.text
+        return outcome.status, outcome.text
+
+    return run
 
 
-def test_a_partition_that_does_not_exist_is_named_before_anything_is_submitted(study):
-    outcome = study.run("--default-resources", "slurm_partition=nowhere", "runtime=10")
-    assert submitted_nothing(study, outcome)
-    assert re.search(r"simulate: .*partition.*; there are: cpu, gpu", outcome.text)
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (
+            ("--default-resources", "slurm_partition=nowhere", "runtime=10"),
+            r"simulate: .*partition.*; there are: cpu, gpu",
+        ),
+        (
+            ("--set-resources", "train:gres=gpu:a100:1,lscratch:100"),
+            "train: Invalid GRES format: gpu:a100:1,lscratch:100",
+        ),
+        (("--slurm-status-command", "sacct"), "(?s)no accounts here.*status-command: squeue"),
+    ],
+)
+def test_what_would_be_refused_later_is_named_first(refused, option, said):
+    _, text = refused(*option, status=() if "sacct" in option else NO_ACCOUNTS)
+    assert re.search(said, text)
 
 
-def test_what_the_slurm_plugin_would_refuse_is_named_before_anything_is_submitted(study):
-    outcome = study.run("--set-resources", "train:gres=gpu:a100:1,lscratch:100")
-    assert submitted_nothing(study, outcome)
-    assert "train: Invalid GRES format: gpu:a100:1,lscratch:100" in outcome.text
+def test_a_run_over_its_limit_ends_with_status_3(refused):
+    status, text = refused("--logger-budget-max-core-hours", "0.00001")
+    assert status == 3
+    assert "core-hours are likely to be needed, 1e-05 are allowed" in text
 
 
-def test_a_run_over_its_limit_submits_nothing(study):
-    outcome = study.run("--logger-budget-max-core-hours", "0.00001")
-    assert submitted_nothing(study, outcome)
-    assert outcome.status == 3
-    assert "core-hours are likely to be needed, 1e-05 are allowed" in outcome.text
-
-
-def test_a_queue_that_does_not_answer_is_not_taken_for_an_empty_one(study, tmp_path):
+def test_a_queue_that_does_not_answer_is_not_taken_for_an_empty_one(study, refused, tmp_path):
     (study.folder / "results").mkdir()
     record = study.folder / "results" / "run.jobs"
     record.write_text(f"a-name\nprocess 7 on {socket.gethostname()}\n")
@@ -414,45 +429,15 @@ def test_a_queue_that_does_not_answer_is_not_taken_for_an_empty_one(study, tmp_p
     broken.mkdir()
     (broken / "squeue").write_text("#!/bin/sh\necho squeue: error: timed out >&2\nexit 1\n")
     (broken / "squeue").chmod(0o755)
-    path = f"{broken}:{study.cluster.environment['PATH']}"
-    outcome = study.run(environment={"PATH": path})
-    assert submitted_nothing(study, outcome)
-    assert "SLURM does not say which jobs are in the queue" in outcome.text
+    _, text = refused(environment={"PATH": f"{broken}:{study.cluster.environment['PATH']}"})
+    assert "SLURM does not say which jobs are in the queue" in text
     assert record.read_text().startswith("a-name\n")
 
 
-def test_a_machine_without_slurm_says_so(study, tmp_path):
-    empty = tmp_path / "programs"
-    empty.mkdir()
-    for name in ("sh", "bash", "env", "git", "uname", "which"):
-        (empty / name).symlink_to(f"/usr/bin/{name}")
-    outcome = study.run(environment={"PATH": f"{empty}:{os.path.dirname(sys.executable)}"})
-    assert submitted_nothing(study, outcome)
-    assert "there is no sbatch on this machine" in outcome.text
-    assert "profiles/local" in outcome.text
-
-
-def test_a_cluster_that_keeps_no_accounts_is_followed_by_another_command(study):
-    outcome = study.run(status=("--slurm-status-command", "sacct"))
-    assert submitted_nothing(study, outcome)
-    assert "SLURM keeps no accounts here" in outcome.text
-    assert "slurm-status-command: squeue" in outcome.text
-
-
-def test_a_folder_for_logs_that_cannot_be_written_is_named(study):
-    (study.folder / "logs").write_text("a file in the way")
-    outcome = study.run()
-    assert submitted_nothing(study, outcome)
-    assert "logs/slurm" in outcome.text
-    assert "slurm-logdir" in outcome.text
-
-
-def test_results_of_another_configuration_are_not_overwritten(study):
+def test_results_of_another_configuration_are_not_overwritten(study, refused):
     (study.folder / STORES).mkdir(parents=True)
     study.store(0).write_bytes(b"a store")
     other = study.workspace.config().changed({"simulation": {"layers": 7}}).plain()
     (study.folder / "results" / "config.yaml").write_text(yaml.safe_dump(other))
-    outcome = study.run()
-    assert submitted_nothing(study, outcome)
-    assert "simulation.layers was 7, is 2" in outcome.text
+    assert "simulation.layers was 7, is 2" in refused()[1]
     assert study.store(0).read_bytes() == b"a store"
