@@ -1,6 +1,7 @@
 # make demo    the whole workflow at laptop size, from nothing
 # make test    all tests
 # make test-slurm    only those on a SLURM cluster of one node, which they start themselves
+# make check   lint and the fast tests: two minutes
 # make lint    format, style, types, workflow lint
 # make env     only the environment, in .venv
 # make dist    wheels of pacbed and of the budget plugin
@@ -13,7 +14,7 @@ PLUGIN := src/snakemake_logger_plugin_budget
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: env demo test test-slurm lint format docs dist lock clean
+.PHONY: env demo test test-slurm check lint format docs dist lock clean
 
 env: $(READY)
 
@@ -36,7 +37,10 @@ demo: env
 	@echo "Figures: results/demo/figures    Report: results/demo/report.html"
 
 test: env
-	pytest -n 2 --dist loadgroup
+	pytest -n 2 --dist loadgroup --durations=25
+
+check: lint
+	pytest -n 2 --dist loadgroup -m "not slow"
 
 test-slurm: env
 	@PATH="$$PATH:/usr/sbin:/sbin"; for program in munged slurmctld slurmd sbatch; do \

@@ -19,7 +19,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake_logger_plugin_budget.jobs import reserved_gpus
 
 try:
-    STUDY = of_workflow(config, workflow.configfiles, workflow.config_settings.config)
+    STUDY = of_workflow(config, *adapter.given_configuration(workflow))
 except PacbedError as error:
     raise WorkflowError(str(error))
 # Parameters of rules are plain values, in a form that is the same for 80 and 80.0.

@@ -66,6 +66,14 @@ def set_resources(workflow: Any, rule: str) -> Mapping[str, Any]:
     return {name: getattr(value, "raw", value) for name, value in given.items()}
 
 
+def given_configuration(workflow: Any) -> tuple[Sequence[str], Mapping[str, Any]]:
+    """Return the configuration files of a run, and the values of ``--config``.
+
+    Public instead: ``config``, in which they are merged already.
+    """
+    return workflow.configfiles, workflow.config_settings.config
+
+
 def jobs_to_submit(workflow: Any) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Yield rule, threads and resources of the jobs that a run is going to submit.
 
