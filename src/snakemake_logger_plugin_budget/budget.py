@@ -103,11 +103,15 @@ def exceeded(
         "TB of storage": (budget.total.output_MB or 0.0) / 1e6,
     }
     limits = (core_hours, gpu_hours, storage_TB)
-    return [
+    lines = [
         f"{amount:,.4g} {what} are likely to be needed, {limit:,g} are allowed"
         for (what, amount), limit in zip(needed.items(), limits, strict=True)
         if limit is not None and amount > limit
     ]
+    unknown = [r.rule for r in rules if r.gpu_h is None and r.ceiling_gpu_h is None and r.to_run]
+    if unknown and gpu_hours is not None:
+        lines.append(f"the GPU-hours of {', '.join(unknown)} are not known: set a time limit")
+    return lines
 
 
 @dataclass

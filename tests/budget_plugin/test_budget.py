@@ -378,6 +378,9 @@ def test_a_limit_is_exceeded_by_what_is_likely_or_else_reserved():
     found = budget(Run(jobs), NOTHING)
     assert exceeded(found) == []
     assert exceeded(found, 400, 10, 1) == []
+    endless = budget(Run([Job("train", gpus=1), Job("figure")]), NOTHING)
+    assert exceeded(endless, 1) == []
+    assert "GPU-hours of train are not known" in exceeded(endless, 1, 1000)[0]
     assert exceeded(found, 399, 9, 0.9) == [
         "400 core-hours are likely to be needed, 399 are allowed",
         "10 GPU-hours are likely to be needed, 9 are allowed",
