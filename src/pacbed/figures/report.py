@@ -9,7 +9,7 @@ import math
 import platform
 import re
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -107,6 +107,7 @@ def write_report(
         raise PacbedError("the table of errors has no row of the test set at all doses")
     upper = shown["mae_high"].fillna(shown["mae"])
     shown = shown.assign(upper=upper, helpless=upper >= shown["baseline_mae"])
+    networks = shown[shown["method"] == NETWORK]
     bounds = bounds[bounds["sigma_prior"].notna()]  # of parameters that vary
     costs = pd.DataFrame() if costs is None else costs
     environment = jinja2.Environment(
@@ -115,18 +116,36 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"rich": _rich, "number": _number}
+    environment.filters |= {
+        "rich": _rich,
+        "number": _number,
+        "listed": _listed,
+        "sample": _sample,
+        "variant": _variant,
+        "value": _value,
+    }
     page = environment.get_template("report.html.j2").render(
         config=config,
-        key_numbers=_key_numbers(shown, costs),
-        summary=list(_summary(shown, costs)),
+        symbols=HTML_SYMBOLS,
+        units={p: display_unit(p)[1] for p in PARAMETERS},
+        methods={name: label for name, (label, _) in METHODS.items()},
+        output_names=OUTPUT_NAMES,
+        intensities=INTENSITIES,
+        best=_most_precise(networks),
+        close=_over_bound(networks),
+        below=_below_bound(networks),
+        above_best=ABOVE_BEST,
+        comparisons=list(_comparisons(networks, shown[shown["method"] != NETWORK])),
+        networks=len(networks),
+        helpless=networks[networks["helpless"]],
+        by_network=_by_network,
+        fixed=_fixed(networks),
         figures=[_figure(file, captions) for file in _in_order(figures)],
-        parameters=_headers(shown),
+        parameters=_parameters(shown),
         errors=_error_rows(shown),
-        errors_caption=_caption(captions, "errors"),
         bounds=_bound_rows(bounds),
-        bounds_caption=_caption(captions, "bounds"),
-        bound_parameters=_headers(bounds),
+        bound_parameters=_parameters(bounds),
+        captions={name: _caption(captions, name) for name in ("errors", "bounds")},
         costs=costs.to_dict("records"),
         total=costs.sum(numeric_only=True).to_dict(),
         contradictions=contradictions(),
@@ -183,11 +202,11 @@ def _caption(captions: Mapping[str, str], name: str) -> str:
 
 def _rich(text: object) -> Markup:
     """Return text as HTML: symbols with subscripts, formulae, and Markdown's code and emphasis."""
-    escaped = html.escape(str(text), quote=False)
-    escaped = re.sub(r"([εφσ])_(xx|yy|xy|x|y)(?![a-z])", r"\1<sub>\2</sub>", escaped)
-    escaped = re.sub(r"\b((?:Mo|W)(?:Se|S|Te))2\b", r"\1<sub>2</sub>", escaped)
-    escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
-    return Markup(re.sub(r"\*([^*\s]+)\*", r"<em>\1</em>", escaped))
+    rich = str(text) if isinstance(text, Markup) else html.escape(str(text), quote=False)
+    rich = re.sub(r"([εφσ])_(xx|yy|xy|x|y)(?![a-z])", r"\1<sub>\2</sub>", rich)
+    rich = re.sub(r"\b((?:Mo|W)(?:Se|S|Te))2\b", r"\1<sub>2</sub>", rich)
+    rich = re.sub(r"`([^`]+)`", r"<code>\1</code>", rich)
+    return Markup(re.sub(r"\*([^*\s]+)\*", r"<em>\1</em>", rich))
 
 
 def _number(value: float, significant: int = 3) -> str:
@@ -200,17 +219,11 @@ def _number(value: float, significant: int = 3) -> str:
     return f"{value:,.{digits}f}"
 
 
-def _shown(value: float, parameter: str, significant: int = 3) -> str:
-    return _number(display_unit(parameter)[0] * value, significant)
-
-
-def _with_unit(value: float, parameter: str) -> str:
-    unit = display_unit(parameter)[1]
-    return f"{_shown(value, parameter)}{'' if unit == '°' else ' '}{unit}"
-
-
-def _headers(table: pd.DataFrame) -> list[tuple[str, str]]:
-    return [(HTML_SYMBOLS[p], display_unit(p)[1]) for p in _parameters(table)]
+def _value(number: float, parameter: str, significant: int = 3, with_unit: bool = False) -> str:
+    """Return the value of a parameter in the unit of figures."""
+    factor, unit = display_unit(parameter)
+    shown = _number(factor * number, significant)
+    return f"{shown} {unit}".replace(" °", "°") if with_unit else shown
 
 
 def _parameters(table: pd.DataFrame) -> list[str]:
@@ -218,16 +231,8 @@ def _parameters(table: pd.DataFrame) -> list[str]:
     return [p for p in PARAMETERS if p in known]
 
 
-def _symbols(parameters: Iterable[str]) -> list[str]:
-    return [HTML_SYMBOLS[p] for p in parameters]
-
-
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
-
-
-def _first(table: pd.DataFrame) -> dict[str, Any]:
-    return _records(table.head(1))[0]
 
 
 def _sample(row: Mapping[str, Any]) -> str:
@@ -244,212 +249,89 @@ def _listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
 
-def _hours(costs: pd.DataFrame) -> tuple[str, str]:
-    """Return core-hours, and what is said after them."""
-    total = costs.sum(numeric_only=True)
-    gpu = f" and {_number(total['gpu_hours'])} GPU-hours" if total["gpu_hours"] else ""
-    return _number(total["core_hours"]), f"core-hours{gpu}"
-
-
 # Summary
 
 
-def _most_precise(shown: pd.DataFrame) -> pd.DataFrame:
+def _most_precise(networks: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the strain rows of the network with the smallest mean error of the strains."""
-    strains = shown[(shown["method"] == NETWORK) & shown["parameter"].isin(STRAINS)]
+    strains = networks[networks["parameter"].isin(STRAINS)]
     means = strains.groupby(KEYS)["mae"].mean()
     if means.empty:
-        return strains
+        return []
     best = strains.set_index(KEYS).loc[[means.idxmin()]].reset_index()
-    return best.sort_values("parameter", key=lambda names: names.map(PARAMETERS.index))
+    return _records(best.sort_values("parameter", key=lambda p: p.map(PARAMETERS.index)))
 
 
-def _over_bound(shown: pd.DataFrame) -> pd.DataFrame:
-    """Return the strain rows of networks with a bound, and the factor between error and bound."""
-    rows = shown[shown["parameter"].isin(STRAINS) & (shown["prior_bound_mae"] > 0)]
-    rows = rows[rows["method"] == NETWORK]
-    return rows.assign(factor=rows["mae"] / rows["prior_bound_mae"])
-
-
-def _key_numbers(shown: pd.DataFrame, costs: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return a few numbers, each with what it says."""
-    found = []
-    if len(best := _most_precise(shown)):
-        value, baseline = (f"{_number(100 * best[c].mean())} %" for c in ("mae", "baseline_mae"))
-        where = _sample(_first(best))
-        found += [
-            (value, f"smallest strain error (mean of the components), at {where}"),
-            (baseline, "strain error of always answering the mean"),
-        ]
-    if len(close := _over_bound(shown)):
-        factor = _number(close["factor"].median(), 2)
-        found.append((f"{factor} ×", "the bound: strain error, median"))
-    if len(costs):
-        hours, words = _hours(costs)
-        found.append((hours, f"{words} used"))
-    return found
-
-
-def _summary(shown: pd.DataFrame, costs: pd.DataFrame) -> Iterable[tuple[str, list[str]]]:
-    """Yield sentences, each with a list of details that may be empty."""
-    networks, classical = (
-        shown[m] for m in (shown["method"] == NETWORK, shown["method"] != NETWORK)
-    )
-    if len(best := _most_precise(shown)):
-        rows = _records(best)
-        values = [f"{HTML_SYMBOLS[r['parameter']]} to {_number(100 * r['mae'])} %" for r in rows]
-        means = [_number(100 * r["baseline_mae"]) for r in rows]
-        yield (
-            f"The most precise network ({_sample(rows[0])}; {_variant(rows[0])}) reads "
-            f"{_listed(values)} of strain: mean absolute errors of the test set. Always answering "
-            f"the mean would give {_listed(means)} %.",
-            [],
-        )
-    yield from _bound_sentences(networks)
-    yield from _classical_sentences(networks, classical)
-    helpless = networks[networks["helpless"]]
-    if len(helpless):
-        yield (
-            f"{len(helpless)} of {len(networks)} errors are no better than always answering the "
-            "mean (they or their 95 % intervals reach its error): there the network has not learnt "
-            "to read the parameter, or the pattern does not tell it.",
-            _by_network(helpless),
-        )
-    elif len(networks):
-        yield "Every network reads each of its parameters better than the mean would.", []
-    read = {p for outputs in networks["outputs"].unique() for p in OUTPUTS[outputs]}
-    if fixed := [p for p in PARAMETERS if p in read - set(networks["parameter"])]:
-        yield (
-            f"{_listed(_symbols(fixed))} {'do' if fixed[1:] else 'does'} not vary in this study, "
-            "so that tables and figures leave out the errors.",
-            [],
-        )
-    if len(costs):
-        yield f"{int(costs['jobs'].sum()):,} jobs used {' '.join(_hours(costs))}.", []
-
-
-def _bound_sentences(networks: pd.DataFrame) -> Iterable[tuple[str, list[str]]]:
-    rows = _over_bound(networks)
+def _over_bound(networks: pd.DataFrame) -> dict[str, Any]:
+    """Return by how much errors of strain exceed their bounds: the median, and the row closest."""
+    rows = networks[networks["parameter"].isin(STRAINS) & (networks["prior_bound_mae"] > 0)]
+    rows = rows.assign(factor=rows["mae"] / rows["prior_bound_mae"])
     if rows.empty:
-        return
-    closest = _first(rows.sort_values("factor", kind="stable"))
-    yield (
-        f"Errors of strain are {_number(rows['factor'].median(), 2)} times the Cramér–Rao bound "
-        "(counted electrons, ranges known) in the median of all networks, and "
-        f"{_number(closest['factor'], 2)} times where they come closest "
-        f"({HTML_SYMBOLS[str(closest['parameter'])]} at {_sample(closest)}).",
-        [],
-    )
+        return {}
+    closest = rows.sort_values("factor", kind="stable").head(1)
+    return {"median": rows["factor"].median(), "closest": _records(closest)[0]}
+
+
+def _below_bound(networks: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows whose error, with its interval, is less than is possible."""
     # Other noise may tell more than that of counted electrons.
-    below = networks[networks["upper"] < (1 - ABOVE_BEST) * networks["data_bound_mae"]]
-    if len(below):
-        yield (
-            f"{len(below)} errors lie more than {100 * ABOVE_BEST:.0f} % below the bound for the "
-            "noise of the examples, with their 95 % intervals where these are known. That points "
-            "to a mistake, or to a bound that does not hold there: look before you trust them.",
-            _by_network(below),
-        )
+    return networks[networks["upper"] < (1 - ABOVE_BEST) * networks["data_bound_mae"]]
 
 
-def _classical_sentences(
-    networks: pd.DataFrame, classical: pd.DataFrame
-) -> Iterable[tuple[str, list[str]]]:
+def _fixed(networks: pd.DataFrame) -> list[str]:
+    """Return the symbols of outputs of networks that do not vary."""
+    read = {p for outputs in networks["outputs"].unique() for p in OUTPUTS[outputs]}
+    return [HTML_SYMBOLS[p] for p in PARAMETERS if p in read - set(networks["parameter"])]
+
+
+def _comparisons(networks: pd.DataFrame, classical: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Yield how each classical method compares with the best network of each sample."""
     keys = [*SAMPLE, "parameter"]
     best = networks.sort_values("mae", kind="stable").drop_duplicates(keys)
     for method, rows in classical.groupby("method", sort=True):
         both = rows.merge(best, on=keys, suffixes=("", "_network"))
-        if both.empty:
-            continue
         # Where it finds nothing it answers zero, which is no better reading than another.
         better = both[~both["helpless"] & (both["mae"] < both["mae_network"])]
-        clearly = (better["mae_high"] < better["mae_low_network"]).sum()
-        yield (
-            f"The classical method ({METHODS[str(method)][0]}) is better than every network in "
-            f"{len(better)} of {len(both)} comparisons (sample and parameter)"
-            + (f", in {clearly} of them beyond both 95 % intervals." if len(better) else "."),
-            [
-                f"{_sample(row)}: {HTML_SYMBOLS[row['parameter']]} "
-                f"{_with_unit(row['mae'], row['parameter'])} instead of "
-                f"{_with_unit(row['mae_network'], row['parameter'])}"
-                for row in _records(better)
-            ],
-        )
+        clearly = int((better["mae_high"] < better["mae_low_network"]).sum())
+        if len(both):
+            found = {"method": METHODS[str(method)][0], "of": len(both)}
+            yield found | {"better": _records(better), "clearly": clearly}
 
 
 def _by_network(rows: pd.DataFrame) -> list[str]:
-    return [
-        f"{_sample(_first(group))} ({_variant(_first(group))}): "
-        + ", ".join(_symbols(_parameters(group)))
-        for _, group in rows.groupby(KEYS, sort=True)
-    ]
+    """Return in words which parameters of which networks rows are of."""
+    lines = []
+    for _, group in rows.groupby(KEYS, sort=True):
+        first = _records(group)[0]
+        symbols = ", ".join(HTML_SYMBOLS[p] for p in _parameters(group))
+        lines.append(f"{_sample(first)} ({_variant(first)}): {symbols}")
+    return lines
 
 
 # Tables
 
 
 def _error_rows(shown: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a row for every network, and after those of a sample one for another method."""
+    """Return the rows by parameter for every network, and after those of a sample other methods."""
     ranks = {"method": list(METHODS), "outputs": list(OUTPUT_NAMES)}
     keys = [*SAMPLE, "method", "outputs", "intensity"]
     ordered = shown.sort_values(
         keys, key=lambda c: c.map(ranks[c.name].index) if c.name in ranks else c, kind="stable"
     )
-    rows = []
-    for _, group in ordered.groupby(keys, sort=False):
-        first, of = _first(group), {str(row["parameter"]): row for row in _records(group)}
-        is_network = first["method"] == NETWORK
-        failed = f"{_number(100 * first['failed'], 1)} % without a lattice"
-        rows.append(
-            {
-                "sample": _sample(first),
-                "reads": OUTPUT_NAMES[first["outputs"]]
-                if is_network
-                else METHODS[first["method"]][0],
-                "remark": INTENSITIES[first["intensity"]]
-                if is_network
-                else failed * (first["failed"] > 0),
-                "classical": not is_network,
-                "cells": [_error_cell(of[p]) if p in of else None for p in _parameters(shown)],
-            }
-        )
-    return rows
-
-
-def _error_cell(row: Mapping[str, Any]) -> dict[str, Any]:
-    bound = float(row["prior_bound_mae"])  # not known of a method that knows the scale
-    mae, low, high, baseline = (
-        _shown(row[name], row["parameter"])
-        for name in ("mae", "mae_low", "mae_high", "baseline_mae")
-    )
-    return {
-        "mae": mae,
-        "interval": f"{low}–{high}" if math.isfinite(row["mae_high"]) else "",
-        "baseline": baseline,
-        "factor": f"{_number(row['mae'] / bound, 2)} ×" if bound > 0 else "",
-        "helpless": row["helpless"],
-    }
+    groups = [_records(group) for _, group in ordered.groupby(keys, sort=False)]
+    return [{**rows[0], "of": {row["parameter"]: row for row in rows}} for rows in groups]
 
 
 def _bound_rows(bounds: pd.DataFrame) -> list[dict[str, Any]]:
     """Return a row for every sample: the bound as mean absolute error at both ends of the dose."""
     states = sorted(bounds["state"].unique(), key=lambda state: state != UNDEFORMED)
     chosen = bounds[bounds["state"].isin(states[:1])].sort_values("electrons")
-    names = _parameters(bounds)
+    chosen = chosen.assign(mae=MAE_OF_SIGMA * chosen["sigma"])
     rows = []
     for _, group in chosen.groupby(SAMPLE, sort=True):
-        sigma = {str(p): MAE_OF_SIGMA * g["sigma"] for p, g in group.groupby("parameter")}
-        rows.append(
-            {
-                "sample": _sample(_first(group)),
-                "state": states[0],
-                "electrons": (group["electrons"].min(), group["electrons"].max()),
-                "probe_nm": _number(group["probe_nm"].iloc[0]),
-                "cells": [
-                    [_shown(sigma[p].iloc[end], p, 2) for end in (0, -1)] if p in sigma else None
-                    for p in names
-                ],
-            }
-        )
+        of = {str(p): g["mae"].iloc[[0, -1]].tolist() for p, g in group.groupby("parameter")}
+        electrons = group["electrons"].iloc[[0, -1]].tolist()
+        rows.append(_records(group)[0] | {"of": of, "electrons": electrons})
     return rows
 
 
