@@ -18,6 +18,7 @@ from pacbed.examples.augment import (
     record,
     resample,
 )
+from pacbed.exceptions import RequestError
 from pacbed.study.configuration import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -225,3 +226,8 @@ def test_the_reach_grows_with_everything_that_moves_the_pattern():
         moved = settings(**{**vars(still), name: value})
         growth = {"field_of_view_variation": 1.1, "rotation_deg": 1.2817, "translation_px": 1.2}
         assert moved.reach_mrad / still.reach_mrad == pytest.approx(growth[name], rel=2e-3)
+
+
+def test_a_noise_that_there_is_not_is_refused():
+    with pytest.raises(RequestError, match="noise must be lognormal or poisson, not 'gaussian'"):
+        settings(noise="gaussian")

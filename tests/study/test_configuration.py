@@ -365,6 +365,12 @@ def test_the_end_of_a_range_must_be_a_number(config, key, value):
         ("material.formula", "MoS", "material: material 'MoS' is not of the form MX2"),
         ("material.formula", "S2Mo", "material: material 'S2Mo' is not of the form MX2"),
         ("material.formula", "Mo2S", "material: material 'Mo2S' is not of the form MX2"),
+        (
+            "microscope.semiangles_mrad",
+            [0.00635],
+            "microscope.semiangles_mrad = 0.00635: must be at least 0.5 mrad; if it is in rad, "
+            "write 6.35",
+        ),
         ("material.formula", "bronze", "material 'bronze' is not of the form MX2"),
         ("material.chalcogen_height_A", 3.1, "must be less than half a layer, 3.07"),
         (

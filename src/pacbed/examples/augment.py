@@ -18,6 +18,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 from scipy.ndimage import affine_transform, correlate1d
 
+from pacbed.exceptions import RequestError
+
+NOISES = ("lognormal", "poisson")
+"""Models of what a camera records."""
+
 DARK = 1e-20
 """Fewer electrons per pixel count as none; the inverse is still a number in single precision."""
 
@@ -44,6 +49,11 @@ class AugmentationSettings:
         Range of the number of incident electrons, log-uniform.
     image_mean
         Range of the image mean.
+
+    Raises
+    ------
+    RequestError
+        If there is no such noise.
     """
 
     pixels: int
@@ -54,6 +64,10 @@ class AugmentationSettings:
     noise: str
     electrons: tuple[float, float]
     image_mean: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        if self.noise not in NOISES:
+            raise RequestError(f"noise must be {' or '.join(NOISES)}, not '{self.noise}'")
 
     @property
     def pixel_mrad(self) -> float:

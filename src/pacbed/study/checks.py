@@ -16,6 +16,9 @@ from pacbed.study.draws import SPLITS
 from pacbed.study.model import Configuration
 from pacbed.study.states import GALLERY
 
+SMALLEST_SEMIANGLE_mrad = 0.5
+"""A smaller semi-angle is more likely one in rad."""
+
 
 def conflicts(study: Configuration) -> Iterator[str]:
     """Yield what does not fit together, one line each: key, value, what is allowed."""
@@ -70,6 +73,11 @@ def _of_detector(study: Configuration) -> Iterator[str]:
     stored, pixel = kept.field_of_view_mrad[0], kept.field_of_view_mrad[0] / kept.pixels[0]
     reach = min(stored, examples.field_of_view_mrad) / 2
     for angle in study.microscope.semiangles_mrad:
+        if angle < SMALLEST_SEMIANGLE_mrad:
+            yield (
+                f"microscope.semiangles_mrad = {angle}: must be at least "
+                f"{SMALLEST_SEMIANGLE_mrad} mrad; if it is in rad, write {1e3 * angle:g}"
+            )
         if angle + 2 * study.microscope.aperture_edge_mrad >= reach:
             yield (
                 f"microscope.semiangles_mrad = {angle}: beyond the detector; with the aperture "
