@@ -397,7 +397,9 @@ rule augment:
 
 def test_the_job_of_the_workflow_makes_the_same_bytes_with_other_threads(tmp_path):
     stores = [simulated(tmp_path / f"{n}.zarr.zip", n) for n in (1, 10)]
-    settings = replace(SETTINGS, pixels=64, field_of_view_mrad=16)
+    # Whole numbers, as the configuration of a run has them.
+    electrons = tuple(map(int, SETTINGS.electrons))
+    settings = replace(SETTINGS, pixels=64, field_of_view_mrad=16, electrons=electrons)
     section = {name: value for name, value in vars(settings).items() if name != "rotation_deg"}
     (tmp_path / "Snakefile").write_text(
         SNAKEFILE.format(

@@ -97,8 +97,8 @@ import threading, time
 from pacbed.machine import clear_away_on_sigterm, end_with_controller
 clear_away_on_sigterm()
 end_with_controller(0.1)
-print("watched" if threading.active_count() > 1 else "not watched", flush=True)
 try:
+    print("watched" if threading.active_count() > 1 else "not watched", flush=True)
     time.sleep(60)
 finally:
     print("ended in order", flush=True)
