@@ -6,7 +6,27 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-SLOW = HERE / "slurm", HERE / "workflow"
+# What takes more than a few seconds: folders and files of tests.
+SLOW = [
+    HERE / name
+    for name in (
+        "slurm",
+        "workflow",
+        "budget_plugin",
+        "cli",
+        "engines/test_against_abtem.py",
+        "engines/test_against_prismatic.py",
+        "engines/test_frozen_phonons.py",
+        "engines/test_planewave.py",
+        "engines/test_prismatic_process.py",
+        "examples/test_dataset.py",
+        "figures/test_error_figures.py",
+        "learning/test_checkpoint.py",
+        "learning/test_online.py",
+        "learning/test_training.py",
+        "precision/test_bound.py",
+    )
+]
 
 
 def pytest_sessionstart() -> None:
@@ -16,5 +36,5 @@ def pytest_sessionstart() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if any(folder in item.path.parents for folder in SLOW):
+        if any(item.path.is_relative_to(place) for place in SLOW):
             item.add_marker(pytest.mark.slow)
