@@ -365,12 +365,6 @@ def test_the_end_of_a_range_must_be_a_number(config, key, value):
         ("material.formula", "MoS", "material: material 'MoS' is not of the form MX2"),
         ("material.formula", "S2Mo", "material: material 'S2Mo' is not of the form MX2"),
         ("material.formula", "Mo2S", "material: material 'Mo2S' is not of the form MX2"),
-        (
-            "microscope.semiangles_mrad",
-            [0.00635],
-            "microscope.semiangles_mrad = 0.00635: must be at least 0.5 mrad; if it is in rad, "
-            "write 6.35",
-        ),
         ("material.formula", "bronze", "material 'bronze' is not of the form MX2"),
         ("material.chalcogen_height_A", 3.1, "must be less than half a layer, 3.07"),
         (
@@ -742,3 +736,11 @@ def test_reading_a_configuration_needs_no_engine_and_no_network():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_a_semiangle_in_rad_is_recognised(config):
+    config["microscope"]["semiangles_mrad"] = [0.00635]
+    config["variants"] = config["variants"][:1]
+    assert "= 0.00635: must be at least 0.5 mrad; if it is in rad, write 6.35" in the_complaint(
+        config
+    )
