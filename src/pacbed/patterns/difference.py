@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from pacbed.exceptions import PacbedError
 from pacbed.patterns.store import PatternStore
+from pacbed.storage.nested import flat
 
 SIMULATED = ("material", "deformation", "tilt_mrad", "energy_keV", "aperture")
 """What a request says of crystal and beam; the rest is how to compute it, and on what pixels."""
@@ -62,7 +63,7 @@ def compare(a: PatternStore, b: PatternStore) -> Comparison:
 
 def differences(a: PatternStore, b: PatternStore) -> list[str]:
     """Name what was simulated differently, with both values; engine and settings do not count."""
-    asked_a, asked_b = (dict(_leaves(_simulated(s))) for s in (a, b))
+    asked_a, asked_b = (dict(flat(_simulated(s))) for s in (a, b))
     return [
         f"{name} {asked_a.get(name)} in A, {asked_b.get(name)} in B"
         for name in dict.fromkeys([*asked_a, *asked_b])
@@ -83,14 +84,6 @@ def _motion(thermal: Mapping[str, Any]) -> str:
     if thermal["phonon_configurations"]:
         return "frozen phonons"
     return "at rest, with a Debye-Waller factor" if thermal["debye_waller"] else "at rest"
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _same_axis(a: np.ndarray, b: np.ndarray) -> bool:

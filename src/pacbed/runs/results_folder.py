@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from pacbed.engines.request import PHYSICS_VERSION
 from pacbed.exceptions import ConfigError, PacbedError
 from pacbed.runs.locks import LockedError, lock, this_process
 from pacbed.storage.files import write_text
+from pacbed.storage.nested import flat
 from pacbed.study.configuration import of_record
 from pacbed.study.model import Configuration
 
@@ -131,17 +132,9 @@ def keep_config(results: Path, study: Configuration) -> None:
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    old, new = dict(_flat(before)), dict(_flat(now))
+    old, new = dict(flat(before)), dict(flat(now))
     return [
         f"{key} was {old.get(key, 'not there')}, is {new.get(key, 'not there')}"
         for key in dict.fromkeys([*old, *new])
         if old.get(key) != new.get(key)
     ]
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

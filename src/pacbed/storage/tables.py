@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from pacbed.exceptions import DamagedStoreError, PacbedError
 from pacbed.storage.files import appearing_whole
+from pacbed.storage.nested import flat
 
 STUDY = "study"
 """Column with the digest of the study."""
@@ -62,18 +63,10 @@ class Study:
         """
         common, others = (json.loads(json.dumps(one)) for one in (common, others or {}))
         text = json.dumps(common, sort_keys=True)
-        return cls(hashlib.sha256(text.encode()).hexdigest()[:8], dict(_flat({**common, **others})))
+        return cls(hashlib.sha256(text.encode()).hexdigest()[:8], dict(flat({**common, **others})))
 
 
 UNKNOWN = Study()
-
-
-def _flat(facts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in facts.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{before}{name}.")
-        else:
-            yield f"{before}{name}", value
 
 
 def one_study(*paths: Path) -> Study:
