@@ -32,27 +32,44 @@ Progress = Callable[[int, int], None]
 """Called with the number of steps done and their total."""
 
 
+Motion = Literal["full", "coherent", "none"] | int
+
+
 @dataclass(frozen=True)
 class ThermalMotion:
     """How thermal motion enters.
 
     Parameters
     ----------
-    phonon_configurations
-        Number of frozen-phonon configurations, of each plane wave in the plane-wave engine, of the
-        whole crystal elsewhere; 0 keeps the atoms at rest.
-    debye_waller
-        With the atoms at rest, damp the scattering factors by the Debye-Waller factor.
+    motion
+        ``full``: the coherent part exact, by mean transmissions, the diffuse part sampled.
+        ``coherent``: the former alone. ``none``: static atoms. A number: so many frozen-phonon
+        configurations for everything, of each plane wave in the plane-wave engine, of the whole
+        crystal elsewhere.
+
+    Raises
+    ------
+    RequestError
+        If it is none of these.
     """
 
-    phonon_configurations: int = 0
-    debye_waller: bool = True
+    motion: Motion = "full"
 
     def __post_init__(self) -> None:
-        if self.phonon_configurations < 0:
+        if isinstance(self.motion, bool) or (
+            self.motion not in ("full", "coherent", "none")
+            if isinstance(self.motion, str)
+            else not isinstance(self.motion, int) or self.motion < 1
+        ):
             raise RequestError(
-                f"phonon configurations must be 0 or more, not {self.phonon_configurations}"
+                "thermal motion must be full, coherent, none, or a number of frozen-phonon "
+                f"configurations, not {self.motion!r}"
             )
+
+    @property
+    def configurations(self) -> int:
+        """Number of frozen-phonon configurations for everything; 0 without."""
+        return self.motion if isinstance(self.motion, int) else 0
 
 
 @dataclass(frozen=True)

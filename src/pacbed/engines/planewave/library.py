@@ -17,29 +17,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.interpolate import BSpline, NdBSpline, make_interp_spline
+from scipy.interpolate import make_interp_spline
 
 from pacbed.engines.arrays import Arrays
+from pacbed.engines.planewave.diffuse import (
+    DiffuseScattering,
+    crystal_axis_mrad,
+    diffuse_axes,
+)
 from pacbed.engines.planewave.waves import Cone, IncidentGrid, ReciprocalGrid
 from pacbed.exceptions import RequestError
 from pacbed.specimen.microscope import Aperture, Detector
 
-# Kikuchi bands and the like vary over 7 mrad or more (1/(t G) for 12 nm); cubic splines with this
-# spacing of their knots follow them, and average over what is only speckle of the phonons.
-DIFFUSE_STEP_mrad = 3.3
-# Points to fit per knot. With fewer, depending on where they lie, the ends of a fit are determined
-# badly or not at all.
-_FEWEST_POINTS = 2.0
 # Diffuse scattering is evaluated on this grid and from there interpolated to the pixels.
 _EVALUATION_STEP_mrad = 1.0
 # Pixels per axis on which the noise of a pattern is estimated.
 _NOISE_PIXELS = 128
-
-
-def crystal_axis_mrad(tilt_mrad: tuple[float, float]) -> tuple[float, float]:
-    """Return the beam direction (x, y) in the frame of a crystal that is tilted by `tilt_mrad`."""
-    x, y = (-1e3 * math.tan(1e-3 * t) for t in tilt_mrad)
-    return x, y
 
 
 def cone(aperture: Aperture, tilt_mrad: tuple[float, float]) -> Cone:
@@ -72,107 +65,6 @@ class Synthesis:
 
 
 @dataclass(frozen=True)
-class SplineAxis:
-    """Cubic splines along one reciprocal vector, in units of its length.
-
-    Parameters
-    ----------
-    limit
-        The splines describe points from -limit - 1/2 to limit + 1/2.
-    knots
-        Knots, the outermost fourfold.
-    """
-
-    limit: int
-    knots: np.ndarray
-
-    @classmethod
-    def over(cls, limit: int, spacing: float) -> SplineAxis:
-        """Make splines with about this spacing of their knots."""
-        intervals = max(1, int((2 * limit + 1) / max(spacing, _FEWEST_POINTS)))
-        inner = np.linspace(-limit - 0.5, limit + 0.5, intervals + 1)
-        return cls(limit, np.concatenate([[inner[0]] * 3, inner, [inner[-1]] * 3]))
-
-    @property
-    def size(self) -> int:
-        """Number of splines."""
-        return len(self.knots) - 4
-
-    def projection(self, offset: float) -> np.ndarray:
-        """Return the matrix that turns values at points into coefficients by least squares.
-
-        Parameters
-        ----------
-        offset
-            The points are the integers from -limit to limit, plus this.
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape (size, 2 limit + 1).
-        """
-        points = np.arange(-self.limit, self.limit + 1) + offset
-        design = BSpline.design_matrix(points, self.knots, 3).toarray()
-        return np.asarray(np.linalg.solve(design.T @ design, design.T))
-
-
-@dataclass(frozen=True)
-class DiffuseScattering:
-    """Smooth intensity between and under the Bragg beams.
-
-    Parameters
-    ----------
-    coefficients
-        Spline coefficients of the intensity per reciprocal-lattice point of the supercell, shape
-        (waves, layers, n1, n2), float32.
-    noise
-        Half the difference of two halves of the phonon configurations, same shape.
-    axes
-        The splines along the two reciprocal vectors.
-    cell_A
-        In-plane vectors of the supercell as rows, shape (2, 2), Å.
-    wavelength_A
-        Wavelength in Å.
-    """
-
-    coefficients: np.ndarray
-    noise: np.ndarray
-    axes: tuple[SplineAxis, SplineAxis]
-    cell_A: np.ndarray
-    wavelength_A: float
-
-    def intensity(
-        self, coefficients: np.ndarray, kx_mrad: np.ndarray, ky_mrad: np.ndarray
-    ) -> np.ndarray:
-        """Evaluate splines on a grid of directions in the frame of the crystal.
-
-        Parameters
-        ----------
-        coefficients
-            Shape (layers, n1, n2).
-        kx_mrad, ky_mrad
-            Shapes (nx,) and (ny,).
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape (layers, ny, nx), fraction of the incident wave per mrad²; zero beyond the reach
-            of the splines.
-        """
-        scale = 1e3 * self.wavelength_A
-        k = np.stack(np.meshgrid(kx_mrad, ky_mrad), axis=-1) / scale @ self.cell_A.T
-        inside = np.ones(k.shape[:2], bool)
-        for axis, splines in enumerate(self.axes):
-            inside &= np.abs(k[..., axis]) <= splines.limit + 0.5
-        first, second = self.axes
-        spline = NdBSpline((first.knots, second.knots), np.moveaxis(coefficients, 0, -1), 3)
-        values = np.zeros((*inside.shape, len(coefficients)))
-        values[inside] = spline(k[inside])
-        solid_angle_mrad2 = scale**2 / abs(np.linalg.det(self.cell_A))
-        return np.moveaxis(values, -1, 0) / solid_angle_mrad2
-
-
-@dataclass(frozen=True)
 class ScatteringLibrary:
     """Bragg beams and diffuse scattering of one strain state, after every layer.
 
@@ -200,6 +92,14 @@ class ScatteringLibrary:
     within_band: np.ndarray
     beam_noise: np.ndarray | None = None
     diffuse: DiffuseScattering | None = None
+
+    @property
+    def largest_within_band(self) -> float:
+        """Largest fraction of a wave that is left after any layer."""
+        found = float(self.within_band.max())
+        if self.diffuse is not None and self.diffuse.within_band is not None:
+            found = max(found, float(self.diffuse.within_band.max()))
+        return found
 
     def synthesise(
         self, aperture: Aperture, tilt_mrad: tuple[float, float], detector: Detector
@@ -229,8 +129,12 @@ class ScatteringLibrary:
                 f"at a tilt of {tilt_mrad} mrad: name both when making it"
             )
         weights = self._wave_weights(aperture, tilt_mrad)
+        within_band = self.within_band @ weights
         patterns = self._discs(self.beams, aperture, tilt_mrad, detector)
         if self.diffuse is not None:
+            if self.diffuse.incident and self.diffuse.within_band is not None:
+                weights = self.diffuse.incident.weights(aperture, tilt_mrad)
+                within_band = self.diffuse.within_band @ weights
             patterns += self._background(self.diffuse.coefficients, weights, tilt_mrad, detector)
         noise = self._noise(weights, aperture, tilt_mrad, detector)
         negative = np.maximum(-patterns, 0).sum(axis=(1, 2), dtype=float)
@@ -239,7 +143,7 @@ class ScatteringLibrary:
         return Synthesis(
             patterns,
             clipped=negative / total,
-            within_band=self.within_band @ weights,
+            within_band=within_band,
             phonon_noise=noise,
         )
 
@@ -317,13 +221,13 @@ class ScatteringLibrary:
         tilt_mrad: tuple[float, float],
         detector: Detector,
     ) -> np.ndarray | None:
-        if self.beam_noise is None or self.diffuse is None:
+        if self.diffuse is None:
             return None
         nx, ny = (min(n, _NOISE_PIXELS) for n in detector.pixels)
         coarse = Detector(detector.field_of_view_mrad, (nx, ny))
         deviation, pattern = (
-            self._discs(beams, aperture, tilt_mrad, coarse)
-            + self._background(background, weights, tilt_mrad, coarse)
+            self._background(background, weights, tilt_mrad, coarse)
+            + (0 if beams is None else self._discs(beams, aperture, tilt_mrad, coarse))
             for beams, background in (
                 (self.beam_noise, self.diffuse.noise),
                 (self.beams, self.diffuse.coefficients),
@@ -369,6 +273,8 @@ class Recorder:
         Largest angle (x, y), in the frame of the crystal, at which patterns are wanted.
     beam_reach_mrad
         Largest diffraction angle of the beams to keep.
+    diffuse_step_mrad
+        Spacing of the knots over outgoing directions in mrad.
     """
 
     def __init__(
@@ -381,11 +287,16 @@ class Recorder:
         wavelength_A: float,
         reach_mrad: tuple[float, float],
         beam_reach_mrad: float,
+        diffuse_step_mrad: float,
     ) -> None:
         self.grid, self.incident = grid, incident
         self.configurations, self.wavelength_A = configurations, wavelength_A
         scale = 1e3 * wavelength_A
-        self._axes = self._diffuse_axes(reach_mrad) if configurations > 1 else None
+        self._axes = (
+            diffuse_axes(grid, reach_mrad, wavelength_A, diffuse_step_mrad)
+            if configurations > 1
+            else None
+        )
         # Every beam that can lie in the band, for a wave at any place in it.
         limits = [2 * w // n + 1 for w, n in zip(grid.wave_limit, supercell, strict=True)]
         beams = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in limits), indexing="ij"), -1)
@@ -395,19 +306,6 @@ class Recorder:
         self._beam_index, self.g_mrad = self._beam_index[kept], self.g_mrad[kept]
         waves = int(np.count_nonzero(incident.covered))
         self._shape = (layers, waves, len(self.g_mrad))
-
-    def _diffuse_axes(self, reach_mrad: tuple[float, float]) -> tuple[SplineAxis, SplineAxis]:
-        scale = 1e3 * self.wavelength_A
-        axes = []
-        for edge, reciprocal, limit in zip(
-            self.grid.cell_A, self.grid.reciprocal_per_A, self.grid.wave_limit, strict=True
-        ):
-            spacing = DIFFUSE_STEP_mrad / (scale * float(np.linalg.norm(reciprocal)))
-            needed = float(np.abs(edge) @ np.array(reach_mrad)) / scale
-            # Two knots more than needed: the ends of a fit are its weakest part.
-            points = math.ceil(needed + 2 * max(_FEWEST_POINTS, spacing))
-            axes.append(SplineAxis.over(min(points, limit), spacing))
-        return axes[0], axes[1]
 
     def _fit_reach_mrad(self) -> float:
         """Return how far the beams reach that lie among the points fitted as diffuse.

@@ -120,7 +120,7 @@ class PrismaticEngine(Engine):
         with scratch_folder() as folder:
             for number in range(kept.configurations, configurations):
                 moved = atoms
-                if request.thermal.phonon_configurations:
+                if request.thermal.configurations:
                     moved = atoms.displaced(request.seed, number)
                 done = sum(map(len, layout.shares[:number]))
                 native = self._patterns(
@@ -146,7 +146,7 @@ class PrismaticEngine(Engine):
             "device": self.device,
             **layout.provenance(),
             "atoms": len(atoms.numbers),
-            "configurations": request.thermal.phonon_configurations,
+            "configurations": request.thermal.configurations,
             "fraction_within_band": (kept.within_band / layout.total).round(7).tolist(),
             # Of all attempts, if it was killed and went on.
             "seconds": round(kept.seconds, 3),

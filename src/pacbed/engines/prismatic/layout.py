@@ -106,7 +106,7 @@ def _dealt(
     request: SimulationRequest, settings: PrismaticSettings, probes: int
 ) -> list[np.ndarray]:
     """Return the numbers of the probes of each configuration."""
-    configurations = max(1, request.thermal.phonon_configurations)
+    configurations = max(1, request.thermal.configurations)
     if settings.probes_per_configuration == "all":
         return [np.arange(probes)] * configurations
     if probes < configurations:
