@@ -16,7 +16,7 @@ from pacbed.specimen.crystal import Material
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 
-PHYSICS_VERSION = 1
+PHYSICS_VERSION = 2
 """Version of the physics, by which a store of patterns is known to be out of date.
 
 Add one when a mistake in the physics of an engine is mended, or when patterns of the same request

@@ -132,8 +132,12 @@ def refinements(
     same = run("incident grid, as given", shared=True) if configurations else base
     finer = change(run("incident grid", shared=True, incident_step_mrad=step / 2), same)
     yield Refinement("incident step (mrad)", f"{step:g}", f"{step / 2:g}", finer)
-    if base.made.phonon_noise is None:
+    noise = base.made.phonon_noise
+    if noise is None:
         return
+
+    def both(other: Run) -> np.ndarray:
+        return np.hypot(noise, np.asarray(other.made.phonon_noise))
 
     nx, ny = settings.supercell
     larger = run("supercell", supercell=(2 * nx, 2 * ny))
@@ -142,7 +146,7 @@ def refinements(
         f"{nx} × {ny}",
         f"{2 * nx} × {2 * ny}",
         change(larger, base),
-        np.hypot(base.made.phonon_noise, larger.made.phonon_noise),
+        both(larger),
     )
     knots = settings.diffuse_knots_mrad
     closer = run("knots", diffuse_knots_mrad=tuple(k / 2 for k in knots))
@@ -157,9 +161,9 @@ def refinements(
     if configurations:
         more = run("configurations", motion=2 * configurations)
         # The first of these are those of the base: what differs is as large as the noise of all.
-        name, number, noise = "configurations", configurations, more.made.phonon_noise
+        name, number, apart = "configurations", configurations, more.made.phonon_noise
     else:
         more = run("waves", diffuse_waves=2 * settings.diffuse_waves)
         name, number = "waves of diffuse scattering", settings.diffuse_waves
-        noise = np.hypot(base.made.phonon_noise, more.made.phonon_noise)
-    yield Refinement(name, str(number), str(2 * number), change(more, base), noise)
+        apart = both(more)
+    yield Refinement(name, str(number), str(2 * number), change(more, base), apart)

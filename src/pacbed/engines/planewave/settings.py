@@ -170,7 +170,9 @@ class Numbers:
         x, y = (c / (1e3 * self.wavelength_A) for c in centre_mrad)
         if self.settings.band_limit == "prismatic":
             return Band(self.cutoff_per_A, True, (x, y))
-        return Band(self.cutoff_per_A, False, (x, y), deformation and deformation.gradient)
+        return Band(
+            self.cutoff_per_A, False, (x, y), None if deformation is None else deformation.gradient
+        )
 
     def grid_ratios(self, exact: bool) -> tuple[float, float]:
         """Return frequencies of transmissions, and width of transforms, over the cutoff.

@@ -25,8 +25,8 @@ class Band:
     centre_per_A
         Centre of the band (x, y) in the frame of the crystal, in 1/Å.
     gradient
-        Deformation gradient F, shape (2, 2), symmetric: the limit holds for F k, so that the same
-        beams are propagated at any strain. None for no deformation.
+        Deformation gradient F, shape (2, 2): the limit holds for Fᵀk, the frequency before the
+        deformation, so that the same beams are propagated at any strain. None for no deformation.
     """
 
     cutoff_per_A: float
@@ -39,7 +39,7 @@ class Band:
         x, y = kx - self.centre_per_A[0], ky - self.centre_per_A[1]
         if self.gradient is not None:
             (xx, xy), (yx, yy) = self.gradient
-            x, y = xx * x + xy * y, yx * x + yy * y
+            x, y = xx * x + yx * y, xy * x + yy * y
         if self.square:
             return np.maximum(np.abs(x), np.abs(y)) <= self.cutoff_per_A
         return np.asarray(x**2 + y**2 <= self.cutoff_per_A**2)
@@ -53,7 +53,7 @@ class Band:
     def extent(self, edge_A: np.ndarray) -> float:
         """Largest product of a frequency of the band, from its centre, with a vector in Å."""
         if self.gradient is not None:
-            edge_A = np.linalg.solve(self.gradient.T, edge_A)
+            edge_A = np.linalg.solve(self.gradient, edge_A)
         return self.cutoff_per_A * float(
             np.abs(edge_A).sum() if self.square else np.linalg.norm(edge_A)
         )

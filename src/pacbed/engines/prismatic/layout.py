@@ -124,11 +124,11 @@ def _check(request: SimulationRequest, grid: Grid, pixel_mrad: tuple[float, floa
             "Prismatic has an aperture edge of its own, one pixel of its grid wide: aperture_edge "
             f"must be 0, not {request.aperture.edge_mrad} mrad"
         )
-    if not request.thermal.phonon_configurations and request.thermal.debye_waller:
+    if request.thermal.motion in ("full", "coherent"):
         raise RequestError(
-            "Prismatic has no Debye-Waller factor: ask for frozen phonons (the paper has 10 "
-            "configurations), or for atoms at rest without it (debye_waller: false, "
-            "--no-debye-waller)"
+            f"Prismatic cannot compute thermal motion '{request.thermal.motion}', which needs mean "
+            "transmissions: ask for a number of frozen-phonon configurations (the paper has 10; "
+            "--phonons 10), or for static atoms (none; --phonons 0 --no-debye-waller)"
         )
     detector = request.detector
     for axis, (field, pixels) in enumerate(
