@@ -186,13 +186,32 @@ class DiffuseScattering:
 
 
 def diffuse_axes(
-    grid: ReciprocalGrid, reach_mrad: tuple[float, float], wavelength_A: float, step_mrad: float
+    grid: ReciprocalGrid,
+    widest_A: np.ndarray,
+    reach_mrad: tuple[float, float],
+    wavelength_A: float,
+    step_mrad: float,
 ) -> tuple[SplineAxis, SplineAxis]:
-    """Return splines along the reciprocal vectors of a supercell, as far as patterns reach."""
+    """Return splines along the reciprocal vectors of a supercell, as far as patterns reach.
+
+    Parameters
+    ----------
+    grid
+        Reciprocal lattice of the supercell.
+    widest_A
+        Supercell vectors as rows, shape (2, 2), Å, of the most stretched crystal: less stretched
+        ones have the same splines.
+    reach_mrad
+        Largest angles (x, y) of the pixels, in the frame of the crystal, in mrad.
+    wavelength_A
+        Wavelength in Å.
+    step_mrad
+        Spacing of the knots in mrad.
+    """
     scale = 1e3 * wavelength_A
     axes = []
     for edge, reciprocal, limit in zip(
-        grid.cell_A, grid.reciprocal_per_A, grid.wave_limit, strict=True
+        widest_A, np.linalg.inv(widest_A).T, grid.wave_limit, strict=True
     ):
         spacing = step_mrad / (scale * float(np.linalg.norm(reciprocal)))
         needed = float(np.abs(edge) @ np.array(reach_mrad)) / scale

@@ -93,14 +93,6 @@ class ScatteringLibrary:
     beam_noise: np.ndarray | None = None
     diffuse: DiffuseScattering | None = None
 
-    @property
-    def largest_within_band(self) -> float:
-        """Largest fraction of a wave that is left after any layer."""
-        found = float(self.within_band.max())
-        if self.diffuse is not None and self.diffuse.within_band is not None:
-            found = max(found, float(self.diffuse.within_band.max()))
-        return found
-
     def synthesise(
         self, aperture: Aperture, tilt_mrad: tuple[float, float], detector: Detector
     ) -> Synthesis:
@@ -275,6 +267,9 @@ class Recorder:
         Largest diffraction angle of the beams to keep.
     diffuse_step_mrad
         Spacing of the knots over outgoing directions in mrad.
+    widest_A
+        Supercell vectors as rows, shape (2, 2), Å, of the most stretched crystal: less stretched
+        ones have the same beams and splines.
     """
 
     def __init__(
@@ -288,12 +283,13 @@ class Recorder:
         reach_mrad: tuple[float, float],
         beam_reach_mrad: float,
         diffuse_step_mrad: float,
+        widest_A: np.ndarray,
     ) -> None:
         self.grid, self.incident = grid, incident
         self.configurations, self.wavelength_A = configurations, wavelength_A
         scale = 1e3 * wavelength_A
         self._axes = (
-            diffuse_axes(grid, reach_mrad, wavelength_A, diffuse_step_mrad)
+            diffuse_axes(grid, widest_A, reach_mrad, wavelength_A, diffuse_step_mrad)
             if configurations > 1
             else None
         )
@@ -302,7 +298,8 @@ class Recorder:
         beams = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in limits), indexing="ij"), -1)
         self._beam_index = beams.reshape(-1, 2) * supercell
         self.g_mrad = scale * self._beam_index @ grid.reciprocal_per_A
-        kept = np.hypot(*self.g_mrad.T) <= max(beam_reach_mrad, self._fit_reach_mrad())
+        nearest = scale * self._beam_index @ np.linalg.inv(widest_A).T
+        kept = np.hypot(*nearest.T) <= max(beam_reach_mrad, self._fit_reach_mrad())
         self._beam_index, self.g_mrad = self._beam_index[kept], self.g_mrad[kept]
         waves = int(np.count_nonzero(incident.covered))
         self._shape = (layers, waves, len(self.g_mrad))

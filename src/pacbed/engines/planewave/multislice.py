@@ -17,11 +17,14 @@ from pacbed.engines.planewave.atoms import AtomTransmission, FormFactor
 from pacbed.engines.planewave.library import Recorder
 from pacbed.engines.planewave.waves import ReciprocalGrid
 from pacbed.engines.request import Progress
+from pacbed.exceptions import EngineError
 from pacbed.seeding import stream
 from pacbed.specimen.crystal import Material
 
 # Beyond this distance the potential of an atom is negligible.
 POTENTIAL_REACH_A = 6.0
+# Fraction of the electrons that rounding may add.
+_SUM_TOLERANCE = 1e-4
 # Plane waves propagated together on a processor: at rest all see the same transmission; with
 # phonons, whose transmissions are made on the way, few enough to stay near the processor.
 _WAVES_AT_REST, _WAVES_WITH_PHONONS = 32, 2
@@ -301,6 +304,27 @@ def in_batches(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def check_electrons(within_band: np.ndarray) -> None:
+    """Check that no wave has more electrons after any layer than before the crystal.
+
+    Parameters
+    ----------
+    within_band
+        Fractions of waves that are left.
+
+    Raises
+    ------
+    EngineError
+        If one has, beyond rounding.
+    """
+    if (largest := float(within_band.max())) > 1 + _SUM_TOLERANCE:
+        raise EngineError(
+            f"a wave has {largest:.6f} electrons after the crystal for every one before: the "
+            "band limit and grid of this calculation make electrons. Report it, with the "
+            "command that you gave"
+        )
 
 
 class Multislice:

@@ -16,7 +16,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from pacbed.engines.planewave.diffuse import DiffuseScattering, IncidentSplines, SplineAxis
-from pacbed.engines.planewave.multislice import Multislice, in_batches
+from pacbed.engines.planewave.multislice import Multislice, check_electrons, in_batches
 from pacbed.engines.planewave.waves import Cone
 from pacbed.engines.request import Progress
 
@@ -128,6 +128,7 @@ def scatter_diffusely(
 
     mean.prepare()
     in_batches(scatter, waves, BATCH, threads, progress)
+    check_electrons(within)
     splines = IncidentSplines.over(directions_mrad, incident_step_mrad)
     regression = splines.regression(directions_mrad)
     # Half the difference of two halves of the batches is as large as the noise of all.
