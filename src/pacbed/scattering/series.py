@@ -20,7 +20,12 @@ from zarr.storage import LocalStore
 
 from pacbed import __version__
 from pacbed.engines.planewave import PlaneWaveSettings
-from pacbed.engines.planewave.diffuse import DiffuseScattering, IncidentSplines, SplineAxis
+from pacbed.engines.planewave.diffuse import (
+    DiffuseScattering,
+    IncidentSplines,
+    SplineAxis,
+    crystal_axis_mrad,
+)
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.engines.planewave.library import ScatteringLibrary, Synthesis
 from pacbed.engines.planewave.waves import IncidentGrid
@@ -31,6 +36,7 @@ from pacbed.engines.request import (
     ThermalMotion,
 )
 from pacbed.exceptions import RequestError, StoreError
+from pacbed.scattering.image import Beams, Camera, Channels, Image, add_discs, background, compose
 from pacbed.scattering.strain import StrainRange, deformation_of, exponents
 from pacbed.seeding import stream
 from pacbed.specimen.crystal import Material
@@ -46,6 +52,10 @@ _STATES_PER_TERM = 1.5
 # Beams are kept this many steps of the incident grid beyond the field of view, where the splines
 # over incident directions no longer feel their end.
 _MARGIN_STEPS = 3
+# Of differences by the tilt.
+_TILT_STEP_mrad = 0.1
+# Strain xx, yy and xy of one.
+_UNIT_STRAINS = np.array([[[1.0, 0], [0, 0]], [[0, 0], [0, 1]], [[0, 1], [1, 0]]])
 
 
 @dataclass(frozen=True)
@@ -229,7 +239,8 @@ def _visible(
     step = incident.x_mrad[1] - incident.x_mrad[0]
     reach = request.field_of_view_mrad / 2 + request.tilt_mrad + _MARGIN_STEPS * step
     out = np.abs(incident.directions_mrad[:, None] + g_mrad).max(axis=-1)
-    return np.nonzero(out - inwards <= reach)
+    wave, beam = np.nonzero(out - inwards <= reach)
+    return wave, beam
 
 
 def _attributes(request: SeriesRequest, settings: PlaneWaveSettings, **more: Any) -> dict[str, Any]:
@@ -274,7 +285,7 @@ def assemble(path: Path, states: Sequence[Path]) -> None:
     """
     with open_store(states[0]) as first, reading(states[0]):
         request = SeriesRequest.from_dict(first.attrs["series"])  # type: ignore[arg-type]
-        settings = dict(first.attrs["settings"])  # type: ignore[arg-type]
+        settings: dict[str, Any] = dict(first.attrs["settings"])  # type: ignore[arg-type]
         kept = [n for n in first.array_keys() if n not in _OF_A_STATE]
         common = {name: np.asarray(first[name]) for name in kept}
         number = len(first["beams"])  # type: ignore[arg-type]
@@ -426,7 +437,7 @@ class ScatteringSeries:
     def __init__(self, path: Path) -> None:
         self.path = path
         with open_store(path) as group, reading(path):
-            attributes = dict(group.attrs)
+            attributes: dict[str, Any] = dict(group.attrs)
             if "series" not in attributes or "leave_out_error" not in group:
                 raise StoreError(f"{path} is not a scattering series: make one with pacbed scatter")
             if attributes["physics_version"] != PHYSICS_VERSION:
@@ -434,8 +445,8 @@ class ScatteringSeries:
                     f"{path} was made with version {attributes['physics_version']} of the "
                     f"physics, this is {PHYSICS_VERSION}: make it again"
                 )
-            self.request = SeriesRequest.from_dict(attributes["series"])  # type: ignore[arg-type]
-            self.settings = PlaneWaveSettings(**attributes["settings"])  # type: ignore[arg-type]
+            self.request = SeriesRequest.from_dict(attributes["series"])
+            self.settings = PlaneWaveSettings(**attributes["settings"])
             names = ("wave", "beam", "hk", "x_mrad", "y_mrad", "leave_out_error")
             found = {name: np.asarray(group[name]) for name in names}
             if self.request.motion == "full":
@@ -471,20 +482,10 @@ class ScatteringSeries:
         RequestError
             If the series does not reach to the strain or a layer.
         """
-        request, strain = self.request, np.asarray(strain, float)
-        if not request.strain.contains(strain):
-            low, high = request.strain.stretch
-            raise RequestError(
-                f"strain {', '.join(f'{100 * e:.3g}' for e in strain)} % (xx, yy, xy) is beyond "
-                f"the series, which holds principal stretches from {low:g} to {high:g}"
-            )
-        for layer in layers:
-            if not 1 <= layer <= request.layers:
-                raise RequestError(f"the series holds 1 to {request.layers} layers, not {layer}")
-        deformation = deformation_of(strain)
-        cell = request.material.in_plane_cell_A(deformation)
-        wavelength = wavelength_A(request.energy_keV)
-        terms = request.strain.terms(strain, request.degree)[0].astype(np.float32)
+        self._check_strain(strain)
+        self._check_layers(layers)
+        at = np.asarray(strain, float)
+        terms = self._terms(at, self.request.degree, False)[0]
         waves = len(self.incident.x_mrad) * len(self.incident.y_mrad)
         beams = np.zeros((len(layers), waves, len(self.hk)), np.float32)
         within = np.zeros((len(layers), waves))
@@ -492,16 +493,21 @@ class ScatteringSeries:
             read = self._coefficients(layer)
             beams[row, self.wave, self.beam] = read["beams"] @ terms
             within[row] = read["within_band"] @ terms
-        g_mrad = 1e3 * wavelength * self.hk @ np.linalg.inv(cell).T
-        diffuse = self._diffuse(strain, layers, cell, wavelength)
-        return ScatteringLibrary(self.incident, g_mrad, beams, within, diffuse=diffuse)
+        return ScatteringLibrary(
+            self.incident, self._g_mrad(at), beams, within, diffuse=self._diffuse_at(at, layers)
+        )
 
-    def _diffuse(
-        self, strain: np.ndarray, layers: Sequence[int], cell_A: np.ndarray, wavelength: float
-    ) -> DiffuseScattering | None:
+    def _cell_A(self, strain: np.ndarray) -> np.ndarray:
+        return self.request.material.in_plane_cell_A(deformation_of(strain))
+
+    def _g_mrad(self, strain: np.ndarray) -> np.ndarray:
+        scale = 1e3 * wavelength_A(self.request.energy_keV)
+        return np.asarray(scale * self.hk @ np.linalg.inv(self._cell_A(strain)).T)
+
+    def _diffuse_at(self, strain: np.ndarray, layers: Sequence[int]) -> DiffuseScattering | None:
         if self.request.motion != "full":
             return None
-        terms = self.request.strain.terms(strain, DIFFUSE_DEGREE)[0].astype(np.float32)
+        terms = self._terms(strain, DIFFUSE_DEGREE, False)[0]
         read = [self._coefficients(layer) for layer in layers]
         coefficients, noise, within = (
             np.stack([one[name] @ terms for one in read])
@@ -512,8 +518,8 @@ class ScatteringSeries:
             np.moveaxis(coefficients, 0, 1),
             np.moveaxis(noise, 0, 1),
             (axes[0], axes[1]),
-            cell_A * np.array(self.settings.supercell)[:, None],
-            wavelength,
+            self._cell_A(strain) * np.array(self.settings.supercell)[:, None],
+            wavelength_A(self.request.energy_keV),
             self._incident_splines,
             within,
         )
@@ -546,29 +552,179 @@ class ScatteringSeries:
         RequestError
             If the series does not reach that far: which quantity, and how far it reaches.
         """
-        self.check(aperture, tilt_mrad, detector)
+        self._check_cone(aperture, tilt_mrad)
+        self._check_reach(max(detector.field_of_view_mrad) / 2, tilt_mrad)
         return self.library(strain, layers).synthesise(aperture, tilt_mrad, detector)
 
-    def check(self, aperture: Aperture, tilt_mrad: tuple[float, float], detector: Detector) -> None:
-        """Check that patterns lie within the series.
+    def _check_strain(self, strain: Sequence[float]) -> None:
+        if not self.request.strain.contains(np.asarray(strain, float)):
+            low, high = self.request.strain.stretch
+            raise RequestError(
+                f"strain {', '.join(f'{100 * e:.3g}' for e in strain)} % (xx, yy, xy) is beyond "
+                f"the series, which holds principal stretches from {low:g} to {high:g}"
+            )
 
-        Raises
-        ------
-        RequestError
-            If a tilt, a semi-angle or the detector is beyond it.
-        """
-        request, tilt = self.request, math.hypot(*tilt_mrad)
-        reach = request.semiangle_mrad + request.tilt_mrad
+    def _check_layers(self, layers: Sequence[int]) -> None:
+        for layer in layers:
+            if not 1 <= layer <= self.request.layers:
+                raise RequestError(
+                    f"the series holds 1 to {self.request.layers} layers, not {layer}"
+                )
+
+    def _check_cone(self, aperture: Aperture, tilt_mrad: tuple[float, float]) -> None:
+        tilt = math.hypot(*tilt_mrad)
+        reach = self.request.semiangle_mrad + self.request.tilt_mrad
         if aperture.outer_mrad + tilt > reach * (1 + 1e-6):
             raise RequestError(
                 f"a semi-angle of {aperture.semiangle_mrad:g} mrad at a tilt of {tilt:.4g} mrad is "
                 f"beyond the series, which holds waves up to {reach:g} mrad from the axis"
             )
-        field = max(detector.field_of_view_mrad) / 2 + max(map(abs, tilt_mrad))
-        known = request.field_of_view_mrad / 2 + request.tilt_mrad
-        if field > known * (1 + 1e-6):
+
+    def _check_reach(self, largest_mrad: float, tilt_mrad: tuple[float, float]) -> None:
+        tilt = max(map(abs, tilt_mrad))
+        known = self.request.field_of_view_mrad / 2 + self.request.tilt_mrad
+        if largest_mrad + tilt > known * (1 + 1e-6):
             raise RequestError(
-                f"a field of view of {max(detector.field_of_view_mrad):g} mrad at a tilt of "
-                f"{tilt:.4g} mrad is beyond the series: at most "
-                f"{2 * (known - max(map(abs, tilt_mrad))):.4g} mrad"
+                f"pixels up to {largest_mrad:.4g} mrad from the axis at a tilt of {tilt:.4g} mrad "
+                f"are beyond the series, which reaches {known - tilt:.4g} mrad"
             )
+
+    def image(
+        self,
+        strain: Sequence[float],
+        tilt_mrad: tuple[float, float],
+        aperture: Aperture,
+        layers: int,
+        camera: Camera,
+    ) -> np.ndarray:
+        """Return the fraction of the incident electrons in each pixel of a camera.
+
+        Parameters
+        ----------
+        strain
+            Components (xx, yy, xy) as fractions.
+        tilt_mrad
+            Sample tilt (φx, φy) in mrad.
+        aperture
+            Of the beam.
+        layers
+            Number of layers.
+        camera
+            Pixels, and how the pattern lies on them.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (pixels, pixels), float32.
+
+        Raises
+        ------
+        RequestError
+            As :meth:`pattern`.
+        """
+        channels = self._channels(strain, tilt_mrad, aperture, layers, camera, False)
+        return (camera.pixel_mrad**2 * channels.value).astype(np.float32)
+
+    def image_and_derivatives(
+        self,
+        strain: Sequence[float],
+        tilt_mrad: tuple[float, float],
+        aperture: Aperture,
+        layers: int,
+        camera: Camera,
+    ) -> Image:
+        """Return an image and its derivatives; see :meth:`image`."""
+        channels = self._channels(strain, tilt_mrad, aperture, layers, camera, True)
+        return compose(channels, camera, tilt_mrad)
+
+    def _channels(
+        self,
+        strain: Sequence[float],
+        tilt_mrad: tuple[float, float],
+        aperture: Aperture,
+        layers: int,
+        camera: Camera,
+        derivatives: bool,
+    ) -> Channels:
+        self._check_strain(strain)
+        self._check_layers([layers])
+        self._check_cone(aperture, tilt_mrad)
+        self._check_reach(np.abs(camera.directions_mrad()).max(), tilt_mrad)
+        channels = Channels(camera.pixels, derivatives)
+        read, at = self._coefficients(layers), np.asarray(strain, float)
+        gradient = deformation_of(at).gradient
+        turns = _UNIT_STRAINS @ np.linalg.inv(gradient)
+        g_mrad = self._g_mrad(at)
+        near = self._near(aperture, tilt_mrad)
+        terms = self._terms(at, self.request.degree, derivatives)
+        ny, nx = len(self.incident.y_mrad), len(self.incident.x_mrad)
+        dense = np.zeros((len(terms), ny * nx, len(self.hk)), np.float32)
+        dense[:, self.wave[near], self.beam[near]] = terms @ read["beams"][near].T
+        beams = Beams.around(
+            self.incident,
+            dense.reshape(len(terms), ny, nx, -1),
+            g_mrad,
+            aperture,
+            tilt_mrad,
+            -g_mrad @ turns if derivatives else None,
+        )
+        add_discs(channels, beams, aperture, tilt_mrad, camera)
+        if self.request.motion == "full":
+            self._add_diffuse(channels, at, tilt_mrad, aperture, layers, camera, turns)
+        return channels
+
+    def _near(self, aperture: Aperture, tilt_mrad: tuple[float, float]) -> np.ndarray:
+        """Return the numbers of the pairs whose waves are needed for an aperture."""
+        reach = aperture.outer_mrad + 6 * (self.incident.x_mrad[1] - self.incident.x_mrad[0])
+        x, y = crystal_axis_mrad(tilt_mrad)
+        wanted = (np.abs(self.incident.y_mrad - y) <= reach)[:, None] & (
+            np.abs(self.incident.x_mrad - x) <= reach
+        )
+        return np.nonzero(wanted.ravel()[self.wave])[0]
+
+    def _terms(self, strain: np.ndarray, degree: int, derivatives: bool) -> np.ndarray:
+        """Return the monomials, and their derivatives if wanted, shape (1 or 4, terms)."""
+        terms = self.request.strain.terms(strain, degree)
+        if derivatives:
+            terms = np.vstack([terms, self.request.strain.slopes(strain, degree)])
+        return terms.astype(np.float32)
+
+    def _add_diffuse(
+        self,
+        channels: Channels,
+        strain: np.ndarray,
+        tilt_mrad: tuple[float, float],
+        aperture: Aperture,
+        layers: int,
+        camera: Camera,
+        turns: np.ndarray,
+    ) -> None:
+        derivatives = hasattr(channels, "by_strain")
+        diffuse = self._diffuse_at(strain, [layers])
+        assert diffuse is not None
+        read = self._coefficients(layers)["diffuse"]
+        axis = np.array(crystal_axis_mrad(tilt_mrad))
+        weights = [self._incident_splines.weights(aperture, tilt_mrad)]
+        if derivatives:
+            # By the direction of incidence: splines of degree three, over steps that are small.
+            for step in _TILT_STEP_mrad * np.eye(2):
+                ahead, behind = (
+                    self._incident_splines.weights(aperture, tuple(np.add(tilt_mrad, sign * step)))
+                    for sign in (-1, 1)
+                )
+                weights.append((ahead - behind) / (2 * _TILT_STEP_mrad))
+        terms = self._terms(strain, DIFFUSE_DEGREE, derivatives)
+        averaged = np.tensordot(np.array(weights, np.float32), read, 1) @ terms.T
+        # (weights, n1, n2, terms): value, by strain, by incidence.
+        parts = [averaged[0, ..., n] for n in range(len(terms))]
+        parts += [averaged[n, ..., 0] for n in range(1, len(weights))]
+        values, by_angle = background(diffuse, np.stack(parts), axis, camera)
+        channels.value += values[0]
+        if not derivatives:
+            return
+        angles = camera.directions_mrad() + axis
+        channels.by_angle += by_angle
+        channels.by_incidence += by_angle + values[4:]
+        for i, turn in enumerate(turns):
+            moved = np.einsum("yxi,ij,jyx->yx", angles, turn, by_angle)
+            channels.by_strain[i] += values[1 + i] + moved + np.trace(turn) * values[0]
