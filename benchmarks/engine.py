@@ -91,7 +91,8 @@ def main() -> None:
     print(f"peak memory: {peak_memory_MB() / 1000:.2f} GB")
     before = measure(requests(options.layers, 2), one, options.device)
     print(
-        f"two frozen-phonon configurations of each wave: {before['core_seconds']:.1f} core-seconds, "
+        "two frozen-phonon configurations of each wave: "
+        f"{before['core_seconds']:.1f} core-seconds, "
         f"{before['core_seconds'] / runs[one]['core_seconds']:.1f} times as many"
     )
     for name, run in (("full", runs[one]), ("frozen phonons", before)):

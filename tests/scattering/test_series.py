@@ -70,7 +70,7 @@ def test_discs_of_an_unseen_strain_are_those_of_a_direct_simulation(series):
     for one, other in zip(found, expected, strict=True):
         assert apart(one, other) < 3e-4
     undeformed = replace(series.library((0, 0, 0), [2]), diffuse=None)
-    assert apart(undeformed.synthesise(APERTURE, TILT, detector).patterns[0], expected[1]) > 0.05
+    assert apart(undeformed.synthesise(APERTURE, TILT, detector).patterns[0], expected[1]) > 2e-3
 
 
 def test_whole_pattern_of_an_unseen_strain_agrees_within_the_noise(series):
@@ -111,7 +111,7 @@ def test_image_is_the_integral_over_turned_and_shifted_pixels(series):
 
     assert apart(found, expected) < 4e-4
     turned_back = series.image(STRAIN, TILT, APERTURE, 2, replace(camera, rotation_deg=-11.0))
-    assert apart(turned_back, expected) > 0.05
+    assert apart(turned_back, expected) > 0.02
 
 
 def test_derivatives_are_those_of_the_image(series):
@@ -162,7 +162,7 @@ def test_each_state_has_displacements_of_its_own():
         ({"tilt": (4.0, 0.0)}, "tilt of 4 mrad.*up to 8 mrad"),
         ({"aperture": Aperture(7.0)}, "semi-angle of 7 mrad"),
         ({"layers": 3}, "1 to 2 layers, not 3"),
-        ({"camera": Camera(64, 60.0)}, "pixels up to 42.*beyond the series"),
+        ({"camera": Camera(64, 60.0)}, "pixels up to 30 mrad.*beyond the series"),
     ],
 )
 def test_what_lies_beyond_the_series_is_named_with_its_range(series, changes, message):

@@ -67,10 +67,10 @@ class Camera:
     def directions_mrad(
         self, rows: slice = slice(None), columns: slice = slice(None)
     ) -> np.ndarray:
-        """Return the angles (x, y) in the pattern of pixels in mrad, shape (rows, columns, 2)."""
+        """Return the angles (x, y) in the pattern of pixels in mrad, shape (2, rows, columns)."""
         axis = np.arange(self.pixels)
-        x, y = np.meshgrid(axis[columns] - self.origin[0], axis[rows] - self.origin[1])
-        return np.stack([x, y], axis=-1) @ self.matrix.T
+        x, y = axis[columns] - self.origin[0], axis[rows, None] - self.origin[1]
+        return np.stack([along[0] * x + along[1] * y for along in self.matrix])
 
 
 @dataclass(frozen=True)
@@ -212,14 +212,14 @@ def add_discs(
         if (last <= first).any():
             continue
         box = slice(first[1], last[1]), slice(first[0], last[0])
-        inward = camera.directions_mrad(*box) - g
-        radius = np.sqrt((inward**2).sum(axis=-1))
+        x, y = (angle - g[i] for i, angle in enumerate(camera.directions_mrad(*box)))
+        radius = np.sqrt(x**2 + y**2)
         near = radius < edge.reach_mrad
         if not near.any():
             continue
-        inward, radius = inward[near], radius[near]
-        share, slope = (one * density for one in edge.share(inward, radius))
-        place = ((inward + axis - beams.corner_mrad) / beams.step_mrad).T
+        x, y, radius = x[near], y[near], radius[near]
+        share, slope = (one * density for one in edge.share(x, y, radius))
+        place = (np.stack([x, y]) + (axis - beams.corner_mrad)[:, None]) / beams.step_mrad
         if not derivatives:
             value = map_coordinates(
                 beams.coefficients[0, beam], place[::-1], order=3, mode="nearest", prefilter=False
@@ -228,7 +228,7 @@ def add_discs(
             continue
         value, by_x, by_y = _splines(beams.coefficients[:, beam], place)
         filling = share * np.stack([by_x[0], by_y[0]]) / beams.step_mrad
-        moving = filling + value[0] * slope * inward.T / np.maximum(radius, 1e-9)
+        moving = filling + value[0] * slope / np.maximum(radius, 1e-9) * np.stack([x, y])
         assert beams.by_strain is not None
         channels.value[box][near] += share * value[0]
         for i in range(2):
@@ -313,15 +313,17 @@ class _Edge:
             return self.aperture.outer_mrad
         return self.radius_mrad + self.camera.pixel_mrad / math.sqrt(2)
 
-    def share(self, inward: np.ndarray, radius: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def share(
+        self, x: np.ndarray, y: np.ndarray, radius: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the share of pixels within the disc, and its derivative by the radius.
 
         Parameters
         ----------
-        inward
-            Positions (x, y) from the centre in mrad, shape (pixels, 2).
+        x, y
+            Positions from the centre in mrad, shape (pixels,) each.
         radius
-            Their lengths.
+            Their distances from it.
         """
         if self.radius_mrad is None:
             small = 1e-3 * self.aperture.edge_mrad
@@ -330,17 +332,26 @@ class _Edge:
             )
             return value, (outer - inner) / (2 * small)
         width = self.camera.pixel_mrad
+        share, slope = np.ones(len(radius)), np.zeros(len(radius))
+        cut = np.abs(radius - self.radius_mrad) < width
+        radius = radius[cut]
         # Direction of the edge in the frame of the pixels.
-        turned = np.abs(inward @ self.camera.matrix) / (np.maximum(radius, 1e-9) * width)[:, None]
-        a, b = turned.max(axis=1) * width, np.maximum(turned.min(axis=1) * width, 1e-6 * width)
+        along = [
+            np.abs(c[0] * x[cut] + c[1] * y[cut]) / np.maximum(radius, 1e-9)
+            for c in self.camera.matrix.T
+        ]
+        # At the centre of a disc there is no direction, and none is needed.
+        a = np.maximum(np.maximum(*along), 0.5 * width)
+        b = np.maximum(np.minimum(*along), 1e-6 * width)
         # An arc bends away from its tangent, on average over the width of the pixel.
         depth = self.radius_mrad - radius - width**2 / (24 * self.radius_mrad)
         size = np.abs(depth)
         corner = np.clip((a + b) / 2 - size, 0, b)
-        outside = np.where(size > (a - b) / 2, corner**2 / (2 * a * b), 0.5 - size / a)
-        share = np.where(depth > 0, 1 - outside, outside)
-        density = np.where(size > (a - b) / 2, corner / (a * b), 1 / a)
-        return share, -density
+        at_corner = size > (a - b) / 2
+        outside = np.where(at_corner, corner**2 / (2 * a * b), 0.5 - size / a)
+        share[cut] = np.where(depth > 0, 1 - outside, outside)
+        slope[cut] = -np.where(at_corner, corner / (a * b), 1 / a)
+        return share, slope
 
 
 def background(
@@ -372,10 +383,10 @@ def background(
     angles = camera.directions_mrad()
     axes, places = [], []
     for i in range(2):
-        low, high = angles[..., i].min(), angles[..., i].max()
+        low, high = angles[i].min(), angles[i].max()
         count = max(4, math.ceil((high - low) / _DIFFUSE_STEP_mrad) + 1)
         axes.append(np.linspace(low, high, count))
-        places.append((angles[..., i] - low) / (axes[i][1] - axes[i][0]))
+        places.append((angles[i] - low) / (axes[i][1] - axes[i][0]))
     steps = [axis[1] - axis[0] for axis in axes]
     coarse = diffuse.intensity(coefficients, axes[0] + axis_mrad[0], axes[1] + axis_mrad[1])
     slopes = np.gradient(coarse[0], steps[1], steps[0])
@@ -390,7 +401,7 @@ def compose(channels: Channels, camera: Camera, tilt_mrad: tuple[float, float]) 
     """Turn derivatives by angles and incidence into those by what describes a measurement."""
     area = camera.pixel_mrad**2
     angles = camera.directions_mrad()
-    x, y = np.moveaxis(angles, -1, 0)
+    x, y = angles
     by_x, by_y = channels.by_angle
     turn = math.radians(1)
     across = -np.einsum("ij,iyx->jyx", camera.matrix, channels.by_angle)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import zarr
+from zarr.codecs import BloscCodec
 from zarr.storage import LocalStore
 
 from pacbed import __version__
@@ -54,6 +55,8 @@ _STATES_PER_TERM = 1.5
 _MARGIN_STEPS = 3
 # Of differences by the tilt.
 _TILT_STEP_mrad = 0.1
+# Bits of the same weight next to each other: sign and exponent of neighbours are alike.
+_COMPRESSOR = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
 # Strain xx, yy and xy of one.
 _UNIT_STRAINS = np.array([[[1.0, 0], [0, 0]], [[0, 0], [0, 1]], [[0, 1], [1, 0]]])
 
@@ -260,7 +263,12 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str
             layered = name in ("beams", "diffuse")
             chunks = (1, *values.shape[1:]) if layered else values.shape
             array = group.create_array(
-                name, shape=values.shape, chunks=chunks, dtype=values.dtype, fill_value=0
+                name,
+                shape=values.shape,
+                chunks=chunks,
+                dtype=values.dtype,
+                fill_value=0,
+                compressors=_COMPRESSOR,
             )
             for index in range(len(values)) if layered else [slice(None)]:
                 array[index] = values[index]
@@ -288,7 +296,7 @@ def assemble(path: Path, states: Sequence[Path]) -> None:
         settings: dict[str, Any] = dict(first.attrs["settings"])  # type: ignore[arg-type]
         kept = [n for n in first.array_keys() if n not in _OF_A_STATE]
         common = {name: np.asarray(first[name]) for name in kept}
-        number = len(first["beams"])  # type: ignore[arg-type]
+        number = request.layers
     _check_states(states, request, common)
     strains = request.strains()
     beam_fit = _Fit.of(request.strain, strains, request.degree)
@@ -367,10 +375,24 @@ def _append(
 ) -> None:
     if layer == 0:
         shape = (layers, *coefficients.shape)
-        group.create_array(name, shape=shape, chunks=(1, *shape[1:]), dtype="float32", fill_value=0)
+        group.create_array(
+            name,
+            shape=shape,
+            chunks=(1, *shape[1:]),
+            dtype="float32",
+            fill_value=0,
+            compressors=_COMPRESSOR,
+        )
     array = group[name]
     assert isinstance(array, zarr.Array)
-    array[layer] = coefficients
+    array[layer] = _rounded(coefficients)
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """Round single precision to 14 binary digits, 6e-5, so that it can be compressed."""
+    dropped = 23 - 14
+    bits = np.asarray(values, np.float32).view(np.int32) + (1 << (dropped - 1))
+    return np.asarray((bits & ~((1 << dropped) - 1)).view(np.float32))
 
 
 @dataclass(frozen=True)
@@ -722,9 +744,9 @@ class ScatteringSeries:
         channels.value += values[0]
         if not derivatives:
             return
-        angles = camera.directions_mrad() + axis
+        angles = camera.directions_mrad() + axis[:, None, None]
         channels.by_angle += by_angle
         channels.by_incidence += by_angle + values[4:]
         for i, turn in enumerate(turns):
-            moved = np.einsum("yxi,ij,jyx->yx", angles, turn, by_angle)
+            moved = np.einsum("iyx,ij,jyx->yx", angles, turn, by_angle)
             channels.by_strain[i] += values[1 + i] + moved + np.trace(turn) * values[0]
