@@ -165,6 +165,7 @@ class ScatteringLibrary:
         cx, cy = crystal_axis_mrad(tilt_mrad)
         kx, ky = detector.kx_mrad, detector.ky_mrad
         result = np.zeros((len(beams), len(ky), len(kx)), np.float32)
+        of_a_beam = np.ascontiguousarray(np.moveaxis(beams, -1, 0))
         nearest = self.incident.nearest()
         spline_x, spline_y = _spline(self.incident.x_mrad), _spline(self.incident.y_mrad)
         # A pixel takes part if a corner of it may be lit, and a grid needs two pixels.
@@ -178,7 +179,7 @@ class ScatteringLibrary:
                 continue
             along_x = spline_x(kx[x] - gx + cx).astype(np.float32)
             along_y = spline_y(ky[y] - gy + cy).astype(np.float32)
-            disc = along_y @ beams[:, nearest, beam] @ along_x.T
+            disc = along_y @ of_a_beam[beam][:, nearest] @ along_x.T
             disc *= weights.astype(np.float32)
             result[:, y, x] += disc
         return result

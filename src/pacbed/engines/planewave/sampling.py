@@ -131,13 +131,18 @@ def scatter_diffusely(
     check_electrons(within)
     splines = IncidentSplines.over(directions_mrad, incident_step_mrad)
     regression = splines.regression(directions_mrad)
-    # Half the difference of two halves of the batches is as large as the noise of all.
-    halves = regression * np.where(np.arange(waves) // BATCH % 2, -1, 1)
+    flat = coefficients.reshape(waves, -1)
     with threadpool_limits(1, user_api="blas"):
-        known, noise = (
-            np.tensordot(matrix.astype(np.float32), coefficients, 1)
-            for matrix in (regression, halves)
-        )
+        known = regression.astype(np.float32) @ flat
+        # What the splines leave of the samples is their noise. Half the difference of what two
+        # halves of the batches make of it is as large as the noise of all.
+        basis = splines.at(directions_mrad)
+        flat -= basis.astype(np.float32) @ known
+        halves = np.where(np.arange(waves) // BATCH % 2, -1, 1)
+        free = math.sqrt(waves / (waves - np.einsum("ws,sw->", basis, regression)))
+        noise = (free * regression * halves).astype(np.float32) @ flat
+    shape = (len(known), *coefficients.shape[1:])
+    known, noise = known.reshape(shape), noise.reshape(shape)
     return DiffuseScattering(
         known, noise, axes, displaced.grid.cell_A, wavelength_A, splines, within @ regression.T
     )
