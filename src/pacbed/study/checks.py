@@ -22,7 +22,8 @@ SMALLEST_SEMIANGLE_mrad = 0.5
 
 def conflicts(study: Configuration) -> Iterator[str]:
     """Yield what does not fit together, one line each: key, value, what is allowed."""
-    found = [*_of_draws(study), *_of_material(study), *_of_detector(study), *_of_waves(study)]
+    of_crystal = list(_of_material(study)) or list(_of_waves(study))
+    found = [*_of_draws(study), *of_crystal, *_of_detector(study)]
     if not found and study.simulation.engine == "prismatic":
         found += prismatic.conflicts(study)
     yield from found
@@ -30,7 +31,13 @@ def conflicts(study: Configuration) -> Iterator[str]:
 
 
 def _of_draws(study: Configuration) -> Iterator[str]:
-    split, count = dict(study.draws.split), study.draws.count
+    ranges, split, count = study.deformation, dict(study.draws.split), study.draws.count
+    # The angle of equal stretches is nothing that a pattern shows.
+    if all(a == b for a, b in (ranges.principal_stretch, ranges.tilt_mrad, ranges.rotation_deg)):
+        yield (
+            "deformation: nothing differs from one example to another; principal_stretch, "
+            "tilt_mrad or rotation_deg must be a range whose ends differ"
+        )
     if not math.isclose(total := sum(split.values()), 1, abs_tol=1e-9):
         yield f"draws.split = {split}: the shares sum to {total:g}, but must sum to 1"
         return
@@ -106,24 +113,18 @@ def _of_detector(study: Configuration) -> Iterator[str]:
 
 def _of_waves(study: Configuration) -> Iterator[str]:
     simulation, section = study.simulation, study.simulation.planewave
+    used = "planewave" in (simulation.engine, simulation.auxiliary_engine)
+    smallest = study.deformation.principal_stretch[0]
+    cell = study.material.material().in_plane_cell_A(Deformation(smallest, smallest))
     try:
         settings = section.settings()
+        if used and section.phonon_configurations:
+            check_phonons(section.phonon_configurations, cell, settings.supercell)
     except RequestError as error:
         yield f"simulation.planewave: {error}"
         return
-    if "planewave" not in (simulation.engine, simulation.auxiliary_engine):
+    if not used:
         return
-    if configurations := section.phonon_configurations:
-        smallest = study.deformation.principal_stretch[0]
-        try:
-            crystal = study.material.material()
-        except RequestError:  # which has its own line
-            return
-        cell = crystal.in_plane_cell_A(Deformation(smallest, smallest))
-        try:
-            check_phonons(configurations, cell, settings.supercell)
-        except RequestError as error:
-            yield f"simulation.planewave.phonon_configurations = {configurations}: {error}"
     stored = simulation.field_of_view_mrad
     band = 1e3 * wavelength_A(study.microscope.energy_keV) * settings.cutoff_per_A
     # Prismatic's band belongs to the frame of the pattern, unless several tilts share a crystal.
