@@ -55,6 +55,7 @@ Electrons = Annotated[Real, Field(ge=1e3, le=1e12)]
 ImageMean = Annotated[Real, Field(gt=0, le=10)]
 SemiAngle = Annotated[
     Positive,
+    _only(lambda angle: angle >= 0.5, "at least 0.5 mrad; if it is in rad, write 1000 × as much"),
     _only(
         lambda angle: "e" not in f"{angle:g}" and float(f"{angle:g}") == angle,
         "a number of at most six digits, since it names files",
@@ -75,11 +76,6 @@ Different = Annotated[
     Some[T],
     _only(lambda values: len(set(values)) == len(values), "a list of values that differ"),
     Field(json_schema_extra={"uniqueItems": True}),
-]
-PowerOfTen = Annotated[
-    Whole,
-    _only(lambda number: number in (1, 10, 100), "1, 10 or 100"),
-    Field(json_schema_extra={"enum": [1, 10, 100]}),
 ]
 
 
@@ -328,7 +324,7 @@ class ExecutionSection(Section):
 
     device: Literal["cpu", "gpu"] = "cpu"
     """cpu, or gpu for one graphics card per simulation."""
-    draws_per_job: PowerOfTen = 1
+    draws_per_job: Literal[1, 10, 100] = 1
     """Draws that a job simulates one after another, 10 or 100 where a site limits the number of
     jobs; each is kept as soon as it is done. draws.count must be a multiple."""
     prismatic_python: str | None = None
