@@ -175,9 +175,11 @@ def _by_semiangle(doses: pd.DataFrame, probe_nm: float, title: str, caption: str
         ],
     ).pivot(index=["semiangle_mrad", "probe_nm"], columns="layers", values="text")
     table = Table(title=title, caption=caption)
-    for column in ("semi-angle (mrad)", "probe (nm)", "small enough", *map(_layers, shown)):
+    layers: list[int] = shown.columns.tolist()
+    for column in ("semi-angle (mrad)", "probe (nm)", "small enough", *map(_layers, layers)):
         table.add_column(column, justify="right")
-    for (angle, size), cells in shown.fillna("").iterrows():
+    rows: list[tuple[float, float]] = shown.index.tolist()
+    for (angle, size), cells in zip(rows, shown.fillna("").to_numpy().tolist(), strict=True):
         fits = size <= probe_nm
         first = f"{angle:g}", f"{size:.3f}", "yes" if fits else "no"
         table.add_row(*first, *cells, style=None if fits else "dim")
