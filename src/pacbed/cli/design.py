@@ -48,7 +48,7 @@ _SIMULATION = "Without --bounds"
 
 def _not_one(kind: Any, count: int | None) -> None:
     if count is not None and (count < 0 or count == 1):
-        raise ValueError("It must be 0 (atoms at rest), 2 or more.")
+        raise ValueError("It must be 0 (no diffuse scattering), 2 or more.")
 
 
 def design(
@@ -62,7 +62,7 @@ def design(
     figure: Path | None = None,
     config: Annotated[Overlays, Parameter(group=_SIMULATION)] = (),
     phonons: Annotated[
-        int | None, Parameter(group=_SIMULATION, validator=_not_one, show_default="0")
+        int | None, Parameter(group=_SIMULATION, validator=_not_one, show_default="full motion")
     ] = None,
     threads: Annotated[Threads | None, Parameter(group=_SIMULATION)] = None,
     save: Annotated[Path | None, Parameter(group=_SIMULATION)] = None,
@@ -88,7 +88,7 @@ def design(
     figure
         Also draw the answer (PNG or PDF).
     phonons
-        Frozen-phonon configurations of each plane wave; 0: atoms at rest, many times faster.
+        Frozen-phonon configurations of each plane wave; 0: no diffuse scattering.
     save
         Keep the table of bounds (.parquet or .csv).
     """
@@ -107,7 +107,7 @@ def design(
     }
     given = " and ".join(f"--{name}" for name, value in for_simulation.items() if value is not None)
     if bounds is None:
-        table = _simulated(config, layers, phonons or 0, threads or usable_cores())
+        table = _simulated(config, layers, phonons, threads or usable_cores())
         if save:
             write_table(table, save)
     elif given:
@@ -145,7 +145,7 @@ def design(
 
 
 def _simulated(
-    config: Sequence[Path], layers: Sequence[int], phonons: int, threads: int
+    config: Sequence[Path], layers: Sequence[int], phonons: int | None, threads: int
 ) -> pd.DataFrame:
     """Simulate the undeformed crystal and its neighbours, and return the bounds."""
     from pacbed.precision.design import simulated_bounds
@@ -157,7 +157,7 @@ def _simulated(
         bounds = simulated_bounds(
             study.experiment(),
             sorted(set(layers or study.dataset.layers)),
-            phonons,
+            "full" if phonons is None else phonons or "coherent",
             threads,
             start("simulated crystals"),
         )
@@ -175,7 +175,7 @@ def _by_semiangle(doses: pd.DataFrame, probe_nm: float, title: str, caption: str
         ],
     ).pivot(index=["semiangle_mrad", "probe_nm"], columns="layers", values="text")
     table = Table(title=title, caption=caption)
-    layers: list[int] = shown.columns.tolist()
+    layers = [int(n) for n in shown.columns]
     for column in ("semi-angle (mrad)", "probe (nm)", "small enough", *map(_layers, layers)):
         table.add_column(column, justify="right")
     rows: list[tuple[float, float]] = shown.index.tolist()

@@ -133,6 +133,37 @@ class PrismaticOptions(PrismaticSettings):
         return PrismaticSettings(**{**vars(self), "slices_per_layer": known})
 
 
+@dataclass(frozen=True)
+class Motion:
+    """Thermal motion.
+
+    Parameters
+    ----------
+    phonons
+        Number of frozen-phonon configurations for everything; 0 for the exact discs alone, without
+        diffuse scattering. By default the discs are exact and the diffuse scattering is sampled.
+    debye_waller
+        Off with `--phonons 0`: static atoms.
+    """
+
+    phonons: Annotated[int | None, Parameter(show_default="full thermal motion")] = None
+    debye_waller: bool = True
+
+    def thermal(self) -> ThermalMotion:
+        """Return what the engines are asked for.
+
+        Raises
+        ------
+        RequestError
+            If the number is negative.
+        """
+        if self.phonons:
+            return ThermalMotion(self.phonons)
+        if not self.debye_waller:
+            return ThermalMotion("none")
+        return ThermalMotion("full" if self.phonons is None else "coherent")
+
+
 PLANE_WAVES = Parameter(name="*", group="Plane-wave engine", parse="^(?!slices)")
 _PRISMATIC = Parameter(name="*", group="Prismatic 2.0", parse="^(?!slices|call_limit)")
 _PAIR = Parameter(consume_multiple=(1, 2), allow_repeating=False)
@@ -151,7 +182,7 @@ def simulate(
     pixels: Annotated[tuple[int | Literal["native"], ...], _PAIR] = (256,),
     aperture_edge: float = Aperture.edge_mrad,
     aperture_profile: Literal["erf", "linear"] = Aperture.profile,
-    thermal: Flat[ThermalMotion] = ThermalMotion(),
+    motion: Flat[Motion] = Motion(),
     computation: Flat[Computation] = Computation(),
     plane_wave: Annotated[PlaneWaveOptions, PLANE_WAVES] = PlaneWaveOptions(),
     prismatic: Annotated[PrismaticOptions, _PRISMATIC] = PrismaticOptions(),
@@ -196,7 +227,7 @@ def simulate(
             aperture=Aperture(one_angle, aperture_edge, aperture_profile),
             tilt_mrad=one_tilt,
             detector=detector,
-            thermal=thermal,
+            thermal=motion.thermal(),
             seed=computation.seed,
         )
         for one_angle, one_tilt in product(semiangle, tilt)

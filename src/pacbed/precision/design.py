@@ -15,7 +15,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from pacbed.engines import SimulationRequest
+from pacbed.engines import Motion, SimulationRequest, ThermalMotion
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.examples.augment import AugmentationSettings
@@ -57,7 +57,7 @@ class Experiment:
 def simulated_bounds(
     experiment: Experiment,
     layers: Sequence[int],
-    phonons: int = 0,
+    motion: Motion = "full",
     threads: int = 1,
     progress: Callable[[float, int], None] = lambda done, total: None,
 ) -> pd.DataFrame:
@@ -73,9 +73,9 @@ def simulated_bounds(
         What is measured.
     layers
         Numbers of layers.
-    phonons
-        Frozen-phonon configurations of each plane wave; 0 for atoms at rest, which bounds of tilts
-        need.
+    motion
+        Thermal motion. With a number of frozen-phonon configurations speckle looks like knowledge
+        of the tilts.
     threads
         Threads to use; results do not depend on it.
     progress
@@ -98,7 +98,7 @@ def simulated_bounds(
         request,
         layers=max(layers),
         detector=seen,
-        thermal=replace(request.thermal, phonon_configurations=phonons),
+        thermal=ThermalMotion(motion),
     )
     states: dict[Deformation, dict[str, State]] = defaultdict(dict)
     for name, state in differences(

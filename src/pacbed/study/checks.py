@@ -6,12 +6,11 @@ import math
 from collections.abc import Iterator
 from itertools import product
 
-from pacbed.engines.planewave import check_phonons
+from pacbed.engines.planewave import check_motion
 from pacbed.engines.planewave.atoms import kirkland
 from pacbed.exceptions import RequestError
 from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation
-from pacbed.specimen.microscope import wavelength_A
 from pacbed.study import prismatic
 from pacbed.study.draws import SPLITS
 from pacbed.study.model import Configuration
@@ -107,24 +106,31 @@ def _of_waves(study: Configuration) -> Iterator[str]:
     cell = study.material.material().in_plane_cell_A(Deformation(smallest, smallest))
     try:
         settings = section.settings()
-        if section.phonon_configurations:
-            check_phonons(section.phonon_configurations, cell, settings.supercell)
+        check_motion(study.auxiliary().simulation.motion, settings, cell)
     except RequestError as error:
         yield f"simulation.planewave: {error}"
         return
-    stored = simulation.field_of_view_mrad
-    band = 1e3 * wavelength_A(study.microscope.energy_keV) * settings.cutoff_per_A
     # Prismatic's band belongs to the frame of the pattern, unless several tilts share a crystal.
     moves = settings.band_limit != "prismatic" or study.draws.shared_strain
     tilts = [study.deformation.tilt_mrad, *(state.tilt_mrad for state in GALLERY.values())]
     tilt = max(abs(angle) for pair in tilts for angle in pair) if moves else 0.0
+    stored, layers = simulation.field_of_view_mrad, simulation.layers
+    crystal = study.material.material()
+    numbers = settings.numbers(
+        study.microscope.energy_keV,
+        layers * crystal.layer_thickness_A,
+        crystal.stacking_A,
+        stored / 2 + tilt,
+    )
+    band = 1e3 * numbers.wavelength_A * numbers.cutoff_per_A
     if stored / 2 + tilt > band:
         prismatic = simulation.engine == "prismatic"
         yield (
             f"simulation.field_of_view_mrad = {stored:g}: must be at most "
             f"{2 * (band - tilt):.4g} mrad, what the band limit '{settings.band_limit}' lets "
-            f"through{f' at tilts of up to {tilt:g} mrad' if tilt else ''}"
-            f"{'; or set simulation.auxiliary_engine: same' if prismatic else ''}"
+            f"through{f' at tilts of up to {tilt:g} mrad' if tilt else ''}; or set "
+            "simulation.planewave.band_limit: converged, which follows the field of view"
+            f"{', or simulation.auxiliary_engine: same' if prismatic else ''}"
         )
 
 

@@ -125,7 +125,6 @@ class Configuration(Section):
         """
         from pacbed.engines import SimulationRequest, ThermalMotion
 
-        phonons = self.simulation.numerics.phonon_configurations
         return SimulationRequest(
             material=self.material.material(),
             deformation=deformation,
@@ -134,7 +133,7 @@ class Configuration(Section):
             energy_keV=self.microscope.energy_keV,
             aperture=self.microscope.aperture(semiangle_mrad),
             detector=self.detector(),
-            thermal=ThermalMotion(phonons, self.simulation.debye_waller),
+            thermal=ThermalMotion(self.simulation.motion),
             seed=self.seed if seed is None else seed,
         )
 
@@ -163,19 +162,22 @@ class Configuration(Section):
             return self
         own = self.detector()  # of native pixels, which only Prismatic has
         field, pixels = own.field_of_view_mrad[0], own.pixels[0]
+        motion = "none" if self.simulation.motion == "none" else "auto"
         change = {"engine": "planewave", "pixels": pixels, "field_of_view_mrad": field}
-        return self.changed({"simulation": change})
+        return self.changed({"simulation": {**change, "thermal_motion": motion}})
 
     def for_bound(self) -> Configuration:
         """Return the configuration with which the states of the bound are simulated.
 
-        With plane waves, atoms are at rest: a tilt would move the beam to waves with other
+        Not with frozen phonons for everything: a tilt would move the beam to waves with other
         displacements, and the difference of their speckle looks like information.
         """
         study = self.auxiliary()
-        if study.simulation.engine == "prismatic":
+        section = study.simulation
+        if section.engine == "prismatic" or isinstance(section.motion, str):
             return study
-        return study.changed({"simulation": {"planewave": {"phonon_configurations": 0}}})
+        motion = "full" if section.planewave.slices_per_layer == "planes" else "none"
+        return study.changed({"simulation": {"thermal_motion": motion}})
 
     def experiment(self) -> Experiment:
         """Return the experiment whose bound can be simulated without a run of the workflow."""
