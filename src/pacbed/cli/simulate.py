@@ -37,29 +37,29 @@ class Crystal:
         Configuration that describes the material in section `material`; nothing else of it is
         used. Overlays of config/config.yaml, the paper's protocol; the last one wins.
     energy_keV
-        Beam energy in keV.
+        Beam energy in keV; 80, or that of `--series`.
     stretch
         Principal stretches, the largest first.
     theta_deg
         First principal direction in degrees.
     layers
-        Number of layers; a pattern is kept after each.
+        Number of layers; a pattern is kept after each. 20, or as many as `--series` has.
     """
 
     material: Annotated[str | None, Parameter(show_default="MoS2")] = None
     config: tuple[Path, ...] = ()
-    energy_keV: float = 80.0
+    energy_keV: Annotated[float | None, Parameter(show_default="80")] = None
     stretch: tuple[float, float] = (1.0, 1.0)
     theta_deg: float = 0.0
-    layers: int = 20
+    layers: Annotated[int | None, Parameter(show_default="20")] = None
 
     def request(self, **others: Any) -> SimulationRequest:
         """Return a simulation of this crystal."""
         return SimulationRequest(
             material=self.described(),
             deformation=Deformation(*self.stretch, self.theta_deg),
-            layers=self.layers,
-            energy_keV=self.energy_keV,
+            layers=20 if self.layers is None else self.layers,
+            energy_keV=80.0 if self.energy_keV is None else self.energy_keV,
             **others,
         )
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import zarr
@@ -32,11 +32,12 @@ from pacbed.engines.planewave.library import ScatteringLibrary, Synthesis
 from pacbed.engines.planewave.waves import IncidentGrid
 from pacbed.engines.request import (
     PHYSICS_VERSION,
+    Motion,
     Progress,
     SimulationRequest,
     ThermalMotion,
 )
-from pacbed.exceptions import RequestError, StoreError
+from pacbed.exceptions import DamagedStoreError, MissingStoreError, RequestError, StoreError
 from pacbed.scattering.image import Beams, Camera, Channels, Image, add_discs, background, compose
 from pacbed.scattering.strain import StrainRange, deformation_of, exponents
 from pacbed.seeding import stream
@@ -105,7 +106,7 @@ class SeriesRequest:
     field_of_view_mrad: float
     states: int = 50
     degree: int = 3
-    motion: Literal["full", "coherent", "none"] = "full"
+    motion: Motion = "full"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -227,6 +228,17 @@ def write_state(
         }
     attributes = _attributes(request, engine.settings, state=state)
     _write(path, arrays, {**provenance, **attributes})
+
+
+def holds_state(path: Path, request: SeriesRequest, state: int, settings: PlaneWaveSettings) -> bool:
+    """Return whether a store exists, is whole, and is a state of a series with such settings."""
+    try:
+        with open_store(path) as group:
+            found = dict(group.attrs)
+    except (MissingStoreError, DamagedStoreError):
+        return False
+    asked = plain(_attributes(request, settings, state=state))
+    return all(found.get(name) == value for name, value in asked.items())
 
 
 def _visible(
@@ -468,6 +480,11 @@ class ScatteringSeries:
                     f"physics, this is {PHYSICS_VERSION}: make it again"
                 )
             self.request = SeriesRequest.from_dict(attributes["series"])
+            self.provenance = {
+                "engine": "series",
+                **{name: attributes[name] for name in ("settings", "series")},
+            }
+            """What a pattern made of the series says of it."""
             self.settings = PlaneWaveSettings(**attributes["settings"])
             names = ("wave", "beam", "hk", "x_mrad", "y_mrad", "leave_out_error")
             found = {name: np.asarray(group[name]) for name in names}

@@ -6,6 +6,7 @@ module.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,11 +31,16 @@ from pacbed.study.sections import (
 )
 
 if TYPE_CHECKING:
+    from pacbed.scattering.series import SeriesRequest
     from pacbed.engines import Engine, SimulationRequest
     from pacbed.examples.augment import AugmentationSettings
     from pacbed.precision.design import Experiment
     from pacbed.specimen.deformation import Deformation
     from pacbed.specimen.microscope import Detector
+
+
+STATES = 50
+"""Strain states of a scattering series, if a configuration has none."""
 
 
 class Configuration(Section):
@@ -178,6 +184,33 @@ class Configuration(Section):
             return study
         motion = "full" if section.planewave.slices_per_layer == "planes" else "none"
         return study.changed({"simulation": {"thermal_motion": motion}})
+
+    def series(self) -> SeriesRequest:
+        """Return the scattering series that holds all patterns of the study.
+
+        Raises
+        ------
+        RequestError
+            If there is none: strain does not vary, or the states are too few.
+        """
+        from pacbed.scattering.series import SeriesRequest
+        from pacbed.scattering.strain import StrainRange
+
+        tilt = max(map(abs, self.deformation.tilt_mrad))
+        apertures = map(self.microscope.aperture, self.microscope.semiangles_mrad)
+        section = self.auxiliary().simulation
+        return SeriesRequest(
+            material=self.material.material(),
+            energy_keV=self.microscope.energy_keV,
+            layers=section.layers,
+            strain=StrainRange(self.deformation.principal_stretch),
+            semiangle_mrad=max(one.outer_mrad for one in apertures),
+            tilt_mrad=math.hypot(tilt, tilt),
+            field_of_view_mrad=section.field_of_view_mrad,
+            states=section.planewave.strain_states or STATES,
+            motion=section.motion,
+            seed=self.seed,
+        )
 
     def experiment(self) -> Experiment:
         """Return the experiment whose bound can be simulated without a run of the workflow."""

@@ -263,6 +263,10 @@ class PlaneWaveSection(Section):
     """Spacing of the incident plane waves in mrad; auto for 2, or less beyond 20 layers."""
     supercell: tuple[Count, Count] = (8, 5)
     """Cells along x and y that have thermal displacements of their own."""
+    strain_states: NoneOrMore = 0
+    """0 for one simulation of every draw; or the number of strain states, some 50, of a scattering
+    series, from which the training examples and the bound are made. Validation and test draws stay
+    simulations of their own."""
     diffuse_waves: Annotated[Whole, Field(ge=16)] = 80
     """Plane waves of each aperture that sample the diffuse scattering."""
     diffuse_knots_mrad: tuple[SplineStep, SplineStep] = (3.3, 8)
@@ -281,7 +285,7 @@ class PlaneWaveSection(Section):
         """
         from pacbed.engines.planewave import PlaneWaveSettings
 
-        return PlaneWaveSettings(**self.plain())
+        return PlaneWaveSettings(**self.plain({"strain_states"}))
 
 
 class SimulationSection(Section):
@@ -326,6 +330,7 @@ class SimulationSection(Section):
         kept = self.plain({"auxiliary_engine", *({"prismatic", "planewave"} - {self.engine})})
         kept["thermal_motion"] = self.motion
         if self.engine == "planewave":
+            del kept["planewave"]["strain_states"]
             if self.motion != "full":
                 del kept["planewave"]["diffuse_waves"]
             if self.motion in ("coherent", "none"):

@@ -124,7 +124,7 @@ class PlaneWaveEngine(Engine):
             "peak_memory_MB": round(peak_memory_MB(), 1),
         }
         return [
-            SimulationResult(one.patterns, {**provenance, **_quality(one), **times}) for one in made
+            SimulationResult(one.patterns, {**provenance, **one.quality(), **times}) for one in made
         ]
 
     def synthesise(
@@ -477,14 +477,3 @@ def _reach_mrad(requests: Sequence[SimulationRequest]) -> tuple[float, float]:
         ):
             reach[axis] = max(reach[axis], field / 2 + field / pixels + abs(centre[axis]))
     return reach[0], reach[1]
-
-
-def _quality(synthesis: Synthesis) -> dict[str, Any]:
-    """Return what is known of the errors of patterns, per layer."""
-    quality = {
-        "fraction_within_band": synthesis.within_band.round(7).tolist(),
-        "fraction_clipped": synthesis.clipped.round(9).tolist(),
-    }
-    if synthesis.phonon_noise is not None:
-        quality["phonon_noise"] = synthesis.phonon_noise.round(6).tolist()
-    return quality

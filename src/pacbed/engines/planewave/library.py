@@ -64,6 +64,17 @@ class Synthesis:
     phonon_noise: np.ndarray | None
 
 
+    def quality(self) -> dict[str, list[float]]:
+        """Return what is known of the errors of the patterns, per layer, for provenance."""
+        known = {
+            "fraction_within_band": self.within_band.round(7).tolist(),
+            "fraction_clipped": self.clipped.round(9).tolist(),
+        }
+        if self.phonon_noise is not None:
+            known["phonon_noise"] = self.phonon_noise.round(6).tolist()
+        return known
+
+
 @dataclass(frozen=True)
 class ScatteringLibrary:
     """Bragg beams and diffuse scattering of one strain state, after every layer.
