@@ -71,7 +71,6 @@ def draw_split_pattern(
     store: PatternStore,
     layers: int,
     field_mrad: float,
-    scale_bar_mrad: float | None,
     brightest: float | None = None,
 ) -> None:
     """Draw a pattern, left half on a linear and right half on a cube-root intensity scale.
@@ -84,19 +83,15 @@ def draw_split_pattern(
     # The half-scales meet at zero angle, the middle of pixel n // 2 of the store.
     middle = round(-extent[0] / (extent[1] - extent[0]) * pattern.shape[1] - 0.5)
     shown[:, middle:] = np.cbrt(shown[:, middle:])
-    _show(axes, shown, extent, field_mrad, scale_bar_mrad)
+    _show(axes, shown, extent, field_mrad)
     axes.axvline(0, color="white", lw=0.4, alpha=0.6)
 
 
-def _show(
-    axes: Axes, shown: np.ndarray, extent: Extent, field_mrad: float, scale_bar_mrad: float | None
-) -> None:
-    """Draw a pattern of values from 0 to 1, with a scale bar if one is wanted."""
+def _show(axes: Axes, shown: np.ndarray, extent: Extent, field_mrad: float) -> None:
+    """Draw a pattern of values from 0 to 1."""
     half = field_mrad / 2
     axes.imshow(shown, origin="lower", extent=extent, vmin=0, vmax=1, interpolation="nearest")
     axes.set(xlim=(-half, half), ylim=(-half, half), xticks=[], yticks=[])
-    if scale_bar_mrad:
-        draw_scale_bar(axes, scale_bar_mrad, field_mrad)
 
 
 def draw_scale_bar(axes: Axes, length_mrad: float, field_mrad: float) -> None:
@@ -175,10 +170,10 @@ def show_patterns(store: PatternStore, layers: Sequence[int], field_mrad: float)
     with paper_style():
         figure = Figure(figsize=(1.9 * columns, 2.1 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for number, (panel, layer) in enumerate(zip(axes, layers, strict=False)):
-            bar = nice_length(field_mrad / 4) if number == 0 else None
-            draw_split_pattern(panel, store, layer, field_mrad, bar)
+        for panel, layer in zip(axes, layers, strict=False):
+            draw_split_pattern(panel, store, layer, field_mrad)
             panel.set_title(layers_label(layer))
+        draw_scale_bar(axes[0], nice_length(field_mrad / 4), field_mrad)
         for panel in axes[len(layers) :]:
             panel.set_axis_off()
         figure.suptitle("left half linear, right half cube-root intensity", fontsize=7)
@@ -213,8 +208,8 @@ def compare_patterns(
             shown_a, extent = crop(a, layer, field_mrad)
             shown_b, _ = crop(b, layer, field_mrad)
             brightest = max(shown_a.max(), shown_b.max())
-            draw_split_pattern(row[0], a, layer, field_mrad, None, brightest)
-            draw_split_pattern(row[1], b, layer, field_mrad, None, brightest)
+            draw_split_pattern(row[0], a, layer, field_mrad, brightest)
+            draw_split_pattern(row[1], b, layer, field_mrad, brightest)
             difference = (shown_a - shown_b) / shown_b.max()
             _draw_difference(row[2], difference, extent, "% of the brightest of B")
             row[0].set_ylabel(f"{layers_label(layer)}\n$k_y$ (mrad)")
@@ -264,7 +259,7 @@ def undeformed_gallery(
         figure, grid = _square_panels(rows, columns, size)
         for column, (semiangle, store) in zip(grid.T, stores.items(), strict=True):
             for panel, layer in zip(column, layers, strict=True):
-                draw_split_pattern(panel, store, layer, field_mrad, None)
+                draw_split_pattern(panel, store, layer, field_mrad)
             column[0].set_title(f"{semiangle:g} mrad")
         for panel, layer in zip(grid[:, 0], layers, strict=True):
             panel.set_ylabel(layers_label(layer))
@@ -414,7 +409,7 @@ def _gallery(
         draw_above(grid[0, column], column)
         for panel, semiangle in zip(grid[1:, column], semiangles, strict=True):
             pattern, extent = turned(stores[state][semiangle], layer, field_mrad, rotation_deg)
-            _show(panel, np.cbrt(np.maximum(pattern, 0) / pattern.max()), extent, field_mrad, None)
+            _show(panel, np.cbrt(np.maximum(pattern, 0) / pattern.max()), extent, field_mrad)
     for panel, semiangle in zip(grid[1:, 0], semiangles, strict=True):
         panel.set_ylabel(f"{semiangle:g} mrad")
     draw_scale_bar(grid[-1, 0], SCALE_BAR_mrad, field_mrad)
@@ -468,22 +463,20 @@ def dose_gallery(
         If the thickness is missing.
     """
     columns = min(3, len(stores))
-    rows = math.ceil(len(stores) / columns)
     field, pixel = settings.field_of_view_mrad, settings.pixel_mrad
     middle = settings.pixels // 2
     ends = -(middle + 0.5) * pixel, (settings.pixels - middle - 0.5) * pixel
     with paper_style():
         size = (PAGE - 0.05) / 3 - 0.1
+        rows = math.ceil(len(stores) / columns)
         figure, grid = _square_panels(rows, columns, size, left=0.05, between=(0.1, 0.3))
         panels = grid.ravel()
-        for number, (panel, (semiangle, store)) in enumerate(
-            zip(panels, stores.items(), strict=False)
-        ):
+        for panel, (semiangle, store) in zip(panels, stores.items(), strict=False):
             few, many = _recorded(store, layer, semiangle, settings, seed)
             image = np.where(np.arange(settings.pixels) < middle, few, many)
             # Single bright pixels of few electrons must not darken the rest.
             shown = np.cbrt(np.clip(image / many.max(), 0, 1))
-            _show(panel, shown, (*ends, *ends), field, SCALE_BAR_mrad if number == 0 else None)
+            _show(panel, shown, (*ends, *ends), field)
             panel.axvline(0, color="white", lw=0.4, alpha=0.6)
             panel.set(xlim=ends, ylim=ends)
             panel.set_title(f"{semiangle:g} mrad, {layers_label(layer)}")
@@ -493,6 +486,7 @@ def dose_gallery(
                 panel.text(x, 0.97, words, transform=panel.transAxes, **look)
         for panel in panels[len(stores) :]:
             panel.set_axis_off()
+        draw_scale_bar(panels[0], SCALE_BAR_mrad, field)
         _intensity_bar(panels[len(stores) - 1], "cube root of the intensity")
     return figure
 
