@@ -409,12 +409,3 @@ def test_figures_are_legible_and_fit_a_page(name):
     width, height = figure.get_size_inches()
     assert width <= PAGE + 1e-6
     assert height <= PAGE_HEIGHT + 1e-6
-
-
-@pytest.mark.parametrize(("name", "kind"), [("5 one", "pdf"), ("6 one", "png")])
-def test_a_figure_that_is_drawn_again_has_the_same_bytes(tmp_path, name, kind):
-    first, again = tmp_path / f"first.{kind}", tmp_path / f"again.{kind}"
-    save(FIGURES[name](), first)
-    save(FIGURES[name](), again)
-    assert first.stat().st_size > 5000
-    assert first.read_bytes() == again.read_bytes()

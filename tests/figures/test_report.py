@@ -197,7 +197,7 @@ def test_classical_methods_stand_after_the_networks_with_the_share_of_images_wit
     of_networks = network(6.35, 1, "strain-rotation-tilt"), network(6.35, 1, "strain-rotation")
     written = page(known, discs, *of_networks)
     assert re.findall(r'<td class="text">([^<]*)<', written) == [
-        *("strain, rotation, tilt", "strain, rotation"),
+        *("with tilt, linear intensity", "without tilt, square-root intensity"),
         *("disc positions", "disc positions, calibrated"),
     ]
     assert len(re.findall(r'<tr class="[^"]*\bclassical">', written)) == 2

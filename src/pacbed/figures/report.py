@@ -20,11 +20,11 @@ import yaml
 from markupsafe import Markup
 
 from pacbed import __version__
-from pacbed.examples.labels import PARAMETERS, display_unit
+from pacbed.examples.labels import OUTPUTS, PARAMETERS, display_unit
 from pacbed.exceptions import PacbedError
 from pacbed.figures import TITLES
-from pacbed.figures.errors import METHODS
-from pacbed.figures.style import layers_label
+from pacbed.figures.errors import METHODS, variant_label
+from pacbed.figures.style import layers_label, shown_parameters
 from pacbed.precision.bound_table import MAE_OF_SIGMA
 from pacbed.precision.error_table import NETWORK, of_test_set
 from pacbed.precision.steps import UNDEFORMED
@@ -36,11 +36,6 @@ STRAINS = PARAMETERS[:3]
 
 SAMPLE = ["semiangle_mrad", "layers"]
 KEYS = [*SAMPLE, "outputs", "intensity"]
-OUTPUT_NAMES = {
-    "strain-rotation-tilt": "strain, rotation, tilt",
-    "strain-rotation": "strain, rotation",
-}
-INTENSITIES = {"linear": "linear", "sqrt": "square-root", "power": "learnt power"}
 
 PACKAGES = (
     *("numpy", "scipy", "zarr", "keras", "tensorflow", "tensorflow-cpu", "pandas", "matplotlib"),
@@ -123,9 +118,6 @@ def write_report(
         config=config,
         symbols=HTML_SYMBOLS,
         units={p: display_unit(p)[1] for p in PARAMETERS},
-        methods={name: label for name, (label, _) in METHODS.items()},
-        output_names=OUTPUT_NAMES,
-        intensities=INTENSITIES,
         best=means.nsmallest(1, "mae").to_dict("records"),
         over_bound=(strains["mae"] / strains["prior_bound_mae"]).median(),
         networks=len(networks),
@@ -133,10 +125,10 @@ def write_report(
         impossible=networks["impossible"].sum(),
         above_best=ABOVE_BEST,
         figures=[_figure(file, captions) for file in figures],
-        parameters=_parameters(shown),
+        parameters=shown_parameters(shown),
         errors=_error_rows(shown),
         bounds=_bound_rows(bounds),
-        bound_parameters=_parameters(bounds),
+        bound_parameters=shown_parameters(bounds),
         captions=captions,
         costs=costs.to_dict("records"),
         total=costs.sum(numeric_only=True).to_dict(),
@@ -198,11 +190,6 @@ def _value(number: float, parameter: str, significant: int = 3) -> str:
     return _number(display_unit(parameter)[0] * number, significant)
 
 
-def _parameters(table: pd.DataFrame) -> list[str]:
-    known = set(table["parameter"])
-    return [p for p in PARAMETERS if p in known]
-
-
 def _sample(row: Mapping[str, Any]) -> str:
     """Name a sample, to be broken nowhere but after the comma."""
     layers = layers_label(int(row["layers"])).replace(" ", NO_BREAK)
@@ -214,13 +201,18 @@ def _sample(row: Mapping[str, Any]) -> str:
 
 def _error_rows(shown: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows by parameter for every network, and after those of a sample other methods."""
-    ranks = {"method": list(METHODS), "outputs": list(OUTPUT_NAMES)}
+    ranks = {"method": list(METHODS), "outputs": list(OUTPUTS)}
     keys = [*SAMPLE, "method", "outputs", "intensity"]
     ordered = shown.sort_values(
         keys, key=lambda c: c.map(ranks[c.name].index) if c.name in ranks else c, kind="stable"
     )
-    groups = [group.to_dict("records") for _, group in ordered.groupby(keys, sort=False)]
-    return [{**rows[0], "of": {row["parameter"]: row for row in rows}} for rows in groups]
+    rows = []
+    for (*_, method, outputs, intensity), group in ordered.groupby(keys, sort=False):
+        network = method == NETWORK
+        label = variant_label(outputs, intensity) if network else METHODS[method][0]
+        of = {row["parameter"]: row for row in group.to_dict("records")}
+        rows.append({**group.iloc[0], "network": network, "label": label, "of": of})
+    return rows
 
 
 def _bound_rows(bounds: pd.DataFrame) -> list[dict[str, Any]]:
