@@ -351,14 +351,14 @@ def test_predictions_that_are_not_numbers_do_not_stop_a_figure(tmp_path, draw):
 
 
 def test_figure_8_shows_predicted_against_true_with_the_error_of_all_examples():
-    tables = [predictions(examples=30), predictions(PARAMETERS[:4], 40)]
+    tables = [predictions(examples=30), predictions(PARAMETERS[:4], 2100)]
     names = [network(6.35, 1, variant) for variant in VARIANTS[:2]]
-    figure = scatter_of_variants(dict(zip(names, tables, strict=True)), most_points=20)
+    figure = scatter_of_variants(dict(zip(names, tables, strict=True)))
     assert figure.get_suptitle() == "6.35 mrad, 1 layer"
     grid = np.array(figure.axes).reshape(2, 4)
     for row, table in zip(grid, tables, strict=True):
         for axes, name in zip(row, PARAMETERS, strict=False):
-            assert_points(axes, table.head(20), name)
+            assert_points(axes, table.head(2000), name)
             factor, unit = display_unit(name)
             mae = factor * np.abs(table[f"predicted_{name}"] - table[f"true_{name}"]).mean()
             written = axes.texts[0].get_text()

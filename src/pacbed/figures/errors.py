@@ -66,6 +66,9 @@ INTERVAL = "95 % interval"
 SCATTERED = ("strain_xx", "rotation_deg", "tilt_x_mrad")
 """Parameters of Fig. 6."""
 
+MOST_POINTS = 2000
+"""Examples in a panel of Fig. 6 and 8, at most: the first ones, which are a random sample."""
+
 
 def variant_label(outputs: str, intensity: str) -> str:
     """Return outputs and intensity of a network in words."""
@@ -261,9 +264,7 @@ def _legend(figure: Figure, panels: np.ndarray, columns: int) -> None:
 
 
 def true_against_predicted(
-    predictions: Mapping[NetworkSpec, pd.DataFrame],
-    parameters: Sequence[str] = SCATTERED,
-    most_points: int = 2000,
+    predictions: Mapping[NetworkSpec, pd.DataFrame], parameters: Sequence[str] = SCATTERED
 ) -> Figure:
     """Draw Fig. 6: predicted against true values of the test set, a row per thickness.
 
@@ -273,8 +274,6 @@ def true_against_predicted(
         Predictions of networks of one variant.
     parameters
         Parameters to show, one group of columns each, in which semi-angles are side by side.
-    most_points
-        Draw at most this many examples per panel: the first ones, which are a random sample.
     """
     parameters = _predicted(parameters, predictions.values())
     found = {(n.semiangle_mrad, n.layers): table for n, table in predictions.items()}
@@ -284,13 +283,11 @@ def true_against_predicted(
         for n in sorted({n for _, n in found})
     }
     with paper_style():
-        return _scatter(rows, [f"\n{angle:g} mrad" for angle in angles], parameters, most_points)
+        return _scatter(rows, [f"\n{angle:g} mrad" for angle in angles], parameters)
 
 
 def scatter_of_variants(
-    predictions: Mapping[NetworkSpec, pd.DataFrame],
-    parameters: Sequence[str] = PARAMETERS[:4],
-    most_points: int = 2000,
+    predictions: Mapping[NetworkSpec, pd.DataFrame], parameters: Sequence[str] = PARAMETERS[:4]
 ) -> Figure:
     """Draw Fig. 8: predicted against true values of the test set, a row per variant.
 
@@ -302,8 +299,6 @@ def scatter_of_variants(
         Predictions of networks of one semi-angle and thickness.
     parameters
         Parameters to show, one column each.
-    most_points
-        Draw at most this many examples per panel: the first ones, which are a random sample.
     """
     parameters = _predicted(parameters, predictions.values())
     first = next(iter(predictions))
@@ -312,7 +307,7 @@ def scatter_of_variants(
         for n, table in predictions.items()
     }
     with paper_style():
-        figure = _scatter(rows, [""], parameters, most_points)
+        figure = _scatter(rows, [""], parameters)
         shown = product(predictions.values(), parameters)
         for panel, (table, parameter) in zip(figure.axes, shown, strict=True):
             if f"true_{parameter}" in table:
@@ -334,7 +329,6 @@ def _scatter(
     rows: Mapping[str, Sequence[pd.DataFrame | None]],
     columns: Sequence[str],
     parameters: Sequence[str],
-    most_points: int,
 ) -> Figure:
     """Draw predicted against true values: named rows, and for each parameter named columns."""
     across = len(parameters) * len(columns)
@@ -347,7 +341,7 @@ def _scatter(
     tables = [table for row in rows.values() for table in row]
     for number, parameter in enumerate(parameters):
         group = grid[:, number * len(columns) :][:, : len(columns)]
-        _draw_group(group, tables, parameter, most_points)
+        _draw_group(group, tables, parameter)
         letter = f"({'abcdef'[number]}) "
         for panel, column in zip(group[0], columns, strict=True):
             name = f"{letter}{SYMBOLS[parameter]} ({display_unit(parameter)[1]}){column}"
@@ -361,16 +355,11 @@ def _scatter(
     return figure
 
 
-def _draw_group(
-    group: np.ndarray,
-    tables: Sequence[pd.DataFrame | None],
-    parameter: str,
-    most_points: int,
-) -> None:
+def _draw_group(group: np.ndarray, tables: Sequence[pd.DataFrame | None], parameter: str) -> None:
     """Draw predictions of one parameter on panels of one scale, which only outer ones name."""
     names = [f"true_{parameter}", f"predicted_{parameter}"]
     shown = [
-        display_unit(parameter)[0] * table.head(most_points)[names]
+        display_unit(parameter)[0] * table.head(MOST_POINTS)[names]
         if table is not None and names[0] in table
         else pd.DataFrame(columns=names, dtype=float)
         for table in tables

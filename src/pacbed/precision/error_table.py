@@ -157,7 +157,7 @@ def _bounds(
     parameter: str,
     electrons: np.ndarray,
 ) -> tuple[float, float, float]:
-    if (rows := known.get((*sample, parameter))) is None or not len(electrons):
+    if (rows := known.get((*sample, parameter))) is None:
         return np.nan, np.nan, np.nan
     if method == CALIBRATED:
         return bound_of(rows, electrons, "sigma_known_scale"), np.nan, np.nan
