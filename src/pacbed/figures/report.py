@@ -207,11 +207,13 @@ def _error_rows(shown: pd.DataFrame) -> list[dict[str, Any]]:
         keys, key=lambda c: c.map(ranks[c.name].index) if c.name in ranks else c, kind="stable"
     )
     rows = []
-    for (*_, method, outputs, intensity), group in ordered.groupby(keys, sort=False):
-        network = method == NETWORK
-        label = variant_label(outputs, intensity) if network else METHODS[method][0]
+    for _, group in ordered.groupby(keys, sort=False):
         of = {row["parameter"]: row for row in group.to_dict("records")}
-        rows.append({**group.iloc[0], "network": network, "label": label, "of": of})
+        first = group.iloc[0]
+        network, label = first["method"] == NETWORK, METHODS[first["method"]][0]
+        if network:
+            label = variant_label(first["outputs"], first["intensity"])
+        rows.append({**first, "network": network, "label": label, "of": of})
     return rows
 
 

@@ -135,8 +135,8 @@ def error_table(
             )
         bound = partial(_bounds, known, sample, file.method)
         table = errors_by_dose(predictions, mean_labels(labels), electrons, bound)
-        of_file = {"method": file.method, **asdict(network), "split": file.split}
-        tables.append(pd.DataFrame({**of_file, **dict(table.items())}))
+        of_file: dict[Any, Any] = {"method": file.method, **asdict(network), "split": file.split}
+        tables.append(pd.DataFrame(of_file | dict(table.items())))
         ranges.append(predictions.filter(like="true_").agg(["min", "max"]))
     ends = pd.concat(ranges)
     varied = [c.removeprefix("true_") for c in map(str, ends) if varies(ends[c].dropna())]
