@@ -51,12 +51,14 @@ def samples():
             for step, seeded in params.states[state].items()
         }
         pixel_mrad = next(iter(stores.values())).pixel_mrad
-        yield Sample(angle, {s: one.patterns for s, one in stores.items()}, pixel_mrad, state)
+        patterns = {step: one.patterns for step, one in stores.items()}
+        yield Sample.of_patterns(angle, patterns, pixel_mrad, settings, steps, state)
         progress(number, len(angles) * len(params.states))
 
 
 with job(snakemake.log[0]):
     settings = Configuration(**params.augmentation).augmentation()
+    steps = BoundSection(**params.bound).steps()
     ranges = DeformationSection(**params.deformation).draw_ranges()
     bounds = bound_table(
         samples(),
@@ -64,7 +66,6 @@ with job(snakemake.log[0]):
         settings,
         prior_covariance(ranges, settings),
         params.energy_keV,
-        BoundSection(**params.bound).steps(),
     )
     told = {"seed": params.seed, "augmentation": asdict(settings), "simulation": crystal}
     study, means = study_of(told, ranges), mean_bounds(bounds)

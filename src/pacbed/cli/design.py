@@ -59,6 +59,7 @@ def design(
         tuple[Count, ...], Parameter(show_default="those of the table or the configuration")
     ] = (),
     bounds: Annotated[Path | None, Parameter(show_default="simulate")] = None,
+    series: Path | None = None,
     figure: Path | None = None,
     config: Annotated[Overlays, Parameter(group=_SIMULATION)] = (),
     phonons: Annotated[
@@ -85,6 +86,9 @@ def design(
         Numbers of layers.
     bounds
         Table of bounds: tables/bounds.parquet in the results, or of --save.
+    series
+        Scattering series from which the bounds are computed instead, in seconds (see
+        `pacbed scatter`).
     figure
         Also draw the answer (PNG or PDF).
     phonons
@@ -104,10 +108,14 @@ def design(
         "phonons": phonons,
         "threads": threads,
         "save": save,
+        "series": series,
     }
     given = " and ".join(f"--{name}" for name, value in for_simulation.items() if value is not None)
     if bounds is None:
-        table = _simulated(config, layers, phonons, threads or usable_cores())
+        if series is None:
+            table = _simulated(config, layers, phonons, threads or usable_cores())
+        else:
+            table = _of_series(config, layers, series)
         if save:
             write_table(table, save)
     elif given:
@@ -163,6 +171,17 @@ def _simulated(
         )
     print(f"simulated in {time.perf_counter() - started:.0f} s")
     return bounds
+
+
+def _of_series(config: Sequence[Path], layers: Sequence[int], path: Path) -> pd.DataFrame:
+    """Return the bounds of the undeformed crystal from a scattering series."""
+    from pacbed.precision.design import bounds_of_series
+    from pacbed.scattering.series import ScatteringSeries
+    from pacbed.study.configuration import load
+
+    study = load(config)
+    wanted = sorted(set(layers or study.dataset.layers))
+    return bounds_of_series(study.experiment(), ScatteringSeries(path), wanted)
 
 
 def _by_semiangle(doses: pd.DataFrame, probe_nm: float, title: str, caption: str) -> Table:

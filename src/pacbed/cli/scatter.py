@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -66,7 +66,7 @@ def scatter(
     from pacbed.scattering.strain import StrainRange
     from pacbed.study.configuration import load
 
-    given = {
+    given: dict[str, Any] = {
         "material": material and known_material(material),
         "energy_keV": energy,
         "layers": layers,
@@ -99,6 +99,6 @@ def scatter(
     errors = ScatteringSeries(output).leave_out_error.mean(axis=1)
     print(
         f"{output}: {request.layers} layers from {states} strain states, "
-        f"{output.stat().st_size / 1e6:.0f} MB; beams of a state left out differ by "
+        f"{output.stat().st_size / 1e6:.2g} MB; beams of a state left out differ by "
         f"{100 * errors[0]:.2g} % (1 layer) to {100 * errors[-1]:.2g} % ({request.layers} layers)"
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -21,6 +21,9 @@ from pacbed.machine import usable_cores
 from pacbed.specimen.crystal import Material, material
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
+
+if TYPE_CHECKING:
+    from pacbed.scattering.series import SeriesRequest
 
 Slices = Literal["planes"] | int | None
 
@@ -53,13 +56,15 @@ class Crystal:
     theta_deg: float = 0.0
     layers: Annotated[int | None, Parameter(show_default="20")] = None
 
-    def request(self, **others: Any) -> SimulationRequest:
-        """Return a simulation of this crystal."""
+    def request(self, held: SeriesRequest | None = None, **others: Any) -> SimulationRequest:
+        """Return a simulation of this crystal; what is not given is as in a series, if any."""
+        of_series = held and not (self.material or self.config)
+        energy, layers = (held.energy_keV, held.layers) if held else (80.0, 20)
         return SimulationRequest(
-            material=self.described(),
+            material=held.material if held and of_series else self.described(),
             deformation=Deformation(*self.stretch, self.theta_deg),
-            layers=20 if self.layers is None else self.layers,
-            energy_keV=80.0 if self.energy_keV is None else self.energy_keV,
+            layers=layers if self.layers is None else self.layers,
+            energy_keV=energy if self.energy_keV is None else self.energy_keV,
             **others,
         )
 
@@ -183,6 +188,7 @@ def simulate(
     aperture_edge: float = Aperture.edge_mrad,
     aperture_profile: Literal["erf", "linear"] = Aperture.profile,
     motion: Flat[Motion] = Motion(),
+    series: Path | None = None,
     computation: Flat[Computation] = Computation(),
     plane_wave: Annotated[PlaneWaveOptions, PLANE_WAVES] = PlaneWaveOptions(),
     prismatic: Annotated[PrismaticOptions, _PRISMATIC] = PrismaticOptions(),
@@ -213,21 +219,31 @@ def simulate(
         Width of a soft aperture edge in mrad; 0 is hard, averaged over the pixel area.
     aperture_profile
         Shape of a soft edge; `linear` is that of Prismatic 2.0.
+    series
+        Take the patterns from this scattering series (see `pacbed scatter`) instead of an engine.
     log
         Where to write what Prismatic prints.
     """
     from pacbed.patterns.store import write_patterns
+    from pacbed.scattering.engine import SeriesEngine
+    from pacbed.scattering.series import ScatteringSeries
     from pacbed.storage.zipped import checkpoint_of
 
     by_prismatic = engine == "prismatic"
+    if series and by_prismatic:
+        raise PacbedError("--series takes the place of an engine: leave out one of the two")
+    known = SeriesEngine(ScatteringSeries(series)) if series else None
+    held = known.series.request if known else None
+    thermal = ThermalMotion(held.motion) if held and motion == Motion() else motion.thermal()
     settings = (prismatic if by_prismatic else plane_wave).settings(computation.slices)
-    detector = _detector(fov, pixels, settings, crystal.energy_keV)
+    detector = _detector(fov, pixels, settings, crystal.energy_keV or 80.0)
     requests = [
         crystal.request(
+            held,
             aperture=Aperture(one_angle, aperture_edge, aperture_profile),
             tilt_mrad=one_tilt,
             detector=detector,
-            thermal=motion.thermal(),
+            thermal=thermal,
             seed=computation.seed,
         )
         for one_angle, one_tilt in product(semiangle, tilt)
@@ -242,7 +258,7 @@ def simulate(
         open(log or os.devnull, "w", buffering=1, encoding="utf-8") as written,
         progress(stderr()) as start,
     ):
-        chosen = make_engine(
+        chosen = known or make_engine(
             settings,
             computation.threads,
             computation.device,

@@ -19,9 +19,11 @@ from pacbed.engines import Motion, SimulationRequest, ThermalMotion
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.examples.augment import AugmentationSettings
+from pacbed.exceptions import RequestError
 from pacbed.precision.bound import prior_covariance
 from pacbed.precision.bound_table import Sample, bound_table
 from pacbed.precision.steps import State, Steps, differences
+from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.deformation import Deformation, DrawRanges
 from pacbed.specimen.microscope import Aperture, Detector
 
@@ -117,11 +119,48 @@ def simulated_bounds(
             patterns[aperture][name] = result.patterns[[n - 1 for n in layers]]
     progress(len(states), len(states))
     samples = [
-        Sample(aperture.semiangle_mrad, found, (pixel_mrad, pixel_mrad))
+        Sample.of_patterns(
+            aperture.semiangle_mrad, found, (pixel_mrad, pixel_mrad), examples, steps
+        )
         for aperture, found in patterns.items()
     ]
     covariance = prior_covariance(experiment.ranges, examples)
-    return bound_table(samples, layers, examples, covariance, request.energy_keV, steps)
+    return bound_table(samples, layers, examples, covariance, request.energy_keV)
+
+
+def bounds_of_series(
+    experiment: Experiment, series: ScatteringSeries, layers: Sequence[int]
+) -> pd.DataFrame:
+    """Return the bounds at the undeformed crystal from a scattering series.
+
+    Parameters
+    ----------
+    experiment
+        What is measured.
+    series
+        The series.
+    layers
+        Numbers of layers.
+
+    Raises
+    ------
+    RequestError
+        If the series is of another crystal or beam, or does not reach that far.
+    """
+    request, examples, held = experiment.request, experiment.examples, series.request
+    if (request.material, request.energy_keV) != (held.material, held.energy_keV):
+        raise RequestError(
+            f"{series.path} is of {held.material.formula} at {held.energy_keV:g} keV, the "
+            f"configuration of {request.material.formula} at {request.energy_keV:g} keV, or of "
+            "another lattice: give the configuration with which it was made"
+        )
+    state = State(Deformation(), (0.0, 0.0))
+    samples = (
+        Sample.of_series(series, aperture, state, layers, examples)
+        for aperture in experiment.apertures
+    )
+    covariance = prior_covariance(experiment.ranges, examples)
+    return bound_table(samples, layers, examples, covariance, request.energy_keV)
 
 
 def _camera(

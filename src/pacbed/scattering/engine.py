@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,13 +36,19 @@ class SeriesEngine(Engine):
 
     def _simulate(self, request: SimulationRequest) -> SimulationResult:
         own = self.series.request
+        if request.material != own.material:
+            same = request.material.formula == own.material.formula
+            raise RequestError(
+                f"{self.series.path} is of {own.material.formula}, not of "
+                f"{'one with another lattice' if same else request.material.formula}"
+            )
         for what, asked, held in (
-            ("material", request.material, own.material),
-            ("energy_keV", request.energy_keV, own.energy_keV),
+            ("beam energy (keV)", request.energy_keV, own.energy_keV),
             ("thermal motion", request.thermal.motion, own.motion),
         ):
             if asked != held:
                 raise RequestError(f"{self.series.path} has the {what} {held}, not {asked}")
+        started = time.perf_counter()
         (xx, xy), (_, yy) = request.deformation.strain
         made = self.series.pattern(
             (xx, yy, xy),
@@ -50,4 +57,6 @@ class SeriesEngine(Engine):
             range(1, request.layers + 1),
             request.detector,
         )
-        return SimulationResult(made.patterns, {**self.series.provenance, **made.quality()})
+        seconds = {"seconds": round(time.perf_counter() - started, 3)}
+        found = {**self.series.provenance, **made.quality(), **seconds}
+        return SimulationResult(made.patterns, found)

@@ -230,7 +230,9 @@ def write_state(
     _write(path, arrays, {**provenance, **attributes})
 
 
-def holds_state(path: Path, request: SeriesRequest, state: int, settings: PlaneWaveSettings) -> bool:
+def holds_state(
+    path: Path, request: SeriesRequest, state: int, settings: PlaneWaveSettings
+) -> bool:
     """Return whether a store exists, is whole, and is a state of a series with such settings."""
     try:
         with open_store(path) as group:

@@ -31,10 +31,10 @@ from pacbed.study.sections import (
 )
 
 if TYPE_CHECKING:
-    from pacbed.scattering.series import SeriesRequest
     from pacbed.engines import Engine, SimulationRequest
     from pacbed.examples.augment import AugmentationSettings
     from pacbed.precision.design import Experiment
+    from pacbed.scattering.series import SeriesRequest
     from pacbed.specimen.deformation import Deformation
     from pacbed.specimen.microscope import Detector
 

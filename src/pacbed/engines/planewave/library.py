@@ -63,7 +63,6 @@ class Synthesis:
     within_band: np.ndarray
     phonon_noise: np.ndarray | None
 
-
     def quality(self) -> dict[str, list[float]]:
         """Return what is known of the errors of the patterns, per layer, for provenance."""
         known = {
