@@ -141,7 +141,8 @@ def budget(
     # Snakemake names jobs in no fixed order, on which the last bits of a sum depend.
     planned = sorted(run.jobs, key=lambda job: (job.rule, job.benchmark or ""))
     again = {job.benchmark for job in planned}
-    names = [*run.order, *(one.rule for one in (*run.jobs, *benchmarks.finished.values()))]
+    names = [*run.order, *(job.rule for job in run.jobs)]
+    names += [one.rule for one in benchmarks.finished.values()]
     rules = []
     for name in dict.fromkeys(names):
         to_run = [job for job in planned if job.rule == name]
@@ -191,7 +192,7 @@ def _rule_budget(
     count = f"{len(typical)} finished job{'s' if len(typical) > 1 else ''}"
     estimates = [_estimate(job, pace, usual, count) for job in jobs]
     times, limits = [amount for amount, _ in estimates], [job.limit_s for job in jobs]
-    likely = [amount and amount.likely for amount in times]
+    likely = [amount.likely if amount else None for amount in times]
     reserved = jobs or finished
     threads, gpus = [one.threads for one in reserved], [one.gpus for one in reserved]
     return RuleBudget(

@@ -104,8 +104,8 @@ def bill_text(bills: Sequence[RuleBill], failures: Sequence[str], width: int = 8
         ("core-h to come", "left_core_h", _amount),
     )
     names = ("finished", "failed", "left", "core_h", "gpu_h")
-    sums = (sum(getattr(one, name) or 0 for one in bills) for name in names)
-    rows = [*bills, RuleBill("total", *sums, Amount())]
+    sums: dict[str, Any] = {n: sum(getattr(one, n) or 0 for one in bills) for n in names}
+    rows = [*bills, RuleBill("total", **sums, left_core_h=Amount())]
     lines = [
         "Core-hours are reserved cores times the time of a job; of several attempts, the last.",
         *(f"Failed: {text}" for text in failures),
@@ -125,7 +125,7 @@ def _rendered(
     The last row is the total.
     """
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
-    shown = []
+    shown: list[list[str]] = []
     for heading, name, formatted in columns:
         values = [getattr(row, name) for row in rows]
         cells = ["–" if v is None else formatted(v) if v else "" for v in values]
