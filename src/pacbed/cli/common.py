@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -17,9 +17,6 @@ from rich.table import Table
 from rich.text import Text
 
 from pacbed.machine import Report, sparse_progress
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 
