@@ -171,10 +171,10 @@ def test_weights_and_operations_of_the_network_of_the_paper(paper):
 
 @pytest.mark.parametrize("head", [None, 2])
 def test_weights_are_those_that_keras_counts(head):
-    from pacbed.learning.network import build_network
+    from pacbed.learning.network import NetworkSettings, build_network
 
     layers = costs.Layers(32, 4, (4, 8, 8), (16, 8), head)
-    built = build_network(32, 4, layers.filters, layers.dense, head)
+    built = build_network(32, 4, NetworkSettings(layers.filters, layers.dense, head))
     own = sum(math.prod(v.shape) for v in built.trainable_variables)
     assert layers.sizes()[0] == own
 
