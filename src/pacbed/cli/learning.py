@@ -89,8 +89,7 @@ def evaluate(
     tables = []
     for path in paths:
         with stderr().status(Text(f"reading {path}")):
-            # What there is to warn of was found out before.
-            table = predict(model, settings, read_dataset(path), log=lambda line: None)
+            table = predict(model, settings, read_dataset(path), log=say)
         _print_errors(errors(table, table), f"{path}, {len(table)} examples")
         tables.append(table)
     if not output:
@@ -135,7 +134,8 @@ def _check_fit(datasets: Sequence[Path], model: Path, settings: Path) -> None:
             found = flat(dict(group.attrs))
         if differing := differences(found, trained, GEOMETRY):
             raise PacbedError(f"{path} does not fit {model}: {differing}")
-        refuse_other_simulation(trained, found, str(path), say)
+        # Of what is not recorded `predict` warns, when the file is known to be a dataset.
+        refuse_other_simulation(trained, found, str(path), lambda line: None)
         if differing := differences(found, trained, SAMPLE):
             say(f"warning: {path} is not what {model} was trained for: {differing}")
 
