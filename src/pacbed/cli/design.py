@@ -175,7 +175,7 @@ def _by_semiangle(doses: pd.DataFrame, probe_nm: float, title: str, caption: str
         ],
     ).pivot(index=["semiangle_mrad", "probe_nm"], columns="layers", values="text")
     table = Table(title=title, caption=caption)
-    layers: list[int] = shown.columns.tolist()
+    layers = [int(n) for n in shown.columns]
     for column in ("semi-angle (mrad)", "probe (nm)", "small enough", *map(_layers, layers)):
         table.add_column(column, justify="right")
     rows: list[tuple[float, float]] = shown.index.tolist()
