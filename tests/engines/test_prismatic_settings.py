@@ -94,7 +94,7 @@ def test_every_layer_has_its_number_of_slices(name):
         ({"pixel_A": 0.009}, "pixel_A must lie within 0.01 to 0.5 Å, not 0.009"),
         ({"pixel_A": 0.51}, "pixel_A must lie within 0.01 to 0.5 Å, not 0.51"),
         ({"pixel_A": math.nan}, "pixel_A must lie within 0.01 to 0.5 Å, not nan"),
-        ({"slices_per_layer": 0}, "at least one slice per layer, not 0"),
+        ({"slices_per_layer": 0}, "slices_per_layer must be 1 or more, not 0"),
         ({"interpolation_factor": 0}, "interpolation_factor must be 1 or more, not 0"),
         ({"potential_bound_A": 0.9}, "potential_bound_A must lie within 1 to 10 Å, not 0.9"),
         ({"potential_bound_A": 11}, "potential_bound_A must lie within 1 to 10 Å, not 11"),

@@ -15,24 +15,11 @@ from pacbed.storage.arrays import read_arrays, write_arrays
 
 @dataclass
 class Checkpoint:
-    """Sums over finished configurations.
+    """Sums over finished configurations; nothing is kept without a path.
 
-    Parameters
-    ----------
-    path
-        File that keeps them; nothing is kept without one.
-    fingerprint
-        Of the request and the settings that they belong to.
-    sums
-        Patterns of even and odd configurations, shape (2, layers, ny, nx), float64.
-    within_band
-        Electrons within the band limit, shape (layers,), float64.
-    configurations
-        Number of finished configurations.
-    seconds
-        Time that they took.
-    peak_memory_MB
-        Largest memory of a process that computed them.
+    `sums` are the patterns of even and odd configurations, shape (2, layers, ny, nx), `within_band`
+    the electrons within the band limit, shape (layers,). The fingerprint is that of the request and
+    the settings to which they belong.
     """
 
     path: Path | None
@@ -65,15 +52,9 @@ class Checkpoint:
         try:
             kept = read_arrays(path)
             if str(kept["fingerprint"]) == fingerprint:
-                return cls(
-                    path,
-                    fingerprint,
-                    kept["sums"],
-                    kept["within_band"],
-                    int(kept["configurations"]),
-                    float(kept["seconds"]),
-                    float(kept["peak_memory_MB"]),
-                )
+                numbers = ("configurations", "seconds", "peak_memory_MB")
+                sums = kept["sums"], kept["within_band"]
+                return cls(path, fingerprint, *sums, *(kept[name].item() for name in numbers))
         except MissingStoreError:
             return empty
         except (DamagedStoreError, KeyError):  # or the table of contents has lost an array

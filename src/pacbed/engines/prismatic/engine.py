@@ -58,18 +58,7 @@ class PrismaticEngine(Engine):
     agree to rounding: Prismatic adds up potentials in the order in which its threads end, and
     chooses its Fourier transforms by measuring their speed.
 
-    Parameters
-    ----------
-    settings
-        What is simulated.
-    threads
-        Threads of Prismatic.
-    device
-        ``cpu`` or ``gpu``; the latter needs a build of Prismatic for graphics cards.
-    execution
-        How Prismatic is run.
-    log
-        Called with every line that Prismatic prints.
+    The arguments are those of :func:`pacbed.engines.engine`.
 
     Raises
     ------
@@ -270,7 +259,8 @@ class PrismaticEngine(Engine):
         each = 4 * request.layers * nx * ny
         free = _SCRATCH_SHARE * shutil.disk_usage(folder).free
         if is_in_memory(folder):
-            free = min(free, memory_limit_bytes() - self._memory_bytes(request, grid))
+            needed = memory_bytes(request, self.settings, grid, self.threads)
+            free = min(free, memory_limit_bytes() - needed)
         if self.execution.scratch_GB is not None:
             free = min(free, 1e9 * self.execution.scratch_GB)
         if probes * each <= free:
@@ -287,11 +277,9 @@ class PrismaticEngine(Engine):
             )
         return int((free - 2 * potential) // each)
 
-    def _memory_bytes(self, request: SimulationRequest, grid: Grid) -> int:
-        return memory_bytes(request, self.settings, grid, self.threads)
-
     def _check_memory(self, request: SimulationRequest, grid: Grid) -> None:
-        needed, available = self._memory_bytes(request, grid), memory_limit_bytes()
+        needed = memory_bytes(request, self.settings, grid, self.threads)
+        available = memory_limit_bytes()
         if needed > available:
             raise RequestError(
                 f"Prismatic would need about {needed / 1e9:.1f} GB of memory for "
