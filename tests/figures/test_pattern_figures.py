@@ -17,6 +17,7 @@ from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.examples.augment import AugmentationSettings
 from pacbed.exceptions import PacbedError, RequestError
 from pacbed.figures.patterns import (
+    compare_patterns,
     crop,
     dose_gallery,
     draw_split_pattern,
@@ -401,6 +402,9 @@ FIGURES = {
     },
     "2": lambda simulated: strain_gallery(simulated, 1, 60),
     "3": lambda simulated: tilt_gallery(simulated, 1, 60),
+    "compare": lambda _: compare_patterns(
+        store(), store(spot=(0, 0)), [1, 2, 5], 58, ("a.zarr.zip", f"{'long' * 50}.zarr.zip")
+    ),
     **{
         f"4, {angles}": lambda _, angles=angles: dose_gallery(
             dict(list(STORES.items())[:angles]), 5, augmentation(), 1
@@ -423,7 +427,7 @@ def test_figures_are_legible_and_fit_a_page(name, simulated):
 # Files
 
 
-@pytest.mark.parametrize("name", ["1, 2 × 2", "2", "3", "4, 1"])
+@pytest.mark.parametrize("name", ["1, 2 × 2", "2", "3", "4, 1", "compare"])
 @pytest.mark.parametrize("kind", ["png", "pdf"])
 def test_a_figure_that_is_drawn_again_has_the_same_bytes(tmp_path, simulated, name, kind):
     first, again = tmp_path / f"first.{kind}", tmp_path / f"again.{kind}"
