@@ -17,15 +17,10 @@ LAYER_A = MOS2.layer_thickness_A
 # Grid
 
 
-def test_grid_of_the_paper_has_2672_points_and_1336_in_a_pattern():
-    grid = Grid((400.0, 400.0), 0.15, 4)
-    assert grid.points == (2672, 2672)
-    assert grid.output_points == (1336, 1336)
-
-
 @pytest.mark.parametrize(
     ("edge_A", "pixel_A", "factor", "points"),
     [
+        (400, 0.15, 4, 2672),  # the paper's
         (400, 0.15, 1, 2668),
         (400, 0.15, 2, 2664),
         (12.6452, 0.3, 1, 44),
