@@ -307,8 +307,7 @@ def test_what_cannot_be_drawn_is_said_in_one_line(two, tmp_path, capsys, options
     assert main(["compare", *two, *output, *options]) == 1
     captured = capsys.readouterr()
     [line] = captured.err.strip().splitlines()
-    assert line.startswith("error: ")
-    assert message.format(folder=tmp_path) in line
+    assert f"error: {message.format(folder=tmp_path)}" in line
     assert captured.out == ""
     assert sorted(tmp_path.iterdir()) == before
 
