@@ -212,7 +212,8 @@ def shifted(axis):
 @pytest.mark.parametrize(
     ("name", "change", "complaint"),
     [
-        (f"{SECOND}/data", pixel(np.nan), "probe 2 after 2 layers has values that are not finite"),
+        (f"{SECOND}/data", pixel(np.nan), "probe 2 after 2 layers cannot be: its sum is nan"),
+        (f"{SECOND}/data", pixel(np.inf), "probe 2 after 2 layers cannot be: its sum is inf"),
         (f"{SECOND}/data", pixel(-1e-6), "probe 2 after 2 layers cannot be.*smallest value -"),
         (f"{FIRST}/data", brighter(1.1), r"probe 1 after 1 layers cannot be: its sum is 1\.\d+ of"),
         (f"{FIRST}/data", brighter(0), "probe 1 after 1 layers cannot be: its sum is 0 of"),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 
@@ -48,7 +48,11 @@ class Checkpoint:
         empty = cls(path, fingerprint, np.zeros(shape), np.zeros(shape[1]))
         if path is None:
             return empty
-        _check_writable(path.parent)
+        try:  # before hours are spent, not after
+            path.parent.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=path.parent).close()
+        except OSError as error:
+            raise StoreError(f"cannot write into {path.parent}: {error.strerror}") from error
         try:
             kept = read_arrays(path)
             if str(kept["fingerprint"]) == fingerprint:
@@ -73,13 +77,3 @@ class Checkpoint:
         """
         if self.path is not None:
             write_arrays(self.path, **{k: v for k, v in vars(self).items() if k != "path"})
-
-
-def _check_writable(folder: Path) -> None:
-    """Find out before hours are spent, not after."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot make the folder {folder}: {error.strerror}") from error
-    if not os.access(folder, os.W_OK):
-        raise StoreError(f"cannot write into {folder}: permission denied")

@@ -121,12 +121,8 @@ def _check_cube(cube: h5py.Group, grid: Grid, probes: int, layer: int, layer_A: 
 
 
 def _add(pattern: np.ndarray, total: np.ndarray, layer: int, probe: int) -> None:
-    if not np.isfinite(pattern).all():
-        raise EngineError(
-            f"the pattern of probe {probe + 1} after {layer} layers has values that are not finite"
-        )
     electrons, least = pattern.sum(dtype=float), pattern.min()
-    if not 0 < electrons <= 1 + _ROUNDING or least < 0:
+    if not 0 < electrons <= 1 + _ROUNDING or least < 0:  # or one of them is not a number
         raise EngineError(
             f"the pattern of probe {probe + 1} after {layer} layers cannot be: its sum is "
             f"{electrons:.5g} of the incident electrons, its smallest value {least:.2g}"

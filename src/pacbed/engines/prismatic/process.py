@@ -79,8 +79,8 @@ def installation(python: str | None = None) -> Installation:
         )
     if done.returncode < 0:
         raise RequestError(
-            f"'{python}' was killed by {_signal(done.returncode)} while it imported pyprismatic: "
-            f"was that built for another processor? {_end(said)}"
+            f"'{python}' was killed by {signal.Signals(-done.returncode).name} while it "
+            f"imported pyprismatic: was that built for another processor? {_end(said)}"
         )
     if done.returncode:
         raise RequestError(
@@ -151,7 +151,7 @@ def call(
         )
     if status < 0:
         raise EngineError(
-            f"Prismatic was killed by {_signal(status)}"
+            f"Prismatic was killed by {signal.Signals(-status).name}"
             f"{', perhaps for want of memory' if -status == signal.SIGKILL else ''}: {said}"
         )
     if status:
@@ -197,10 +197,6 @@ def _interpreter(python: str | None) -> str:
 def _kill(process: subprocess.Popen[str]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-def _signal(status: int) -> str:
-    return signal.Signals(-status).name
 
 
 def _end(text: str) -> str:
