@@ -30,11 +30,9 @@ REQUEST = SimulationRequest(
 def humps(request=REQUEST):
     """Patterns that broaden with thickness; 99.9, 99.8, 99.7 % of the electrons in the field."""
     x, y = request.detector.kx_mrad, request.detector.ky_mrad
-    patterns = [
-        np.exp(-(x[None, :] ** 2 + y[:, None] ** 2) / (150 * n))
-        for n in range(1, request.layers + 1)
-    ]
-    return np.stack([(1 - n / 1000) * p / p.sum() for n, p in enumerate(patterns, 1)])
+    n = np.arange(1, request.layers + 1)[:, None, None]
+    patterns = np.exp(-(x**2 + y[:, None] ** 2) / (150 * n))
+    return (1 - n / 1000) * patterns / patterns.sum(axis=(1, 2), keepdims=True)
 
 
 def stored(path, patterns=None, request=REQUEST, **provenance):
@@ -47,10 +45,7 @@ def stored(path, patterns=None, request=REQUEST, **provenance):
 @pytest.fixture
 def made(tmp_path):
     """Make a store and read it."""
-    names = iter("abcdefgh")
-    return lambda *args, **more: read_patterns(
-        stored(tmp_path / f"{next(names)}.zarr.zip", *args, **more)
-    )
+    return lambda *args, **more: read_patterns(stored(tmp_path / "x.zarr.zip", *args, **more))
 
 
 def with_moved(patterns, share):
@@ -76,7 +71,9 @@ def test_equal_patterns_are_not_apart(made):
 def test_electrons_that_move_count_where_they_leave_and_where_they_arrive(made):
     found = compare(made(with_moved(humps(), 0.002)), made())
     np.testing.assert_allclose(found.change, 0.004, rtol=1e-4)
-    np.testing.assert_allclose(found.change_of_shape, 0.004, rtol=1e-4)
+    half = compare(made(0.5 * with_moved(humps(), 0.002)), made())
+    for one in (found, half):
+        np.testing.assert_allclose(one.change_of_shape, 0.004, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("factor", "change"), [(0.5, 0.5), (1.25, 0.25)])
@@ -85,13 +82,6 @@ def test_a_factor_changes_patterns_but_not_their_shape(made, factor, change):
     np.testing.assert_allclose(found.change, change, rtol=1e-5)
     np.testing.assert_allclose(found.change_of_shape, 0, atol=1e-6)
     np.testing.assert_allclose(found.sum_a, factor * found.sum_b, rtol=1e-6)
-
-
-def test_the_change_of_shape_is_that_without_the_factor(made):
-    found = compare(made(0.5 * with_moved(humps(), 0.002)), made())
-    np.testing.assert_allclose(found.change_of_shape, 0.004, rtol=1e-4)
-    # Half of everything is missing, but where electrons arrived less of it is, or none.
-    assert np.all((found.change > 0.5) & (found.change < 0.502))
 
 
 def test_patterns_of_the_same_thickness_are_compared(tmp_path):
