@@ -23,6 +23,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from pacbed.examples import labels
 from pacbed.examples.dataset import read_dataset, write_dataset
 from pacbed.examples.pattern_set import PatternSet
 from pacbed.examples.source import ExampleSource
@@ -30,7 +31,7 @@ from pacbed.learning.network import build_network
 from pacbed.learning.sequences import OnlineSequence, StoredSequence
 from pacbed.learning.training import configure, make_optimizer, on_device
 from pacbed.machine import usable_cores
-from pacbed.runs.cost_model import network as layers_of
+from pacbed.runs.cost_model import network_size
 from pacbed.study.configuration import load
 from pacbed.study.model import Configuration
 from pacbed.study.training_settings import training_settings
@@ -169,7 +170,8 @@ def report(name: str, bench: Bench, rounds: int, card: bool, peak: float | None)
     print(f"{name}, batches of {bench.batch}, {bench.precision}, XLA {bench.xla}:")
     for source, rate in best.items():
         print(f"  {source:13} {rate:9.1f} images/s  {rate / best['constant']:.3f} of constant")
-    _, forward = layers_of(bench.config, OUTPUTS).sizes()
+    pixels = bench.config.dataset.pixels
+    _, forward = network_size(bench.config.network, pixels, len(labels.OUTPUTS[OUTPUTS]))
     flops = PASSES * forward * best["materialised"]
     share = f", {1e-12 * flops / peak:.0%} of the peak" if peak else ""
     print(f"  {1e-9 * flops:,.0f} GFLOP/s{share}")

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray
-import yaml
 import zarr.storage
 
 from pacbed import __version__
@@ -22,7 +21,6 @@ from pacbed.cli.app import COMMANDS
 from pacbed.patterns.store import read_patterns
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = ROOT / "config" / "config.yaml"
 
 TINY = ["--layers", "2", "--incident-step", "3", "--threads", "1"]
 SMALL = ["--fov", "60", "--pixels", "24"]
@@ -41,15 +39,13 @@ def store(tmp_path_factory):
 
 @pytest.fixture
 def failing(tmp_path, complaint):
-    """Run a simulation that must fail and leave nothing; return its one line."""
+    """Run a simulation that must fail and leave nothing; return its last line."""
 
-    def run(*options, semiangle=6.35, status=1):
-        output = tmp_path / "none.zarr.zip"
-        words = ["simulate", "--semiangle", semiangle, *TINY, *options, "--output", output]
-        line = complaint(*words, status=status)
-        assert "\n" not in line
-        assert not output.exists()
-        return line
+    def run(*options, status=1):
+        words = ["simulate", "--semiangle", "6.35", *TINY, *options]
+        lines = complaint(*words, "--output", tmp_path / "none.zarr.zip", status=status)
+        assert not (tmp_path / "none.zarr.zip").exists()
+        return lines.splitlines()[-1]
 
     return run
 
@@ -64,14 +60,6 @@ def test_a_simulation_gives_a_pattern_for_every_layer_on_the_pixels_asked_for(st
     np.testing.assert_array_equal(found["layer"], [1, 2])
     np.testing.assert_allclose(found["kx_mrad"], (np.arange(48) - 24) * 60 / 48)
     np.testing.assert_allclose(found["ky_mrad"], (np.arange(40) - 20) * 50 / 40)
-
-
-def test_most_electrons_of_two_layers_are_in_the_central_disc(store):
-    found = read_patterns(store)
-    radius = np.hypot(found.kx_mrad[None, :], found.ky_mrad[:, None])
-    disc = found.patterns[:, radius < 7.5].sum(axis=1)
-    assert np.all((disc > 0.7) & (disc < 1))
-    assert disc[1] < disc[0]
 
 
 def test_every_option_of_the_first_command_reaches_the_store(tmp_path):
@@ -155,49 +143,30 @@ def test_a_graphics_card_that_is_not_there_is_named(failing):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--layers 0", "at least one layer is needed, not 0"),
         ("--energy -80", "beam energy must be positive, not -80"),
-        ("--semiangle 0", "semi-angle must be positive, not 0"),
         ("--semiangle 6.35", "asked for twice"),
-        ("--semiangle 31 --fov 60", "semi-angle 31 mrad lies beyond the detector"),
         ("--stretch 1 0", "principal stretches must be positive"),
         ("--stretch 0.97 1.02", "λ1 = 0.97 is smaller than λ2 = 1.02"),
-        ("--pixels 1", "at least 2 × 2 pixels"),
         ("--pixels native", "only Prismatic has native pixels"),
         ("--pixels native 24", "--pixels takes numbers or the word 'native', not both"),
-        ("--fov -60", "field of view must be positive"),
-        ("--phonons -1", "phonon configurations must be 0 or more, not -1"),
-        ("--phonons 1", "at least 2 configurations of each plane wave"),
         ("--phonons 2 --supercell 1 1", "supercell of 1 × 1 cells is 3.2 Å × 5.5 Å"),
-        ("--fov 300", "the detector reaches 150 mrad, but the band limit 'converged'"),
-        ("--band-limit prismatic --slices planes", "give their number per layer"),
         ("--engine prismatic --slices planes", "give their number per layer (--slices 3)"),
-        ("--slices 0", "at least one slice per layer, not 0"),
-        ("--incident-step 0", "incident step must lie within 0.1 to 10"),
-        ("--aperture-edge -1", "aperture edge must be 0 or more, not -1"),
         ("--scratch 0", "--scratch must be greater than 0, not 0"),
         ("--log /dev/null/log", "cannot use /dev/null/log: Not a directory"),
     ],
 )
-def test_what_cannot_be_simulated_is_reported_in_one_line(complaint, tmp_path, options, message):
-    words = ["simulate", "--semiangle", "6.35", *TINY, "--output", tmp_path / "none.zarr.zip"]
-    line = complaint(*words, *options.split())
-    assert message in line.splitlines()[-1]
+def test_what_cannot_be_simulated_is_reported_in_one_line(failing, tmp_path, options, message):
+    assert message in failing(*options.split())
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--fov 60 50 40", "--fov accepts at most 2 elements. Got 3."),
         ("--pixels 24 24 24", "--pixels accepts at most 2 elements. Got 3."),
-        ("--pixels nativ", "Invalid value for --pixels"),
         ("--supercell 3", "--supercell requires 2"),
-        ("--tilt 3", "--tilt requires 2"),
         ("--layers 1.5", 'Invalid value for --layers: unable to convert "1.5" into int'),
-        ("--supercell 3 2.5", 'Invalid value for --supercell: unable to convert "2.5" into int'),
         ("--threads 0", 'Invalid value "0" for --threads. Must be >= 1.'),
-        ("--precision triple", 'Choose from: "single", "double"'),
         ("--band-limit sharp", "Invalid value for --band-limit"),
         ("--semiangles 3", "Unknown option: --semiangles. Did you mean --semiangle?"),
     ],
@@ -220,17 +189,11 @@ def test_a_folder_that_cannot_be_written_is_named(capsys):
 @pytest.fixture
 def niobium(tmp_path):
     """A configuration of another crystal."""
-    material = {
-        "formula": "NbSe2",
-        "zigzag_A": 3.44,
-        "armchair_A": 5.958,
-        "stacking_A": 12.55,
-        "chalcogen_height_A": 1.68,
-        "rms_displacement_A": {"Nb": 0.08, "Se": 0.09},
-    }
-    complete = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     path = tmp_path / "niobium.yaml"
-    path.write_text(yaml.safe_dump(complete | {"material": material}), encoding="utf-8")
+    path.write_text(
+        "material: {formula: NbSe2, zigzag_A: 3.44, armchair_A: 5.958, stacking_A: 12.55, "
+        "chalcogen_height_A: 1.68, rms_displacement_A: {Nb: 0.08, Se: 0.09}}\n"
+    )
     return path
 
 
@@ -301,27 +264,17 @@ def test_show_draws_next_to_the_store_and_prints_where(store, capsys):
     assert matplotlib.image.imread(store.with_name("mos2.png"))[..., :3].std() > 0.05
 
 
-def test_show_draws_a_panel_for_every_thickness_asked_for(store, tmp_path):
-    one = shown(store, tmp_path / "one.png", "--layers", "1")
-    two = shown(store, tmp_path / "two.png", "--layers", "1", "2")
+def test_show_draws_a_panel_for_every_thickness_and_narrows_the_field(store, tmp_path):
+    one, two = (shown(store, tmp_path / "1.png", "--layers", *n) for n in (["1"], ["1", "2"]))
     assert two.shape[1] == pytest.approx(2 * one.shape[1], rel=0.02)
-
-
-def test_show_narrows_the_field(store, tmp_path):
-    narrow = shown(store, tmp_path / "20.png", "--fov", "20")
-    assert narrow.mean() > 1.2 * shown(store, tmp_path / "50.png", "--fov", "50").mean()
-
-
-def test_show_draws_pdf_too(store, tmp_path):
-    assert main(["show", store, "--output", tmp_path / "mos2.pdf"]) == 0
-    assert (tmp_path / "mos2.pdf").read_bytes().startswith(b"%PDF")
+    narrow = shown(store, tmp_path / "20.png", "--layers", "1", "--fov", "20")
+    assert narrow.mean() > 1.2 * one.mean()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ("--fov 0", "--fov must be between 0 and 50 mrad, not 0"),
-        ("--fov -10", "--fov must be between 0 and 50 mrad, not -10"),
         ("--fov 200", "--fov must be between 0 and 50 mrad, not 200"),
         ("--layers 1 3", "has layers 1 to 2: [3]?"),
         ("--output mos2.docx", "cannot draw mos2.docx"),
@@ -354,25 +307,11 @@ def test_show_on_a_full_disk_is_reported_in_one_line(store, tmp_path, complaint)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_show_on_a_read_only_mount_is_reported_in_one_line(store, tmp_path, complaint, monkeypatch):
-    output, usual = tmp_path / "mos2.png", open
-
-    def refused(path, *arguments, **more):
-        if tmp_path in Path(str(path)).parents:
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
-        return usual(path, *arguments, **more)
-
-    for name in ("builtins.open", "io.open", "os.unlink"):
-        monkeypatch.setattr(name, refused)
-    line = complaint("show", store, "--output", output)
-    assert line == f"error: cannot write {output}: {os.strerror(errno.EROFS)}"
-
-
 # pacbed network
 
 
 def test_network_prints_the_layers_and_parameters_of_the_paper(capsys):
-    assert main(["network", "--config", CONFIG]) == 0
+    assert main(["network"]) == 0
     printed = capsys.readouterr().out
     assert "35,055,846" in printed
     # The first convolution, the layer that holds nine tenths of the weights, and the output.
@@ -380,20 +319,15 @@ def test_network_prints_the_layers_and_parameters_of_the_paper(capsys):
         assert part in printed
 
 
-def test_network_takes_overlays(tmp_path, capsys):
-    overlay = tmp_path / "small.yaml"
-    overlay.write_text("network: {filters: [8, 16, 32, 64], dense: [64, 32], pooled_head: 4}\n")
-    assert main(["network", "--config", CONFIG, overlay]) == 0
+def test_network_takes_overlays_of_the_paper_in_any_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    overlay = "network: {filters: [8, 16, 32, 64], dense: [64, 32], pooled_head: 4}\n"
+    Path("small.yaml").write_text(overlay)
+    assert main(["network", "--config", "small.yaml"]) == 0
     convolutions = sum(
         (9 * a + 1) * b + (9 * b + 1) * b for a, b in ((1, 8), (8, 16), (16, 32), (32, 64))
     )
     assert f"{convolutions + 1025 * 64 + 65 * 32 + 33 * 6:,}" in capsys.readouterr().out
-
-
-def test_network_without_a_configuration_is_that_of_the_paper(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert main(["network"]) == 0
-    assert "35,055,846" in capsys.readouterr().out
 
 
 # pacbed errors

@@ -2,20 +2,18 @@
 
 import math
 import re
-from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 from pacbed.cli import main
 from pacbed.precision import design as bound_simulation
 from pacbed.precision.bound_table import COLUMNS, probe_nm, read_bounds
+from pacbed.precision.steps import Steps
 from pacbed.study.configuration import load
 
-ROOT = Path(__file__).resolve().parents[2]
 STRAINS = ("strain_xx", "strain_yy", "strain_xy")
 
 
@@ -68,31 +66,23 @@ def sentence(text):
 # What is asked
 
 
-@pytest.mark.parametrize("text", ["0.05%", "0.05 %", "5e-4", "0.0005", ".05%"])
-def test_a_precision_is_per_cent_or_a_fraction(answer, text):
-    assert answer(text, "0.15nm") == answer("0.05%", "0.15nm")
-
-
-@pytest.mark.parametrize("text", ["0.15 nm", "1.5A", "1.5Å", "150pm", "150 PM"])
-def test_a_length_has_its_unit(answer, text):
-    assert answer("0.05%", text) == answer("0.05%", "0.15nm")
+@pytest.mark.parametrize(
+    ("precision", "probe"),
+    [("0.05 %", "0.15 nm"), ("5e-4", "1.5A"), ("0.0005", "1.5Å"), (".05%", "150 PM")],
+)
+def test_a_precision_is_per_cent_or_a_fraction_and_a_length_has_its_unit(answer, precision, probe):
+    assert answer(precision, probe) == answer("0.05%", "0.15nm")
 
 
 @pytest.mark.parametrize(
     ("option", "text", "hint"),
     [
-        ("--precision", "small", "write 0.05%"),
         ("--precision", "-0.05%", "write 0.05%"),
-        ("--precision", "0", "write 0.05%"),
         ("--precision", "5", "write 0.05%"),
         ("--precision", "0.05mm", "write 0.05%"),
         ("--probe", "0.15", "its unit"),
-        ("--probe", "0nm", "its unit"),
         ("--probe", "-1A", "its unit"),
-        ("--probe", "1km", "its unit"),
         ("--phonons", "1", "2 or more"),
-        ("--phonons", "some", 'unable to convert "some" into int'),
-        ("--layers", "0", "Must be >= 1"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_a_hint(complaint, option, text, hint):
@@ -149,15 +139,12 @@ def test_strain_that_cannot_be_read_is_said_so(capsys, tmp_path):
     assert said.err.startswith("note: 1 % is as wide as the strains of a study")
 
 
-def test_thicknesses_can_be_chosen(answer):
-    text = answer("0.05%", "0.15nm", "--layers", "5")
+def test_thicknesses_can_be_chosen_and_the_answer_drawn(answer, tmp_path):
+    figure = tmp_path / "design.png"
+    text = answer("0.05%", "0.15nm", "--layers", "5", "--figure", figure)
     assert "1 layer " not in text
     assert "5 layers" in sentence(text)
-
-
-def test_the_answer_can_be_drawn(answer, tmp_path):
-    figure = tmp_path / "design.png"
-    assert str(figure) in answer("0.05%", "0.15nm", "--figure", figure)
+    assert str(figure) in text
     assert matplotlib.image.imread(figure).std() > 0.05
 
 
@@ -165,13 +152,11 @@ def test_the_answer_can_be_drawn(answer, tmp_path):
     ("words", "message"),
     [
         ("--layers 5 7", "has 1, 5"),
-        ("--figure none/x.png", "--figure none/x.png: there is no folder none"),
         ("--save none/x.csv", "--save none/x.csv: there is no folder none"),
         # What is for simulating, though there is a table.
         ("--save b.csv", "leave out --bounds or --save"),
         ("--config config/config.yaml", "leave out --bounds or --config"),
-        ("--phonons 0", "which --phonons is for: leave out --bounds or --phonons"),
-        ("--threads 1 --phonons 2", "are for: leave out --bounds or --phonons and --threads"),
+        ("--threads 1 --phonons 2", "leave out --bounds or --phonons and --threads"),
     ],
 )
 def test_what_cannot_be_answered_is_reported(bounds, complaint, words, message):
@@ -183,17 +168,15 @@ def test_what_cannot_be_answered_is_reported(bounds, complaint, words, message):
 
 
 @pytest.fixture
-def config(tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    complete = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
-    complete["microscope"]["semiangles_mrad"] = [6.35]
-    complete["simulation"].update(engine="planewave", layers=2, pixels=192)
-    complete["dataset"].update(
-        layers=[1, 2], pixels=64, field_of_view_variation=0.02, translation_px=1
-    )
-    complete["variants"] = [{**complete["variants"][0], "layers": "all"}]
+def config(tmp_path):
     path = tmp_path / "small.yaml"
-    path.write_text(yaml.safe_dump(complete), encoding="utf-8")
+    path.write_text(
+        "microscope: {semiangles_mrad: [6.35]}\n"
+        "simulation: {engine: planewave, layers: 2, pixels: 192}\n"
+        "dataset: {layers: [1, 2], pixels: 64, field_of_view_variation: 0.02, translation_px: 1}\n"
+        "variants: [{outputs: strain-rotation-tilt, intensity: linear, semiangles_mrad: all, "
+        "layers: all}]\n"
+    )
     return path
 
 
@@ -216,21 +199,15 @@ def test_the_steps_are_those_of_the_configuration_and_hardly_matter(config, monk
     differences = bound_simulation.differences
 
     def recorded(*arguments):
-        states = differences(*arguments)
-        steps.append(
-            (
-                states["strain_xx_plus"].deformation.strain[0, 0],
-                states["tilt_y_mrad_plus"].tilt_mrad[1],
-            )
-        )
-        return states
+        steps.append(arguments[2:])
+        return differences(*arguments)
 
     monkeypatch.setattr(bound_simulation, "differences", recorded)
     usual = load([config])
     other = usual.changed({"bound": {"strain_step": 0.003, "tilt_step_mrad": 0.4}})
     experiments = [one.experiment() for one in (usual, other)]
     found = [bound_simulation.simulated_bounds(one, [2])["sigma"] for one in experiments]
-    np.testing.assert_allclose(steps, [(0.002, 0.2), (0.003, 0.4)])
+    assert steps == [(0.002, 0.2), (0.003, 0.4)]
     # With steps for the slopes that are not those of the patterns, half as large or twice.
     np.testing.assert_allclose(found[1], found[0], rtol=0.1)
     assert not np.allclose(found[1], found[0], rtol=1e-5)
@@ -239,7 +216,7 @@ def test_the_steps_are_those_of_the_configuration_and_hardly_matter(config, monk
 @pytest.mark.parametrize(("pixels", "expected"), [(640, 133.6 / 640), ("native", 0.104)])
 def test_pixels_are_as_fine_as_those_of_the_stores(pixels, expected):
     paper = load().changed({"simulation": {"pixels": pixels, "field_of_view_mrad": 133.6}})
-    pixel, detector = bound_simulation._camera(paper.experiment())
+    pixel, detector = bound_simulation._camera(paper.detector(), paper.augmentation(), Steps())
     assert pixel == pytest.approx(expected, rel=0.01)
     # Half of the field of the examples, and what differences of shift, scale and rotation add.
     assert 50.5 < detector.field_of_view_mrad[0] / 2 < 52

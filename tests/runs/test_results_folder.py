@@ -188,12 +188,5 @@ def test_a_damaged_record_is_not_taken_for_agreement(results, default, text):
         check_results(results, default)
 
 
-def test_a_record_with_a_key_that_was_renamed_since_agrees(results, default):
-    record = default.plain()
-    record["simulation"]["beside"] = record["simulation"].pop("auxiliary_engine")
-    (results / "config.yaml").write_text(yaml.safe_dump(record))
-    assert check_results(results, default) == []
-
-
 def test_the_configuration_is_kept_as_it_is(results, default):
     assert yaml.safe_load((results / "config.yaml").read_text()) == default.plain()

@@ -16,20 +16,17 @@ def products(tmp_path):
     return made
 
 
-def test_what_waits_has_another_name_and_then_its_own_again(products):
+@pytest.mark.parametrize("done", [0, 2, 3])
+def test_a_job_killed_between_the_names_has_all_products(products, done):
+    names = [product.name for product in products]
     put_aside(products)
     assert not any(product.exists() for product in products)
-    finish(products)
-    assert [product.read_text() for product in products] == [p.name for p in products]
-    assert len(list(products[0].parent.iterdir())) == len(products)
-
-
-@pytest.mark.parametrize("done", [0, 1, 2, 3])
-def test_a_job_killed_between_the_names_has_all_products(products, done):
-    put_aside(products)
     finish(products[:done])
     put_aside(products)
-    assert [waiting(product).read_text() for product in products] == [p.name for p in products]
+    assert [waiting(product).read_text() for product in products] == names
+    finish(products)
+    assert [product.read_text() for product in products] == names
+    assert len(list(products[0].parent.iterdir())) == len(products)
 
 
 def test_what_is_newer_waits(products):

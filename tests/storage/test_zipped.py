@@ -15,8 +15,6 @@ from pacbed.storage.zipped import open_store, reading, zip_writer
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 
-FLEETING = [errno.EACCES, errno.ESTALE, errno.EIO, errno.EINVAL]
-
 
 @pytest.fixture
 def store(tmp_path):
@@ -33,28 +31,19 @@ def read(path):
         return np.asarray(group["numbers"])
 
 
-def failing(number):
-    def fail(*arguments, **options):
-        raise OSError(number, os.strerror(number))
-
-    return fail
-
-
 def kind_of_failure(path):
     with pytest.raises(StoreError, match=path.name) as caught:
         read(path)
     return caught.type
 
 
-@pytest.mark.parametrize("number", FLEETING)
-def test_a_file_that_cannot_be_opened_is_not_damaged(store, monkeypatch, number):
-    monkeypatch.setattr(io, "open", failing(number))  # as zipfile calls it
-    assert kind_of_failure(store) is StoreError
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE, errno.EIO, errno.EINVAL])
+@pytest.mark.parametrize("place", [(io, "open"), (zipfile.ZipExtFile, "read")])
+def test_a_file_that_cannot_be_opened_or_read_is_not_damaged(store, monkeypatch, number, place):
+    def fail(*arguments, **options):
+        raise OSError(number, os.strerror(number))
 
-
-@pytest.mark.parametrize("number", FLEETING)
-def test_a_file_that_cannot_be_read_is_not_damaged(store, monkeypatch, number):
-    monkeypatch.setattr(zipfile.ZipExtFile, "read", failing(number))
+    monkeypatch.setattr(*place, fail)  # as zipfile calls it
     assert kind_of_failure(store) is StoreError
 
 

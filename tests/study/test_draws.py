@@ -50,18 +50,13 @@ def test_draws_keep_to_their_ranges_and_reach_for_the_ends(draws):
         assert high - 0.01 * (high - low) < max(values) <= high
 
 
-def test_larger_stretch_comes_first(draws):
-    assert all(d.stretch_1 >= d.stretch_2 for d in draws)
-
-
 def test_stretches_are_two_sorted_uniform_numbers(draws):
+    stretches = (np.array([(d.stretch_1, d.stretch_2) for d in draws]) - 0.95) / 0.1
+    assert (stretches[:, 0] >= stretches[:, 1]).all()
     # The larger and the smaller of two uniform numbers have means 2/3 and 1/3, variance 1/18.
     error = 4 * np.sqrt(1 / 18 / len(draws))
-    larger = (np.array([d.stretch_1 for d in draws]) - 0.95) / 0.1
-    smaller = (np.array([d.stretch_2 for d in draws]) - 0.95) / 0.1
-    assert larger.mean() == pytest.approx(2 / 3, abs=error)
-    assert smaller.mean() == pytest.approx(1 / 3, abs=error)
-    assert larger.var() == pytest.approx(1 / 18, rel=0.15)
+    np.testing.assert_allclose(stretches.mean(axis=0), [2 / 3, 1 / 3], atol=error)
+    np.testing.assert_allclose(stretches.var(axis=0), 1 / 18, rtol=0.15)
 
 
 def test_angle_and_tilts_are_uniform_and_independent(draws):
@@ -75,21 +70,7 @@ def test_angle_and_tilts_are_uniform_and_independent(draws):
     assert np.abs(correlation).max() < 4 / np.sqrt(len(draws))
 
 
-def test_shear_of_either_sign_is_equally_likely(draws):
-    shear = np.array([d.deformation.strain[0, 1] for d in draws])
-    assert np.mean(shear > 0) == pytest.approx(0.5, abs=0.05)
-
-
 # Splits
-
-
-@pytest.mark.parametrize("count", [4, 20, 400, 1000])
-def test_any_multiple_of_four_splits_exactly(count):
-    assert Counter(assign_splits(count, HALVES)) == {
-        "train": count // 2,
-        "validation": count // 4,
-        "test": count // 4,
-    }
 
 
 def test_split_of_a_draw_does_not_depend_on_how_many_there_are():
@@ -105,6 +86,7 @@ def test_every_leading_part_is_balanced_to_one_draw(shares):
     for count in range(1, 201):
         found = Counter(splits[:count])
         assert all(abs(found[s] - fractions[s] * count) <= 1 for s in SPLITS)
+    assert all(found[s] == round(fractions[s] * 200) for s in SPLITS)
 
 
 def test_no_deformation_is_in_two_splits(table):
@@ -137,19 +119,6 @@ def test_semiangles_may_share_strain_states_but_not_tilts(draws):
     assert one.deformation == other.deformation
     assert one.tilt_mrad != other.tilt_mrad
     assert one.tilt_mrad == draws[7].tilt_mrad  # as where strain is not shared
-
-
-def test_shared_strain_states_differ_from_each_other_and_cover_the_ranges():
-    stretches = np.array(
-        [
-            (one.stretch_1, one.stretch_2)
-            for one in (draw(1, 6.35, index, RANGES, shared_strain=True) for index in range(500))
-        ]
-    )
-    assert len(np.unique(stretches)) == stretches.size
-    assert stretches.min() < 0.951
-    assert stretches.max() > 1.049
-    assert (stretches[:, 0] >= stretches[:, 1]).all()
 
 
 def test_every_simulation_has_thermal_displacements_of_its_own():

@@ -32,12 +32,8 @@ ROOT = Path(__file__).resolve().parents[2]
             {"microscope": {"semiangles_mrad": 6.35}},
             ["microscope.semiangles_mrad = 6.35: must be a list: write [6.35]"],
         ),
-        (
-            {"simulation": {"beside": "study"}},
-            ["simulation.beside = 'study'", "write simulation.auxiliary_engine: same"],
-        ),
     ],
-    ids=["unknown key", "impossible value", "no list", "renamed key"],
+    ids=["unknown key", "impossible value", "no list"],
 )
 def test_a_mistake_in_the_configuration_stops_before_anything_is_planned(
     workspace, change, messages

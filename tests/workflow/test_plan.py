@@ -7,16 +7,17 @@ import shutil
 import pytest
 from workspace import ROOT
 
+from pacbed.figures import TITLES
+
 # Jobs of each rule for the tiny configuration, from the last to the first that a change can touch.
-FIGURES = [*(f"figure{number}" for number in (5, 6, 7, 8)), "figure_classical", "figure_bound"]
-FIGURES += ["figure_efficiency", "figure_tradeoff"]
-ERRORS = dict.fromkeys(("errors", *FIGURES, "summary", "all"), 1)
+FIGURES = [f"figure_{name}" for name in TITLES]
+ERRORS = dict.fromkeys(("errors", *FIGURES[4:], "summary", "all"), 1)
 EVALUATION = {"predict": 2, **ERRORS}
 TRAINING = {"train": 2, **EVALUATION}
 EXAMPLES = {"augment": 6, **TRAINING}
-CAMERA = {"bounds": 1, "figure4": 1, **EXAMPLES}
+CAMERA = {"bounds": 1, "figure_fig4": 1, **EXAMPLES}
 SIMULATED = {"simulate_undeformed": 1, "simulate_gallery": 1, "simulate_bound": 1}
-PATTERNS = {"simulate": 4, **SIMULATED, "figure1": 1, "figure2": 1, "figure3": 1, **CAMERA}
+PATTERNS = {"simulate": 4, **SIMULATED, **dict.fromkeys(FIGURES[:3], 1), **CAMERA}
 EVERYTHING = {"draws": 1, **PATTERNS}
 
 ANOTHER_NETWORK = [
@@ -47,7 +48,7 @@ def test_the_shipped_configuration_plans_the_study_of_the_paper(workspace):
         "predict": 40 + 10,
         "discs": 2 * 8,
         "bounds": 1,
-        **dict.fromkeys(("figure1", "figure2", "figure3", "figure4"), 1),
+        **dict.fromkeys(FIGURES[:4], 1),
         **ERRORS,
     }
 
@@ -182,7 +183,7 @@ def test_another_clone_plans_nothing_where_the_records_of_snakemake_are_lost(cop
     [
         ("simulate", PATTERNS),
         ("train", TRAINING),
-        ("figure5", {"figure5": 1, "summary": 1, "all": 1}),
+        ("report", {"summary": 1, "all": 1}),
     ],
 )
 def test_a_script_that_was_edited_is_run_again(copied, clone, script, planned):
@@ -195,7 +196,7 @@ def test_a_script_that_was_edited_is_run_again(copied, clone, script, planned):
 @pytest.mark.parametrize("kind", ["png", "pdf"])
 def test_a_lost_figure_is_drawn_again_and_nothing_else_is_done(copied, kind):
     (copied.folder / "results" / "figures" / f"fig5.{kind}").unlink()
-    assert copied.plan().jobs == {"figure5": 1, "summary": 1, "all": 1}
+    assert copied.plan().jobs == {"figure_fig5": 1, "summary": 1, "all": 1}
 
 
 def test_a_semiangle_that_cannot_name_a_file_is_refused(workspace):

@@ -57,16 +57,17 @@ def samples():
 
 with job(snakemake.log[0]):
     settings = Configuration(**params.augmentation).augmentation()
+    ranges = DeformationSection(**params.deformation).draw_ranges()
     bounds = bound_table(
         samples(),
         params.layers,
         settings,
-        prior_covariance(DeformationSection(**params.deformation).draw_ranges(), settings),
+        prior_covariance(ranges, settings),
         params.energy_keV,
         BoundSection(**params.bound).steps(),
     )
     told = {"seed": params.seed, "augmentation": asdict(settings), "simulation": crystal}
-    study, means = study_of(told, params.deformation), mean_bounds(bounds)
+    study, means = study_of(told, ranges), mean_bounds(bounds)
     for table, paths in (bounds, snakemake.output.each), (means, snakemake.output.mean):
         for path in map(Path, paths):
             write_table(table, path, study)

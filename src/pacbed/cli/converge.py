@@ -73,12 +73,11 @@ def converge(
     for column in ("setting", "from", "to", *map(str, layers)):
         table.add_column(column)
     for one in found:
-        cells = [f"{100 * one.change[n - 1]:.2f}" for n in layers]
-        if one.noise is not None:
-            cells = [
-                f"{cell} ({100 * one.noise[n - 1]:.2f})"
-                for cell, n in zip(cells, layers, strict=True)
-            ]
+        cells = [
+            f"{100 * one.change[n - 1]:.2f}"
+            + ("" if one.noise is None else f" ({100 * one.noise[n - 1]:.2f})")
+            for n in layers
+        ]
         table.add_row(one.setting, one.before, one.after, *cells)
     show_table(table)
     rows = [

@@ -12,15 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, Token
 from rich.table import Table
 
-from pacbed.cli.common import (
-    Count,
-    Overlays,
-    Threads,
-    progress,
-    say,
-    show_table,
-    stderr,
-)
+from pacbed.cli.common import Count, Overlays, Threads, progress, say, show_table, stderr
 from pacbed.exceptions import PacbedError
 from pacbed.machine import usable_cores
 
@@ -119,15 +111,23 @@ def design(
         if save:
             write_table(table, save)
     elif given:
-        raise PacbedError(
-            f"with --bounds nothing is simulated, which {given} {'are' if ' ' in given else 'is'} "
-            f"for: leave out --bounds or {given}"
-        )
+        raise PacbedError(f"with --bounds nothing is simulated: leave out --bounds or {given}")
     else:
-        table = _of_layers(read_bounds(bounds), layers, bounds)
+        table = read_bounds(bounds)
+        known = sorted(set(table["layers"].tolist()))
+        if absent := [str(n) for n in layers if n not in known]:
+            raise PacbedError(
+                f"--layers {' '.join(absent)}: {bounds} has {', '.join(map(str, known))}"
+            )
+        table = table[table["layers"].isin(layers or known)]
     doses = required_doses(table, precision)
     lowest, highest = float(table["electrons"].min()), float(table["electrons"].max())
-    _print(doses, precision, probe, f"{lowest:.3g} to {highest:.3g}")
+    title = (
+        f"Electrons per pattern for a strain precision of {_percent(precision)} "
+        f"(standard deviation, worst component), probe at most {probe:.3g} nm"
+    )
+    caption = f"* beyond the doses of the table ({lowest:.3g} to {highest:.3g}), scaled as 1/√N"
+    show_table(_by_semiangle(doses, probe, title, caption))
     if precision >= 0.01:
         say(
             f"note: {_percent(precision)} is as wide as the strains of a study; without % a "
@@ -142,18 +142,6 @@ def design(
         style.save(drawn, figure)
     for path in filter(None, (save, figure)):
         print(path)
-
-
-def _of_layers(bounds: pd.DataFrame, layers: Sequence[int], path: Path) -> pd.DataFrame:
-    """Return the bounds of the thicknesses that are asked for."""
-    if not layers:
-        return bounds
-    known = sorted({int(n) for n in bounds["layers"]})
-    if absent := sorted(set(layers) - set(known)):
-        raise PacbedError(
-            f"--layers {' '.join(map(str, absent))}: {path} has {', '.join(map(str, known))}"
-        )
-    return bounds[bounds["layers"].isin(layers)]
 
 
 def _simulated(
@@ -177,71 +165,56 @@ def _simulated(
     return bounds
 
 
-def _print(doses: pd.DataFrame, precision: float, probe_nm: float, range_of: str) -> None:
-    """Print the electrons that are needed, by semi-angle and thickness."""
-    layers = sorted(doses["layers"].unique())
-    table = Table(
-        title=f"Electrons per pattern for a strain precision of {_percent(precision)} "
-        f"(standard deviation, worst component), probe at most {probe_nm:.3g} nm",
-        caption=f"* beyond the doses of the table ({range_of}), scaled as 1/√N",
-    )
+def _by_semiangle(doses: pd.DataFrame, probe_nm: float, title: str, caption: str) -> Table:
+    """Return the electrons that are needed, by semi-angle and thickness."""
+    shown = doses.assign(
+        probe_nm=doses.groupby("semiangle_mrad")["probe_nm"].transform("first"),
+        text=[
+            f"{n:.2g}{'*' * beyond}" if math.isfinite(n) else "never"
+            for n, beyond in zip(doses["electrons"], doses["beyond"], strict=True)
+        ],
+    ).pivot(index=["semiangle_mrad", "probe_nm"], columns="layers", values="text")
+    table = Table(title=title, caption=caption)
+    layers: list[int] = shown.columns.tolist()
     for column in ("semi-angle (mrad)", "probe (nm)", "small enough", *map(_layers, layers)):
         table.add_column(column, justify="right")
-    for angle, rows in doses.groupby("semiangle_mrad"):
-        probe, cells = float(rows["probe_nm"].iloc[0]), {}
-        for row in rows.to_dict("records"):
-            electrons = f"{row['electrons']:.2g}{'*' if row['beyond'] else ''}"
-            cells[row["layers"]] = electrons if math.isfinite(row["electrons"]) else "never"
-        fits = probe <= probe_nm
-        table.add_row(
-            f"{angle:g}",
-            f"{probe:.3f}",
-            "yes" if fits else "no",
-            *(cells.get(n, "") for n in layers),
-            style=None if fits else "dim",
-        )
-    show_table(table)
+    rows: list[tuple[float, float]] = shown.index.tolist()
+    for (angle, size), cells in zip(rows, shown.fillna("").to_numpy().tolist(), strict=True):
+        fits = size <= probe_nm
+        first = f"{angle:g}", f"{size:.3f}", "yes" if fits else "no"
+        table.add_row(*first, *cells, style=None if fits else "dim")
+    return table
 
 
 def _answer(
     doses: pd.DataFrame, precision: float, probe_nm: float, lowest: float, highest: float
 ) -> str:
     """Return in a sentence what reaches precision and probe size, or what comes nearest."""
-
-    def fewest(rows: pd.DataFrame) -> pd.Series:
-        return rows.iloc[int(rows["electrons"].argmin())]
-
-    def described(row: pd.Series) -> str:
-        fewer = "fewer" if row["electrons"] < lowest else "more"
-        return (
-            f"{row['semiangle_mrad']:g} mrad (a probe of {row['probe_nm']:.3f} nm) with "
-            f"{_layers(row['layers'])} needs the fewest electrons, {row['electrons']:.2g} per "
-            "pattern" + f" ({fewer} than the table has: scaled as 1/√N)" * bool(row["beyond"])
-        )
-
-    finite = doses[doses["electrons"] < math.inf]
+    finite = doses[doses["electrons"] < math.inf].sort_values("electrons", kind="stable")
     if finite.empty:
         return "No: strain cannot be read from these patterns at any dose."
-    small = finite[finite["probe_nm"] <= probe_nm]
-    reached = small[small["electrons"] <= highest]
-    if not reached.empty:
-        return f"Yes: {described(fewest(reached))}."
-    if small.empty:
-        # The probe comes first: of the smallest ones, what needs the fewest electrons.
-        smallest = finite[finite["probe_nm"] <= finite["probe_nm"].min() * (1 + 1e-9)]
-        best = fewest(smallest)
-        angle = best["semiangle_mrad"]
+    small, smallest = finite["probe_nm"] <= probe_nm, finite["probe_nm"].min() * (1 + 1e-9)
+    # The probe comes first: if none is small enough, the smallest.
+    best = finite[small if small.any() else finite["probe_nm"] <= smallest].iloc[0]
+    angle, electrons, size = best["semiangle_mrad"], best["electrons"], best["probe_nm"]
+    layers = _layers(best["layers"])
+    if small.any() and electrons > highest:
         return (
-            f"No: a probe of {probe_nm:.3g} nm takes a semi-angle of "
-            f"{angle * best['probe_nm'] / probe_nm:.3g} mrad, and these go up to {angle:g}. "
-            f"The nearest: {described(best)}."
+            f"No, not with up to {highest:.3g} electrons: the nearest with a probe of at most "
+            f"{probe_nm:.3g} nm is {angle:g} mrad with {layers}, which reaches "
+            f"{_percent(best['sigma'])} there and {_percent(precision)} with {electrons:.2g} "
+            "electrons."
         )
-    best = fewest(small)
+    scaled = f" ({'fewer' if electrons < lowest else 'more'} than the table has: scaled as 1/√N)"
+    described = (
+        f"{angle:g} mrad (a probe of {size:.3f} nm) with {layers} needs the fewest electrons, "
+        f"{electrons:.2g} per pattern{scaled if best['beyond'] else ''}."
+    )
+    if small.any():
+        return f"Yes: {described}"
     return (
-        f"No, not with up to {highest:.3g} electrons: the nearest with a probe of at most "
-        f"{probe_nm:.3g} nm is {best['semiangle_mrad']:g} mrad with {_layers(best['layers'])}, "
-        f"which reaches {_percent(best['sigma'])} there and {_percent(precision)} with "
-        f"{best['electrons']:.2g} electrons."
+        f"No: a probe of {probe_nm:.3g} nm takes a semi-angle of {angle * size / probe_nm:.3g} "
+        f"mrad, and these go up to {angle:g}. The nearest: {described}"
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pacbed.examples.dataset import Dataset
+from pacbed.specimen.deformation import DrawRanges
 from pacbed.storage.tables import Study
 
 SAMPLE = ("semiangle_mrad", "layers", "split")
@@ -54,7 +56,7 @@ def crystal_of(store: Mapping[str, Any]) -> dict[str, Any]:
     return {name: found.get(name) for name in CRYSTAL} | {"aperture": edge}
 
 
-def study_of(attributes: Mapping[str, Any], ranges: Mapping[str, Any]) -> Study:
+def study_of(attributes: Mapping[str, Any], ranges: DrawRanges) -> Study:
     """Return of which study examples, or bounds for them, are.
 
     Parameters
@@ -63,14 +65,14 @@ def study_of(attributes: Mapping[str, Any], ranges: Mapping[str, Any]) -> Study:
         Of a dataset: the seed, how examples are made of patterns, and how these were simulated.
         Bounds, which another engine may have simulated, say only :data:`CRYSTAL` of the last.
     ranges
-        From which strain and tilt were drawn, section ``deformation`` of the configuration.
+        From which strain and tilt were drawn.
     """
     simulation = attributes.get("simulation") or {}
     common = {
         "seed": attributes.get("seed"),
         "crystal": {name: simulation.get(name) for name in CRYSTAL},
         "examples": attributes.get("augmentation"),
-        "ranges": ranges,
+        "ranges": asdict(ranges),
     }
     others = {name: value for name, value in simulation.items() if name not in CRYSTAL}
     return Study.of(common, {"simulation": others})

@@ -30,7 +30,7 @@ from pacbed.precision.bound_table import KEY
 from pacbed.precision.error_table import NETWORK, of_test_set
 
 
-def bound_against_thickness(means: pd.DataFrame, errors: pd.DataFrame | None = None) -> Figure:
+def bound_against_thickness(means: pd.DataFrame, errors: pd.DataFrame) -> Figure:
     """Draw the bound against thickness for every semi-angle, one panel per parameter that varies.
 
     Lines are from the pattern alone, dashed ones with known ranges of the study; markers are
@@ -47,7 +47,7 @@ def bound_against_thickness(means: pd.DataFrame, errors: pd.DataFrame | None = N
     parameters = shown_parameters(means[means["prior_mae"].notna()])
     looks = ordered_looks(sorted(means["semiangle_mrad"].unique()))
     with paper_style():
-        figure, panels, last = lettered_panels(len(parameters), 2.3)
+        figure, panels = lettered_panels(len(parameters), 2.3)
         for panel, parameter in zip(panels, parameters, strict=True):
             known = in_display_unit(means[means["parameter"] == parameter], ["mae", "prior_mae"])
             measured = networks[networks["parameter"] == parameter]
@@ -56,16 +56,14 @@ def bound_against_thickness(means: pd.DataFrame, errors: pd.DataFrame | None = N
                 colour, label = look["color"], f"{angle:g} mrad"
                 panel.plot(line["layers"], line["mae"], "-", color=colour, label=label)
                 panel.plot(line["layers"], line["prior_mae"], "--", color=colour)
-                points = measured[np.isclose(measured["semiangle_mrad"], angle)]
-                _draw_points(panel, points["layers"], points, look)
+                points = measured[measured["semiangle_mrad"] == angle]
+                _draw_networks(panel, points["layers"], points, look)
             draw_mean(panel, measured)
             error_axis(panel, parameter)
             layers_axis(panel)
-        for panel in last:
-            panel.set_xlabel("number of layers")
         panels[0].plot([], [], "-", color="0.2", label="Cramér–Rao bound")
         panels[0].plot([], [], "--", color="0.2", label="with known ranges")
-        _legend(figure, panels[0], networks, loc="outside lower center", ncols=4)
+        _legend(figure, panels[0], loc="outside lower center", ncols=4)
     return figure
 
 
@@ -85,18 +83,16 @@ def efficiency_map(errors: pd.DataFrame) -> Figure:
         If no efficiency is known.
     """
     networks = _networks(errors)
-    known = networks[np.isfinite(networks["efficiency"].astype(float))]
+    known = networks[np.isfinite(networks["efficiency"])]
     if known.empty:
         raise PacbedError("no network has an efficiency: the table was made without bounds")
     parameters = shown_parameters(known)
     with paper_style():
-        figure, panels, last = lettered_panels(len(parameters), 1.9)
+        figure, panels = lettered_panels(len(parameters), 1.9)
         norm = LogNorm(0.01, 1, clip=True)
         for panel, parameter in zip(panels, parameters, strict=True):
-            grid = known[known["parameter"] == parameter].pivot(
-                index="semiangle_mrad", columns="layers", values="efficiency"
-            )
-            grid = grid.sort_index().sort_index(axis=1).astype(float)
+            rows = known[known["parameter"] == parameter]
+            grid = rows.pivot(index="semiangle_mrad", columns="layers", values="efficiency")
             image = panel.imshow(grid, norm=norm, cmap="cividis", origin="lower", aspect="auto")
             for (row, column), value in np.ndenumerate(grid):
                 if math.isfinite(value):
@@ -109,8 +105,6 @@ def efficiency_map(errors: pd.DataFrame) -> Figure:
             panel.tick_params(length=0)
             panel.set_title(SYMBOLS[parameter])
             panel.set_ylabel("semi-angle (mrad)")
-        for panel in last:
-            panel.set_xlabel("number of layers")
         bar = figure.colorbar(image, ax=list(figure.axes), shrink=0.7, label="bound / MAE (%)")
         bar.set_ticks([0.01, 0.1, 1], labels=["1", "10", "100"])
         bar.ax.yaxis.set_minor_locator(NullLocator())
@@ -118,7 +112,7 @@ def efficiency_map(errors: pd.DataFrame) -> Figure:
 
 
 def precision_against_probe_size(
-    means: pd.DataFrame, errors: pd.DataFrame | None = None, parameter: str = "strain_xx"
+    means: pd.DataFrame, errors: pd.DataFrame, parameter: str = "strain_xx"
 ) -> Figure:
     """Draw what a small probe costs: the error of a parameter against the size of the probe.
 
@@ -142,15 +136,11 @@ def precision_against_probe_size(
             label = layers_label(int(n))
             panel.plot(line["probe_nm"], line["mae"], label=label, ms=3, mfc="white", **look)
             points = networks[networks["layers"] == n]
-            at = [
-                float(probes.iloc[np.abs(probes.index.to_numpy(float) - angle).argmin()])
-                for angle in points["semiangle_mrad"]
-            ]
-            _draw_points(panel, at, points, look)
+            _draw_networks(panel, points["semiangle_mrad"].map(probes), points, look)
         draw_mean(panel, networks)
         error_axis(panel, parameter)
         panel.plot([], [], "o-", color="0.2", mfc="white", ms=3, label="bound")
-        _legend(figure, panel, networks, loc="outside right center")
+        _legend(figure, panel, loc="outside right center")
     return figure
 
 
@@ -184,30 +174,21 @@ def doses_against_probe_size(
     return figure
 
 
-def _networks(errors: pd.DataFrame | None) -> pd.DataFrame:
-    """Return the rows of networks, test set and all doses.
-
-    Raises
-    ------
-    PacbedError
-        If they are of several variants.
-    """
-    if errors is None:
-        return pd.DataFrame(columns=[*KEY, "mae", "baseline_mae", "efficiency"])
+def _networks(errors: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of networks, test set and all doses; refuse those of several variants."""
     rows = of_test_set(errors[errors["method"] == NETWORK])
     if rows.duplicated(KEY).any():
         raise PacbedError("the errors are of several variants: choose outputs and intensity")
     return rows.sort_values(KEY)
 
 
-def _draw_points(panel: Axes, x: Any, networks: pd.DataFrame, look: dict[str, Any]) -> None:
+def _draw_networks(panel: Axes, x: Any, networks: pd.DataFrame, look: dict[str, Any]) -> None:
     panel.plot(x, in_display_unit(networks, ["mae"])["mae"], ls="", **look)
 
 
-def _legend(figure: Figure, panel: Axes, networks: pd.DataFrame, **options: Any) -> None:
-    """Give a figure the legend of a panel, with a marker for all networks, if there are any."""
-    if not networks.empty:
-        panel.plot([], [], "o", color="0.2", label="network")
+def _legend(figure: Figure, panel: Axes, **options: Any) -> None:
+    """Give a figure the legend of a panel, with a marker for all networks."""
+    panel.plot([], [], "o", color="0.2", label="network")
     figure.legend(*panel.get_legend_handles_labels(), **options)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from pacbed.figures.style import (
     paper_style,
     shown_parameters,
 )
+from pacbed.learning.specification import NetworkSpec
 from pacbed.precision.error_table import CALIBRATED, NETWORK
 
 # The first three as in the paper's Fig. 7, black, red and green, in hues that the colour-blind tell
@@ -55,14 +57,17 @@ METHODS: dict[str, tuple[str, dict[str, str]]] = {
 BOUNDS = {
     "prior_bound_mae": "Cramér–Rao bound, ranges known",
     "bound_mae": "Cramér–Rao bound",
-    "known_scale": "Cramér–Rao bound, scale known",
 }
-"""Names of bounds; of the first two columns, the first that has numbers is drawn."""
+"""Columns with bounds, of which the first that has numbers is drawn, and their names."""
 
+SCALE_KNOWN = "Cramér–Rao bound, scale known"
 INTERVAL = "95 % interval"
 
 SCATTERED = ("strain_xx", "rotation_deg", "tilt_x_mrad")
 """Parameters of Fig. 6."""
+
+MOST_POINTS = 2000
+"""Examples in a panel of Fig. 6 and 8, at most: the first ones, which are a random sample."""
 
 
 def variant_label(outputs: str, intensity: str) -> str:
@@ -84,7 +89,7 @@ def errors_against_thickness(table: pd.DataFrame) -> Figure:
     parameters = shown_parameters(table)
     looks = ordered_looks(sorted(table["semiangle_mrad"].unique()))
     with paper_style():
-        figure, panels, last = lettered_panels(len(parameters), 2.3, sharex=True)
+        figure, panels = lettered_panels(len(parameters), 2.3, sharex=True)
         for panel, parameter in zip(panels, parameters, strict=True):
             rows = table[table["parameter"] == parameter]
             for angle, look in looks.items():
@@ -94,8 +99,6 @@ def errors_against_thickness(table: pd.DataFrame) -> Figure:
             draw_mean(panel, rows)
             error_axis(panel, parameter)
             layers_axis(panel)
-        for panel in last:
-            panel.set_xlabel("number of layers")
         _legend(figure, panels, 4)
     return figure
 
@@ -118,31 +121,28 @@ def errors_of_variants(table: pd.DataFrame) -> Figure:
     """
     angles = table["semiangle_mrad"].unique()
     if len(angles) != 1:
-        found = ", ".join(f"{a:g}" for a in sorted(angles)) or "none"
-        raise RequestError(f"variants are compared at one semi-angle, but the rows are of: {found}")
+        raise RequestError(f"variants are compared at one semi-angle, not {len(angles)}")
     parameters = shown_parameters(table, PARAMETERS[:4])
-    variants = dict(list(table.groupby(["outputs", "intensity"])))
     # Far above, the baseline would leave less room for what differs: it is in all panels or none.
     shown = table[table["parameter"].isin(parameters)].groupby("parameter")
     near = bool((shown["mae"].max() > shown["baseline_mae"].mean() / 5).all())
     with paper_style():
-        figure, panels, last = lettered_panels(
+        figure, panels = lettered_panels(
             len(parameters), 2, width=0.75 * PAGE, columns=2, margin=0.7, sharex=True
         )
         for panel, parameter in zip(panels, parameters, strict=True):
-            for variant, look in VARIANTS.items():
-                if variant in variants:
-                    line = variants[variant][variants[variant]["parameter"] == parameter]
-                    _draw_errors(panel, line, "layers", label=variant_label(*variant), **look)
             rows = table[table["parameter"] == parameter]
+            of = dict(list(rows.groupby(["outputs", "intensity"])))
+            for variant, look in VARIANTS.items():
+                if variant in of:
+                    label = variant_label(*variant)
+                    _draw_errors(panel, of[variant], "layers", label=label, **look)
             # The bound belongs to the patterns: it is the same for all variants of a thickness.
             _draw_bound(panel, rows.drop_duplicates("layers"), "layers")
             if near:
                 draw_mean(panel, rows)
             error_axis(panel, parameter)
             panel.set_xticks(sorted(table["layers"].unique()))
-        for panel in last:
-            panel.set_xlabel("number of layers")
         _legend(figure, panels, 2)
         figure.suptitle(f"{angles[0]:g} mrad", fontsize=8)
     return figure
@@ -166,7 +166,8 @@ def classical_against_network(table: pd.DataFrame) -> Figure:
     classical = table.loc[table["method"] != NETWORK, "semiangle_mrad"].unique()
     angles = sorted(classical) if len(classical) else [table["semiangle_mrad"].min()]
     table = table[table["semiangle_mrad"].isin(angles)]
-    layers = _some(sorted(table["layers"].unique()), 5)
+    layers = np.array(sorted(table["layers"].unique()))
+    layers = layers[np.linspace(0, len(layers) - 1, min(5, len(layers))).round().astype(int)]
     parameters = shown_parameters(table, ("strain_xx", "strain_xy", "rotation_deg"))
     rows = [(angle, parameter) for angle in angles for parameter in parameters]
     all_doses = table["dose"].astype(str) == "all"
@@ -193,7 +194,7 @@ def classical_against_network(table: pd.DataFrame) -> Figure:
                 draw_mean(panel, table[chosen])
             log_axis(panels[0])
             layers_axis(panels[0])
-            name = f"{angle:g} mrad\n{SYMBOLS[parameter]} ({_unit(parameter)})"
+            name = f"{angle:g} mrad\n{SYMBOLS[parameter]} ({display_unit(parameter)[1]})"
             panels[0].set_ylabel(name, fontsize=8 if len(rows) <= 10 else 6)
         for panel, title in zip(grid[0], ["all doses", *map(layers_label, layers)], strict=True):
             panel.set_title(title)
@@ -210,24 +211,16 @@ def classical_against_network(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _some(values: Sequence[int], most: int) -> list[int]:
-    """Return at most so many of some values: the first, the last and some evenly between."""
-    chosen = np.linspace(0, len(values) - 1, min(most, len(values)))
-    return [values[number] for number in chosen.round().astype(int)]
-
-
 def _compare_methods(panel: Axes, rows: pd.DataFrame, x: str) -> None:
     of = dict(list(rows.groupby("method")))
     present = [method for method in METHODS if method in of]
     for method in present:
         label, look = METHODS[method]
         _draw_errors(panel, of[method], x, label=label, ms=3, **look)
-    # The same for a network and for discs whose radius tells the scale.
-    for method in [m for m in present if m != CALIBRATED][:1]:
-        _draw_bound(panel, of[method], x)
-    if CALIBRATED in of:
-        of_calibrated = of[CALIBRATED].rename(columns={"bound_mae": "known_scale"})
-        _draw_bound(panel, of_calibrated, x, METHODS[CALIBRATED][1]["color"], "known_scale")
+        if method == CALIBRATED:  # dash-dotted, since it may cover the other
+            _draw_bound(panel, of[method], x, look["color"], "-.", SCALE_KNOWN)
+        elif method == present[0]:  # the same for discs whose radius tells the scale
+            _draw_bound(panel, of[method], x)
 
 
 def _draw_errors(panel: Axes, rows: pd.DataFrame, x: str, color: Any, **look: Any) -> None:
@@ -240,24 +233,22 @@ def _draw_errors(panel: Axes, rows: pd.DataFrame, x: str, color: Any, **look: An
 
 
 def _draw_bound(
-    panel: Axes, rows: pd.DataFrame, x: str, colour: Any = "0.4", column: str | None = None
+    panel: Axes,
+    rows: pd.DataFrame,
+    x: str,
+    colour: Any = "0.4",
+    style: str = "--",
+    label: str | None = None,
 ) -> None:
-    """Draw the bound of rows of one parameter, if it is known."""
-    column = column or next((c for c in BOUNDS if c in rows and rows[c].notna().any()), None)
+    """Draw the bound of rows of one parameter, if it is known; without a label it is grey."""
+    column = next((c for c in BOUNDS if rows[c].notna().any()), None)
     if column:
         rows = in_display_unit(rows, [column]).sort_values(x)
-        # Calibrated it may cover the other. A line through a single point is not seen.
-        style = "-." if column == "known_scale" else "--"
+        look: dict[str, Any] = {"linestyle": style, "lw": 0.7}
+        # A line through a single point is not seen.
         marker = "_" if len(rows) == 1 else ""
-        panel.plot(
-            rows[x], rows[column], style, marker=marker, ms=9, lw=0.7, color=colour, zorder=1.8
-        )
-        legend_colour = colour if column == "known_scale" else "0.4"
-        panel.plot([], [], style, lw=0.7, color=legend_colour, label=BOUNDS[column])
-
-
-def _unit(parameter: str) -> str:
-    return display_unit(parameter)[1]
+        panel.plot(rows[x], rows[column], color=colour, marker=marker, ms=9, zorder=1.8, **look)
+        panel.plot([], [], color=colour if label else "0.4", label=label or BOUNDS[column], **look)
 
 
 def _legend(figure: Figure, panels: np.ndarray, columns: int) -> None:
@@ -266,43 +257,37 @@ def _legend(figure: Figure, panels: np.ndarray, columns: int) -> None:
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    last = [label for label in (INTERVAL, *BOUNDS.values(), MEAN) if label in found]
+    last = [label for label in (INTERVAL, *BOUNDS.values(), SCALE_KNOWN, MEAN) if label in found]
     labels = [label for label in found if label not in last] + last
     handles = [found[label] for label in labels]
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
 
 
 def true_against_predicted(
-    predictions: Mapping[tuple[float, int], pd.DataFrame],
-    parameters: Sequence[str] = SCATTERED,
-    most_points: int = 2000,
+    predictions: Mapping[NetworkSpec, pd.DataFrame], parameters: Sequence[str] = SCATTERED
 ) -> Figure:
     """Draw Fig. 6: predicted against true values of the test set, a row per thickness.
 
     Parameters
     ----------
     predictions
-        Predictions by (semi-angle in mrad, layers).
+        Predictions of networks of one variant.
     parameters
-        Parameters to show, one group of columns each.
-    most_points
-        Draw at most this many examples per panel: the first ones, which are a random sample.
+        Parameters to show, one group of columns each, in which semi-angles are side by side.
     """
-    angles = sorted({angle for angle, _ in predictions})
+    parameters = _predicted(parameters, predictions.values())
+    found = {(n.semiangle_mrad, n.layers): table for n, table in predictions.items()}
+    angles = sorted({angle for angle, _ in found})
     rows = {
-        layers_label(n): [predictions.get((angle, n)) for angle in angles]
-        for n in sorted({n for _, n in predictions})
+        layers_label(n): [found.get((angle, n)) for angle in angles]
+        for n in sorted({n for _, n in found})
     }
-    columns = [f"\n{angle:g} mrad" for angle in angles]
     with paper_style():
-        return _scatter(rows, columns, parameters, most_points)[0]
+        return _scatter(rows, [f"\n{angle:g} mrad" for angle in angles], parameters)
 
 
 def scatter_of_variants(
-    predictions: Mapping[tuple[str, str], pd.DataFrame],
-    title: str = "",
-    parameters: Sequence[str] = PARAMETERS[:4],
-    most_points: int = 2000,
+    predictions: Mapping[NetworkSpec, pd.DataFrame], parameters: Sequence[str] = PARAMETERS[:4]
 ) -> Figure:
     """Draw Fig. 8: predicted against true values of the test set, a row per variant.
 
@@ -311,37 +296,40 @@ def scatter_of_variants(
     Parameters
     ----------
     predictions
-        Predictions by (outputs, intensity), of one semi-angle and thickness.
-    title
-        What they are of.
+        Predictions of networks of one semi-angle and thickness.
     parameters
         Parameters to show, one column each.
-    most_points
-        Draw at most this many examples per panel: the first ones, which are a random sample.
     """
+    parameters = _predicted(parameters, predictions.values())
+    first = next(iter(predictions))
     rows = {
-        variant_label(*variant).replace(", ", ",\n"): [table]
-        for variant, table in predictions.items()
+        variant_label(n.outputs, n.intensity).replace(", ", ",\n"): [table]
+        for n, table in predictions.items()
     }
     with paper_style():
-        figure, grid = _scatter(rows, [""], parameters, most_points)
-        for panels, table in zip(grid, predictions.values(), strict=True):
-            for panel, parameter in zip(panels, parameters, strict=True):
-                if panel.axison:
-                    factor, unit = display_unit(parameter)
-                    error = table[f"predicted_{parameter}"] - table[f"true_{parameter}"]
-                    words = f"MAE {factor * error.abs().mean():.2g} {unit}".replace(" °", "°")
-                    panel.text(0.07, 0.96, words, fontsize=7, va="top", transform=panel.transAxes)
+        figure = _scatter(rows, [""], parameters)
+        shown = product(predictions.values(), parameters)
+        for panel, (table, parameter) in zip(figure.axes, shown, strict=True):
+            if f"true_{parameter}" in table:
+                factor, unit = display_unit(parameter)
+                error = table[f"predicted_{parameter}"] - table[f"true_{parameter}"]
+                words = f"MAE {factor * error.abs().mean():.2g} {unit}".replace(" °", "°")
+                panel.text(0.07, 0.96, words, fontsize=7, va="top", transform=panel.transAxes)
+        title = f"{first.semiangle_mrad:g} mrad, {layers_label(first.layers)}"
         figure.suptitle(title, fontsize=8)
     return figure
+
+
+def _predicted(parameters: Sequence[str], tables: Iterable[pd.DataFrame]) -> list[str]:
+    known = {column for table in tables for column in table}
+    return [p for p in parameters if f"true_{p}" in known]
 
 
 def _scatter(
     rows: Mapping[str, Sequence[pd.DataFrame | None]],
     columns: Sequence[str],
     parameters: Sequence[str],
-    most_points: int,
-) -> tuple[Figure, np.ndarray]:
+) -> Figure:
     """Draw predicted against true values: named rows, and for each parameter named columns."""
     across = len(parameters) * len(columns)
     size = min((PAGE - 0.5) / across, 1.8)
@@ -350,55 +338,44 @@ def _scatter(
         layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0),
     )
     grid = figure.subplots(len(rows), across, squeeze=False)
+    tables = [table for row in rows.values() for table in row]
     for number, parameter in enumerate(parameters):
-        group = grid[:, number * len(columns) : (number + 1) * len(columns)]
-        _draw_group(group, list(rows.values()), parameter, most_points)
-        for column, name in enumerate(columns):
-            letter = f"({'abcdef'[number]}) " if column == 0 else ""
-            for panel in [p for p in group[:, column] if p.axison][:1]:
-                title = f"{letter}{SYMBOLS[parameter]} ({_unit(parameter)}){name}"
-                panel.set_title(title, fontsize=7)
+        group = grid[:, number * len(columns) :][:, : len(columns)]
+        _draw_group(group, tables, parameter)
+        letter = f"({'abcdef'[number]}) "
+        for panel, column in zip(group[0], columns, strict=True):
+            name = f"{letter}{SYMBOLS[parameter]} ({display_unit(parameter)[1]}){column}"
+            panel.set_title(name, fontsize=7)
+            letter = ""
     for panel, name in zip(grid[:, 0], rows, strict=True):
         panel.set_ylabel(name)
-        if not panel.axison:
-            panel.text(-0.3, 0.5, name, transform=panel.transAxes, rotation=90)
     figure.supxlabel("true", fontsize=8)
     # The empty line keeps it apart from the names of the rows.
     figure.supylabel("predicted\n", fontsize=8)
-    return figure, grid
+    return figure
 
 
-def _draw_group(
-    group: np.ndarray,
-    tables: Sequence[Sequence[pd.DataFrame | None]],
-    parameter: str,
-    most_points: int,
-) -> None:
-    """Draw predictions of one parameter, on panels that share their scales, none where none are."""
+def _draw_group(group: np.ndarray, tables: Sequence[pd.DataFrame | None], parameter: str) -> None:
+    """Draw predictions of one parameter on panels of one scale, which only outer ones name."""
     names = [f"true_{parameter}", f"predicted_{parameter}"]
-    seen = []
-    for panel, table in zip(group.ravel(), (t for row in tables for t in row), strict=True):
-        if table is None or names[0] not in table:
-            panel.set_axis_off()
-            continue
-        true, predicted = (display_unit(parameter)[0] * table.head(most_points)[n] for n in names)
+    shown = [
+        display_unit(parameter)[0] * table.head(MOST_POINTS)[names]
+        if table is not None and names[0] in table
+        else pd.DataFrame(columns=names, dtype=float)
+        for table in tables
+    ]
+    values = pd.concat(shown)
+    low, high = values.min().min(), values.max().max()
+    room = 0.06 * (high - low) or 1.0
+    ends = (low - room, high + room)
+    for (row, column), panel in np.ndenumerate(group):
+        true, predicted = (shown[row * group.shape[1] + column][name] for name in names)
         colour = sns.color_palette("colorblind")[0]
         panel.scatter(true, predicted, s=1, lw=0, alpha=0.5, color=colour, rasterized=True)
-        ends = [true.min(), true.max()]
-        panel.plot(ends, ends, color="black", lw=0.6)
-        seen += [true, predicted]
-    if not seen:
-        return
-    values = np.concatenate(seen)
-    low, high = np.nanmin(values), np.nanmax(values)
-    room = 0.06 * (high - low) or 1.0
-    for (row, column), panel in np.ndenumerate(group):
-        panel.set(xlim=(low - room, high + room), ylim=(low - room, high + room))
+        panel.plot([true.min(), true.max()], [true.min(), true.max()], color="black", lw=0.6)
+        if true.empty:
+            panel.text(0.5, 0.5, "none", fontsize=7, ha="center", transform=panel.transAxes)
+        panel.set(xlim=ends, ylim=ends)
         for axis in (panel.xaxis, panel.yaxis):
             axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-        below, before = group[row + 1 :, column], group[row, :column]
-        panel.tick_params(
-            labelbottom=not any(p.axison for p in below),
-            labelleft=not any(p.axison for p in before),
-            labelsize=6,
-        )
+        panel.tick_params(labelbottom=row == len(group) - 1, labelleft=column == 0, labelsize=6)

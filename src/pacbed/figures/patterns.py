@@ -37,8 +37,8 @@ STRAINED = ("gallery_strain_xx", "gallery_strain_yy", "gallery_strain_xy")
 TILTED = ("gallery_tilt_x", "gallery_tilt_y", "gallery_tilt_xy")
 
 
-def crop(store: PatternStore, index: int, field_mrad: float) -> tuple[np.ndarray, Extent]:
-    """Cut the pixels that a central square field shows, in part or whole.
+def crop(store: PatternStore, layers: int, field_mrad: float) -> tuple[np.ndarray, Extent]:
+    """Cut the pixels of the pattern of some layers that a central square field shows in part.
 
     Returns
     -------
@@ -54,40 +54,44 @@ def crop(store: PatternStore, index: int, field_mrad: float) -> tuple[np.ndarray
         edges += [axis[inside[0]] - pixel / 2, axis[inside[-1]] + pixel / 2]
     x, y = chosen
     left, right, bottom, top = (float(e) for e in edges)
-    return store.patterns[index][np.ix_(y, x)], (left, right, bottom, top)
+    return _pattern(store, layers)[np.ix_(y, x)], (left, right, bottom, top)
+
+
+def _pattern(store: PatternStore, layers: int) -> np.ndarray:
+    available = store.layers.tolist()
+    if layers not in available:
+        raise RequestError(
+            f"the patterns have {', '.join(map(str, available))} layers, not {layers}"
+        )
+    return store.patterns[available.index(layers)]
 
 
 def draw_split_pattern(
     axes: Axes,
     store: PatternStore,
-    index: int,
+    layers: int,
     field_mrad: float,
-    scale_bar_mrad: float | None,
     brightest: float | None = None,
 ) -> None:
     """Draw a pattern, left half on a linear and right half on a cube-root intensity scale.
 
     The scales end at the brightest value given, or at that of the pattern.
     """
-    pattern, extent = crop(store, index, field_mrad)
+    pattern, extent = crop(store, layers, field_mrad)
     pattern = np.maximum(pattern, 0) / (pattern.max() if brightest is None else brightest)
     shown = pattern.copy()
     # The half-scales meet at zero angle, the middle of pixel n // 2 of the store.
     middle = round(-extent[0] / (extent[1] - extent[0]) * pattern.shape[1] - 0.5)
     shown[:, middle:] = np.cbrt(shown[:, middle:])
-    _show(axes, shown, extent, field_mrad, scale_bar_mrad)
+    _show(axes, shown, extent, field_mrad)
     axes.axvline(0, color="white", lw=0.4, alpha=0.6)
 
 
-def _show(
-    axes: Axes, shown: np.ndarray, extent: Extent, field_mrad: float, scale_bar_mrad: float | None
-) -> None:
-    """Draw a pattern of values from 0 to 1, with a scale bar if one is wanted."""
+def _show(axes: Axes, shown: np.ndarray, extent: Extent, field_mrad: float) -> None:
+    """Draw a pattern of values from 0 to 1."""
     half = field_mrad / 2
     axes.imshow(shown, origin="lower", extent=extent, vmin=0, vmax=1, interpolation="nearest")
     axes.set(xlim=(-half, half), ylim=(-half, half), xticks=[], yticks=[])
-    if scale_bar_mrad:
-        draw_scale_bar(axes, scale_bar_mrad, field_mrad)
 
 
 def draw_scale_bar(axes: Axes, length_mrad: float, field_mrad: float) -> None:
@@ -166,11 +170,10 @@ def show_patterns(store: PatternStore, layers: Sequence[int], field_mrad: float)
     with paper_style():
         figure = Figure(figsize=(1.9 * columns, 2.1 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        available = store.layers.tolist()
-        for number, (panel, layer) in enumerate(zip(axes, layers, strict=False)):
-            bar = nice_length(field_mrad / 4) if number == 0 else None
-            draw_split_pattern(panel, store, available.index(layer), field_mrad, bar)
+        for panel, layer in zip(axes, layers, strict=False):
+            draw_split_pattern(panel, store, layer, field_mrad)
             panel.set_title(layers_label(layer))
+        draw_scale_bar(axes[0], nice_length(field_mrad / 4), field_mrad)
         for panel in axes[len(layers) :]:
             panel.set_axis_off()
         figure.suptitle("left half linear, right half cube-root intensity", fontsize=7)
@@ -202,12 +205,11 @@ def compare_patterns(
         figure = Figure(figsize=(PAGE, 2 * len(layers) + 1), layout="constrained")
         grid = figure.subplots(len(layers), 3, squeeze=False, sharex=True, sharey=True)
         for row, layer in zip(grid, layers, strict=True):
-            index_a, index_b = (s.layers.tolist().index(layer) for s in (a, b))
-            shown_a, extent = crop(a, index_a, field_mrad)
-            shown_b, _ = crop(b, index_b, field_mrad)
+            shown_a, extent = crop(a, layer, field_mrad)
+            shown_b, _ = crop(b, layer, field_mrad)
             brightest = max(shown_a.max(), shown_b.max())
-            draw_split_pattern(row[0], a, index_a, field_mrad, None, brightest)
-            draw_split_pattern(row[1], b, index_b, field_mrad, None, brightest)
+            draw_split_pattern(row[0], a, layer, field_mrad, brightest)
+            draw_split_pattern(row[1], b, layer, field_mrad, brightest)
             difference = (shown_a - shown_b) / shown_b.max()
             _draw_difference(row[2], difference, extent, "% of the brightest of B")
             row[0].set_ylabel(f"{layers_label(layer)}\n$k_y$ (mrad)")
@@ -255,28 +257,21 @@ def undeformed_gallery(
     with paper_style():
         size = min((PAGE - 0.22) / max(5, columns) - between, (PAGE_HEIGHT - 0.65) / rows - between)
         figure, grid = _square_panels(rows, columns, size)
-        for column, (semiangle, store) in enumerate(stores.items()):
-            available = store.layers.tolist()
-            for row, layer in enumerate(layers):
-                corner = row == len(layers) - 1 and column == 0
-                draw_split_pattern(
-                    grid[row, column],
-                    store,
-                    available.index(layer),
-                    field_mrad,
-                    SCALE_BAR_mrad if corner else None,
-                )
-                if column == 0:
-                    grid[row, 0].set_ylabel(layers_label(layer))
-            grid[0, column].set_title(f"{semiangle:g} mrad")
+        for column, (semiangle, store) in zip(grid.T, stores.items(), strict=True):
+            for panel, layer in zip(column, layers, strict=True):
+                draw_split_pattern(panel, store, layer, field_mrad)
+            column[0].set_title(f"{semiangle:g} mrad")
+        for panel, layer in zip(grid[:, 0], layers, strict=True):
+            panel.set_ylabel(layers_label(layer))
+        draw_scale_bar(grid[-1, 0], SCALE_BAR_mrad, field_mrad)
         _intensity_bar(grid[-1, -1], "left half: linear,\nright half: cube root")
     return figure
 
 
 def turned(
-    store: PatternStore, index: int, field_mrad: float, rotation_deg: float
+    store: PatternStore, layers: int, field_mrad: float, rotation_deg: float
 ) -> tuple[np.ndarray, Extent]:
-    """Cut a central square field of a pattern that is rotated counter-clockwise.
+    """Cut a central square field of the pattern of some layers, rotated counter-clockwise.
 
     Returns
     -------
@@ -284,21 +279,22 @@ def turned(
         As of :func:`crop`; where the store has no pixels it is zero.
     """
     pixel_y = store.pixel_mrad[1]
-    pixels = len(crop(store, index, field_mrad)[0])
+    pixels = len(crop(store, layers, field_mrad)[0])
     edge, middle = pixels * pixel_y, pixels // 2 + 0.5
     how = Transformation(rotation_deg, edge, 0, 0, 1, 1)
-    pattern = resample(store.patterns[index], store.pixel_mrad, how, pixels)
+    pattern = resample(_pattern(store, layers), store.pixel_mrad, how, pixels)
     ends = -middle * pixel_y, (pixels - middle) * pixel_y
     return pattern, (*ends, *ends)
 
 
-Stores = Mapping[float, Mapping[str, PatternStore]]
-"""Stores of states that belong to no set, by semi-angle in mrad and name of the state."""
+Stores = Mapping[str, Mapping[float, PatternStore]]
+"""Stores of states that belong to no set, by name of the state and semi-angle in mrad."""
+
+ROTATION_deg = 15.0
+"""Rotation in the last column of Fig. 2, of the undeformed pattern, counter-clockwise."""
 
 
-def strain_gallery(
-    stores: Stores, layer: int, field_mrad: float, rotation_deg: float = 15.0
-) -> Figure:
+def strain_gallery(stores: Stores, layer: int, field_mrad: float) -> Figure:
     """Draw Fig. 2: cells and patterns without deformation, strained, and rotated.
 
     The cube root of the intensity is shown. Strains are those of the requests in the stores.
@@ -306,22 +302,20 @@ def strain_gallery(
     Parameters
     ----------
     stores
-        For each semi-angle the states ``undeformed``, ``gallery_strain_xx``, ``gallery_strain_yy``
-        and ``gallery_strain_xy``.
+        The states ``undeformed``, ``gallery_strain_xx``, ``gallery_strain_yy`` and
+        ``gallery_strain_xy``, each at all semi-angles.
     layer
         Thickness to show.
     field_mrad
         Width to show in mrad.
-    rotation_deg
-        Rotation in the last column, of the undeformed pattern, counter-clockwise in degrees.
 
     Raises
     ------
     RequestError
-        If a store or the thickness is missing, or a state is another at another semi-angle.
+        If the thickness is missing.
     """
     states = (UNDEFORMED, *STRAINED, UNDEFORMED)
-    rotations = (0.0, 0.0, 0.0, 0.0, rotation_deg)
+    rotations = (0.0, 0.0, 0.0, 0.0, ROTATION_deg)
     requests = [_request(stores, state) for state in states]
     crystals = [Material(**r["material"]) for r in requests]
     deformations = [Deformation(**r["deformation"]) for r in requests]
@@ -358,8 +352,8 @@ def tilt_gallery(stores: Stores, layer: int, field_mrad: float, thin: int = 1) -
     Parameters
     ----------
     stores
-        For each semi-angle the states ``undeformed``, ``gallery_tilt_x``, ``gallery_tilt_y`` and
-        ``gallery_tilt_xy``.
+        The states ``undeformed``, ``gallery_tilt_x``, ``gallery_tilt_y`` and ``gallery_tilt_xy``,
+        each at all semi-angles.
     layer, thin
         Thickness to show, and that of the last column.
     field_mrad
@@ -368,7 +362,7 @@ def tilt_gallery(stores: Stores, layer: int, field_mrad: float, thin: int = 1) -
     Raises
     ------
     RequestError
-        If a store or a thickness is missing, or a state is another at another semi-angle.
+        If a thickness is missing.
     """
     states = (UNDEFORMED, *TILTED, TILTED[-1])
     layers = (layer,) * 4 + (thin,)
@@ -409,16 +403,15 @@ def _gallery(
     Columns are state, thickness and rotation in degrees; `room` is that of `_square_panels`.
     """
     size = (PAGE - 0.22) / len(columns) - 0.06
-    figure, grid = _square_panels(len(stores), len(columns), size, **room)
+    semiangles = list(stores[UNDEFORMED])
+    figure, grid = _square_panels(len(semiangles), len(columns), size, **room)
     for column, (state, layer, rotation_deg) in enumerate(columns):
         draw_above(grid[0, column], column)
-        for panel, (semiangle, some) in zip(grid[1:, column], stores.items(), strict=True):
-            index = _index(some[state], layer, semiangle)
-            pattern, extent = turned(some[state], index, field_mrad, rotation_deg)
-            shown = np.cbrt(np.maximum(pattern, 0) / pattern.max())
-            _show(panel, shown, extent, field_mrad, None)
-            if column == 0:
-                panel.set_ylabel(f"{semiangle:g} mrad")
+        for panel, semiangle in zip(grid[1:, column], semiangles, strict=True):
+            pattern, extent = turned(stores[state][semiangle], layer, field_mrad, rotation_deg)
+            _show(panel, np.cbrt(np.maximum(pattern, 0) / pattern.max()), extent, field_mrad)
+    for panel, semiangle in zip(grid[1:, 0], semiangles, strict=True):
+        panel.set_ylabel(f"{semiangle:g} mrad")
     draw_scale_bar(grid[-1, 0], SCALE_BAR_mrad, field_mrad)
     _intensity_bar(grid[-1, -1], note)
     return figure, grid
@@ -426,40 +419,14 @@ def _gallery(
 
 def _request(stores: Stores, state: str) -> Mapping[str, Any]:
     """Return the request of a state, which is the same at all semi-angles but for the aperture."""
-    requests = []
-    for semiangle, some in stores.items():
-        if state not in some:
-            raise RequestError(
-                f"no patterns of the state '{state}' at {semiangle:g} mrad: it has "
-                f"{', '.join(some) or 'none'}"
-            )
-        requests.append(some[state].attributes["request"])
-    if not requests:
-        raise RequestError("no semi-angle to draw a gallery of")
-    for key in ("material", "deformation", "tilt_mrad"):
-        if any(r[key] != requests[0][key] for r in requests):
-            raise RequestError(
-                f"the state '{state}' has different values of {key} at different semi-angles: "
-                "simulate it again"
-            )
-    return requests[0]
-
-
-def _index(store: PatternStore, layer: int, semiangle: float) -> int:
-    available = store.layers.tolist()
-    if layer not in available:
-        raise RequestError(
-            f"patterns at {semiangle:g} mrad have {', '.join(map(str, available))} layers, "
-            f"not {layer}"
-        )
-    return available.index(layer)
+    request: Mapping[str, Any] = next(iter(stores[state].values())).attributes["request"]
+    return request
 
 
 def _described(deformation: Deformation, rotation_deg: float) -> str:
     """Write the strains and the rotation as formulae, in two lines."""
-    strain = deformation.strain[[0, 1, 0], [0, 1, 1]]
-    numbers = [_number(percent) for percent in 100 * strain]
-    xx, yy, xy = (f"{SYMBOLS[p]} = {number} %" for p, number in zip(SYMBOLS, numbers, strict=False))
+    strain = zip(SYMBOLS.values(), 100 * deformation.strain[[0, 1, 0], [0, 1, 1]], strict=False)
+    xx, yy, xy = (f"{symbol} = {_number(percent)} %" for symbol, percent in strain)
     return f"{xx}, {yy}\n{xy}, {SYMBOLS['rotation_deg']} = {rotation_deg:g}°"
 
 
@@ -496,22 +463,20 @@ def dose_gallery(
         If the thickness is missing.
     """
     columns = min(3, len(stores))
-    rows = math.ceil(len(stores) / columns)
     field, pixel = settings.field_of_view_mrad, settings.pixel_mrad
     middle = settings.pixels // 2
     ends = -(middle + 0.5) * pixel, (settings.pixels - middle - 0.5) * pixel
     with paper_style():
         size = (PAGE - 0.05) / 3 - 0.1
+        rows = math.ceil(len(stores) / columns)
         figure, grid = _square_panels(rows, columns, size, left=0.05, between=(0.1, 0.3))
         panels = grid.ravel()
-        for number, (panel, (semiangle, store)) in enumerate(
-            zip(panels, stores.items(), strict=False)
-        ):
-            few, many = _recorded(store, _index(store, layer, semiangle), semiangle, settings, seed)
+        for panel, (semiangle, store) in zip(panels, stores.items(), strict=False):
+            few, many = _recorded(store, layer, semiangle, settings, seed)
             image = np.where(np.arange(settings.pixels) < middle, few, many)
             # Single bright pixels of few electrons must not darken the rest.
             shown = np.cbrt(np.clip(image / many.max(), 0, 1))
-            _show(panel, shown, (*ends, *ends), field, SCALE_BAR_mrad if number == 0 else None)
+            _show(panel, shown, (*ends, *ends), field)
             panel.axvline(0, color="white", lw=0.4, alpha=0.6)
             panel.set(xlim=ends, ylim=ends)
             panel.set_title(f"{semiangle:g} mrad, {layers_label(layer)}")
@@ -521,23 +486,23 @@ def dose_gallery(
                 panel.text(x, 0.97, words, transform=panel.transAxes, **look)
         for panel in panels[len(stores) :]:
             panel.set_axis_off()
+        draw_scale_bar(panels[0], SCALE_BAR_mrad, field)
         _intensity_bar(panels[len(stores) - 1], "cube root of the intensity")
     return figure
 
 
 def _recorded(
-    store: PatternStore, index: int, semiangle: float, settings: AugmentationSettings, seed: int
+    store: PatternStore, layers: int, semiangle: float, settings: AugmentationSettings, seed: int
 ) -> list[np.ndarray]:
     """Return images with the fewest and the most electrons, of one mean."""
     pixel = store.pixel_mrad
-    averaged = average_over_pixels(store.patterns[index], pixel, settings.pixel_mrad)
+    averaged = average_over_pixels(_pattern(store, layers), pixel, settings.pixel_mrad)
+    how = Transformation(0, settings.field_of_view_mrad, 0, 0, 1, 1)
+    expected = resample(averaged, pixel, how, settings.pixels)
     images = []
     for end, electrons in zip(("fewest", "most"), settings.electrons, strict=True):
-        how = Transformation(0, settings.field_of_view_mrad, 0, 0, electrons, 1)
         random = stream(seed, "figure", "dose", float(semiangle), end)
-        signal = record(
-            resample(averaged, pixel, how, settings.pixels) * electrons, settings.noise, random
-        )
+        signal = record(expected * electrons, settings.noise, random)
         images.append(signal / max(signal.mean(), DARK))
     return images
 

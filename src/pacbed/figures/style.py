@@ -112,8 +112,8 @@ def lettered_panels(
     columns: int = 3,
     margin: float = 0.4,
     sharex: bool = False,
-) -> tuple[Figure, np.ndarray, np.ndarray]:
-    """Return a figure, its panels, and those of them that have none below, which name the x axis.
+) -> tuple[Figure, np.ndarray]:
+    """Return a figure and its panels, whose x axis is the number of layers.
 
     Parameters
     ----------
@@ -136,10 +136,10 @@ def lettered_panels(
         panel.set_title(f"({letter})", loc="left")
     for panel in panels[count:]:
         panel.set_axis_off()
-    last = panels[count - columns : count]
-    for panel in last:
+    for panel in panels[count - columns : count]:
+        panel.set_xlabel("number of layers")
         panel.xaxis.set_tick_params(labelbottom=True)
-    return figure, panels[:count], last
+    return figure, panels[:count]
 
 
 def error_axis(panel: Axes, parameter: str) -> None:

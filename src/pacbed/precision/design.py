@@ -9,19 +9,19 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from pacbed.engines import SimulationRequest, ThermalMotion
+from pacbed.engines import SimulationRequest
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.examples.augment import AugmentationSettings
 from pacbed.precision.bound import prior_covariance
 from pacbed.precision.bound_table import Sample, bound_table
 from pacbed.precision.steps import State, Steps, differences
-from pacbed.specimen.crystal import Material
 from pacbed.specimen.deformation import Deformation, DrawRanges
 from pacbed.specimen.microscope import Aperture, Detector
 
@@ -32,14 +32,10 @@ class Experiment:
 
     Parameters
     ----------
-    material
-        The crystal.
-    energy_keV
-        Energy of the beam in keV.
+    request
+        A simulation of the study: its crystal, energy, stored pixels and seed are used.
     apertures
         One for each semi-angle.
-    detector
-        Pixels in which the study stores patterns; only their size is used.
     examples
         Camera, doses and ranges of the examples.
     ranges
@@ -48,22 +44,14 @@ class Experiment:
         Half-widths of the central differences.
     engine
         Settings of the plane-wave engine.
-    debye_waller
-        Whether the potential of atoms at rest is damped.
-    seed
-        Of what is random in the simulations.
     """
 
-    material: Material
-    energy_keV: float
+    request: SimulationRequest
     apertures: tuple[Aperture, ...]
-    detector: Detector
     examples: AugmentationSettings
     ranges: DrawRanges
     steps: Steps
     engine: PlaneWaveSettings
-    debye_waller: bool
-    seed: int
 
 
 def simulated_bounds(
@@ -104,63 +92,43 @@ def simulated_bounds(
     RequestError
         If the engine cannot simulate what is asked, such as one phonon configuration.
     """
-    pixel_mrad, seen = _camera(experiment)
-    patterns = _patterns(experiment, seen, layers, phonons, threads, progress)
-    samples = [
-        Sample(aperture.semiangle_mrad, patterns[aperture], (pixel_mrad, pixel_mrad))
-        for aperture in experiment.apertures
-    ]
-    examples = experiment.examples
-    covariance = prior_covariance(experiment.ranges, examples)
-    return bound_table(
-        samples, layers, examples, covariance, experiment.energy_keV, experiment.steps
+    request, steps, examples = experiment.request, experiment.steps, experiment.examples
+    pixel_mrad, seen = _camera(request.detector, examples, steps)
+    undeformed = replace(
+        request,
+        layers=max(layers),
+        detector=seen,
+        thermal=replace(request.thermal, phonon_configurations=phonons),
     )
+    states: dict[Deformation, dict[str, State]] = defaultdict(dict)
+    for name, state in differences(
+        Deformation(), (0.0, 0.0), steps.strain, steps.tilt_mrad
+    ).items():
+        states[state.deformation][name] = state
+    engine = PlaneWaveEngine(experiment.engine, threads)
+    patterns: dict[Aperture, dict[str, np.ndarray]] = {one: {} for one in experiment.apertures}
+    for number, named in enumerate(states.values()):
+        progress(number, len(states))
+        asked = list(product(experiment.apertures, named.items()))
+        results = engine.simulate_together(
+            [replace(undeformed, aperture=one, **vars(state)) for one, (_, state) in asked]
+        )
+        for (aperture, (name, _)), result in zip(asked, results, strict=True):
+            patterns[aperture][name] = result.patterns[[n - 1 for n in layers]]
+    progress(len(states), len(states))
+    samples = [
+        Sample(aperture.semiangle_mrad, found, (pixel_mrad, pixel_mrad))
+        for aperture, found in patterns.items()
+    ]
+    covariance = prior_covariance(experiment.ranges, examples)
+    return bound_table(samples, layers, examples, covariance, request.energy_keV, steps)
 
 
-def _camera(experiment: Experiment) -> tuple[float, Detector]:
+def _camera(
+    stored: Detector, examples: AugmentationSettings, steps: Steps
+) -> tuple[float, Detector]:
     """Return the stored pixel in mrad, and such pixels over what steps of the field can reach."""
-    stored, examples, steps = experiment.detector, experiment.examples, experiment.steps
     pixel = stored.field_of_view_mrad[0] / stored.pixels[0]
     half = examples.field_of_view_mrad / 2 * (1 + steps.scale + math.radians(steps.rotation_deg))
     pixels = 2 * math.ceil((half + 2 * examples.pixel_mrad) / pixel)
     return pixel, Detector((pixels * pixel, pixels * pixel), (pixels, pixels))
-
-
-def _patterns(
-    experiment: Experiment,
-    seen: Detector,
-    layers: Sequence[int],
-    phonons: int,
-    threads: int,
-    progress: Callable[[float, int], None],
-) -> dict[Aperture, dict[str, np.ndarray]]:
-    """Return patterns, shape (thicknesses, ny, nx), by aperture and name of the state."""
-    engine = PlaneWaveEngine(experiment.engine, threads)
-    steps = experiment.steps
-    states = differences(Deformation(), (0.0, 0.0), steps.strain, steps.tilt_mrad)
-    crystals: dict[Deformation, list[tuple[str, State]]] = defaultdict(list)
-    for name, state in states.items():
-        crystals[state.deformation].append((name, state))
-    found: dict[Aperture, dict[str, np.ndarray]] = {one: {} for one in experiment.apertures}
-    for number, (deformation, named) in enumerate(crystals.items()):
-        progress(number, len(crystals))
-        asked = [(aperture, *one) for aperture in experiment.apertures for one in named]
-        requests = [
-            SimulationRequest(
-                experiment.material,
-                deformation,
-                state.tilt_mrad,
-                max(layers),
-                experiment.energy_keV,
-                aperture,
-                seen,
-                ThermalMotion(phonons, experiment.debye_waller),
-                experiment.seed,
-            )
-            for aperture, _, state in asked
-        ]
-        results = engine.simulate_together(requests)
-        for (aperture, name, _), result in zip(asked, results, strict=True):
-            found[aperture][name] = result.patterns[[n - 1 for n in layers]]
-    progress(len(crystals), len(crystals))
-    return found

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pacbed.examples.labels import OUTPUTS
+from pacbed.examples.predictions import SAMPLE
 from pacbed.exceptions import PacbedError
 from pacbed.learning.specification import NetworkSpec
 from pacbed.precision.bound_table import KEY, bound_of, read_bounds
@@ -60,12 +61,8 @@ class Predicted:
                 f"'{self.network.outputs}' are {', '.join(asked)}: the model was trained for other "
                 "labels. Delete the folder, and have it trained again"
             )
-        wanted = {
-            "semiangle_mrad": self.network.semiangle_mrad,
-            "layers": self.network.layers,
-            "split": self.split,
-        }
-        for key, value in wanted.items():
+        angle, layers = self.network.semiangle_mrad, self.network.layers
+        for key, value in zip(SAMPLE, (angle, layers, self.split), strict=True):
             found = table[key].unique().tolist() if key in table else ["unknown"]
             if found != [value]:
                 raise PacbedError(
@@ -138,10 +135,8 @@ def error_table(
             )
         bound = partial(_bounds, known, sample, file.method)
         table = errors_by_dose(predictions, mean_labels(labels), electrons, bound)
-        of_file = {"method": file.method, **asdict(network), "split": file.split}
-        for place, (key, value) in enumerate(of_file.items()):
-            table.insert(place, key, value)
-        tables.append(table)
+        of_file: dict[Any, Any] = {"method": file.method, **asdict(network), "split": file.split}
+        tables.append(pd.DataFrame(of_file | dict(table.items())))
         ranges.append(predictions.filter(like="true_").agg(["min", "max"]))
     ends = pd.concat(ranges)
     varied = [c.removeprefix("true_") for c in map(str, ends) if varies(ends[c].dropna())]
@@ -162,7 +157,7 @@ def _bounds(
     parameter: str,
     electrons: np.ndarray,
 ) -> tuple[float, float, float]:
-    if (rows := known.get((*sample, parameter))) is None or not len(electrons):
+    if (rows := known.get((*sample, parameter))) is None:
         return np.nan, np.nan, np.nan
     if method == CALIBRATED:
         return bound_of(rows, electrons, "sigma_known_scale"), np.nan, np.nan

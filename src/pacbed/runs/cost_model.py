@@ -26,6 +26,7 @@ from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import wavelength_A
 from pacbed.study.draws import draw as draw_deformation
 from pacbed.study.model import Configuration
+from pacbed.study.sections import NetworkSection
 
 # What `benchmark:` of a rule counts besides the work: the imports of its script, best of four, and
 # a tenth for the rest; building a network too.
@@ -91,37 +92,6 @@ class Cost:
     source: str  # where the numbers come from, one short line
 
 
-@dataclass(frozen=True)
-class Layers:
-    """A network as far as its cost goes: see :func:`pacbed.learning.network.build_network`."""
-
-    pixels: int  # of an image, per axis
-    outputs: int
-    filters: tuple[int, ...] = (32, 64, 128, 256)
-    dense: tuple[int, ...] = (512, 384, 256, 128)
-    pooled_head: int | None = None
-
-    def sizes(self) -> tuple[int, float]:
-        """Return the number of weights, and of floating-point operations of a forward pass.
-
-        Of convolutions and dense layers; a multiplication and an addition are two operations.
-        """
-        weights, products = 0, 0
-        channels, pixels = 1, self.pixels
-        for width in self.filters:
-            for _ in range(2):
-                weights += (9 * channels + 1) * width
-                products += 9 * channels * width * pixels**2
-                channels = width
-            pixels //= 2
-        features = channels * (self.pooled_head or pixels) ** 2
-        for width in (*self.dense, self.outputs):
-            weights += (features + 1) * width
-            products += features * width
-            features = width
-        return weights, 2.0 * products
-
-
 @lru_cache(maxsize=1024)
 def simulation(
     config: Configuration, semiangles_mrad: tuple[float, ...], threads: int, draws: int = 1
@@ -167,18 +137,11 @@ def _prismatic_s(config: Configuration, angles: Sequence[float], threads: int) -
         cells = math.prod(layout.grid.edges_A) / _cell_A2(request)
         atoms = cells * len(slab(request.material, request.deformation, request.layers))
         potential = atoms * (_ATOM_SERIAL_s + _ATOM_SHARED_s / threads)
-        fast = all(_has_small_factors(n) for n in layout.grid.points)
+        fast = all(pow(2 * 3 * 5 * 7, 64, n) == 0 for n in layout.grid.points)
         points = math.prod(layout.grid.points) * request.layers * settings.slices_per_layer
         waves = layout.total * points * (_POINT_FAST_s if fast else _POINT_AWKWARD_s)
         seconds += len(layout.shares) * potential + waves / threads
     return seconds
-
-
-def _has_small_factors(number: int) -> bool:
-    for factor in (2, 3, 5, 7):
-        while number % factor == 0:
-            number //= factor
-    return number == 1
 
 
 def _planewave_s(config: Configuration, angles: Sequence[float], threads: int) -> float:
@@ -252,17 +215,31 @@ def _cell_A2(request: SimulationRequest) -> float:
     return float(abs(np.linalg.det(request.material.in_plane_cell_A(request.deformation))))
 
 
-def network(config: Configuration, outputs: str) -> Layers:
-    """Return the network that predicts a set of parameters, a key of ``labels.OUTPUTS``."""
-    section, pixels = config.network, config.dataset.pixels
-    count = len(OUTPUTS[outputs])
-    return Layers(pixels, count, section.filters, section.dense, section.pooled_head)
+def network_size(network: NetworkSection, pixels: int, outputs: int) -> tuple[int, float]:
+    """Return the number of weights, and of floating-point operations of a forward pass.
+
+    Of convolutions and dense layers of :func:`pacbed.learning.network.build_network`; a
+    multiplication and an addition are two operations.
+    """
+    weights, products, channels = 0, 0, 1
+    for width in network.filters:
+        for _ in range(2):
+            weights += (9 * channels + 1) * width
+            products += 9 * channels * width * pixels**2
+            channels = width
+        pixels //= 2
+    features = channels * (network.pooled_head or pixels) ** 2
+    for width in (*network.dense, outputs):
+        weights += (features + 1) * width
+        products += features * width
+        features = width
+    return weights, 2.0 * products
 
 
 @lru_cache(maxsize=1)
 def _card_flops() -> float:
     """Return the operations per second at which the paper's training takes the paper's time."""
-    _, forward = Layers(256, 6).sizes()
+    _, forward = network_size(NetworkSection(), 256, 6)
     passes = (1 + _BACKWARD) * _PAPER_TRAINING + _PAPER_VALIDATION
     return _PAPER_EPOCHS * passes * forward / (3600 * _PAPER_h)
 
@@ -281,12 +258,21 @@ def training(config: Configuration, outputs: str, threads: int, gpus: int) -> Co
     gpus
         Graphics cards of the job; a network takes no more than one.
     """
-    weights, forward = network(config, outputs).sizes()
     section, pixels = config.training, config.dataset.pixels**2
+    weights, forward = network_size(config.network, config.dataset.pixels, len(OUTPUTS[outputs]))
     train, validation = config.dataset.examples.train, config.dataset.examples.validation
     steps = sum(math.ceil(n / section.examples_per_step) for n in (train, validation))
     operations = ((1 + _BACKWARD) * train + validation) * forward
-    epoch = _EPOCH_s + _passes_s(operations, steps, threads, gpus)
+    if gpus:
+        # The processor prepares steps while the card computes.
+        epoch = _EPOCH_s + max(operations / _card_flops(), steps * _STEP_s)
+        source = (
+            f"{_PAPER_h} h of the paper on an A100, scaled by the operations of the network "
+            f"({1e-12 * _card_flops():.0f} TFLOP/s)"
+        )
+    else:
+        epoch = _EPOCH_s + operations / (_CORE_FLOPS * threads) + steps * _STEP_s
+        source = f"{1e-9 * _CORE_FLOPS:.0f} GFLOP/s per core of an Intel Xeon with AVX-512"
     read = train + validation
     if section.data == "online":
         read = validation  # the patterns of the others are few
@@ -294,24 +280,7 @@ def training(config: Configuration, outputs: str, threads: int, gpus: int) -> Co
             epoch += train * pixels * _ONLINE_PIXEL_s / threads
     start = _START_TENSORFLOW_s + read * pixels * _READ_PIXEL_s
     seconds = start + section.total_epochs * epoch
-    return Cost(seconds, _MODEL_MB + 4e-6 * weights, _training_source(gpus))
-
-
-def _passes_s(operations: float, steps: int, threads: int, gpus: int) -> float:
-    """Return the seconds of so many floating-point operations in so many steps."""
-    if gpus:
-        # The processor prepares steps while the card computes.
-        return max(operations / _card_flops(), steps * _STEP_s)
-    return operations / (_CORE_FLOPS * threads) + steps * _STEP_s
-
-
-def _training_source(gpus: int) -> str:
-    if gpus:
-        return (
-            f"{_PAPER_h} h of the paper on an A100, scaled by the operations of the network "
-            f"({1e-12 * _card_flops():.0f} TFLOP/s)"
-        )
-    return f"{1e-9 * _CORE_FLOPS:.0f} GFLOP/s per core of an Intel Xeon with AVX-512"
+    return Cost(seconds, _MODEL_MB + 4e-6 * weights, source)
 
 
 def other(kind: str, units: float, threads: int = 1, output_MB: float = 0.0) -> Cost:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import product
 
 from pacbed.engines.planewave import check_phonons
 from pacbed.engines.planewave.atoms import kirkland
@@ -16,13 +17,11 @@ from pacbed.study.draws import SPLITS
 from pacbed.study.model import Configuration
 from pacbed.study.states import GALLERY
 
-SMALLEST_SEMIANGLE_mrad = 0.5
-"""A smaller semi-angle is more likely one in rad."""
-
 
 def conflicts(study: Configuration) -> Iterator[str]:
     """Yield what does not fit together, one line each: key, value, what is allowed."""
-    found = [*_of_draws(study), *_of_material(study), *_of_detector(study), *_of_waves(study)]
+    of_crystal = list(_of_material(study)) or list(_of_waves(study))
+    found = [*_of_draws(study), *of_crystal, *_of_detector(study)]
     if not found and study.simulation.engine == "prismatic":
         found += prismatic.conflicts(study)
     yield from found
@@ -30,7 +29,13 @@ def conflicts(study: Configuration) -> Iterator[str]:
 
 
 def _of_draws(study: Configuration) -> Iterator[str]:
-    split, count = dict(study.draws.split), study.draws.count
+    ranges, split, count = study.deformation, dict(study.draws.split), study.draws.count
+    # The angle of equal stretches is nothing that a pattern shows.
+    if all(a == b for a, b in (ranges.principal_stretch, ranges.tilt_mrad, ranges.rotation_deg)):
+        yield (
+            "deformation: nothing differs from one example to another; principal_stretch, "
+            "tilt_mrad or rotation_deg must be a range whose ends differ"
+        )
     if not math.isclose(total := sum(split.values()), 1, abs_tol=1e-9):
         yield f"draws.split = {split}: the shares sum to {total:g}, but must sum to 1"
         return
@@ -51,10 +56,9 @@ def _of_material(study: Configuration) -> Iterator[str]:
         yield f"material: {error}"
         return
     others = [m for m in MATERIALS.values() if m.formula != made.formula]
-    for name in ("zigzag_A", "armchair_A", "stacking_A"):
-        value = getattr(made, name)
-        if made.formula in MATERIALS and value in [getattr(other, name) for other in others]:
-            right = getattr(MATERIALS[made.formula], name)
+    for name in ("zigzag_A", "armchair_A", "stacking_A") if made.formula in MATERIALS else ():
+        value, right = getattr(made, name), getattr(MATERIALS[made.formula], name)
+        if value in [getattr(other, name) for other in others]:
             yield f"material.{name} = {value}: that is another crystal; {made.formula} has {right}"
     if made.chalcogen_height_A >= made.layer_thickness_A / 2:
         yield (
@@ -73,11 +77,6 @@ def _of_detector(study: Configuration) -> Iterator[str]:
     stored, pixel = kept.field_of_view_mrad[0], kept.field_of_view_mrad[0] / kept.pixels[0]
     reach = min(stored, examples.field_of_view_mrad) / 2
     for angle in study.microscope.semiangles_mrad:
-        if angle < SMALLEST_SEMIANGLE_mrad:
-            yield (
-                f"microscope.semiangles_mrad = {angle}: must be at least "
-                f"{SMALLEST_SEMIANGLE_mrad} mrad; if it is in rad, write {1e3 * angle:g}"
-            )
         if angle + 2 * study.microscope.aperture_edge_mrad >= reach:
             yield (
                 f"microscope.semiangles_mrad = {angle}: beyond the detector; with the aperture "
@@ -96,34 +95,23 @@ def _of_detector(study: Configuration) -> Iterator[str]:
             f"{math.ceil(stored / finest)} for stored pixels ({pixel:.3g} mrad) not to be larger "
             f"than those of the examples ({finest:.3g} mrad)"
         )
-    for layers in study.dataset.layers:
-        if layers > simulation.layers:
-            yield (
-                f"dataset.layers = {layers}: must be at most simulation.layers = "
-                f"{simulation.layers}"
-            )
+    if (thickest := max(study.dataset.layers)) > (layers := simulation.layers):
+        yield f"dataset.layers = {thickest}: must be at most simulation.layers = {layers}"
 
 
 def _of_waves(study: Configuration) -> Iterator[str]:
     simulation, section = study.simulation, study.simulation.planewave
+    if "planewave" not in (simulation.engine, simulation.auxiliary_engine):
+        return
+    smallest = study.deformation.principal_stretch[0]
+    cell = study.material.material().in_plane_cell_A(Deformation(smallest, smallest))
     try:
         settings = section.settings()
+        if section.phonon_configurations:
+            check_phonons(section.phonon_configurations, cell, settings.supercell)
     except RequestError as error:
         yield f"simulation.planewave: {error}"
         return
-    if "planewave" not in (simulation.engine, simulation.auxiliary_engine):
-        return
-    if configurations := section.phonon_configurations:
-        smallest = study.deformation.principal_stretch[0]
-        try:
-            crystal = study.material.material()
-        except RequestError:  # which has its own line
-            return
-        cell = crystal.in_plane_cell_A(Deformation(smallest, smallest))
-        try:
-            check_phonons(configurations, cell, settings.supercell)
-        except RequestError as error:
-            yield f"simulation.planewave.phonon_configurations = {configurations}: {error}"
     stored = simulation.field_of_view_mrad
     band = 1e3 * wavelength_A(study.microscope.energy_keV) * settings.cutoff_per_A
     # Prismatic's band belongs to the frame of the pattern, unless several tilts share a crystal.
@@ -159,12 +147,10 @@ def _of_networks(study: Configuration) -> Iterator[str]:
             f"training.fast.epochs = {fast.epochs}"
         )
     known = {"semiangles_mrad": study.microscope.semiangles_mrad, "layers": study.dataset.layers}
-    for number, variant in enumerate(study.variants):
-        for name, values in known.items():
-            asked = getattr(variant, name)
-            absent = [v for v in asked if v not in values] if asked != "all" else []
-            if absent:
-                yield (
-                    f"variants.{number}.{name} = {list(asked)}: {', '.join(map(str, absent))} not "
-                    f"among the configured {', '.join(map(str, values))}"
-                )
+    for (number, variant), (name, values) in product(enumerate(study.variants), known.items()):
+        asked = getattr(variant, name)
+        if asked != "all" and (absent := [str(one) for one in asked if one not in values]):
+            yield (
+                f"variants.{number}.{name} = {list(asked)}: {', '.join(absent)} not among the "
+                f"configured {', '.join(map(str, values))}"
+            )

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from pacbed.exceptions import ConfigError
 from pacbed.study.model import Configuration, merge
-from pacbed.study.problems import RENAMED, problems
+from pacbed.study.problems import problems
 from pacbed.study.sections import canonical
 
 
@@ -32,7 +32,7 @@ def load(paths: Sequence[Path] = ()) -> Configuration:
     merged = Configuration().plain()
     for path in paths:
         merge(merged, _read(Path(path)))
-    return checked(merged)
+    return checked(merged, paths)
 
 
 def of_workflow(
@@ -60,59 +60,50 @@ def of_workflow(
     merged = Configuration().plain()
     merge(merged, config)
     merge(merged, {key: _typed(v) for key, v in arguments.items() if not isinstance(v, str)})
-    return checked(merged)
+    return checked(merged, files)
 
 
 def of_record(values: Mapping[str, Any]) -> Configuration:
-    """Make a configuration of what a run has written down, perhaps before a key was renamed.
+    """Make a configuration of what a run has written down.
 
     Raises
     ------
     ConfigError
         If it is none.
     """
-    if not isinstance(values, Mapping):
-        _refuse(["the record is empty"])
-    _refuse([f"'{name}' is missing" for name in Configuration.model_fields if name not in values])
-    current = dict(values)
-    for old, (new, names) in RENAMED.items():
-        section, key = old.split(".")
-        part = current.get(section)
-        if isinstance(part, Mapping) and key in part:
-            value = part[key]
-            rest = {name: one for name, one in part.items() if name != key}
-            current[section] = {**rest, new.split(".")[1]: names.get(value, value)}
-    return _made(current)
+    study = _made(values, ())
+    absent = [name for name in Configuration.model_fields if name not in study.model_fields_set]
+    _refuse([f"'{name}' is missing" for name in absent], ())
+    return study
 
 
-def checked(values: Mapping[str, Any]) -> Configuration:
-    """Make a configuration of plain values.
+def checked(values: Mapping[str, Any], files: Sequence[Path | str] = ()) -> Configuration:
+    """Make a configuration of plain values, which some files gave.
 
     Raises
     ------
     ConfigError
-        Listing every problem, one line each: key, value, what is allowed.
+        Naming the files and listing every problem, one line each: key, value, what is allowed.
     """
     from pacbed.study.checks import conflicts
 
-    study = _made(values)
-    _refuse(list(conflicts(study)))
+    study = _made(values, files)
+    _refuse(list(conflicts(study)), files)
     return study
 
 
-def _made(values: Mapping[str, Any]) -> Configuration:
+def _made(values: Any, files: Sequence[Path | str]) -> Configuration:
     try:
         return Configuration.model_validate(values)
     except ValidationError as error:
-        _refuse(list(problems(error, values, Configuration)))
+        _refuse(list(problems(error, values, Configuration)), files)
         raise
 
 
-def _refuse(found: Sequence[str]) -> None:
+def _refuse(found: Sequence[str], files: Sequence[Path | str]) -> None:
     if found:
-        raise ConfigError(
-            "the configuration cannot be used:\n" + "\n".join(f"  - {line}" for line in found)
-        )
+        given = f" ({', '.join(map(str, files))})" if files else ""
+        raise ConfigError("\n  - ".join([f"the configuration{given} cannot be used:", *found]))
 
 
 def _typed(value: Any) -> Any:
@@ -131,8 +122,9 @@ def _typed(value: Any) -> Any:
 def _read(path: Path) -> dict[str, Any]:
     """Read a YAML file whose keys are all different."""
     try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-        node = loader.get_single_node()
+        with path.open(encoding="utf-8") as file:  # whose name is in errors of YAML
+            loader = yaml.SafeLoader(file)
+            node = loader.get_single_node()
         repeated = list(_repeated(node))
         content = loader.construct_document(node) if node else None
     except OSError as error:

@@ -180,18 +180,16 @@ class Configuration(Section):
     def experiment(self) -> Experiment:
         """Return the experiment whose bound can be simulated without a run of the workflow."""
         from pacbed.precision.design import Experiment
+        from pacbed.specimen.deformation import Deformation
 
+        angles = self.microscope.semiangles_mrad
         return Experiment(
-            material=self.material.material(),
-            energy_keV=self.microscope.energy_keV,
-            apertures=tuple(map(self.microscope.aperture, self.microscope.semiangles_mrad)),
-            detector=self.detector(),
+            request=self.request(angles[0], Deformation()),
+            apertures=tuple(map(self.microscope.aperture, angles)),
             examples=self.augmentation(),
             ranges=self.deformation.draw_ranges(),
             steps=self.bound.steps(),
             engine=self.simulation.planewave.settings(),
-            debye_waller=self.simulation.debye_waller,
-            seed=self.seed,
         )
 
     def of_patterns(self) -> dict[str, Any]:

@@ -13,22 +13,13 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
     from pydantic.fields import FieldInfo
 
-RENAMED: Mapping[str, tuple[str, Mapping[str, str]]] = {
-    "simulation.beside": ("simulation.auxiliary_engine", {"study": "same"}),
-}
-"""Keys of earlier versions: the new key, and values that have another name."""
-
 _ALLOWED = {
     "int_type": "a whole number{point}{null}{written}",
     "float_type": "a number{null}{written}",
-    "finite_number": "a finite number",
     "bool_type": "true or false",
     "string_type": "text{null}",
-    "literal_error": "{expected}",
     "greater_than_equal": "at least {ge}",
     "less_than_equal": "at most {le}",
-    "greater_than": "greater than {gt}",
-    "less_than": "less than {lt}",
     "string_pattern_mismatch": "the name of a folder, without spaces and braces",
     "too_short": "a list of at least {min_length} items",
     "tuple_type": "{list}",
@@ -48,7 +39,10 @@ def problems(error: ValidationError, given: Any, model: type[Section]) -> Iterat
         section, field = _described(keys, model)
         name = ".".join(map(str, keys))
         if one["type"] in ("extra_forbidden", "invalid_key"):
-            yield f"{name} = {value!r}: {_instead(name, value, section)}"
+            known = list(section.model_fields)
+            close = difflib.get_close_matches(str(keys[-1]), known, n=1)
+            meant = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+            yield f"{name} = {value!r}: unknown key; {meant}"
         elif one["type"] == "missing" and isinstance(value, Mapping):
             yield f"{name}: '{one['loc'][-1]}' is missing"
         elif one["type"] == "too_short" and len(value) >= one["ctx"]["min_length"]:
@@ -62,8 +56,8 @@ def problems(error: ValidationError, given: Any, model: type[Section]) -> Iterat
                 "written": _written(value),
                 "list": _list(value, field),
             }
-            text = _ALLOWED.get(one["type"], "{msg}")
-            texts.append(text.format(msg=one["msg"], **hints | limits))
+            text = _ALLOWED.get(one["type"], one["msg"].removeprefix("Input should be "))
+            texts.append(text.format(**hints | limits))
     # A value of several kinds has an error for each.
     for what, texts in allowed.items():
         yield f"{what}: must be {' or '.join(dict.fromkeys(texts))}"
@@ -98,18 +92,6 @@ def _described(
 def _kinds(field: FieldInfo | None) -> list[Any]:
     """Return the type of a value, its alternatives, and the type of its items."""
     return [field.annotation, *get_args(field.annotation)] if field else []
-
-
-def _instead(name: str, value: Any, section: type[Section]) -> str:
-    """Return what to write instead of an unknown key."""
-    if name in RENAMED:
-        new, names = RENAMED[name]
-        return f"the key has another name now; write {new}: {names.get(value, value)}"
-    known = list(section.model_fields)
-    close = difflib.get_close_matches(name.rpartition(".")[2], known, n=1)
-    return "unknown key; " + (
-        f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
-    )
 
 
 def _written(value: Any) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from pacbed.examples.labels import PARAMETERS, LabelScaling
+from pacbed.examples.labels import LabelScaling
 from pacbed.precision.steps import Steps
 from pacbed.specimen.crystal import Material
 from pacbed.specimen.deformation import DrawRanges
@@ -55,6 +55,7 @@ Electrons = Annotated[Real, Field(ge=1e3, le=1e12)]
 ImageMean = Annotated[Real, Field(gt=0, le=10)]
 SemiAngle = Annotated[
     Positive,
+    _only(lambda angle: angle >= 0.5, "at least 0.5 mrad; if it is in rad, write 1000 × as much"),
     _only(
         lambda angle: "e" not in f"{angle:g}" and float(f"{angle:g}") == angle,
         "a number of at most six digits, since it names files",
@@ -75,11 +76,6 @@ Different = Annotated[
     Some[T],
     _only(lambda values: len(set(values)) == len(values), "a list of values that differ"),
     Field(json_schema_extra={"uniqueItems": True}),
-]
-PowerOfTen = Annotated[
-    Whole,
-    _only(lambda number: number in (1, 10, 100), "1, 10 or 100"),
-    Field(json_schema_extra={"enum": [1, 10, 100]}),
 ]
 
 
@@ -186,22 +182,6 @@ class DeformationSection(Section):
         return LabelScaling.from_ranges(
             outputs, self.principal_stretch, self.rotation_deg, self.tilt_mrad
         )
-
-    def varying(self) -> tuple[str, ...]:
-        """Return the names of the parameters that differ from one example to another."""
-        stretch, angle, tilt, rotation = (
-            low < high
-            for low, high in (
-                self.principal_stretch,
-                self.principal_angle_deg,
-                self.tilt_mrad,
-                self.rotation_deg,
-            )
-        )
-        # Principal directions along x and y have no shear.
-        shear = stretch and (angle or self.principal_angle_deg[0] % 90 != 0)
-        varies = (stretch, stretch, shear, rotation, tilt, tilt)
-        return tuple(name for name, one in zip(PARAMETERS, varies, strict=True) if one)
 
 
 class SplitSection(Section):
@@ -344,7 +324,7 @@ class ExecutionSection(Section):
 
     device: Literal["cpu", "gpu"] = "cpu"
     """cpu, or gpu for one graphics card per simulation."""
-    draws_per_job: PowerOfTen = 1
+    draws_per_job: Literal[1, 10, 100] = 1
     """Draws that a job simulates one after another, 10 or 100 where a site limits the number of
     jobs; each is kept as soon as it is done. draws.count must be a multiple."""
     prismatic_python: str | None = None
@@ -416,17 +396,6 @@ class StepSection(Section):
     """Learning rate of this step."""
 
 
-_STEPS = (
-    (400, 1e-4),
-    (400, 2e-4),
-    (400, 5e-4),
-    (1600, 1e-3),
-    (400, 5e-4),
-    (400, 2e-4),
-    (400, 1e-4),
-)
-
-
 class FastSection(Section):
     """One cycle of the learning rate: it rises linearly and falls along half a cosine."""
 
@@ -468,7 +437,8 @@ class TrainingSection(Section):
     """Begin with the weights of the trained network of the next thinner or thicker sample, one
     network after the other; none, with random ones."""
     learning_rate_steps: Some[StepSection] = tuple(
-        StepSection(epochs=epochs, rate=rate) for epochs, rate in _STEPS
+        StepSection(epochs=1600 if rate == 1e-3 else 400, rate=rate)
+        for rate in (1e-4, 2e-4, 5e-4, 1e-3, 5e-4, 2e-4, 1e-4)
     )
     """Stepped learning rate of the schedule paper, in order; the epochs of the steps add up to the
     length of the training."""

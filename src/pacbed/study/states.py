@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from pacbed.precision.steps import UNDEFORMED, State, Steps, differences
 from pacbed.seeding import seed_at
@@ -31,21 +33,12 @@ class Seeded:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, from which :meth:`from_dict` makes the same state."""
-        deformation = self.state.deformation
-        return {
-            "stretch": [deformation.stretch_1, deformation.stretch_2],
-            "angle_deg": deformation.angle_deg,
-            "tilt_mrad": list(self.state.tilt_mrad),
-            "seed": self.seed,
-        }
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Seeded:
         """Restore a state."""
-        stretch_1, stretch_2 = values["stretch"]
-        tilt_x, tilt_y = values["tilt_mrad"]
-        deformation = Deformation(stretch_1, stretch_2, values["angle_deg"])
-        return cls(State(deformation, (tilt_x, tilt_y)), values["seed"])
+        return TypeAdapter(cls).validate_python(values)
 
 
 def gallery(seed: int) -> dict[str, Seeded]:
