@@ -39,6 +39,7 @@ from pacbed.examples.labels import display_unit
 from pacbed.examples.pattern_set import read_pattern_set
 from pacbed.examples.source import ExampleSource
 from pacbed.figures.style import SYMBOLS, paper_style, save
+from pacbed.learning.network import NetworkSettings
 from pacbed.learning.prediction import predict
 from pacbed.learning.schedule import OneCycleSchedule, Schedule, SteppedSchedule
 from pacbed.learning.training import TrainingSettings, configure, train
@@ -139,7 +140,7 @@ class Study:
     ) -> pd.DataFrame:
         """Train a network and return its history and test errors, one row per epoch."""
         scaling = self.config.deformation.label_scaling(outputs)
-        network = {**NETWORK, "intensity": intensity}
+        network = NetworkSettings(**NETWORK, intensity=intensity)
         settings = TrainingSettings(network, schedule, batch, 0.9, seed, optimizer=optimizer)
         folder = self.folder / "models" / name
         started = time.monotonic()
@@ -153,7 +154,6 @@ class Study:
                 f"{name}: epoch {epoch} of {epochs}, {losses}, {time.monotonic() - started:.0f} s",
                 flush=True,
             ),
-            folder / ".unfinished",
             print,
         )
         test = self.dataset("test", layers)

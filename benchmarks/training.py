@@ -34,7 +34,7 @@ from pacbed.machine import usable_cores
 from pacbed.runs.cost_model import network_size
 from pacbed.study.configuration import load
 from pacbed.study.model import Configuration
-from pacbed.study.training_settings import training_settings
+from pacbed.study.training_settings import network_settings, training_settings
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 OUTPUTS = "strain-rotation-tilt"
@@ -109,8 +109,8 @@ class Bench:
 
     def network(self) -> keras.Model:
         """Return the network of the configuration."""
-        section, pixels = self.config.network.plain(), self.config.dataset.pixels
-        return build_network(pixels, 6, precision=self.precision, **section)
+        settings = network_settings(self.config, "linear")
+        return build_network(self.config.dataset.pixels, 6, settings, precision=self.precision)
 
     def images_per_second(self, name: str) -> float:
         """Train for one round."""

@@ -137,12 +137,7 @@ def end_with_controller(pause_s: float = 2.0) -> None:
 
     A run that is killed would leave its jobs at work on this machine, and another begin the same.
     A job that was submitted to a cluster is ended by the cluster: it is not watched, and elsewhere
-    than on Linux nothing is.
-
-    Parameters
-    ----------
-    pause_s
-        Time between two looks, in seconds.
+    than on Linux nothing is. There are `pause_s` seconds between two looks.
     """
     above = _ancestors(os.getpid())
     runs = [number for number, pid in enumerate(above) if _is_snakemake(_command(pid))]

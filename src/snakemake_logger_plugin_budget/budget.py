@@ -138,21 +138,18 @@ def budget(
     jobs, cores
         How many jobs or cores at a time.
     """
-    planned = {job.benchmark for job in run.jobs}
-    by_rule: dict[str, list[Job]] = defaultdict(list)
-    finished: dict[str, list[Finished]] = defaultdict(list)
-    done: dict[str, int] = defaultdict(int)
     # Snakemake names jobs in no fixed order, on which the last bits of a sum depend.
-    for job in sorted(run.jobs, key=lambda job: (job.rule, job.benchmark or "")):
-        by_rule[job.rule].append(job)
-    for file, one in benchmarks.finished.items():
-        finished[one.rule].append(one)
-        done[one.rule] += file not in planned
-    rules = [
-        _rule_budget(name, by_rule[name], finished[name], done[name])
-        for name in dict.fromkeys([*run.order, *(job.rule for job in run.jobs), *finished])
-        if by_rule[name] or finished[name]
-    ]
+    planned = sorted(run.jobs, key=lambda job: (job.rule, job.benchmark or ""))
+    again = {job.benchmark for job in planned}
+    names = [*run.order, *(job.rule for job in run.jobs)]
+    names += [one.rule for one in benchmarks.finished.values()]
+    rules = []
+    for name in dict.fromkeys(names):
+        to_run = [job for job in planned if job.rule == name]
+        finished = {file: one for file, one in benchmarks.finished.items() if one.rule == name}
+        if to_run or finished:
+            done = len(finished.keys() - again)
+            rules.append(_rule_budget(name, to_run, list(finished.values()), done))
     total = _in_all(rules)
     at_a_time = [(total.work_s or 0.0) / jobs] if jobs else []
     if cores:
@@ -191,50 +188,47 @@ def _rule_budget(
     typical = [one for one in finished if not one.partial]
     # How many times as long as expected finished jobs took.
     pace = _quartiles([one.seconds / one.expected_s for one in typical if one.expected_s])
-    known = [(job, amount) for job in jobs if (amount := _estimate(job, pace, typical))]
-    complete = len(known) == len(jobs)
+    usual = _quartiles([one.seconds for one in typical])
+    count = f"{len(typical)} finished job{'s' if len(typical) > 1 else ''}"
+    estimates = [_estimate(job, pace, usual, count) for job in jobs]
+    times, limits = [amount for amount, _ in estimates], [job.limit_s for job in jobs]
+    likely = [amount.likely if amount else None for amount in times]
     reserved = jobs or finished
+    threads, gpus = [one.threads for one in reserved], [one.gpus for one in reserved]
     return RuleBudget(
         rule=rule,
         to_run=len(jobs),
         done=done if finished or any(job.benchmark for job in jobs) else None,
-        threads=_range([job.threads for job in reserved]),
-        gpus=_range([job.gpus for job in reserved]),
-        limit_s=_all_or_none(max, [job.limit_s for job in jobs]),
-        ceiling_core_h=_all_or_none(sum, [_hours(job.limit_s, job.threads) for job in jobs]),
-        ceiling_gpu_h=_all_or_none(sum, [_hours(job.limit_s, job.gpus) for job in jobs]),
-        job_s=max((amount.likely for _, amount in known), default=None) if complete else None,
-        core_h=_total((job.threads, amount) for job, amount in known) if complete else None,
-        gpu_h=_total((job.gpus, amount) for job, amount in known) if complete else None,
-        work_s=sum(amount.likely for _, amount in known) if complete else None,
+        threads=_range(threads),
+        gpus=_range(gpus),
+        limit_s=_all_or_none(max, limits),
+        ceiling_core_h=_hours(limits, threads, 0.0),
+        ceiling_gpu_h=_hours(limits, gpus, 0.0),
+        job_s=_all_or_none(max, likely),
+        core_h=_hours(times, threads, Amount()),
+        gpu_h=_hours(times, gpus, Amount()),
+        work_s=_all_or_none(sum, likely),
         output_MB=_all_or_none(sum, [job.output_MB for job in jobs]),
-        source=_source(jobs, typical, pace) if complete and jobs else "",
+        source="; ".join(dict.fromkeys(text for _, text in estimates)) if all(times) else "",
         requests=jobs[0].requests if jobs else {},
     )
 
 
-def _estimate(job: Job, pace: Amount | None, finished: Sequence[Finished]) -> Amount | None:
-    """Return how long a job takes, in seconds.
+def _estimate(
+    job: Job, pace: Amount | None, usual: Amount | None, count: str
+) -> tuple[Amount | None, str]:
+    """Return how long a job takes, in seconds, and how that is known.
 
-    What is expected of it, corrected by how finished jobs of its rule compare with what was
-    expected of them; else the time that these took; else what is expected.
+    What is expected of it, at the pace of finished jobs; else what these took; else as expected.
     """
     if job.expected_s is not None and pace:
-        return pace * job.expected_s
-    if finished:
-        return _quartiles([one.seconds for one in finished])
+        return pace * job.expected_s, f"{count}: {pace.likely:.2g} × the cost model"
+    if usual:
+        return usual, f"{count}: median"
     if job.expected_s is not None:
-        return Amount(job.expected_s, job.expected_s, job.expected_s)
-    return None
-
-
-def _source(jobs: Sequence[Job], finished: Sequence[Finished], pace: Amount | None) -> str:
-    if not finished:
-        return "; ".join(dict.fromkeys(j.expected_from or "expected_s of the rule" for j in jobs))
-    count = f"{len(finished)} finished job{'s' if len(finished) > 1 else ''}"
-    if pace and any(job.expected_s is not None for job in jobs):
-        return f"{count}: {pace.likely:.2g} × the cost model"
-    return f"{count}: median"
+        expected = Amount(job.expected_s, job.expected_s, job.expected_s)
+        return expected, job.expected_from or "expected_s of the rule"
+    return None, ""
 
 
 def _quartiles(values: Sequence[float]) -> Amount | None:
@@ -247,9 +241,15 @@ def _quartiles(values: Sequence[float]) -> Amount | None:
     return Amount(middle, low, high)
 
 
-def _total(parts: Iterable[tuple[int, Amount]]) -> Amount:
-    """Return the hours of jobs, each times what it reserves."""
-    return sum((amount * (reserved / HOUR_s) for reserved, amount in parts), Amount())
+def _hours(times: Iterable[Any], reserved: Iterable[int], zero: Any) -> Any:
+    """Return the hours that jobs reserve so many of something for some time, in seconds.
+
+    None if a time is not known; nothing that is reserved needs none.
+    """
+    pairs = [(time, number) for time, number in zip(times, reserved, strict=False) if number]
+    if any(time is None for time, _ in pairs):
+        return None
+    return sum((time * (number / HOUR_s) for time, number in pairs), zero)
 
 
 def _critical_s(longest: Mapping[str, float], edges: Iterable[tuple[str, str]]) -> float:
@@ -271,13 +271,6 @@ def _critical_s(longest: Mapping[str, float], edges: Iterable[tuple[str, str]]) 
 
 def _range(values: Sequence[int]) -> tuple[int, int]:
     return min(values, default=0), max(values, default=0)
-
-
-def _hours(seconds: float | None, reserved: int) -> float | None:
-    """Return the reserved hours; nothing that is reserved needs no limit."""
-    if not reserved:
-        return 0.0
-    return None if seconds is None else seconds * reserved / HOUR_s
 
 
 def _all_or_none(function: Any, values: Sequence[float | None]) -> float | None:
@@ -307,6 +300,9 @@ def bill(rule: str, used: Sequence[Finished | None], failed: int, left: int) -> 
     complete = len(known) == len(used)
     seconds = _quartiles([one.seconds for one in known if not one.partial])
     threads = statistics.mean(one.threads for one in known) if known else 0.0
+    to_come = None if failed + left else Amount()
+    if seconds:
+        to_come = seconds * ((failed + left) * threads / HOUR_s)
     return RuleBill(
         rule,
         len(used),
@@ -314,5 +310,5 @@ def bill(rule: str, used: Sequence[Finished | None], failed: int, left: int) -> 
         left,
         sum(o.seconds * o.threads for o in known) / HOUR_s if complete else None,
         sum(o.seconds * o.gpus for o in known) / HOUR_s if complete else None,
-        seconds * ((failed + left) * threads / HOUR_s) if seconds else None,
+        to_come,
     )

@@ -26,36 +26,24 @@ CORES_NOTE = (
 )
 LOG_WIDTH = 120
 OVER_LIMIT_STATUS = 3
+OVER_LIMIT = f"End with status {OVER_LIMIT_STATUS} if more than that is likely to be needed: "
 
 
-OVER_LIMIT = "End with status 3 if more than that is likely to be needed: "
+def _option(text: str) -> Any:
+    return field(default=None, metadata={"help": text})
 
 
 @dataclass
 class LogHandlerSettings(LogHandlerSettingsBase):
     """Options of the plugin."""
 
-    json: Optional[Path] = field(
-        default=None, metadata={"help": "Write the budget or the bill to this file, as JSON."}
-    )
-    text: Optional[Path] = field(
-        default=None, metadata={"help": "Write the table to this file, and not to the terminal."}
-    )
-    jobs: Optional[int] = field(
-        default=None, metadata={"help": "Jobs that run at a time, for the wall-clock time."}
-    )
-    cores: Optional[int] = field(
-        default=None, metadata={"help": "Cores in use at a time, for the wall-clock time."}
-    )
-    max_core_hours: Optional[float] = field(
-        default=None, metadata={"help": OVER_LIMIT + "core-hours."}
-    )
-    max_gpu_hours: Optional[float] = field(
-        default=None, metadata={"help": OVER_LIMIT + "GPU-hours."}
-    )
-    max_storage_tb: Optional[float] = field(
-        default=None, metadata={"help": OVER_LIMIT + "storage, in TB."}
-    )
+    json: Optional[Path] = _option("Write the budget or the bill to this file, as JSON.")  # noqa: RUF009
+    text: Optional[Path] = _option("Write the table to this file, and not to the terminal.")  # noqa: RUF009
+    jobs: Optional[int] = _option("Jobs that run at a time, for the wall-clock time.")
+    cores: Optional[int] = _option("Cores in use at a time, for the wall-clock time.")
+    max_core_hours: Optional[float] = _option(OVER_LIMIT + "core-hours.")
+    max_gpu_hours: Optional[float] = _option(OVER_LIMIT + "GPU-hours.")
+    max_storage_tb: Optional[float] = _option(OVER_LIMIT + "storage, in TB.")
 
 
 class LogHandler(LogHandlerBase):
@@ -81,47 +69,32 @@ class LogHandler(LogHandlerBase):
 
     def emit(self, record: LogRecord) -> None:
         """Take note of an event."""
-        takes = {
-            LogEvent.JOB_INFO: self._job_info,
-            LogEvent.JOB_FINISHED: self._job_finished,
-            LogEvent.JOB_ERROR: self._job_error,
-            LogEvent.RUN_INFO: self._run_info,
-            LogEvent.RULEGRAPH: self._rulegraph,
-            LogEvent.ERROR: self._error,
-        }
-        event = getattr(record, "event", None)
-        if event not in takes:
-            return
         try:
-            takes[event](record)
+            self._take(record)
         except Exception:  # as every handler: an event that is not understood ends no run
             self.handleError(record)
 
-    def _job_info(self, event: Any) -> None:
-        if not (event.output or event.shellcmd or event.benchmark):
-            return  # the target, which has nothing to do
-        resources, wildcards = event.resources, event.wildcards
-        self.jobs[event.jobid] = Job.of(
-            *(event.rule_name, event.threads, resources, event.benchmark, wildcards, event.log)
-        )
-
-    def _job_finished(self, event: Any) -> None:
-        self.finished.add(event.job_id)
-        self.failed.pop(event.job_id, None)  # it was tried again
-
-    def _job_error(self, event: Any) -> None:
-        self.failed[event.jobid] = tuple(event.log or ())
-
-    def _error(self, event: Any) -> None:
-        self.broken = True
-
-    def _run_info(self, event: Any) -> None:
-        self.counts = self.counts or {k: n for k, n in event.stats.items() if k != "total"}
-
-    def _rulegraph(self, event: Any) -> None:
-        graph = event.rulegraph
-        self.run.order = list(dict.fromkeys(node["rule"] for node in graph.get("nodes", ())))
-        self.run.edges = [(e["sourcerule"], e["targetrule"]) for e in graph.get("links", ())]
+    def _take(self, event: Any) -> None:
+        match getattr(event, "event", None):
+            case LogEvent.JOB_INFO:
+                if event.output or event.shellcmd or event.benchmark:  # the target has nothing
+                    known = (event.rule_name, event.threads, event.resources, event.benchmark)
+                    self.jobs[event.jobid] = Job.of(*known, event.wildcards, event.log)
+            case LogEvent.JOB_FINISHED:
+                self.finished.add(event.job_id)
+                self.failed.pop(event.job_id, None)  # it was tried again
+            case LogEvent.JOB_ERROR:
+                self.failed[event.jobid] = tuple(event.log or ())
+            case LogEvent.RUN_INFO:
+                counts = {rule: n for rule, n in event.stats.items() if rule != "total"}
+                self.counts = self.counts or counts
+            case LogEvent.RULEGRAPH:
+                graph = event.rulegraph
+                self.run.order = list(dict.fromkeys(n["rule"] for n in graph.get("nodes", ())))
+                links = graph.get("links", ())
+                self.run.edges = [(one["sourcerule"], one["targetrule"]) for one in links]
+            case LogEvent.ERROR:
+                self.broken = True
 
     def close(self) -> None:
         """Report the budget of a dry run, or the bill of a run.

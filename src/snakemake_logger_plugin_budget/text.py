@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
 from io import StringIO
 from textwrap import fill
 from typing import Any
@@ -29,25 +29,24 @@ def budget_text(budget: Budget, note: str | None = None, width: int = 80) -> str
     width
         Of the lines, but no figure of the table is cut off for it.
     """
-    gpus = any(rule.gpus[1] for rule in budget.rules)
-    columns = ["rule", "to run", "done", "threads", "limit", "core-h at most", "core-h likely"]
-    columns += ["GPUs", "GPU-h at most", "GPU-h likely"] if gpus else []
-    table = _table("Budget", [*columns, "writes"])
-    for rule in [*(r for r in budget.rules if not _is_small(r)), budget.total]:
-        in_all = rule is budget.total
-        cells = [_or_dash(rule.done, "{:,}".format), _span(rule.threads)]
-        cells = ["", "", ""] if in_all else [*cells, _or_dash(rule.limit_s, _duration)]
-        cells += [_or_dash(rule.ceiling_core_h, _number), _or_dash(rule.core_h, _amount)]
-        if gpus and rule.gpus[1]:
-            cells += ["" if in_all else _span(rule.gpus), _or_dash(rule.ceiling_gpu_h, _number)]
-            cells += [_or_dash(rule.gpu_h, _amount)]
-        elif gpus:
-            cells += ["", "", ""]
-        if in_all:
-            table.add_section()
-        cells += [_or_dash(rule.output_MB, _size)]
-        table.add_row(rule.rule, f"{rule.to_run:,}", *cells, style="bold" if in_all else None)
-    return _rendered(table, [*_notes(budget), *([note] if note else [])], width)
+    columns = (
+        ("rule", "rule", str),
+        ("to run", "to_run", "{:,}".format),
+        ("done", "done", "{:,}".format),
+        ("threads", "threads", _span),
+        ("limit", "limit_s", _duration),
+        ("core-h at most", "ceiling_core_h", _number),
+        ("core-h likely", "core_h", _amount),
+        ("GPUs", "gpus", _span),
+        ("GPU-h at most", "ceiling_gpu_h", _number),
+        ("GPU-h likely", "gpu_h", _amount),
+        ("writes", "output_MB", _size),
+    )
+    rows = [rule for rule in budget.rules if not _is_small(rule)]
+    # What each job has is no sum.
+    total = replace(budget.total, done=0, threads=(0, 0), limit_s=0.0, gpus=(0, 0))
+    lines = [*_notes(budget), *([note] if note else [])]
+    return _rendered("Budget", columns, [*rows, total], lines, width)
 
 
 def _is_small(rule: RuleBudget) -> bool:
@@ -95,35 +94,49 @@ def _notes(budget: Budget) -> list[str]:
 
 def bill_text(bills: Sequence[RuleBill], failures: Sequence[str], width: int = 80) -> str:
     """Return what a run has used as a table, with its failures below."""
-    gpus = any(b.gpu_h for b in bills)
-    columns = ["rule", "finished", "failed", "left", "core-h used"]
-    columns += ["GPU-h used"] if gpus else []
-    table = _table("What the finished jobs of this run used", [*columns, "core-h to come"])
-    for one in bills:
-        cells = [one.rule, f"{one.finished:,}", _count(one.failed), _count(one.left)]
-        cells.append(_or_dash(one.core_h, _number))
-        if gpus:
-            cells.append(_or_dash(one.gpu_h, _number))
-        table.add_row(*cells, _or_dash(one.left_core_h, _amount) if one.failed + one.left else "")
-    table.add_section()
-    total = ["total", f"{sum(b.finished for b in bills):,}", _count(sum(b.failed for b in bills))]
-    total += [_count(sum(b.left for b in bills)), _number(sum(b.core_h or 0 for b in bills))]
-    total += [_number(sum(b.gpu_h or 0 for b in bills))] if gpus else []
-    table.add_row(*total, "", style="bold")
+    columns = (
+        ("rule", "rule", str),
+        ("finished", "finished", "{:,}".format),
+        ("failed", "failed", "{:,}".format),
+        ("left", "left", "{:,}".format),
+        ("core-h used", "core_h", _number),
+        ("GPU-h used", "gpu_h", _number),
+        ("core-h to come", "left_core_h", _amount),
+    )
+    names = ("finished", "failed", "left", "core_h", "gpu_h")
+    sums: dict[str, Any] = {n: sum(getattr(one, n) or 0 for one in bills) for n in names}
+    rows = [*bills, RuleBill("total", **sums, left_core_h=Amount())]
     lines = [
-        "Core-hours are reserved cores times the time of a job; of several attempts, the last."
+        "Core-hours are reserved cores times the time of a job; of several attempts, the last.",
+        *(f"Failed: {text}" for text in failures),
     ]
-    return _rendered(table, lines + [f"Failed: {text}" for text in failures], width)
+    return _rendered("What the finished jobs of this run used", columns, rows, lines, width)
 
 
-def _table(title: str, columns: Sequence[str]) -> Table:
+def _rendered(
+    title: str,
+    columns: Iterable[tuple[str, str, Callable[[Any], str]]],
+    rows: Sequence[Any],
+    lines: Iterable[str],
+    width: int,
+) -> str:
+    """Return a table of heading, attribute and format, without empty columns, and lines below.
+
+    The last row is the total.
+    """
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
-    for column in columns:
-        table.add_column(column, justify="left" if column == "rule" else "right", no_wrap=True)
-    return table
-
-
-def _rendered(table: Table, lines: Sequence[str], width: int) -> str:
+    shown: list[list[str]] = []
+    for heading, name, formatted in columns:
+        values = [getattr(row, name) for row in rows]
+        cells = ["–" if v is None else formatted(v) if v else "" for v in values]
+        if not {"–", ""}.issuperset(cells):
+            table.add_column(heading, justify="right" if shown else "left", no_wrap=True)
+            shown.append(cells)
+    *of_rules, total = zip(*shown, strict=True)
+    for row in of_rules:
+        table.add_row(*row)
+    table.add_section()
+    table.add_row(*total, style="bold")
     text = StringIO()
     console = Console(file=text, width=1000)
     console.print(table, width=console.measure(table).maximum)
@@ -150,12 +163,12 @@ def bill_json(bills: Sequence[RuleBill], failures: Sequence[str]) -> dict[str, A
 
 def _number(value: float) -> str:
     """Return three significant digits, or all before the decimal point."""
-    if value == 0:
-        return "0"
     return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
 
 
 def _amount(amount: Amount) -> str:
+    if amount.high == 0:
+        return ""
     text = _number(amount.likely)
     if amount.high - amount.low > 0.005 * amount.likely:
         text += f" ({_number(amount.low)}–{_number(amount.high)})"
@@ -177,12 +190,7 @@ def _duration(seconds: float) -> str:
 
 
 def _span(span: tuple[int, int]) -> str:
+    """Return the fewest and the most that a job reserves; nothing if none reserves any."""
+    if span[1] == 0:
+        return ""
     return str(span[0]) if span[0] == span[1] else f"{span[0]}–{span[1]}"
-
-
-def _count(number: int) -> str:
-    return f"{number:,}" if number else ""
-
-
-def _or_dash(value: Any, formatted: Callable[[Any], str]) -> str:
-    return "–" if value is None else formatted(value)

@@ -81,17 +81,13 @@ def test_what_is_not_known_is_not_counted_and_is_named():
         ({"gres": "gpu"}, 1),
         ({"gres": "gpu:3"}, 3),
         ({"gres": "gpu:a100:2"}, 2),
-        ({"gres": "gpu:a100"}, 1),
         ({"gres": "gpu:3090:1"}, 1),
         ({"gres": "gpu:1g.5gb:1"}, 1),
-        ({"gres": "gpu:a100-80gb:2"}, 2),
         ({"gres": "gpu:h100:2(S:0-1)"}, 2),
         ({"gres": "gpu:a100:1(S:0,2),gpu:h100:2"}, 3),
         ({"gres": "gpu:0"}, 0),
         ({"gres": "lscratch:100,gpu:1"}, 1),
-        ({"gres": "lscratch:100"}, 0),
         ({"gres": "gpu_memory:100"}, 0),
-        ({"gres": None}, 0),
         ({"gpu_model": "a100"}, 1),
         ({"gpu_model": "a100", "gpu": 4}, 4),
         ({"gpu": 1, "gres": "gpu:a100:1"}, 1),
@@ -105,31 +101,38 @@ def test_graphics_cards_are_recognised_however_a_site_names_them(resources, numb
 # Likely
 
 
-def test_before_any_job_has_run_the_cost_model_counts_and_is_named():
-    rule = only_rule(simulations(10))
-    assert rule.core_h.likely == rule.core_h.low == rule.core_h.high == 10 * 32
-    assert rule.source == "the docs"
+# Large and small jobs are as far apart as the model says.
+MODELLED = [*simulations(1, expected_s=HOUR), *simulations(1, expected_s=3 * HOUR)]
 
 
-def test_finished_jobs_correct_the_cost_model():
-    # Large and small jobs are as far apart as the model says; all take twice as long.
-    jobs = [*simulations(1, expected_s=HOUR), *simulations(1, expected_s=3 * HOUR)]
-    rule = only_rule(jobs, took(20, 20, 20, expected_s=10))
-    assert rule.core_h.likely == pytest.approx(2 * (1 + 3) * 32)
-    assert rule.source == "3 finished jobs: 2 × the cost model"
-    assert rule.done == 3
-
-
-def test_without_a_cost_model_the_median_of_finished_jobs_counts():
-    rule = only_rule(simulations(2, expected_s=None), took(HOUR, HOUR, 10 * HOUR))
-    assert rule.core_h.likely == pytest.approx(2 * 32)
-    assert (rule.core_h.low, rule.core_h.high) == pytest.approx((2 * 32, 2 * 320))
-
-
-def test_the_spread_is_that_of_the_middle_half_of_many_finished_jobs():
-    rule = only_rule(simulations(1, expected_s=None), took(*(HOUR * n for n in range(1, 102))))
-    assert rule.core_h.likely == pytest.approx(51 * 32)
-    assert (rule.core_h.low, rule.core_h.high) == pytest.approx((26 * 32, 76 * 32))
+@pytest.mark.parametrize(
+    ("jobs", "benchmarks", "hours", "source"),
+    [
+        # Before any job has run the cost model counts; finished jobs correct it.
+        (MODELLED, NOTHING, (4, 4, 4), "the docs"),
+        (
+            *(MODELLED, took(20, 20, 20, expected_s=10)),
+            *((8, 8, 8), "3 finished jobs: 2 × the cost model"),
+        ),
+        # Without one, the median of finished jobs and the middle half of many.
+        (
+            *(simulations(2, expected_s=None), took(HOUR, HOUR, 10 * HOUR)),
+            *((2, 2, 20), "3 finished jobs: median"),
+        ),
+        (
+            *(simulations(1, expected_s=None), took(*(HOUR * n for n in range(1, 102)))),
+            *((51, 26, 76), "101 finished jobs: median"),
+        ),
+    ],
+)
+def test_what_is_likely_is_known_from_the_cost_model_and_finished_jobs(
+    jobs, benchmarks, hours, source
+):
+    rule = only_rule(jobs, benchmarks)
+    likely = (rule.core_h.likely, rule.core_h.low, rule.core_h.high)
+    assert likely == pytest.approx([32 * h for h in hours])
+    assert rule.source == source
+    assert rule.done == len(benchmarks.finished)
 
 
 def test_a_job_that_is_to_run_again_is_not_counted_as_done():
@@ -286,19 +289,6 @@ def job_info(number, rule="simulate", output=("store",), resources=None, **conte
     )
 
 
-def test_a_dry_run_is_added_up_when_it_ends(tmp_path):
-    one = handler(tmp_path, dryrun=True)
-    for number in range(3):
-        one.emit(job_info(number, benchmark=f"results/benchmarks/{number}.tsv"))
-    one.emit(job_info(3, rule="all", output=()))
-    one.close()
-    found = json.loads((tmp_path / "budget.json").read_text())
-    assert found["total"]["to_run"] == 3
-    assert found["total"]["ceiling_core_h"] == 6
-    assert found["total"]["core_h"]["likely"] == 3
-    assert "simulate" in (tmp_path / "budget.txt").read_text()
-
-
 def test_a_plan_that_failed_is_not_taken_for_one_that_costs_nothing(tmp_path):
     one = handler(tmp_path, dryrun=True)
     one.emit(event(LogEvent.ERROR, exception="WorkflowError"))
@@ -351,6 +341,7 @@ def test_the_json_of_a_budget_names_what_the_table_shows(tmp_path):
     one = handler(tmp_path, dryrun=True, max_core_hours=0.5)
     resources = {"runtime": 60, "expected_s": "1800", "output_mb": "29", "gres": "gpu:1"}
     one.emit(job_info(1, benchmark="b/1.tsv", resources=resources))
+    one.emit(job_info(2, rule="all", output=()))
     with pytest.raises(SystemExit):
         one.close()
     found = json.loads((tmp_path / "budget.json").read_text())
@@ -397,6 +388,8 @@ onstart:
 rule made:
     output:
         "made",
+    benchmark:
+        "benchmarks/made.tsv"
     resources:
         gres="gpu:3090:1",
         expected_s=3600,
@@ -431,11 +424,22 @@ def test_a_run_over_a_limit_ends_with_status_3(snakemake, tmp_path, option, dry)
     assert not (tmp_path / "made").exists()
 
 
-def test_a_run_within_its_limits_is_done(snakemake, tmp_path):
-    limits = ("--logger-budget-max-gpu-hours", "1", "--logger-budget-max-storage-tb", "0.001")
-    assert snakemake("--dry-run", *limits).returncode == 0
-    assert snakemake(*limits).returncode == 0
+def test_a_run_within_its_limits_is_done_and_used_what_its_benchmarks_say(snakemake, tmp_path):
+    options = ("--logger-budget-max-gpu-hours", "1", "--logger-budget-max-storage-tb", "0.001")
+    options += ("--benchmark-extended", "--logger-budget-json", "budget.json")
+    assert snakemake("--dry-run", *options).returncode == 0
+    assert snakemake(*options).returncode == 0
     assert (tmp_path / "made").exists()
+
+    seconds = float((tmp_path / "benchmarks/made.tsv").read_text().splitlines()[1].split()[0])
+    (used,) = json.loads((tmp_path / "budget.json").read_text())["used"]
+    assert (used["rule"], used["finished"]) == ("made", 1)
+    assert used["core_h"] == used["gpu_h"] == pytest.approx(seconds / 3600)
+
+    assert snakemake("--dry-run", "--forceall", *options).returncode == 0
+    (made,) = json.loads((tmp_path / "budget.json").read_text())["rules"]
+    assert made["source"].startswith("1 finished job: ")
+    assert made["job_s"] == pytest.approx(seconds)
 
 
 def test_benchmark_files_are_read_without_snakemake():

@@ -413,7 +413,7 @@ def test_help_waits_for_no_large_library():
         (["show", "--colour"], "Unknown option: --colour."),
         (["show", "a.zarr.zip", "b.zarr.zip"], "Unused Tokens: ['b.zarr.zip']"),
         (["errors", "a.csv", "--split", "tset"], 'Choose from: "train", "validation", "test"'),
-        (["plan", "--max-core-hours", "-5"], "must be a number, 0 or more, not '-5'"),
+        (["plan", "--max-core-hours", "-5"], "--max-core-hours. Must be >= 0"),
     ],
 )
 def test_a_command_that_is_not_understood_says_why(complaint, arguments, message):

@@ -101,10 +101,6 @@ def does_exit(metadata):
     sys.exit(1)
 
 
-def does_raise(metadata):
-    raise RuntimeError("HDF5 is full of doom")
-
-
 def does_sigkill(metadata):
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -123,14 +119,6 @@ def does_hang(metadata):
 
 def does_write_nothing(metadata):
     pass
-
-
-def does_write_one_depth_too_many(metadata):
-    write(metadata, more_layers=1)
-
-
-def does_lose_a_probe(metadata):
-    write(metadata, lost=1)
 
 
 # Files
@@ -181,7 +169,7 @@ def made_up_patterns(atoms, probes, axes, layers):
     return np.array(patterns, dtype=np.float32).reshape(shape)
 
 
-def write(metadata, more_layers=0, lost=0):
+def write(metadata):
     import h5py
     import numpy as np
 
@@ -191,19 +179,18 @@ def write(metadata, more_layers=0, lost=0):
             assert "datacubes" not in file["4DSTEM_simulation/data"]
             edges = file[SIMULATION].attrs["c"].tolist()
             atoms = file[POTENTIAL][:]
-    probes = read_probes(metadata.probes_file)[lost:]
+    probes = read_probes(metadata.probes_file)
     axes = frequencies(metadata, edges)
     slices = math.ceil(np.float32(edges[2]) / np.float32(metadata.sliceThickness))
-    layers = math.ceil(slices / metadata.numSlices) + more_layers
+    layers = math.ceil(slices / metadata.numSlices)
     patterns = made_up_patterns(atoms, probes, axes, layers)
     with h5py.File(metadata.filenameOutput, "w") as file:
         file.create_group(SIMULATION).attrs["c"] = edges
         if getattr(metadata, "savePotentialSlices", False):
             file[POTENTIAL] = atoms  # that depends on all that a potential depends on
         for layer, data in enumerate(patterns):
-            cube = file.create_group(
-                f"4DSTEM_simulation/data/datacubes/CBED_array_depth{layer:04d}"
-            )
+            name = f"4DSTEM_simulation/data/datacubes/CBED_array_depth{layer:04d}"
+            cube = file.create_group(name)
             depth = (layer + 1) * metadata.numSlices * metadata.sliceThickness
             cube.attrs["output_depth"] = np.float32(depth)
             cube["data"] = data[:, None]

@@ -3,7 +3,6 @@
 In its place stands a program that does what a test wants (``stand_in_prismatic.py``).
 """
 
-import errno
 import json
 import math
 import os
@@ -12,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -172,49 +170,30 @@ def test_prismatic_computes_nothing_random_and_no_aberrations(stand_in):
     [given] = stand_in.given
     expected = {
         "algorithm": "multislice",
-        "probes_file": "probes.txt",
-        "includeThermalEffects": False,
-        "includeOccupancy": False,
         "numFP": 1,
-        "potential3D": True,
+        **dict.fromkeys(("includeThermalEffects", "includeOccupancy"), False),
+        **dict.fromkeys(("probeDefocus", "C3", "C5", "zStart", "numGPUs"), 0),
+        **dict.fromkeys(("potential3D", "save4DOutput"), True),
+        **dict.fromkeys(("realspacePixelSizeX", "realspacePixelSizeY"), 0.12),
+        **dict.fromkeys(("interpolationFactorX", "interpolationFactorY"), 2),
         "potBound": 4.0,
-        "realspacePixelSizeX": 0.12,
-        "realspacePixelSizeY": 0.12,
-        "interpolationFactorX": 2,
-        "interpolationFactorY": 2,
-        "zStart": 0,
         "numSlices": 5,
         "probeXtilt": 2.5,
         "probeYtilt": -1.5,
-        "probeDefocus": 0,
-        "C3": 0,
-        "C5": 0,
         "E0": 100,
         "probeSemiangle": 30.0,
-        "save4DOutput": True,
-        "save3DOutput": False,
-        "save2DOutput": False,
         "numThreads": 3,
-        "numGPUs": 0,
     }
     assert {name: given[name] for name in expected} == expected
     assert isinstance(given["maxFileSize"], int)
 
 
-def test_atoms_are_those_of_the_crystal_wrapped_into_the_box(stand_in):
-    stand_in.simulate()
+def test_atoms_at_rest_are_those_of_the_crystal(stand_in):
+    stand_in.simulate(AT_REST)
     edges = stand_in_prismatic.read_edges(stand_in.runs[0] / "atoms.xyz")
     atoms = stand_in_prismatic.read_atoms(stand_in.runs[0] / "atoms.xyz")
-    np.testing.assert_allclose(edges, [30, 30, 2 * SHAKING.material.layer_thickness_A])
+    np.testing.assert_allclose(edges, [30, 30, 2 * AT_REST.material.layer_thickness_A])
     assert set(atoms[:, 0]) == {42, 16}
-    # Two layers of a MoS2 in as many cells as fit.
-    cell = abs(np.linalg.det(SHAKING.material.in_plane_cell_A(SHAKING.deformation)))
-    assert len(atoms) == pytest.approx(2 * 6 * 900 / cell, rel=0.03)
-    assert ((atoms[:, 1:3] >= 0) & (atoms[:, 1:3] < 30)).all()
-
-    stand_in.does("write")
-    stand_in.simulate(AT_REST)
-    atoms = stand_in_prismatic.read_atoms(stand_in.runs[0] / "atoms.xyz")
     assert len(set(atoms[:, 3])) == 6  # S, Mo, S; twice
 
 
@@ -264,11 +243,12 @@ def test_split_probes_are_seen_once_and_weigh_the_same(stand_in):
     # Seven between three configurations: shares of two or three must not make a difference.
     settings = replace(BOX, probes=(7, 1), probes_per_configuration="split")
     request = replace(SHAKING, detector=native_detector(BOX, 80))
-    patterns = stand_in.simulate(request, settings=settings)
+    result = stand_in.engine(settings).simulate(request)
     shares = [probes(run) for run in stand_in.runs]
     assert sorted(map(len, shares)) == [2, 2, 3]
     mean = sum(written(run).sum(axis=1) for run in stand_in.runs) / 7
-    np.testing.assert_allclose(patterns, mean.transpose(0, 2, 1), rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(result.patterns, mean.transpose(0, 2, 1), rtol=1e-5, atol=1e-9)
+    assert "phonon_noise" not in result.provenance  # halves of other probes tell nothing of it
 
     stand_in.does("write")
     stand_in.simulate(AT_REST, settings=replace(settings, probes_per_configuration="all"))
@@ -284,15 +264,6 @@ def test_noise_of_the_mean_is_told_from_two_halves_of_the_configurations(stand_i
     # The halves differ by sqrt(1/2 + 1/1) of the noise of one, the mean has sqrt(1/3) of it.
     assert found == pytest.approx(apart / mean / 1.5**0.5 / 3**0.5, abs=2e-6)
     assert min(found) > 0.01
-
-
-@pytest.mark.parametrize(
-    ("request_", "settings"),
-    [(AT_REST, BOX), (SHAKING, replace(BOX, probes_per_configuration="split"))],
-)
-def test_noise_is_not_told_where_it_cannot_be(stand_in, request_, settings):
-    result = stand_in.engine(settings).simulate(request_)
-    assert "phonon_noise" not in result.provenance
 
 
 def test_electrons_within_the_band_limit_are_told_wherever_the_detector_ends(stand_in):
@@ -430,14 +401,6 @@ def test_folder_of_a_process_that_was_killed_is_removed_that_of_a_living_one_is_
     assert not any(stand_in.scratch.iterdir())
 
 
-def test_folder_that_is_just_being_made_is_left_alone(stand_in):
-    folder = stand_in.scratch / "pacbed-prismatic-new"
-    folder.mkdir()
-    (folder / "lock").touch()
-    stand_in.simulate(AT_REST)
-    assert (folder / "lock").is_file()
-
-
 # What can go wrong
 
 
@@ -445,13 +408,10 @@ def test_folder_that_is_just_being_made_is_left_alone(stand_in):
     ("what", "said"),
     [
         ("exit", ["exit status 1", "reading atoms | std::bad_alloc of doom"]),
-        ("raise", ["exit status 1", "RuntimeError: HDF5 is full of doom"]),
         ("sigkill", ["SIGKILL", "want of memory", "Prismatic stand-in"]),
         ("sigsegv", ["SIGSEGV", "Prismatic stand-in"]),
-        ("write_nothing", ["cannot be read"]),
         # What else can be wrong with its output: test_prismatic_files.
-        ("write_one_depth_too_many", ["3 depths instead of 2"]),
-        ("lose_a_probe", ["(3, 1,", "instead of (4, 1,"]),
+        ("write_nothing", ["cannot be read"]),
     ],
 )
 def test_a_failure_says_what_happened_and_leaves_nothing(stand_in, what, said):
@@ -530,57 +490,35 @@ def test_finished_configurations_outlive_a_failure(stand_in, undisturbed, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("changes", "settings"),
+    ("changes", "settings", "version"),
     [
-        ({"seed": 6}, {}),
-        ({"aperture": Aperture(29.0)}, {}),
-        ({}, {"probes_per_configuration": "split"}),
+        ({"seed": 6}, {}, {}),
+        ({"aperture": Aperture(29.0)}, {}, {}),
+        ({}, {"pixel_A": 0.14}, {}),
+        ({}, {}, {"__version__": "another"}),
+        ({}, {}, {"PHYSICS_VERSION": 0}),
     ],
 )
-def test_what_was_kept_of_another_calculation_is_ignored(stand_in, tmp_path, changes, settings):
+def test_what_was_kept_of_another_calculation_is_ignored(
+    stand_in, tmp_path, monkeypatch, changes, settings, version
+):
     kept = tmp_path / "kept"
-    stand_in.simulate(checkpoint=kept)
+    stand_in.simulate(AT_REST, checkpoint=kept)
     stand_in.does("write")
-    other = {"request": replace(SHAKING, **changes), "settings": replace(BOX, **settings)}
+    for name, value in version.items():
+        monkeypatch.setattr(engine_module, name, value)
+    other = {"request": replace(AT_REST, **changes), "settings": replace(BOX, **settings)}
     patterns = stand_in.simulate(**other, checkpoint=kept)
-    assert len(stand_in.runs) == 3
+    assert len(stand_in.runs) == 1
     assert patterns.tobytes() == stand_in.simulate(**other).tobytes()
 
 
-@pytest.mark.parametrize(("name", "other"), [("__version__", "another"), ("PHYSICS_VERSION", 0)])
-def test_what_was_kept_of_another_version_is_ignored(stand_in, tmp_path, monkeypatch, name, other):
-    stand_in.simulate(AT_REST, checkpoint=tmp_path / "kept")
-    monkeypatch.setattr(engine_module, name, other)
-    stand_in.does("write")
-    stand_in.simulate(AT_REST, checkpoint=tmp_path / "kept")
-    assert len(stand_in.runs) == 1
-
-
-def test_what_was_kept_and_is_damaged_is_ignored(stand_in, undisturbed, tmp_path):
+def test_what_was_kept_and_cannot_be_read_now_is_not_ignored(stand_in, tmp_path):
     kept = tmp_path / "kept"
-    stand_in.simulate(checkpoint=kept)
-    whole = kept.read_bytes()
-    kept.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])  # in the sums
-    stand_in.does("write")
-    assert stand_in.simulate(checkpoint=kept).tobytes() == undisturbed.tobytes()
-    assert len(stand_in.runs) == 3
-
-
-def test_what_was_kept_and_cannot_be_read_now_is_neither_ignored_nor_replaced(
-    stand_in, tmp_path, monkeypatch
-):
-    def fail(*arguments):
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    kept = tmp_path / "kept"
-    stand_in.simulate(checkpoint=kept)
-    before = kept.read_bytes()
-    stand_in.does("write")
-    monkeypatch.setattr(zipfile.ZipExtFile, "read", fail)
-    with pytest.raises(StoreError, match=r"cannot read .*kept: Permission denied"):
+    kept.mkdir()
+    with pytest.raises(StoreError, match=r"cannot read .*kept: Is a directory"):
         stand_in.simulate(checkpoint=kept)
     assert stand_in.runs == []
-    assert kept.read_bytes() == before
 
 
 def test_nothing_that_can_be_read_wrongly_comes_out_of_a_damaged_checkpoint(tmp_path):
@@ -663,9 +601,7 @@ def package(tmp_path, monkeypatch):
         if version:
             about = folder.with_name(f"pyprismatic-{version}.dist-info")
             about.mkdir()
-            (about / "METADATA").write_text(
-                f"Metadata-Version: 2.1\nName: pyprismatic\nVersion: {version}\n"
-            )
+            (about / "METADATA").write_text(f"Name: pyprismatic\nVersion: {version}\n")
         monkeypatch.setenv("PYTHONPATH", str(folder.parent))
         return folder
 
@@ -675,14 +611,8 @@ def package(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("init", "said"),
     [
-        (
-            "raise ImportError('there is none')",
-            ["there is none", CONDA, sys.executable, "planewave"],
-        ),
-        (
-            "from . import core\nclass Metadata:\n    fields = ['interpolationFactorX', 'numFP']",
-            ["this is version 1", "{folder}", CONDA],
-        ),
+        ("raise ImportError('none')", ["none", CONDA, sys.executable, "planewave"]),
+        ("class Metadata:\n    fields = ['numFP']", ["this is version 1", "{folder}", CONDA]),
     ],
     ids=["none", "version 1"],
 )

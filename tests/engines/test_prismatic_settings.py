@@ -17,15 +17,10 @@ LAYER_A = MOS2.layer_thickness_A
 # Grid
 
 
-def test_grid_of_the_paper_has_2672_points_and_1336_in_a_pattern():
-    grid = Grid((400.0, 400.0), 0.15, 4)
-    assert grid.points == (2672, 2672)
-    assert grid.output_points == (1336, 1336)
-
-
 @pytest.mark.parametrize(
     ("edge_A", "pixel_A", "factor", "points"),
     [
+        (400, 0.15, 4, 2672),  # the paper's
         (400, 0.15, 1, 2668),
         (400, 0.15, 2, 2664),
         (12.6452, 0.3, 1, 44),
@@ -94,7 +89,7 @@ def test_every_layer_has_its_number_of_slices(name):
         ({"pixel_A": 0.009}, "pixel_A must lie within 0.01 to 0.5 Å, not 0.009"),
         ({"pixel_A": 0.51}, "pixel_A must lie within 0.01 to 0.5 Å, not 0.51"),
         ({"pixel_A": math.nan}, "pixel_A must lie within 0.01 to 0.5 Å, not nan"),
-        ({"slices_per_layer": 0}, "at least one slice per layer, not 0"),
+        ({"slices_per_layer": 0}, "slices_per_layer must be 1 or more, not 0"),
         ({"interpolation_factor": 0}, "interpolation_factor must be 1 or more, not 0"),
         ({"potential_bound_A": 0.9}, "potential_bound_A must lie within 1 to 10 Å, not 0.9"),
         ({"potential_bound_A": 11}, "potential_bound_A must lie within 1 to 10 Å, not 11"),

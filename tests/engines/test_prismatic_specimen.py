@@ -144,18 +144,6 @@ def test_probes_form_the_full_grid_each_in_a_cell_of_its_own(strain):
     assert abs(corners @ cell(strain)).max() < 100.0011
 
 
-def test_probes_are_the_same_bytes_for_the_same_seed_and_elsewhere_for_another():
-    one, again, other = (placed(requested(seed=seed)) for seed in (3, 3, 4))
-    assert one.tobytes() == again.tobytes()
-    assert (np.linalg.norm(one - other, axis=1) > 1).mean() > 0.9
-
-
-def test_probes_are_scattered_over_the_whole_region():
-    x, y = placed(requested()).T - 200
-    for quadrant in [(x > 0) & (y > 0), (x > 0) & (y < 0), (x < 0) & (y > 0), (x < 0) & (y < 0)]:
-        assert 80 < quadrant.sum() < 144
-
-
 def test_fewer_cells_than_probes_are_refused_with_both_numbers():
     # From the centre, four cells of 3.16 Å and two of 5.48 Å fit into 15 Å.
     settings = PrismaticSettings(probe_region_A=30)
@@ -216,11 +204,12 @@ def test_shares_hold_every_probe_once_and_are_even(probes, configurations):
 
 
 def test_shares_depend_on_the_seed_alone():
-    one, again, other = (shares(60, 4, requested(seed=seed, layers=seed)) for seed in (1, 1, 2))
-    longer = shares(60, 4, replace(requested(seed=1), layers=9))
-    assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
-    assert all(np.array_equal(a, b) for a, b in zip(one, longer, strict=True))
-    assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    one, longer, other = (
+        np.stack(shares(60, 4, requested(seed=seed, layers=layers)))
+        for seed, layers in ((1, 1), (1, 9), (2, 1))
+    )
+    assert np.array_equal(one, longer)
+    assert not np.array_equal(one, other)
 
 
 # Box
@@ -251,15 +240,11 @@ def test_automatic_box_has_a_fast_grid_and_room_for_all_probes(semiangle, probes
 
     points = Grid(edges, settings.pixel_A, 1).points[0]
     assert edges == pytest.approx((points * 0.15, points * 0.15))
-    assert max(factor for factor in range(2, points + 1) if is_prime_factor(factor, points)) <= 7
+    assert 2**12 * 3**8 * 5**6 * 7**5 % points == 0  # no other prime factors
 
     found = probe_positions(request, settings, edges, region)
     assert len(found) == math.prod(probe_counts(request, settings))
     assert (np.abs(found - edges[0] / 2) <= region / 2 + 0.001).all()
-
-
-def is_prime_factor(factor, number):
-    return number % factor == 0 and all(factor % smaller for smaller in range(2, factor))
 
 
 @pytest.mark.parametrize("detector", [((80.0, 80.0), (401, 101)), ((80.0, 90.0), (101, 601))])

@@ -1,6 +1,7 @@
 """From a pattern to an example: where things move, what is collected, and how it is counted."""
 
 import math
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from scipy.special import erf
 
 from pacbed.examples.augment import (
     TRANSFORMATIONS,
-    AugmentationSettings,
     Transformation,
     average_over_pixels,
     record,
@@ -20,23 +20,11 @@ from pacbed.examples.augment import (
 )
 from pacbed.exceptions import RequestError
 from pacbed.study.configuration import load
+from pacbed.study.model import Configuration
 
 ROOT = Path(__file__).resolve().parents[2]
-PAPER = AugmentationSettings(
-    pixels=256,
-    field_of_view_mrad=100,
-    field_of_view_variation=0.0625,
-    rotation_deg=(-10, 10),
-    translation_px=10,
-    noise="lognormal",
-    electrons=(1e6, 5e7),
-    image_mean=(0.2, 0.3),
-)
+PAPER = Configuration().augmentation()
 FINE_MRAD = 0.5
-
-
-def settings(**changes):
-    return AugmentationSettings(**{**vars(PAPER), **changes})
 
 
 def transformation(
@@ -177,18 +165,13 @@ def drawn():
         ("field_of_view_mrad", 93.75, 106.25),
         ("shift_x_px", -10, 10),
         ("shift_y_px", -10, 10),
+        ("electrons", 6, 6 + math.log10(50)),
         ("image_mean", 0.2, 0.3),
     ],
 )
 def test_transformations_are_drawn_uniformly_from_their_ranges(drawn, name, low, high):
-    assert_uniform(drawn[name], low, high)
-
-
-def test_the_dose_is_drawn_log_uniformly(drawn):
-    assert_uniform(np.log10(drawn["electrons"]), 6, 6 + math.log10(50))
-
-
-def assert_uniform(values, low, high):
+    """And the dose log-uniformly."""
+    values = np.log10(drawn[name]) if name == "electrons" else drawn[name]
     assert low <= values.min()
     assert values.max() <= high
     share = np.searchsorted(np.sort(values), np.linspace(low, high, 11)[1:-1]) / len(values)
@@ -216,18 +199,18 @@ def test_no_example_of_the_shipped_configurations_reaches_beyond_the_pattern(ove
 
 
 def test_the_reach_grows_with_everything_that_moves_the_pattern():
-    still = settings(field_of_view_variation=0, rotation_deg=(0, 0), translation_px=0)
+    still = replace(PAPER, field_of_view_variation=0, rotation_deg=(0, 0), translation_px=0)
     assert still.reach_mrad == pytest.approx(50, abs=0.5)
     for name, value in [
         ("field_of_view_variation", 0.1),
         ("rotation_deg", (-20, 0)),
         ("translation_px", 25.6),
     ]:
-        moved = settings(**{**vars(still), name: value})
+        moved = replace(still, **{name: value})
         growth = {"field_of_view_variation": 1.1, "rotation_deg": 1.2817, "translation_px": 1.2}
         assert moved.reach_mrad / still.reach_mrad == pytest.approx(growth[name], rel=2e-3)
 
 
 def test_a_noise_that_there_is_not_is_refused():
     with pytest.raises(RequestError, match="noise must be lognormal or poisson, not 'gaussian'"):
-        settings(noise="gaussian")
+        replace(PAPER, noise="gaussian")

@@ -7,13 +7,12 @@ import math
 from dataclasses import astuple, replace
 from itertools import product
 
-import keras
 import numpy as np
 import pytest
 import reference
 from keras import ops
 from scipy import stats
-from test_augment import FINE_MRAD, settings, spot, transformation
+from test_augment import FINE_MRAD, PAPER, spot, transformation
 
 from pacbed.examples.augment import TRANSFORMATIONS, resample
 from pacbed.examples.augment_layer import (
@@ -58,7 +57,7 @@ def keys(count, seed=0):
 
 def fractions(patterns, pixel_mrad, pixels, numbers, transformations):
     """The share of the electrons in every pixel, of patterns that are taken as averaged."""
-    layer = Augmentation(library(patterns, pixel_mrad), settings(pixels=pixels))
+    layer = Augmentation(library(patterns, pixel_mrad), replace(PAPER, pixels=pixels))
     layer.patterns.assign(patterns.astype(np.float32).ravel())
     some = table(transformations)
     one = {name: some[:, n, None, None] for n, name in enumerate(TRANSFORMATIONS)}
@@ -91,15 +90,6 @@ def test_the_layer_resamples_as_scipy(patterns, pixel_mrad, pixels, fields):
         expected = resample(patterns[number], pixel_mrad, one, pixels)
         assert expected.max() > 0
         np.testing.assert_allclose(image, expected, rtol=0, atol=1e-4 * expected.max())
-
-
-def test_beyond_the_pattern_it_is_dark():
-    bright = np.ones((1, 20, 30), np.float32)
-    image = fractions(bright, (1.0, 1.0), 64, [0], [transformation(field=64, shift=(0.5, 0.5))])[0]
-    rows, columns = np.nonzero(image)
-    assert (rows.min(), rows.max()) == (32 - 10 + 1, 32 + 9)
-    assert (columns.min(), columns.max()) == (32 - 15 + 1, 32 + 14)
-    np.testing.assert_allclose(image[image > 0], 1, rtol=1e-5)
 
 
 def test_every_example_shows_its_own_pattern_and_nothing_of_another():
@@ -139,16 +129,13 @@ def test_normal_numbers_are_those_of_the_reference(pixels):
 @pytest.fixture(scope="module")
 def standard():
     """Normal numbers of examples whose addresses follow each other, shape (250, 64, 64)."""
-    source = ExampleSource(library(OBLONG, OBLONG_MRAD), settings(), 250, (1, 6.35, 5, "train"))
+    source = ExampleSource(library(OBLONG, OBLONG_MRAD), PAPER, 250, (1, 6.35, 5, "train"))
     return array(normal_numbers(ops.convert_to_tensor(source.draw(0, 250)[2]), 64)).astype(float)
 
 
 def test_normal_numbers_are_normal(standard):
-    assert stats.kstest(standard.ravel()[:200_000], "norm").pvalue > 1e-4
-    assert stats.kstest(standard[:, 0, 0], "norm").pvalue > 1e-4
-    for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
-        error = math.sqrt(variance / standard.size)
-        assert np.mean(standard**power) == pytest.approx(moment, abs=5 * error)
+    for some in (standard.ravel()[:200_000], standard[:, 0, 0]):
+        assert stats.kstest(some, "norm").pvalue > 1e-4
 
 
 @pytest.mark.parametrize(
@@ -214,7 +201,7 @@ def test_where_no_electron_is_expected_none_is_recorded(model):
 
 # Whole examples
 
-CAMERA = settings(pixels=24, field_of_view_mrad=24)
+CAMERA = replace(PAPER, pixels=24, field_of_view_mrad=24)
 SOME = [
     transformation(5.0, 24.0, (0.3, -0.7), 3e4, 0.2),
     transformation(-8.0, 25.1, (-1.2, 0.4), 1e5, 0.3),
@@ -229,13 +216,6 @@ def layer_of(model):
 def images(layer, numbers, transformations, some_keys):
     inputs = np.array(numbers, np.int32), table(transformations), some_keys
     return array(layer(*map(ops.convert_to_tensor, inputs)))
-
-
-def assert_same_but_for_rounding(made, expected, model):
-    """Check that images are the same to half precision; a rank may be rounded to another count."""
-    same = np.abs(made - expected) <= 2.0**-11 * np.maximum(made, expected)
-    assert np.mean(same) > (1 - 2e-3 if model == "poisson" else 1 - 1e-9)
-    np.testing.assert_allclose(made, expected, atol=0.1 * expected.max())
 
 
 @pytest.mark.parametrize("model", ["lognormal", "poisson"])
@@ -253,7 +233,11 @@ def test_images_are_those_of_the_reference_and_have_the_drawn_means(model):
     ]
     # Where nothing but the far tail of a spot is seen, interpolation in single precision shows.
     lit = np.array(expected) > 1e-3 * np.max(expected)
-    assert_same_but_for_rounding(made[..., 0][lit], np.array(expected)[lit], model)
+    made, expected = made[..., 0][lit], np.array(expected)[lit]
+    # The same to half precision; a rank may be rounded to another count.
+    same = np.abs(made - expected) <= 2.0**-11 * np.maximum(made, expected)
+    assert np.mean(same) > (1 - 2e-3 if model == "poisson" else 1 - 1e-9)
+    np.testing.assert_allclose(made, expected, atol=0.1 * expected.max())
 
 
 @pytest.mark.parametrize("model", ["lognormal", "poisson"])
@@ -272,16 +256,6 @@ def test_an_example_does_not_depend_on_the_others_of_its_batch(model):
 
 
 @pytest.mark.parametrize("model", ["lognormal", "poisson"])
-def test_an_example_is_the_same_without_xla(model):
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("XLA is a choice with TensorFlow only")
-    layer = layer_of(model)
-    inputs = np.array([0, 1, 1], np.int32), table(SOME), keys(3)
-    operations = layer._images(*map(ops.convert_to_tensor, inputs))  # one by one
-    assert_same_but_for_rounding(array(operations), array(layer(*inputs)), model)
-
-
-@pytest.mark.parametrize("model", ["lognormal", "poisson"])
 def test_an_image_without_a_single_electron_is_dark(model):
     dark = [replace(SOME[0], electrons=electrons) for electrons in (0.0, 1e-12)]
     made = images(layer_of(model), [0, 0], dark, keys(2))
@@ -296,7 +270,7 @@ def test_more_pixels_than_can_be_counted_are_refused():
     # No memory is needed for these.
     patterns = np.broadcast_to(np.float32(0), (2**15, 128, 512))
     with pytest.raises(PacbedError, match=r"32768 patterns of 512 × 128 pixels are too many"):
-        Augmentation(library(patterns, (0.2, 0.2)), settings())
+        Augmentation(library(patterns, (0.2, 0.2)), PAPER)
 
 
 def test_patterns_are_no_weights_that_are_trained_or_change():

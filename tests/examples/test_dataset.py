@@ -20,28 +20,19 @@ from scipy.ndimage import center_of_mass
 
 from pacbed.engines import SimulationRequest, SimulationResult
 from pacbed.engines.request import ThermalMotion
-from pacbed.examples.augment import AugmentationSettings, average_over_pixels
-from pacbed.examples.augment_layer import Augmentation
 from pacbed.examples.dataset import read_dataset, refuse_other_simulation, write_dataset
 from pacbed.examples.pattern_set import PatternSet, read_pattern_set
 from pacbed.examples.source import ExampleSource
 from pacbed.exceptions import DamagedStoreError, PacbedError, StoreError
 from pacbed.machine import clear_away_on_sigterm, peak_memory_MB
-from pacbed.patterns.store import read_patterns, write_patterns
+from pacbed.patterns.store import write_patterns
 from pacbed.specimen.crystal import material
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
+from pacbed.study.model import Configuration
 
-SETTINGS = AugmentationSettings(
-    pixels=16,
-    field_of_view_mrad=32,
-    field_of_view_variation=0.0625,
-    rotation_deg=(-10, 10),
-    translation_px=1,
-    noise="lognormal",
-    electrons=(1e6, 5e7),
-    image_mean=(0.2, 0.3),
-)
+PAPER = Configuration().augmentation()
+SETTINGS = replace(PAPER, pixels=16, field_of_view_mrad=32, translation_px=1)
 ADDRESS = (7, 6.35, 5, "train")
 DRAWS = [3, 8, 11]
 # Strain xx, yy, xy and tilt x, y: recognisable numbers for each of the three draws.
@@ -107,14 +98,6 @@ def test_the_transformations_are_those_that_the_images_show(tmp_path):
 
 
 # Same address, same example
-
-
-def test_examples_are_what_the_layer_makes_of_their_draws(dataset):
-    pattern, transformation, key = SOURCE.draw(37, 40)
-    images = Augmentation(SOURCE.library, SETTINGS).arrays(pattern, transformation, key)
-    np.testing.assert_array_equal(dataset.images[37:40], images.astype(np.float16))
-    np.testing.assert_array_equal(dataset.transformations[37:40], transformation)
-    np.testing.assert_array_equal(dataset.draws[37:40], np.array(DRAWS)[pattern])
 
 
 @pytest.mark.parametrize("examples", [5, 64, 130, 1030])
@@ -238,11 +221,6 @@ def test_a_flipped_bit_is_found_by_its_chunk(large, tmp_path, chunk, place):
         read_dataset(path)
 
 
-def test_a_dataset_that_does_not_exist_is_named(tmp_path):
-    with pytest.raises(StoreError, match=r"absent\.zarr\.zip does not exist"):
-        read_dataset(tmp_path / "absent.zarr.zip")
-
-
 # From pattern stores
 
 
@@ -276,13 +254,6 @@ def test_a_pattern_set_holds_one_thickness_of_every_draw(tmp_path):
     assert list(found.draws) == [4, 6]
     expected = [[0.04, -0.02, 0, 2, -3], [0, 0, 0.03, 0, 0]]
     np.testing.assert_allclose(found.parameters, expected, atol=1e-12)
-
-
-def test_every_pattern_of_a_set_is_averaged():
-    raw = replace(SOURCE.library, pixel_mrad=(1.0, 0.5))
-    for before, after in zip(PATTERNS, raw.averaged(3.0), strict=True):
-        np.testing.assert_array_equal(after, average_over_pixels(before, (1.0, 0.5), 3.0))
-        assert after.dtype == np.float32
 
 
 def test_a_store_of_another_draw_than_its_name_says_is_refused(tmp_path):
@@ -339,10 +310,8 @@ def of(tmp_path, **changes):
 
 
 def test_the_dataset_knows_what_was_simulated(tmp_path):
-    path = simulated(tmp_path / "1", extra={"settings": {"step": 2}})
-    data = made(tmp_path / "set", library=read_pattern_set([path], [0], 1), examples=1)
-    found = read_dataset(data).attributes["simulation"]
-    assert found["material"] == read_patterns(path).attributes["request"]["material"]
+    found = of(tmp_path, extra={"settings": {"step": 2}})["simulation"]
+    assert found["material"]["formula"] == "MoS2"
     assert (found["engine"], found["settings"]) == ("planewave", {"step": 2})
 
 
@@ -366,57 +335,28 @@ def test_the_dataset_knows_what_was_simulated(tmp_path):
 def test_examples_of_another_simulation_are_refused(tmp_path, changes, said):
     trained_on, data = of(tmp_path), of(tmp_path, **changes)
     with pytest.raises(PacbedError, match=re.escape(said)):
-        refuse_other_simulation(trained_on, data)
+        refuse_other_simulation(trained_on, data, "the set", pytest.fail)
 
 
-def test_another_engine_or_semiangle_or_no_knowledge_is_no_reason_to_refuse(tmp_path):
+def test_another_engine_or_semiangle_is_no_reason_to_refuse(tmp_path):
     own = of(tmp_path, thermal=ThermalMotion(8))
     for other in (
         of(tmp_path, thermal=ThermalMotion(20), extra={"engine": "prismatic"}),
         of(tmp_path, thermal=ThermalMotion(8), aperture=Aperture(7)),
-        {},
     ):
-        refuse_other_simulation(own, other)
-        refuse_other_simulation(other, own)
+        refuse_other_simulation(own, other, "the set", pytest.fail)
 
 
-# By the script of the workflow
-
-SNAKEFILE = """
-rule augment:
-    input: {stores}
-    output: "{{split}}.zarr.zip"
-    log: "logs/{{split}}.log"
-    threads: 2
-    params:
-        seed=7, semiangle_mrad=6.35, layers=2, draws=[4, 6],
-        augmentation={augmentation}, examples={examples},
-    script: "{script}"
-"""
-
-
-def test_the_job_of_the_workflow_makes_the_same_bytes_with_other_threads(tmp_path):
-    stores = [simulated(tmp_path / f"{n}.zarr.zip", n) for n in (1, 10)]
-    # Whole numbers, as the configuration of a run has them.
-    electrons = tuple(map(int, SETTINGS.electrons))
-    settings = replace(SETTINGS, pixels=64, field_of_view_mrad=16, electrons=electrons)
-    section = {name: value for name, value in vars(settings).items() if name != "rotation_deg"}
-    (tmp_path / "Snakefile").write_text(
-        SNAKEFILE.format(
-            stores=list(map(str, stores)),
-            augmentation={"deformation": {"rotation_deg": [-10, 10]}, "dataset": section},
-            examples=1000,
-            script=Path(__file__).parents[2] / "workflow/scripts/augment.py",
-        )
-    )
-    command = [sys.executable, "-m", "snakemake", "train.zarr.zip", "--cores", "2", "--nolock"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    assert [path.name for path in tmp_path.glob("*train.zarr.zip*")] == ["train.zarr.zip"]
-    # This process has another number of threads, and operations in no fixed order.
-    library = read_pattern_set(stores, [4, 6], 2)
-    made(tmp_path / "same", ExampleSource(library, settings, 1000, (7, 6.35, 2, "train")))
-    assert (tmp_path / "train.zarr.zip").read_bytes() == (tmp_path / "same").read_bytes()
+def test_where_the_simulation_is_not_recorded_a_warning_says_so(tmp_path):
+    own, log = of(tmp_path), []
+    for one, other in ((own, {}), ({}, own), ({}, {})):
+        refuse_other_simulation(one, other, "the test set", log.append)
+    for line, sets in zip(
+        log,
+        ("the test set", "the training set", "the training set and the test set"),
+        strict=True,
+    ):
+        assert line.startswith(f"warning: how the patterns of {sets} were simulated is not rec")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.examples.augment import AugmentationSettings
 from pacbed.exceptions import PacbedError, RequestError
 from pacbed.figures.patterns import (
+    compare_patterns,
     crop,
     dose_gallery,
     draw_scale_bar,
@@ -375,6 +376,9 @@ FIGURES = {
     "1, paper": lambda _: undeformed_gallery(STORES, [1, 2, 5] * 2 + [1, 2], 80),
     "2": lambda simulated: strain_gallery(simulated, 1, 60),
     "3": lambda simulated: tilt_gallery(simulated, 1, 60),
+    "compare": lambda _: compare_patterns(
+        store(), store(spot=(0, 0)), [1, 2, 5], 58, ("a.zarr.zip", f"{'long' * 50}.zarr.zip")
+    ),
     "4, one": lambda _: dose_gallery({6.35: store()}, 5, augmentation(), 1),
     "4, five": lambda _: dose_gallery(STORES, 5, augmentation(), 1),
 }
@@ -393,7 +397,7 @@ def test_figures_are_legible_and_fit_a_page(name, simulated):
 # Files
 
 
-@pytest.mark.parametrize(("name", "kind"), [("2", "png"), ("4, one", "pdf")])
+@pytest.mark.parametrize(("name", "kind"), [("2", "png"), ("compare", "png"), ("4, one", "pdf")])
 def test_a_figure_that_is_drawn_again_has_the_same_bytes(tmp_path, simulated, name, kind):
     first, again = tmp_path / f"first.{kind}", tmp_path / f"again.{kind}"
     save(FIGURES[name](simulated), first)

@@ -18,22 +18,13 @@ def test_semiangle_means_the_same_however_it_was_computed():
 
 
 def test_parts_and_their_negatives_are_addresses_of_their_own():
-    values = [0.0, 1.5, -1.5, 3.0, -3.0, 1e-6, -1e-6]
+    values = [0.0, 1.5, -1.5, 3.0, -3.0, 1e-6, -1e-6, 50, -50]
     found = {first(0, "phonons", x, y) for x, y in itertools.product(values, values)}
     assert len(found) == len(values) ** 2
 
 
-def test_negative_counters_are_addresses_of_their_own():
-    assert len({first(0, n) for n in range(-50, 51)}) == 101
-
-
 def test_zero_has_no_sign():
     assert first(0, "phonons", -0.0) == first(0, "phonons", 0.0) == first(0, "phonons", -1e-9)
-
-
-def test_order_of_parts_matters():
-    assert first(0, 1, 2) != first(0, 2, 1)
-    assert first(0, -1.0, 2.0) != first(0, 2.0, -1.0)
 
 
 def test_stream_can_be_made_again():

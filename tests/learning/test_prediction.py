@@ -9,7 +9,7 @@ import pytest
 from pacbed.examples.augment import Transformation, average_over_pixels, resample
 from pacbed.examples.labels import LabelScaling
 from pacbed.exceptions import PacbedError
-from pacbed.learning.network import build_network
+from pacbed.learning.network import NetworkSettings, build_network
 from pacbed.learning.prediction import predict_images
 
 PIXELS, WIDTH_MRAD = 16, 32.0
@@ -24,7 +24,8 @@ PATTERN = np.where(np.hypot(X - 2, Y + 1) < 7, 3.0, 0.0)
 def files(request, tmp_path_factory):
     """A network that has learnt nothing, and its settings."""
     folder = tmp_path_factory.mktemp("model")
-    network = build_network(PIXELS, 4, (2,), (), intensity=request.param, seed=3)
+    widths = NetworkSettings(filters=(2,), dense=(), intensity=request.param)
+    network = build_network(PIXELS, 4, widths, seed=3)
     network.save(folder / "model.keras")
     augmentation = {"pixels": PIXELS, "field_of_view_mrad": WIDTH_MRAD, "image_mean": [0.2, 0.4]}
     settings = {"scaling": vars(SCALING), "data": {"augmentation": augmentation}}

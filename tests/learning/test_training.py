@@ -13,6 +13,7 @@ import pytest
 from pacbed.examples.dataset import Dataset
 from pacbed.examples.labels import PARAMETERS, LabelScaling
 from pacbed.exceptions import PacbedError
+from pacbed.learning.network import NetworkSettings
 from pacbed.learning.prediction import predict
 from pacbed.learning.schedule import OneCycleSchedule, SteppedSchedule
 from pacbed.learning.training import PRODUCTS, TrainingSettings, make_optimizer, train
@@ -21,11 +22,17 @@ from pacbed.seeding import stream
 
 PIXELS = 16
 SCALING = LabelScaling.from_ranges("strain-rotation", (0.95, 1.05), (-10, 10), (-5, 5))
-NETWORK = {"filters": (4, 8), "dense": (16,), "intensity": "linear", "image_mean": (0.2, 0.3)}
+NETWORK = NetworkSettings(filters=(4, 8), dense=(16,))
+SIMULATION = {
+    "material": {"formula": "MoS2", "zigzag_A": 3.16},
+    "energy_keV": 80,
+    "thermal": {"phonon_configurations": 8, "debye_waller": True},
+    "aperture": {"edge_mrad": 0.0, "profile": "erf"},
+}
 
 
-def settings(*steps, batch_size=16, seed=1, **network):
-    return TrainingSettings({**NETWORK, **network}, SteppedSchedule(steps), batch_size, 0.9, seed)
+def settings(*steps, batch_size=16, seed=1, network=NETWORK):
+    return TrainingSettings(network, SteppedSchedule(steps), batch_size, 0.9, seed)
 
 
 def spots(examples, seed):
@@ -41,7 +48,7 @@ def spots(examples, seed):
         labels=labels.astype(np.float32),
         draws=1000 * seed + np.arange(examples),  # no two sets share a draw
         transformations=np.full((examples, 6), 1e7, np.float32),
-        attributes={"seed": seed},
+        attributes={"seed": seed, "simulation": SIMULATION},
     )
 
 
@@ -52,8 +59,15 @@ def understated(examples, seed):
     return replace(one, labels=labels)
 
 
-def validation_loss(model_file, data):
-    model = keras.saving.load_model(model_file)
+def deterministic():
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+
+
+def validation_loss(folder, data):
+    model = keras.saving.load_model(folder / "model.keras")
     predicted = model.predict(data.images[..., None], verbose=0)
     return np.mean((predicted - SCALING.scale(data.columns(SCALING.parameters))) ** 2)
 
@@ -79,7 +93,7 @@ def test_the_products_are_a_model_its_history_and_its_settings(learned):
     stored = json.loads((learned / "settings.json").read_text())
     assert LabelScaling.from_dict(stored["scaling"]) == SCALING
     assert stored["training"]["momentum"] == 0.9
-    assert stored["data"] == {"seed": 1}
+    assert stored["data"] == {"seed": 1, "simulation": SIMULATION}
     assert stored["validation_loss"] == {"in_training": history["validation_loss"].min()}
     # Two blocks, 4 × 4 × 8 flattened, one hidden layer, four outputs.
     convolutions = (9 + 1) * 4 + (36 + 1) * 4 + (36 + 1) * 8 + (72 + 1) * 8
@@ -92,7 +106,7 @@ def test_the_kept_weights_are_those_of_the_best_validation_epoch(tmp_path):
     losses = history["validation_loss"]
     assert 0 < losses.idxmin() < len(losses) - 1, "the best epoch was meant to be half-way"
     assert losses.iloc[[0, -1]].min() > 1.3 * losses.min()
-    kept = validation_loss(tmp_path / "model.keras", validation)
+    kept = validation_loss(tmp_path, validation)
     assert kept == pytest.approx(losses.min(), rel=1e-4)
 
 
@@ -160,6 +174,28 @@ def test_images_of_another_size_are_refused(learned):
         predictions(learned, larger)
 
 
+def test_examples_of_another_simulation_are_refused(learned, tmp_path):
+    crystal = {"formula": "WSe2", "zigzag_A": 3.28}
+    foreign = {"simulation": {**SIMULATION, "material": crystal}}
+    said = r"set is of another simulation than the training set: formula is WSe2, not MoS2\."
+    with pytest.raises(PacbedError, match=said):
+        predictions(learned, replace(spots(4, 9), attributes=foreign))
+    sets = spots(32, 1), replace(spots(16, 2), attributes=foreign)
+    with pytest.raises(PacbedError, match=said):
+        train(*sets, SCALING, settings((1, 0.01)), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_network_of_an_earlier_version_is_used_with_a_warning(learned, tmp_path, capsys):
+    stored = json.loads((learned / "settings.json").read_text())
+    del stored["data"]["simulation"]
+    (tmp_path / "settings.json").write_text(json.dumps(stored))
+    table = predict(learned / "model.keras", tmp_path / "settings.json", spots(4, 9))
+    assert len(table) == 4
+    said = "warning: how the patterns of the training set were simulated is not recorded"
+    assert said in capsys.readouterr().out
+
+
 # Failures
 
 
@@ -176,7 +212,7 @@ def test_a_model_that_cannot_be_written_says_where(tmp_path, monkeypatch):
     monkeypatch.setattr(keras.Model, "save", full)
     with pytest.raises(PacbedError, match=r"cannot write .*model\.keras.*: No space left"):
         train(spots(32, 1), spots(16, 2), SCALING, settings((1, 0.01)), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert not set(PRODUCTS) & {path.name for path in tmp_path.iterdir()}
 
 
 def test_a_diverging_training_ends_at_once_and_saves_the_batch(tmp_path):
@@ -215,7 +251,7 @@ def test_a_training_that_diverges_in_its_last_step_says_so_too(tmp_path):
 def test_adam_scales_the_steps_of_each_weight():
     """Its first step changes every weight by the rate, whatever the gradient; momentum is kept."""
     schedule = OneCycleSchedule(4, 0.01, 0.0)
-    one = TrainingSettings({}, schedule, 16, 0.7, 0, optimizer="adam")
+    one = TrainingSettings(NETWORK, schedule, 16, 0.7, 0, optimizer="adam")
     optimizer = make_optimizer(schedule.of_batches(4), one)
     assert optimizer.beta_1 == 0.7
     weights = keras.Variable([1.0, 1.0])
@@ -223,7 +259,9 @@ def test_adam_scales_the_steps_of_each_weight():
     np.testing.assert_allclose(weights, [0.99, 1.01], rtol=1e-3)
 
 
-def test_an_unknown_optimizer_is_refused():
-    one = replace(settings((1, 0.1)), optimizer="lion")
-    with pytest.raises(PacbedError, match="optimizer must be sgd or adam, not 'lion'"):
-        make_optimizer(one.schedule.of_batches(4), one)
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_the_loss_is_scaled_where_small_gradients_would_vanish(precision):
+    one = replace(settings((1, 0.1)), precision=precision)
+    made = make_optimizer(one.schedule.of_batches(4), one)
+    scaled = isinstance(made, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (precision == "mixed_float16")

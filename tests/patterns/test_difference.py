@@ -1,17 +1,15 @@
 """Comparing two stores: how far apart, whether they should be equal, and how that looks."""
 
 from dataclasses import replace
-from itertools import combinations
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from pacbed.cli import main
 from pacbed.engines import SimulationRequest, SimulationResult, ThermalMotion
 from pacbed.exceptions import PacbedError
 from pacbed.figures.patterns import compare_patterns
-from pacbed.figures.style import paper_style, save
+from pacbed.figures.style import save
 from pacbed.patterns.difference import compare, differences
 from pacbed.patterns.store import PatternStore, read_patterns, write_patterns
 from pacbed.specimen.crystal import material
@@ -32,11 +30,9 @@ REQUEST = SimulationRequest(
 def humps(request=REQUEST):
     """Patterns that broaden with thickness; 99.9, 99.8, 99.7 % of the electrons in the field."""
     x, y = request.detector.kx_mrad, request.detector.ky_mrad
-    patterns = [
-        np.exp(-(x[None, :] ** 2 + y[:, None] ** 2) / (150 * n))
-        for n in range(1, request.layers + 1)
-    ]
-    return np.stack([(1 - n / 1000) * p / p.sum() for n, p in enumerate(patterns, 1)])
+    n = np.arange(1, request.layers + 1)[:, None, None]
+    patterns = np.exp(-(x**2 + y[:, None] ** 2) / (150 * n))
+    return (1 - n / 1000) * patterns / patterns.sum(axis=(1, 2), keepdims=True)
 
 
 def stored(path, patterns=None, request=REQUEST, **provenance):
@@ -49,10 +45,7 @@ def stored(path, patterns=None, request=REQUEST, **provenance):
 @pytest.fixture
 def made(tmp_path):
     """Make a store and read it."""
-    names = iter("abcdefgh")
-    return lambda *args, **more: read_patterns(
-        stored(tmp_path / f"{next(names)}.zarr.zip", *args, **more)
-    )
+    return lambda *args, **more: read_patterns(stored(tmp_path / "x.zarr.zip", *args, **more))
 
 
 def with_moved(patterns, share):
@@ -78,7 +71,9 @@ def test_equal_patterns_are_not_apart(made):
 def test_electrons_that_move_count_where_they_leave_and_where_they_arrive(made):
     found = compare(made(with_moved(humps(), 0.002)), made())
     np.testing.assert_allclose(found.change, 0.004, rtol=1e-4)
-    np.testing.assert_allclose(found.change_of_shape, 0.004, rtol=1e-4)
+    half = compare(made(0.5 * with_moved(humps(), 0.002)), made())
+    for one in (found, half):
+        np.testing.assert_allclose(one.change_of_shape, 0.004, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("factor", "change"), [(0.5, 0.5), (1.25, 0.25)])
@@ -89,34 +84,17 @@ def test_a_factor_changes_patterns_but_not_their_shape(made, factor, change):
     np.testing.assert_allclose(found.sum_a, factor * found.sum_b, rtol=1e-6)
 
 
-def test_the_change_of_shape_is_that_without_the_factor(made):
-    found = compare(made(0.5 * with_moved(humps(), 0.002)), made())
-    np.testing.assert_allclose(found.change_of_shape, 0.004, rtol=1e-4)
-    # Half of everything is missing, but where electrons arrived less of it is, or none.
-    assert np.all((found.change > 0.5) & (found.change < 0.502))
-
-
-def test_the_reference_is_b(made):
-    half, whole = made(0.5 * humps()), made()
-    np.testing.assert_allclose(compare(half, whole).change, 0.5, rtol=1e-5)
-    np.testing.assert_allclose(compare(whole, half).change, 1, rtol=1e-5)
-
-
 def test_patterns_of_the_same_thickness_are_compared(tmp_path):
     path = stored(tmp_path / "a.zarr.zip")
-    found = compare(read_patterns(path, [2, 3]), read_patterns(path, [3]))
-    np.testing.assert_array_equal(found.layers, [3])
-    np.testing.assert_array_equal(found.change, 0)
-    found = compare(read_patterns(path, [1, 3]), read_patterns(path))
-    np.testing.assert_array_equal(found.layers, [1, 3])
-    np.testing.assert_array_equal(found.change, 0)
+    for a, b, common in (([2, 3], [3], [3]), ([1, 3], None, [1, 3])):
+        found = compare(read_patterns(path, a), read_patterns(path, b))
+        np.testing.assert_array_equal(found.layers, common)
+        np.testing.assert_array_equal(found.change, 0)
 
 
 def test_stores_without_a_common_layer_are_refused(tmp_path):
     path = stored(tmp_path / "a.zarr.zip")
-    with pytest.raises(
-        PacbedError, match=r"no layer is common to both: A has \[1\], B has \[2, 3\]"
-    ):
+    with pytest.raises(PacbedError, match=r"common to both: A has \[1\], B has \[2, 3\]"):
         compare(read_patterns(path, [1]), read_patterns(path, [2, 3]))
 
 
@@ -124,17 +102,13 @@ def test_stores_without_a_common_layer_are_refused(tmp_path):
     ("detector", "described"),
     [
         (Detector((80, 60), (40, 20)), "40 × 20 pixels, kx -40 to 38 mrad, ky -30 to 27 mrad"),
-        (Detector((80, 48), (40, 24)), "40 × 24 pixels, kx -40 to 38 mrad, ky -24 to 22 mrad"),
         (Detector((70, 60), (40, 24)), "40 × 24 pixels, kx -35 to 33.25 mrad, ky -30 to 27.5 mrad"),
     ],
 )
 def test_patterns_on_different_detectors_are_refused_with_both_described(made, detector, described):
-    other = replace(REQUEST, detector=detector)
-    with pytest.raises(PacbedError) as caught:
-        compare(made(), made(request=other))
-    message = str(caught.value)
-    assert "A has 40 × 24 pixels, kx -40 to 38 mrad, ky -30 to 27.5 mrad" in message
-    assert f"B has {described}" in message
+    told = f"A has 40 × 24 pixels, kx -40 to 38 mrad, ky -30 to 27.5 mrad; B has {described}"
+    with pytest.raises(PacbedError, match=told):
+        compare(made(), made(request=replace(REQUEST, detector=detector)))
 
 
 # Whether they should be equal
@@ -147,6 +121,10 @@ def test_patterns_on_different_detectors_are_refused_with_both_described(made, d
         ({"tilt_mrad": (0, 3.5)}, ["tilt_mrad [0, 0] in A, [0, 3.5] in B"]),
         ({"energy_keV": 60.0}, ["energy_keV 80.0 in A, 60.0 in B"]),
         ({"aperture": Aperture(10, 2)}, ["aperture.edge_mrad 0.0 in A, 2 in B"]),
+        (
+            {"thermal": ThermalMotion(2)},
+            ["thermal motion at rest, with a Debye-Waller factor in A, frozen phonons in B"],
+        ),
         (
             {"tilt_mrad": (1, 0), "energy_keV": 60.0},
             ["tilt_mrad [0, 0] in A, [1, 0] in B", "energy_keV 80.0 in A, 60.0 in B"],
@@ -171,13 +149,6 @@ def test_how_it_was_computed_does_not_count(made):
     mine = made(request=shaking, settings={"band_limit": "converged"})
     theirs = made(request=other, engine="prismatic", settings={"probes": 16})
     assert differences(mine, theirs) == []
-
-
-def test_a_crystal_at_rest_is_another_one_than_a_shaking_one(made):
-    shaking = replace(REQUEST, thermal=ThermalMotion(2))
-    (line,) = differences(made(), made(request=shaking))
-    assert line.startswith("thermal motion at rest, with a Debye-Waller factor in A")
-    assert line.endswith("frozen phonons in B")
 
 
 # How it looks
@@ -220,7 +191,6 @@ def test_the_difference_is_in_percent_of_the_brightest_of_b_about_zero(made):
 def test_all_panels_show_the_same_angles(made):
     for panel in panels(on_figure(made(), made(), field=30.0)):
         assert panel.get_xlim() == panel.get_ylim() == (-15, 15)
-        assert list(panel.get_xticks()) == list(panel.get_yticks()) == [-10, 0, 10]
 
 
 @pytest.mark.parametrize("field", [50.0, 60.0])
@@ -233,40 +203,6 @@ def test_no_panel_shows_angles_that_the_detector_does_not_have(made, field):
         assert top >= panel.get_ylim()[1] > 24
 
 
-def texts(figure):
-    """What is written, and the boxes that it fills in pixels."""
-    found = [figure._suptitle]
-    bars = [bar for panel in figure.axes for bar in panel.child_axes]
-    for axes in [*figure.axes, *bars]:
-        found += [axes.title, axes.xaxis.label, axes.yaxis.label]
-        for number, axis in enumerate((axes.xaxis, axes.yaxis)):
-            low, high = sorted(axis.get_view_interval())
-            found += [t for t in axis.get_ticklabels() if low <= t.get_position()[number] <= high]
-    return {t: t.get_window_extent() for t in found if t.get_visible() and t.get_text()}
-
-
-@pytest.mark.parametrize(
-    ("field", "layers", "share"),
-    [(20.0, [1], 0.0), (40.0, [1], 1e-9), (40.0, [1, 2, 3], 0.001), (58.0, [1, 3], 0.02)],
-)
-def test_no_text_covers_another_or_leaves_the_figure(made, field, layers, share):
-    names = ("a.zarr.zip", f"{'long' * 50}.zarr.zip")
-    figure = on_figure(made(with_moved(humps(), share)), made(), layers, field, names)
-    with paper_style():
-        FigureCanvasAgg(figure).draw()
-    boxes = texts(figure)
-    assert len(boxes) > 20
-    for (one, box), (other, another) in combinations(boxes.items(), 2):
-        assert not box.padded(3).overlaps(another), (
-            f"'{one.get_text()}' covers '{other.get_text()}'"
-        )
-    for text, box in boxes.items():
-        assert box.x0 >= 0, text
-        assert box.y0 >= 0, text
-        assert box.x1 <= figure.bbox.width, text
-        assert box.y1 <= figure.bbox.height, text
-
-
 def test_dollars_in_names_are_no_formulae(made, tmp_path):
     figure = on_figure(made(), made(), names=("$a_b.zip", "c_$d.zip"))
     save(figure, tmp_path / "compare.png")
@@ -275,23 +211,14 @@ def test_dollars_in_names_are_no_formulae(made, tmp_path):
     assert not figure._suptitle.get_parse_math()
 
 
-@pytest.mark.parametrize("kind", ["png", "pdf"])
-def test_the_figure_drawn_again_has_the_same_bytes(made, tmp_path, kind):
-    a, b = made(with_moved(humps(), 0.002)), made()
-    for name in ("first", "again"):
-        save(on_figure(a, b), tmp_path / f"{name}.{kind}")
-    assert (tmp_path / f"first.{kind}").read_bytes() == (tmp_path / f"again.{kind}").read_bytes()
-
-
 # pacbed compare
 
 
 @pytest.fixture
 def two(tmp_path):
     """Two stores, the second of 2 layers."""
-    a = stored(
-        tmp_path / "a.zarr.zip", with_moved(humps(), 0.0025), phonon_noise=[0.001, 0.0123, 0.05]
-    )
+    noise = {"phonon_noise": [0.001, 0.0123, 0.05]}
+    a = stored(tmp_path / "a.zarr.zip", with_moved(humps(), 0.0025), **noise)
     b = stored(tmp_path / "b.zarr.zip", request=replace(REQUEST, layers=2), engine="prismatic")
     return str(a), str(b)
 
@@ -326,7 +253,7 @@ def test_compare_warns_in_one_line_of_what_was_simulated_differently(tmp_path, c
     captured = capsys.readouterr()
     [line] = captured.err.strip().splitlines()
     assert line.startswith("warning: they differ in what was simulated: ")
-    for part in ("stretch_1 1", "1.02 in B", "stretch_2 1", "0.99 in B", "[0, 2] in B"):
+    for part in ("1.02 in B", "0.99 in B", "[0, 2] in B"):
         assert part in line
     assert [row[1] for row in rows(captured.out)] == ["0.000"] * 3
 
@@ -370,8 +297,7 @@ def test_what_cannot_be_drawn_is_said_in_one_line(two, tmp_path, capsys, options
     assert main(["compare", *two, *output, *options]) == 1
     captured = capsys.readouterr()
     [line] = captured.err.strip().splitlines()
-    assert line.startswith("error: ")
-    assert message.format(folder=tmp_path) in line
+    assert f"error: {message.format(folder=tmp_path)}" in line
     assert captured.out == ""
     assert sorted(tmp_path.iterdir()) == before
 

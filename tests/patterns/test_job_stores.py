@@ -182,21 +182,6 @@ def test_a_store_that_cannot_be_read_now_is_neither_computed_again_nor_replaced(
     assert [path.read_bytes() for path in paths(made)] == before
 
 
-def test_what_waits_is_newer_than_a_store_of_an_earlier_request(folder):
-    made = stores(folder)
-    run(made, Counting())
-    # Another request, whose job was killed before it gave names; the old stores stand.
-    old = [path.read_bytes() for path in paths(made)]
-    put_aside(paths(made))
-    make_waiting(made, Counting(quality=2))
-    for path, content in zip(paths(made), old, strict=True):
-        path.write_bytes(content)
-        os.utime(path, (1, 1))
-    engine = Counting(quality=2)
-    run(made, engine)
-    assert engine.made == []
-
-
 def test_another_semiangle_of_the_same_draw_leaves_those_that_are_there(folder):
     run(stores(folder), Counting())
     engine = Counting()

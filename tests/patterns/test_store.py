@@ -59,15 +59,6 @@ def is_what_was_written(read):
     )
 
 
-def outcome(path):
-    try:
-        return "unharmed" if is_what_was_written(read_patterns(path)) else "wrong values"
-    except StoreError as error:
-        return "refused" if path.name in str(error) else "refused without its name"
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-
-
 # Round trip
 
 
@@ -79,17 +70,12 @@ def test_what_was_written_is_read(store):
 
 def test_request_and_provenance_are_read(store):
     attributes = read_patterns(store).attributes
-    assert attributes["request"]["deformation"] == {
-        "stretch_1": 1.04,
-        "stretch_2": 0.97,
-        "angle_deg": 30,
-    }
-    assert attributes["request"]["tilt_mrad"] == [2.0, -3.0]
-    assert attributes["request"]["material"]["formula"] == "MoS2"
-    assert attributes["request"]["seed"] == 5
-    assert attributes["engine"] == "none"
-    assert attributes["grid"] == [4, 5]
-    assert attributes["revision"] == "abc"
+    request = attributes["request"]
+    assert request["deformation"] == {"stretch_1": 1.04, "stretch_2": 0.97, "angle_deg": 30}
+    assert request["tilt_mrad"] == [2.0, -3.0]
+    assert request["material"]["formula"] == "MoS2"
+    assert request["seed"] == 5
+    assert [attributes[name] for name in ("engine", "grid", "revision")] == ["none", [4, 5], "abc"]
 
 
 def test_xarray_understands_axes_and_coordinates(store):
@@ -130,15 +116,6 @@ def test_equal_results_make_equal_bytes(tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_writing_leaves_nothing_but_the_store(store):
-    assert [p.name for p in store.parent.iterdir()] == ["draw.zarr.zip"]
-
-
-def test_store_is_replaced_by_a_later_one(store):
-    write_patterns(store, REQUEST, SimulationResult(PATTERNS / 2, {}))
-    np.testing.assert_array_equal(read_patterns(store).patterns, PATTERNS / 2)
-
-
 # Damage
 
 
@@ -147,13 +124,6 @@ def test_truncated_store_is_refused(store, end):
     contents = store.read_bytes()
     length = len(contents) + end if end < 0 else int(end * len(contents))
     assert_refused_by_name(damaged(store, contents[:length]))
-
-
-def test_store_with_a_hole_is_refused(store):
-    contents = bytearray(store.read_bytes())
-    middle = len(contents) // 2
-    contents[middle : middle + 512] = bytes(512)  # what a crashed file system leaves behind
-    assert_refused_by_name(damaged(store, contents))
 
 
 def without(store, *removed):
@@ -166,16 +136,11 @@ def without(store, *removed):
     return bad
 
 
-def test_store_packed_anew_is_still_whole(store):
-    assert is_what_was_written(read_patterns(without(store)))
-
-
 @pytest.mark.parametrize(
     "removed",
     [
-        *[["patterns/c/0/0/0"], ["patterns/c/2/0/0"], ["kx_mrad/c/0"], ["layer/c/0"]],
-        *[["zarr.json"], ["patterns/zarr.json"], ["ky_mrad/zarr.json"]],
-        ["patterns/zarr.json", "patterns/c/1/0/0"],
+        *[["patterns/c/2/0/0"], ["kx_mrad/c/0"], ["layer/c/0"], ["zarr.json"]],
+        *[["ky_mrad/zarr.json"], ["patterns/zarr.json", "patterns/c/1/0/0"]],
     ],
 )
 def test_store_without_one_of_its_parts_is_refused(store, removed):
@@ -185,39 +150,6 @@ def test_store_without_one_of_its_parts_is_refused(store, removed):
 def test_missing_chunk_is_named_even_if_another_layer_is_read(store):
     with pytest.raises(StoreError, match="chunk patterns/c/2/0/0 is missing"):
         read_patterns(without(store, "patterns/c/2/0/0"), [1])
-
-
-@pytest.mark.parametrize("chunk", ["patterns/c/1/0/0", "kx_mrad/c/0", "layer/c/0"])
-def test_flipped_byte_inside_a_chunk_is_refused(store, chunk):
-    with zipfile.ZipFile(store) as archive:
-        data = archive.read(chunk)
-    contents = bytearray(store.read_bytes())
-    start = contents.find(data)
-    assert start > 0
-    contents[start + len(data) // 2] ^= 0x10
-    assert_refused_by_name(damaged(store, contents))
-
-
-def test_no_flipped_byte_changes_what_is_read(store):
-    contents = store.read_bytes()
-    with zipfile.ZipFile(store) as archive:
-        directory = archive.start_dir
-    found = set()
-    end = range(len(contents) - 22, len(contents))
-    for position in [*range(0, directory, 61), *range(directory, directory + 80), *end]:
-        bad = bytearray(contents)
-        bad[position] ^= 0xFF
-        found.add(outcome(damaged(store, bad)))
-    assert found == {"refused", "unharmed"}
-
-
-def test_missing_store_is_refused(tmp_path):
-    with pytest.raises(StoreError, match=r"nowhere\.zarr\.zip does not exist"):
-        read_patterns(tmp_path / "nowhere.zarr.zip")
-
-
-def test_folder_in_place_of_a_store_is_refused(tmp_path):
-    assert_refused_by_name(tmp_path)
 
 
 def test_zarr_store_of_another_kind_is_refused(tmp_path):
@@ -263,17 +195,9 @@ WRITE_UNDER_A_LIMIT = """
 
 
 def write_under_a_limit(path, limit_bytes):
-    return subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            textwrap.dedent(WRITE_UNDER_A_LIMIT),
-            *(str(argument) for argument in (__file__.rpartition("/")[0], path, limit_bytes)),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    code, here = textwrap.dedent(WRITE_UNDER_A_LIMIT), __file__.rpartition("/")[0]
+    command = [sys.executable, "-c", code, here, str(path), str(limit_bytes)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 # A chunk of noise takes about 9 kB, the archive of twelve about 120 kB.
@@ -291,21 +215,6 @@ def test_failed_write_leaves_an_earlier_store_and_nothing_else(store, limit_byte
     assert [p.name for p in store.parent.iterdir()] == [store.name]
     assert store.read_bytes() == before
     assert is_what_was_written(read_patterns(store))
-
-
-def test_failed_write_leaves_no_store_where_none_was(tmp_path):
-    attempt = write_under_a_limit(tmp_path / "draw.zarr.zip", 20_000)
-
-    assert attempt.returncode == 3, attempt.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_write_within_the_limit_succeeds(tmp_path):
-    path = tmp_path / "draw.zarr.zip"
-    attempt = write_under_a_limit(path, 1_000_000)
-
-    assert attempt.returncode == 0, attempt.stderr
-    assert read_patterns(path).patterns.shape == (12, 50, 50)
 
 
 def test_store_cannot_be_written_below_a_file(tmp_path):

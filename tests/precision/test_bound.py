@@ -11,13 +11,7 @@ from scipy.stats import lognorm
 
 from pacbed.engines import SimulationRequest
 from pacbed.engines.planewave.engine import PlaneWaveEngine
-from pacbed.examples.augment import (
-    AugmentationSettings,
-    Transformation,
-    average_over_pixels,
-    record,
-    resample,
-)
+from pacbed.examples.augment import Transformation, average_over_pixels, record, resample
 from pacbed.examples.labels import PARAMETERS
 from pacbed.exceptions import PacbedError, RequestError
 from pacbed.precision import bound as bounds
@@ -27,20 +21,12 @@ from pacbed.specimen.crystal import material
 from pacbed.specimen.deformation import Deformation, DrawRanges
 from pacbed.specimen.microscope import Aperture, Detector
 from pacbed.study.draws import draw
+from pacbed.study.model import Configuration
 
-SETTINGS = AugmentationSettings(
-    pixels=64,
-    field_of_view_mrad=100,
-    field_of_view_variation=0.0625,
-    rotation_deg=(-10, 10),
-    translation_px=2.5,
-    noise="poisson",
-    electrons=(1e6, 5e7),
-    image_mean=(0.2, 0.3),
-)
+PAPER = replace(Configuration().augmentation(), noise="poisson")
+SETTINGS = replace(PAPER, pixels=64, translation_px=2.5)
 RANGES = DrawRanges(stretch=(0.95, 1.05), angle_deg=(0, 180), tilt_mrad=(-5, 5))
 PRIOR = bounds.prior_covariance(RANGES, SETTINGS)
-PAPER = replace(SETTINGS, pixels=256, translation_px=10)
 
 
 def simulate(states, semiangle, layers, field=110.0, pixels=128, edge=0.0):

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pacbed.examples.augment import AugmentationSettings, record
-from pacbed.examples.dataset import Dataset, read_dataset, write_dataset
+from pacbed.examples.augment import record
+from pacbed.examples.dataset import read_dataset, write_dataset
 from pacbed.examples.pattern_set import PatternSet
 from pacbed.examples.source import ExampleSource
 from pacbed.exceptions import PacbedError
@@ -20,18 +20,10 @@ from pacbed.reading.discs import (
 )
 from pacbed.specimen.crystal import material
 from pacbed.specimen.deformation import Deformation
+from pacbed.study.model import Configuration
 
 MOS2 = material("MoS2")
-CAMERA = AugmentationSettings(
-    pixels=256,
-    field_of_view_mrad=100,
-    field_of_view_variation=0.0625,
-    rotation_deg=(-10, 10),
-    translation_px=10,
-    noise="poisson",
-    electrons=(1e6, 5e7),
-    image_mean=(0.2, 0.3),
-)
+CAMERA = replace(Configuration().augmentation(), noise="poisson")  # else as in the paper
 SHEARED = Deformation.from_strain(0.03, -0.02, 0.015)
 
 
@@ -73,16 +65,15 @@ def assert_measured(found, deformation, rotation_deg, strain=2e-4, degrees=0.01)
 # What a lattice tells
 
 
-@pytest.mark.parametrize("strain", [(0.04, 0, 0), (0, -0.04, 0), (0, 0, 0.03), (0.03, -0.02, 0.01)])
-def test_each_strain_is_read_back_with_its_sign(method, strain):
+@pytest.mark.parametrize(
+    ("strain", "rotation"),
+    [((0.04, 0, 0), 0), ((0, -0.04, 0), 0), ((0, 0, 0.03), -9), ((0.03, -0.02, 0.01), 7)],
+)
+def test_strain_and_counter_clockwise_rotation_are_read_back_with_their_signs(
+    method, strain, rotation
+):
     deformation = Deformation.from_strain(*strain)
-    assert_measured(method.measure(pattern(deformation), 100), deformation, 0)
-
-
-@pytest.mark.parametrize("rotation", [-9.0, 7.0])
-def test_a_counter_clockwise_rotation_is_positive_and_leaves_the_strain_alone(method, rotation):
-    found = method.measure(pattern(SHEARED, rotation), 100)
-    assert_measured(found, SHEARED, rotation)
+    assert_measured(method.measure(pattern(deformation, rotation), 100), deformation, rotation)
 
 
 def test_the_strongest_deformations_with_shift_and_scale_are_still_found(method):
@@ -90,13 +81,6 @@ def test_the_strongest_deformations_with_shift_and_scale_are_still_found(method)
         deformation = Deformation(1.05, 0.95, angle)
         image = pattern(deformation, 10, (-10, 9), 106)
         assert_measured(method.measure(image, 106), deformation, 10)
-
-
-def test_a_shift_of_the_pattern_changes_nothing(method):
-    still = method.measure(pattern(SHEARED, 3), 100)
-    moved = method.measure(pattern(SHEARED, 3, (6.3, -8.6)), 100)
-    np.testing.assert_allclose(moved.strain, still.strain, atol=1e-4)
-    assert moved.rotation_deg == pytest.approx(still.rotation_deg, abs=0.005)
 
 
 def test_brightness_changes_nothing(method):
@@ -217,7 +201,9 @@ def test_a_dataset_is_read_back_and_better_with_a_known_scale(dataset, known, to
 
 def test_a_measurement_depends_on_its_image_alone(dataset):
     whole = predict_by_discs(dataset, MOS2, 80)
-    part = predict_by_discs(some(dataset, slice(3, 6)), MOS2, 80)
+    names = ("images", "labels", "draws", "transformations")
+    part = replace(dataset, **{name: getattr(dataset, name)[3:6] for name in names})
+    part = predict_by_discs(part, MOS2, 80)
     np.testing.assert_array_equal(part["predicted_strain_xx"], whole["predicted_strain_xx"][3:6])
 
 
@@ -245,16 +231,6 @@ def test_stored_fields_of_view_are_those_that_the_discs_show(dataset, method):
     measured = [method.measure(image).field_of_view_mrad for image in dataset.images]
     np.testing.assert_allclose(dataset.fields_of_view_mrad, measured, rtol=2.5e-3)
     assert np.ptp(measured) > 4
-
-
-def some(dataset, chosen):
-    return Dataset(
-        dataset.images[chosen],
-        dataset.labels[chosen],
-        dataset.draws[chosen],
-        dataset.transformations[chosen],
-        dataset.attributes,
-    )
 
 
 # What cannot be measured

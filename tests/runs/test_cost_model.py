@@ -160,10 +160,10 @@ def test_weights_and_operations_of_the_network_of_the_paper(paper):
 
 @pytest.mark.parametrize("head", [None, 2])
 def test_weights_are_those_that_keras_counts(head):
-    from pacbed.learning.network import build_network
+    from pacbed.learning.network import NetworkSettings, build_network
 
     section = NetworkSection(filters=(4, 8, 8), dense=(16, 8), pooled_head=head)
-    built = build_network(32, 4, section.filters, section.dense, head)
+    built = build_network(32, 4, NetworkSettings(section.filters, section.dense, head))
     own = sum(math.prod(v.shape) for v in built.trainable_variables)
     assert costs.network_size(section, 32, 4)[0] == own
 

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import threading
 import time
+from unittest.mock import Mock
 
 import pytest
 
 from pacbed.exceptions import PacbedError
-from pacbed.runs.locks import LockedError, lock, sole_maker
+from pacbed.runs.locks import sole_maker
 
 # Makes a file, slowly, and notes when it begins and ends.
 MAKER = """
@@ -51,14 +52,6 @@ def maker(product, tmp_path):
         process.wait()
 
 
-def test_a_lock_is_had_once(tmp_path):
-    held = lock(tmp_path / "lock")
-    with pytest.raises(LockedError, match=rf"process {os.getpid()} on "):
-        lock(tmp_path / "lock")
-    held.release()
-    assert lock(tmp_path / "lock").is_locked
-
-
 def test_several_processes_make_a_file_one_after_another(product, tmp_path, maker):
     processes = [maker(0.1) for _ in range(6)]
     assert [p.wait(60) for p in processes] == [0] * 6
@@ -73,23 +66,19 @@ def test_a_process_that_waits_says_for_which(product, maker):
     assert f"of an earlier run makes {product}: waiting" in said
 
 
-def test_a_process_that_was_killed_delays_nobody(product, maker):
-    first = maker(60, wait=True)
-    first.kill()
-    first.wait()
-    said = []
-    with sole_maker(product, said.append):
-        pass
-    assert said == []
-
-
-def test_nobody_waits_for_ever(product, maker):
+def test_nobody_waits_for_ever_nor_for_a_process_that_was_killed(product, maker):
     first = maker(60, wait=True)
     with (
         pytest.raises(PacbedError, match=f"process {first.pid} on .* still makes .*: end it"),
         sole_maker(product, timeout_s=0.1),
     ):
         pass
+    first.kill()
+    first.wait()
+    said = []
+    with sole_maker(product, said.append):
+        pass
+    assert said == []
 
 
 def test_a_lock_that_was_removed_while_it_was_waited_for_is_no_lock(product):
@@ -112,25 +101,12 @@ def test_a_lock_that_was_removed_while_it_was_waited_for_is_no_lock(product):
     assert list(product.parent.iterdir()) == []
 
 
-def test_after_a_failure_the_lock_is_free(product):
-    with pytest.raises(ZeroDivisionError), sole_maker(product):
-        _ = 1 / 0
-    assert list(product.parent.iterdir()) == []
-
-
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks_is_warned_of(product, monkeypatch, number):
-    def flock(file, operation):
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    inside = False
-    with (
-        pytest.warns(UserWarning, match=f"file system of {product.parent} has no locks"),
-        sole_maker(product),
-    ):
-        inside = True
-    assert inside
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(number, os.strerror(number))))
+    warned = pytest.warns(UserWarning, match=f"file system of {product.parent} has no locks")
+    with warned, sole_maker(product):
+        pass
     assert list(product.parent.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""A real SLURM cluster of one node on this machine, for tests.
+"""A real SLURM cluster of one node on this machine, for tests: in a folder with a short name.
 
 Everything it has lies in one folder: nothing of an installed cluster is read or changed. Its node
 claims more than the machine has, so that jobs as large as those of a study can run, several at a
@@ -22,12 +22,7 @@ from pathlib import Path
 
 import psutil
 
-PARTITIONS = ("cpu", "gpu")
-"""The first is the default."""
-
 NODE = "node"
-CPUS = 128
-MEMORY_MB = 512_000
 GPUS = 2
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol")
@@ -35,24 +30,13 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scance
 # Daemons are where a user's PATH may not lead.
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
-# The kernel takes no longer path of a socket; SLURM's own names come after that of the folder.
-LONGEST_FOLDER = 107 - len("/spool/node_12345.4294967291")
-
-# How often slurmctld looks for jobs over their time limits; it is compiled in.
-TIME_LIMIT_CHECK_SECONDS = 30
-KILL_WAIT_SECONDS = 5
-REQUEUE_DELAY_SECONDS = 10
-
 CONFIGURATION = """\
 ClusterName=test
 SlurmctldHost={hostname}(127.0.0.1)
 SlurmctldPort={controller_port}
 SlurmUser=root
-SlurmdUser=root
-AuthType=auth/munge
 # A requeued job may start again when its credential has expired: two minutes, if not said.
-AuthInfo=socket={folder}/munge.socket,cred_expire={requeue_delay}
-CredType=cred/munge
+AuthInfo=socket={folder}/munge.socket,cred_expire=10
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
@@ -63,29 +47,17 @@ MailProg=/bin/true
 # Without cgroups, which a container may not have.
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
-JobCompType=jobcomp/none
-MpiDefault=none
 
 # At once what takes a while on a cluster that many use.
 SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1
 PriorityType=priority/basic
-KillWait={kill_wait}
-CompleteWait=0
-SlurmctldTimeout=30
-SlurmdTimeout=60
-InactiveLimit=0
+KillWait=5
 
 # Finished jobs stay known for a day.
 MinJobAge=86400
-MaxJobCount=20000
-JobRequeue=1
 # A node that a test takes down stays down.
 ReturnToService=1
-OverTimeLimit=0
-PreemptType=preempt/none
 
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
@@ -94,9 +66,10 @@ GresTypes=gpu
 SlurmdParameters=config_overrides
 
 NodeName={node} NodeHostname={hostname} NodeAddr=127.0.0.1 Port={node_port} \
-CPUs={cpus} Boards=1 SocketsPerBoard=1 CoresPerSocket={cpus} ThreadsPerCore=1 \
-RealMemory={memory_mb} TmpDisk=0 Gres=gpu:a100:{gpus} State=UNKNOWN
-{partitions}
+CPUs=128 SocketsPerBoard=1 CoresPerSocket=128 ThreadsPerCore=1 \
+RealMemory=512000 Gres=gpu:a100:{gpus} State=UNKNOWN
+PartitionName=cpu Nodes={node} MaxTime=INFINITE DefaultTime=60 State=UP Default=YES
+PartitionName=gpu Nodes={node} MaxTime=INFINITE DefaultTime=60 State=UP
 """
 
 
@@ -117,7 +90,7 @@ class Job:
     cpus: int
     memory_mb: float
     gpus: int
-    time_limit_s: int | None
+    time_limit_s: int
     comment: str
     requeue: bool
     restarts: int
@@ -130,7 +103,6 @@ class Job:
         tres = dict(item.split("=") for item in fields.get("TRES", "").split(",") if "=" in item)
         memory = tres.get("mem", "0M")
         requested = " ".join(fields.get(key, "") for key in ("TresPerJob", "TresPerNode"))
-        limit = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", fields["TimeLimit"])
         return cls(
             id=fields["JobId"],
             state=fields["JobState"],
@@ -138,7 +110,7 @@ class Job:
             cpus=int(fields["NumCPUs"].partition("-")[0]),
             memory_mb=float(memory[:-1]) * {"K": 2**-10, "M": 1, "G": 2**10}[memory[-1]],
             gpus=sum(int(n) for n in re.findall(r"gpu(?::\w+)?:(\d+)", requested)),
-            time_limit_s=_seconds(*limit.groups()) if limit else None,
+            time_limit_s=_seconds(fields["TimeLimit"]),
             comment=fields.get("Comment", ""),
             requeue=fields["Requeue"] == "1",
             restarts=int(fields["Restarts"]),
@@ -152,21 +124,15 @@ def _fields(line: str) -> dict[str, str]:
     return {key: value.strip() for key, value in found}
 
 
-def _seconds(days: str | None, hours: str, minutes: str, seconds: str) -> int:
-    return ((int(days or 0) * 24 + int(hours)) * 60 + int(minutes)) * 60 + int(seconds)
+def _seconds(text: str) -> int:
+    days, _, clock = text.rpartition("-")
+    hours, minutes, seconds = map(int, clock.split(":"))
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 @dataclass
 class Cluster:
-    """A cluster in a folder, which must be empty and have a short name.
-
-    Examples
-    --------
-    >>> with Cluster(Path("/tmp/slurm")) as cluster:
-    ...     job = cluster.submit("hostname", "--partition=cpu")
-    ...     cluster.wait_for(job).state
-    'COMPLETED'
-    """
+    """A cluster in a folder, which must be empty and have a short name."""
 
     folder: Path
     _guards: list[subprocess.Popen] = field(default_factory=list, repr=False)
@@ -180,10 +146,6 @@ class Cluster:
     # Its life
 
     def __enter__(self) -> "Cluster":
-        if reasons := missing():
-            raise ClusterError(" ".join(reasons))
-        if len(str(self.folder)) > LONGEST_FOLDER:
-            raise ClusterError(f"{self.folder} is longer than {LONGEST_FOLDER} characters")
         self._configure()
         try:
             self._start_daemons()
@@ -202,41 +164,18 @@ class Cluster:
 
     # Jobs
 
-    def submit(self, script: str, *options: str) -> str:
-        """Submit lines of a shell script with options of sbatch; the number of the job."""
-        log = f"--output={self.folder}/%j.log"
-        script = f"#!/bin/sh\n{script}\n"
-        return self.call("sbatch", "--parsable", log, *options, given=script).strip()
-
     def jobs(self) -> list[Job]:
         """All jobs since the start, in order, the finished ones too."""
         text = self.call("scontrol", "show", "job", "--oneliner", "--details")
         return [Job.of(line) for line in text.splitlines() if line.startswith("JobId=")]
 
-    def job(self, job_id: str) -> Job:
-        """One job."""
-        return Job.of(self.call("scontrol", "show", "job", "--oneliner", "--details", job_id))
+    def wait_for(self, job_id: str, state: str, timeout: float = 60) -> None:
+        """Wait until a job is in a state."""
 
-    def cancel(self, job_id: str) -> None:
-        """Cancel as a user does."""
-        self.call("scancel", job_id)
+        def job() -> Job:
+            return next(job for job in self.jobs() if job.id == job_id)
 
-    def requeue(self, job_id: str) -> None:
-        """End a job and have it run again."""
-        self.call("scontrol", "requeue", job_id)
-
-    def expire(self, job_id: str) -> None:
-        """Let the time of a running job be over: it ends at the next look at time limits."""
-        self.call("scontrol", "update", f"JobId={job_id}", "EndTime=now")
-
-    def wait_for(self, job_id: str, *states: str, timeout: float = 60) -> Job:
-        """Wait until a job is in one of the states, or has ended when none is given."""
-
-        def there() -> bool:
-            return self.job(job_id).state in (states or ENDED)
-
-        wait_until(there, timeout, lambda: f"{states or 'the end'} of {self.job(job_id)}")
-        return self.job(job_id)
+        wait_until(lambda: job().state == state, timeout, lambda: f"{state} of {job()}")
 
     def clear(self) -> None:
         """Have no job and an idle node, whatever a test left."""
@@ -248,7 +187,7 @@ class Cluster:
             for job in left:
                 # It may end by itself at this moment.
                 with contextlib.suppress(ClusterError):
-                    self.cancel(job)
+                    self.call("scancel", job)
             return not left and self.node_state() == "IDLE"
 
         wait_until(idle, 60, lambda: f"idle: {self.node_state()}, {self.jobs()}")
@@ -270,12 +209,11 @@ class Cluster:
 
     # How it is done
 
-    def call(self, *command: str, given: str | None = None) -> str:
+    def call(self, *command: str) -> str:
         """Run one of SLURM's programs; what it prints."""
         done = subprocess.run(
             command,
             env={**_without_slurm(os.environ), **self.environment},
-            input=given,
             capture_output=True,
             text=True,
             timeout=60,
@@ -296,20 +234,12 @@ class Cluster:
         controller_port, node_port = _free_ports(2)
         configuration = CONFIGURATION.format(
             folder=self.folder,
-            hostname=_hostname(),
+            # The part by which slurmd looks for its own node.
+            hostname=socket.gethostname().partition(".")[0],
             controller_port=controller_port,
             node_port=node_port,
             node=NODE,
-            cpus=CPUS,
-            memory_mb=MEMORY_MB,
             gpus=GPUS,
-            kill_wait=KILL_WAIT_SECONDS,
-            requeue_delay=REQUEUE_DELAY_SECONDS,
-            partitions="\n".join(
-                f"PartitionName={name} Nodes={NODE} MaxTime=INFINITE DefaultTime=60 State=UP "
-                f"Default={'YES' if name == PARTITIONS[0] else 'NO'}"
-                for name in PARTITIONS
-            ),
         )
         (self.folder / "slurm.conf").write_text(configuration)
         # They must be devices and have numbers, but nobody opens them.
@@ -393,11 +323,6 @@ def wait_until(condition: Callable[[], bool], timeout: float, awaited: Callable[
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {timeout:g} s for {awaited()}")
         time.sleep(0.1)
-
-
-def _hostname() -> str:
-    # The part by which slurmd looks for its own node.
-    return socket.gethostname().partition(".")[0]
 
 
 def _free_ports(count: int) -> list[int]:

@@ -7,10 +7,6 @@ from pacbed.exceptions import RequestError
 from pacbed.specimen.deformation import Deformation
 
 
-def test_nothing_is_deformed_by_default():
-    np.testing.assert_array_equal(Deformation().gradient, np.eye(2))
-
-
 @pytest.mark.parametrize("angle_deg", [0, 17, 45, 90, 133])
 def test_gradient_is_a_pure_stretch_with_its_first_direction_at_the_angle_from_zigzag(angle_deg):
     gradient = Deformation(1.04, 0.97, angle_deg).gradient
@@ -44,13 +40,6 @@ def test_deformation_of_a_strain_has_that_strain(strain):
     np.testing.assert_allclose(deformation.strain, [[xx, xy], [xy, yy]], atol=1e-15)
     assert deformation.stretch_1 >= deformation.stretch_2
     assert 0 <= deformation.angle_deg < 180
-
-
-def test_strain_of_a_deformation_gives_it_back():
-    strain = Deformation(1.043, 0.961, 121).strain
-    again = Deformation.from_strain(strain[0, 0], strain[1, 1], strain[0, 1])
-    assert (again.stretch_1, again.stretch_2) == pytest.approx((1.043, 0.961))
-    assert again.angle_deg == pytest.approx(121)
 
 
 def test_smaller_stretch_first_is_refused_with_advice_that_is_right():

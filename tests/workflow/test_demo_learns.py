@@ -149,11 +149,6 @@ def test_test_errors_are_a_fifth_of_always_answering_the_mean(predictions):
         assert row["mae"] <= row["baseline_mae"] / 5, f"{parameter}: {row['mae']:.3g}"
 
 
-def test_no_deformation_is_in_two_sets(datasets):
-    draws = [set(data.draws) for data in datasets.values()]
-    assert sum(map(len, draws)) == len(set.union(*draws))
-
-
 def test_no_error_lies_below_the_bound(predictions, config, bound):
     assert below_the_bound(predictions, config, bound).empty
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pacbed.patterns.store import read_patterns
+from pacbed.runs.results_folder import keep_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,6 +65,18 @@ def test_nested_values_can_be_given_on_the_command_line(workspace):
     outcome = workspace.plan("--config", given, "microscope={semiangles_mrad: [6.35, 12.65]}")
     assert outcome.status == 0, outcome.text
     assert outcome.jobs["simulate"] == 10
+
+
+def test_results_of_another_configuration_are_not_overwritten(workspace):
+    store = workspace.folder / "results/patterns/6.35mrad/00000.zarr.zip"
+    store.parent.mkdir(parents=True)
+    store.write_bytes(b"a store")
+    other = workspace.config().changed({"simulation": {"layers": 7}})
+    keep_config(workspace.folder / "results", other)
+    outcome = workspace.run()
+    assert outcome.status == 1
+    assert "simulation.layers was 7, is 2" in outcome.text
+    assert store.read_bytes() == b"a store"
 
 
 # In a store
@@ -151,20 +164,12 @@ def test_a_job_that_is_told_to_end_cleans_up_behind_itself(run_job, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["log"]
 
 
-def test_a_damaged_store_is_moved_aside_by_the_job_that_reads_it(run_job, tmp_path):
-    (tmp_path / "00000.zarr.zip").write_bytes(b"half")
-    status, _, log = run_job("raise DamagedStoreError(Path('00000.zarr.zip'), 'no end')")
-    assert status == 1
-    assert log.startswith("error: 00000.zarr.zip is damaged or incomplete: no end")
-    assert not (tmp_path / "00000.zarr.zip").exists()
-    assert (tmp_path / "00000.zarr.zip.damaged").read_bytes() == b"half"
-
-
-def test_two_jobs_may_find_the_same_store_damaged(run_job, tmp_path):
+def test_a_damaged_store_is_moved_aside_by_the_jobs_that_read_it(run_job, tmp_path):
     # Datasets of several thicknesses read the same stores at the same time.
     (tmp_path / "00000.zarr.zip").write_bytes(b"half")
     for log in ("first", "second"):
         status, _, said = run_job("raise DamagedStoreError(Path('00000.zarr.zip'), 'no end')", log)
         assert status == 1
-        assert said.startswith("error: 00000.zarr.zip is damaged")
+        assert said.startswith("error: 00000.zarr.zip is damaged or incomplete: no end")
+    assert not (tmp_path / "00000.zarr.zip").exists()
     assert (tmp_path / "00000.zarr.zip.damaged").read_bytes() == b"half"

@@ -55,20 +55,15 @@ def test_what_prismatic_depends_on_and_nothing_else_runs_it_again(workspace, cha
     assert workspace.plan(STORE, change=change).jobs == {"simulate": 1}
 
 
-def test_a_failure_of_prismatic_is_named_and_leaves_no_store(workspace, change, monkeypatch):
+def test_a_killed_simulation_is_named_leaves_no_store_and_goes_on_where_it_was(
+    workspace, change, monkeypatch
+):
     monkeypatch.setenv("STAND_IN_DOES", "sigkill")
-
+    monkeypatch.setenv("STAND_IN_FROM", "2")
     outcome = workspace.run(STORE, change=change)
-
     assert outcome.status == 1
     assert "Prismatic was killed by SIGKILL" in outcome.text
     assert not (workspace.folder / STORE).exists()
-
-
-def test_a_killed_simulation_goes_on_where_it_was(workspace, change, monkeypatch):
-    monkeypatch.setenv("STAND_IN_DOES", "sigkill")
-    monkeypatch.setenv("STAND_IN_FROM", "2")
-    assert workspace.run(STORE, change=change).status == 1
     assert checkpoint_of(workspace.folder / STORE).exists()
 
     monkeypatch.setenv("STAND_IN_DOES", "write")

@@ -12,6 +12,7 @@ from pacbed.learning.specification import NetworkSpec
 from pacbed.study.draws import SPLITS
 from pacbed.exceptions import PacbedError
 from pacbed.figures import TITLES
+from pacbed.study import results
 from pacbed.study.networks import evaluated_splits, neighbour, networks
 from pacbed.study.prismatic import memory_MB
 from pacbed.study.states import bound_states, gallery
@@ -56,10 +57,10 @@ AUGMENTATION = {
 ONLINE = STUDY.training.data == "online"
 EVALUATED = evaluated_splits(STUDY)
 
-PATTERNS = f"{RESULTS}/patterns/{{semiangle}}mrad"
-DATASETS = f"{RESULTS}/datasets/{{semiangle}}mrad/{{layers}}layers"
-NETWORK = "{semiangle}mrad/{layers}layers/{outputs}_{intensity}"
-MODELS = f"{RESULTS}/models/{NETWORK}"
+PATTERNS = f"{RESULTS}/{results.PATTERNS}"
+DATASETS = f"{RESULTS}/{results.DATASETS}"
+NETWORK = results.NETWORK
+MODELS = f"{RESULTS}/{results.MODELS}"
 FIGURES = f"{RESULTS}/figures"
 CLASSICAL = f"{RESULTS}/classical/{{semiangle}}mrad/{{layers}}layers"
 
@@ -132,8 +133,7 @@ def draws_of(split):
 
 
 def stores_of(semiangle, split):
-    folder = PATTERNS.format(semiangle=semiangle)
-    return [f"{folder}/{draw:05d}.zarr.zip" for draw in draws_of(split)]
+    return results.stores(PATTERNS.format(semiangle=semiangle), draws_of(split))
 
 
 def pattern_stores(wildcards):
@@ -223,15 +223,7 @@ def reserves_gpu(rule):
 
 def for_networks(pattern, chosen=NETWORKS):
     """The files of networks, in the order of the configuration."""
-    return [
-        pattern.format(
-            semiangle=f"{n.semiangle_mrad:g}",
-            layers=n.layers,
-            outputs=n.outputs,
-            intensity=n.intensity,
-        )
-        for n in chosen
-    ]
+    return [pattern.format(**network.wildcards) for network in chosen]
 
 
 # What the figures show.

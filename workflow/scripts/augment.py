@@ -4,7 +4,6 @@ from pathlib import Path
 from _job import job
 
 from pacbed.examples.dataset import write_dataset
-from pacbed.examples.pattern_set import read_pattern_set
 from pacbed.examples.source import ExampleSource
 from pacbed.learning.training import configure
 from pacbed.machine import sparse_progress
@@ -16,12 +15,11 @@ dataset = Path(snakemake.output[0])
 say = partial(print, flush=True)
 with job(snakemake.log[0]), sole_maker(dataset, say):
     configure(snakemake.threads)
-    address = (params.seed, params.semiangle_mrad, params.layers, snakemake.wildcards.split)
-    stores = [Path(file) for file in snakemake.input]
-    source = ExampleSource(
-        read_pattern_set(stores, params.draws, params.layers, params.semiangle_mrad),
+    source = ExampleSource.read(
+        [Path(file) for file in snakemake.input],
+        params.draws,
         Configuration(**params.augmentation).augmentation(),
         params.examples,
-        address,
+        (params.seed, params.semiangle_mrad, params.layers, snakemake.wildcards.split),
     )
     write_dataset(dataset, source, sparse_progress("examples"))

@@ -4,7 +4,6 @@ from pathlib import Path
 from _job import job, note_work_found, reserves_gpu
 
 from pacbed.examples.dataset import read_dataset
-from pacbed.examples.pattern_set import read_pattern_set
 from pacbed.examples.source import ExampleSource
 from pacbed.learning.training import configure, train
 from pacbed.machine import sparse_progress
@@ -18,13 +17,12 @@ from pacbed.study.training_settings import training_settings
 def training_examples():
     if not (online := params.online):
         return read_dataset(Path(snakemake.input.train))
-    stores = [Path(path) for path in snakemake.input.train]
-    seed, semiangle_mrad, layers = online["address"]
-    return ExampleSource(
-        read_pattern_set(stores, online["draws"], layers, semiangle_mrad),
+    return ExampleSource.read(
+        [Path(path) for path in snakemake.input.train],
+        online["draws"],
         Configuration(**online["augmentation"]).augmentation(),
         online["examples"],
-        (seed, semiangle_mrad, layers, "train"),
+        (*online["address"], "train"),
     )
 
 
@@ -51,7 +49,6 @@ with job(snakemake.log[0]), sole_maker(model, say):
         training_settings(study, params.intensity),
         model.parent,
         lambda epoch, epochs, losses: progress(epoch, epochs),
-        checkpoint_of(model),
         say,
         initial=next(map(Path, snakemake.input.initial), None),
     )

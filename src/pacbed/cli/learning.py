@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pacbed.cli.common import Overlays, Threads, say, show_table, stderr
+from pacbed.examples.labels import OUTPUTS, display_unit
 from pacbed.exceptions import PacbedError
 from pacbed.machine import usable_cores
 
@@ -29,13 +30,14 @@ def network(*, config: Overlays = ()) -> None:
     The table has the output and the number of parameters of every layer.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from pacbed.examples.labels import OUTPUTS
     from pacbed.learning.network import build_network
     from pacbed.study.configuration import load
+    from pacbed.study.training_settings import network_settings
 
     study = load(config)
-    outputs, pixels = study.variants[0].outputs, study.dataset.pixels
-    model = build_network(pixels, len(OUTPUTS[outputs]), **study.network.plain())
+    outputs = study.variants[0].outputs
+    settings = network_settings(study, "linear")
+    model = build_network(study.dataset.pixels, len(OUTPUTS[outputs]), settings)
     table = Table(title=f"Network for {outputs}")
     for title in ("layer", "kind", "output", "parameters"):
         table.add_column(title, justify="right" if title == "parameters" else "left")
@@ -87,7 +89,7 @@ def evaluate(
     tables = []
     for path in paths:
         with stderr().status(Text(f"reading {path}")):
-            table = predict(model, settings, read_dataset(path))
+            table = predict(model, settings, read_dataset(path), log=say)
         _print_errors(errors(table, table), f"{path}, {len(table)} examples")
         tables.append(table)
     if not output:
@@ -132,28 +134,23 @@ def _check_fit(datasets: Sequence[Path], model: Path, settings: Path) -> None:
             found = flat(dict(group.attrs))
         if differing := differences(found, trained, GEOMETRY):
             raise PacbedError(f"{path} does not fit {model}: {differing}")
-        refuse_other_simulation(trained, found, str(path))
+        # Of what is not recorded `predict` warns, when the file is known to be a dataset.
+        refuse_other_simulation(trained, found, str(path), lambda line: None)
         if differing := differences(found, trained, SAMPLE):
             say(f"warning: {path} is not what {model} was trained for: {differing}")
 
 
 def _label(parameter: str) -> str:
     """Return a parameter and its unit, as the head of a row or column."""
-    from pacbed.examples.labels import display_unit
-
     return f"{parameter.split('_deg')[0].split('_mrad')[0]} ({display_unit(parameter)[1]})"
 
 
 def _in_units(parameter: str, mae: float, baseline_mae: float) -> str:
-    from pacbed.examples.labels import display_unit
-
     factor, _ = display_unit(parameter)
     return f"{factor * mae:.3g} ({factor * baseline_mae:.3g})"
 
 
 def _print_errors(found: pd.DataFrame, title: str) -> None:
-    from pacbed.examples.labels import display_unit
-
     table = Table(title=Text(title))
     table.add_column("parameter")
     for column in ("MAE", "RMSE", "bias", "95th percentile", "MAE of the mean"):

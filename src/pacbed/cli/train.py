@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -12,23 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from pacbed.cli.common import (
-    Count,
-    Flat,
-    Overlays,
-    Threads,
-    progress,
-    say,
-    stderr,
-)
+from pacbed.cli.common import Count, Flat, Overlays, Threads, progress, say, stderr
 from pacbed.cli.learning import GEOMETRY, SAMPLE, differences, flat
 from pacbed.exceptions import PacbedError
+from pacbed.learning.specification import NetworkSpec
 from pacbed.machine import usable_cores
+from pacbed.study import results
+from pacbed.study.configuration import load
+from pacbed.study.networks import neighbour, networks
 
 if TYPE_CHECKING:
     from pacbed.examples.dataset import Dataset
     from pacbed.examples.source import ExampleSource
-    from pacbed.learning.specification import NetworkSpec
     from pacbed.study.model import Configuration
 
 _FIRST = Parameter(show_default="that of the first variant of the configuration")
@@ -70,15 +65,11 @@ class Task:
     @cached_property
     def study(self) -> Configuration:
         """The configuration."""
-        from pacbed.study.configuration import load
-
         return load(self.config)
 
     @cached_property
     def network(self) -> NetworkSpec:
         """The network, which the configuration must have."""
-        from pacbed.learning.specification import NetworkSpec
-
         for option, value, section, key in (
             ("semiangle", self.semiangle_mrad, "microscope", "semiangles_mrad"),
             ("layers", self.layers, "dataset", "layers"),
@@ -104,32 +95,24 @@ class Task:
         """The patterns of which training examples are made, if they are."""
         if self.study.training.data != "online":
             return []
-        angle = f"{self.network.semiangle_mrad:g}mrad"
-        folder = self.patterns or Path(self.study.results) / "patterns" / angle
-        return [folder / f"{draw:05d}.zarr.zip" for draw in self.draws]
+        folder = self.patterns or self._result(results.PATTERNS)
+        return [Path(store) for store in results.stores(folder, self.draws)]
 
     @cached_property
     def first_weights(self) -> Path | None:
         """The network to begin with, if there is one."""
-        from pacbed.study.networks import neighbour, networks
-
         if self.initial:
             return self.initial / "model.keras" if self.initial.is_dir() else self.initial
         warm_start = self.study.training.warm_start
         found = neighbour(self.network, networks(self.study), warm_start)
-        return self._model(found) if found else None
+        return self._result(results.MODELS, found) / "model.keras" if found else None
 
-    def _results(self, kind: str, network: NetworkSpec) -> Path:
-        sample = f"{network.semiangle_mrad:g}mrad/{network.layers}layers"
-        return Path(self.study.results) / kind / sample
-
-    def _model(self, network: NetworkSpec) -> Path:
-        variant = f"{network.outputs}_{network.intensity}"
-        return self._results("models", network) / variant / "model.keras"
+    def _result(self, name: str, network: NetworkSpec | None = None) -> Path:
+        return Path(self.study.results, name.format(**(network or self.network).wildcards))
 
     def dataset(self, split: str) -> Path:
         """Return the file of a set."""
-        return (self.data or self._results("datasets", self.network)) / f"{split}.zarr.zip"
+        return (self.data or self._result(results.DATASETS)) / f"{split}.zarr.zip"
 
     def check(self) -> None:
         """Raise an error if something is missing: what, and how to get it."""
@@ -137,7 +120,7 @@ class Task:
         datasets = [self.dataset(name) for name in names]
         initial = [self.first_weights] if self.first_weights else []
         # Of stores there may be hundreds: they are named by the model that needs them.
-        online = [self._model(self.network), "--until", "simulate", "augment"]
+        online = [f"{self._result(results.MODELS) / 'model.keras'} --until simulate augment"]
         for paths, targets, given, option in (
             (datasets, online if self.stores else datasets, self.data, "--data"),
             (self.stores, online, self.patterns, "--patterns"),
@@ -149,28 +132,25 @@ class Task:
             problem = f"{absent[0]}{many} not exist"
             if given:
                 raise PacbedError(f"{problem}: see {option}")
-            words: Sequence[object] = [
-                *("snakemake --profile profiles/local", *targets),
-                *(["--configfile", *self.config] if self.config else []),
-            ]
+            words = [*targets, *(["--configfile", *self.config] if self.config else [])]
             raise PacbedError(
-                f"{problem}. Make what is missing with\n  {' '.join(map(str, words))}\n"
+                f"{problem}. Make what is missing with\n"
+                f"  snakemake --profile profiles/local {' '.join(map(str, words))}\n"
                 f"or say with {option} where it is"
             )
 
     def training(self) -> Dataset | ExampleSource:
         """Read the training examples, or the patterns of which they are made."""
-        from pacbed.examples.pattern_set import read_pattern_set
         from pacbed.examples.source import ExampleSource
 
         if not self.stores:
             return self.read("train")
-        angle, layers = self.network.semiangle_mrad, self.network.layers
-        return ExampleSource(
-            read_pattern_set(self.stores, self.draws, layers, angle),
+        return ExampleSource.read(
+            self.stores,
+            self.draws,
             self.study.augmentation(),
             self.study.dataset.examples.train,
-            (self.study.seed, angle, layers, "train"),
+            (self.study.seed, self.network.semiangle_mrad, self.network.layers, "train"),
         )
 
     def read(self, split: str) -> Dataset:
@@ -241,7 +221,6 @@ def train(*, task: Flat[Task], output: Path, threads: Threads = usable_cores()) 
                 settings,
                 output,
                 report,
-                checkpoint_of(model),
                 tell,
                 task.first_weights,
             )

@@ -5,29 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from cyclopts import Parameter, Token
+from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.table import Table
 from rich.text import Text
 
 from pacbed.cli.common import say, show_table, stderr
 from pacbed.exceptions import BudgetExceeded, PacbedError
 
-
-def _amount(kind: Any, tokens: Sequence[Token]) -> float:
-    text = tokens[0].value
-    try:
-        value = float(text.replace(",", ""))
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"must be a number, 0 or more, not '{text}'.")
-    return value
-
-
 _COLOURS = {"ok": "green", "limited": "yellow", "missing": "red"}
-Amount = Annotated[float | None, Parameter(converter=_amount)]
+Amount = Annotated[float | None, Parameter(validator=Number(gte=0))]
 
 
 def plan(

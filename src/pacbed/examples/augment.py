@@ -89,17 +89,9 @@ class AugmentationSettings:
         return half * (math.cos(angle) + math.sin(angle))
 
     def transformations(self, uniform: np.ndarray) -> np.ndarray:
-        """Map numbers that are uniform in [0, 1) to transformations.
+        """Map numbers that are uniform in [0, 1), shape (count, 6), to transformations.
 
-        Parameters
-        ----------
-        uniform
-            Shape (count, 6).
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape (count, 6), columns as :data:`TRANSFORMATIONS`.
+        They have the same shape, columns as :data:`TRANSFORMATIONS`.
         """
         field, variation = self.field_of_view_mrad, self.field_of_view_variation
         shift = -self.translation_px, self.translation_px

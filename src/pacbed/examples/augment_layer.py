@@ -82,21 +82,9 @@ class Augmentation(layers.Layer):
         )
 
     def call(self, pattern: Any, transformation: Any, key: Any) -> Any:
-        """Make images.
+        """Make images, shape (examples, pixels, pixels, 1), with the drawn means.
 
-        Parameters
-        ----------
-        pattern
-            Number of the pattern of each example, shape (examples,), int32.
-        transformation
-            Shape (examples, 6), columns as :data:`pacbed.examples.augment.TRANSFORMATIONS`.
-        key
-            Key of the noise of each example, shape (examples, 2), int32.
-
-        Returns
-        -------
-        tensor
-            Images with the drawn mean, shape (examples, pixels, pixels, 1).
+        Of what :meth:`pacbed.examples.source.ExampleSource.draw` returns.
         """
         return self.images(pattern, transformation, key)
 
@@ -163,19 +151,9 @@ def normal_numbers(key: Any, pixels: int) -> Any:
 
     Each pair of pixels takes two of the numbers of Threefry-2x32 with 20 rounds (Salmon et al.,
     SC11 (2011), doi:10.1145/2063384.2063405), of which the number of the pair is the counter, and
-    the transformation of Box and Muller (1958).
+    the transformation of Box and Muller (1958). They are at most 5.8 from zero.
 
-    Parameters
-    ----------
-    key
-        Shape (examples, 2), int32.
-    pixels
-        Pixels of an example per axis.
-
-    Returns
-    -------
-    tensor
-        Shape (examples, pixels, pixels), at most 5.8 from zero.
+    The key has the shape (examples, 2), int32, the numbers (examples, pixels, pixels).
     """
     pair = ops.arange(-(-(pixels**2) // 2), dtype="int32")[None]
     first, second = threefry(key[:, :1], key[:, 1:], pair, ops.zeros_like(pair))
@@ -214,16 +192,9 @@ def _uniform(words: Any) -> Any:
 
 
 def record(expected: Any, model: str, normal: Any) -> Any:
-    """Draw the recorded signal for expected numbers of electrons per pixel.
+    """Return the recorded signal for expected numbers of electrons per pixel.
 
-    Parameters
-    ----------
-    expected
-        Expected number of electrons µ in each pixel.
-    model
-        ``poisson`` or ``lognormal``, as in :func:`pacbed.examples.augment.record`.
-    normal
-        Standard normal numbers of the same shape.
+    As :func:`pacbed.examples.augment.record`, of standard normal numbers of the same shape.
     """
     if model == "poisson":
         return poisson(expected, normal)
@@ -238,13 +209,6 @@ def poisson(mean: Any, normal: Any) -> Any:
     Few are counted up until their probability reaches that of the normal number; many follow from
     the expansion of Cornish and Fisher (1938) to the second order beyond the normal one, as of
     Giles (2016), "Approximation of the inverse Poisson cumulative distribution function".
-
-    Parameters
-    ----------
-    mean
-        Expected numbers.
-    normal
-        Standard normal numbers of the same shape.
     """
     rank = 0.5 * (1 + ops.erf(normal * math.sqrt(0.5)))
     few = ops.minimum(mean, _FEW)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +26,12 @@ _CHUNK, _SHARD, _SHARD_PIXELS = 64, 512, 1 << 23
 # Threads that read: each has a shard in memory, a few times.
 _READERS = 8
 
-# Their types, and their dimensions besides the examples.
-_ARRAYS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "images": ("float16", ("y", "x")),
-    "labels": ("float32", ("parameter",)),
-    "draw": ("int32", ()),
-    "transformations": ("float32", ("transformation",)),
+# Their types, and their dimensions besides the examples; None is as many as the pixels.
+_ARRAYS: Mapping[str, tuple[str, Mapping[str, int | None]]] = {
+    "images": ("float16", {"y": None, "x": None}),
+    "labels": ("float32", {"parameter": len(PARAMETERS)}),
+    "draw": ("int32", {}),
+    "transformations": ("float32", {"transformation": len(TRANSFORMATIONS)}),
 }
 
 
@@ -81,15 +81,8 @@ def _sizes(examples: int, pixels: int) -> tuple[int, int]:
 
 def _create_arrays(folder: Path, source: ExampleSource, chunk: int, shard: int) -> zarr.Group:
     group = zarr.create_group(LocalStore(folder), attributes=plain(source.attributes))
-    pixels = source.settings.pixels
-    lengths = {
-        "y": pixels,
-        "x": pixels,
-        "parameter": len(PARAMETERS),
-        "transformation": len(TRANSFORMATIONS),
-    }
     for name, (dtype, dimensions) in _ARRAYS.items():
-        inner = tuple(lengths[dimension] for dimension in dimensions)
+        inner = tuple(length or source.settings.pixels for length in dimensions.values())
         group.create_array(
             name,
             shape=(source.examples, *inner),
@@ -195,24 +188,34 @@ def _read_array(archive: zipfile.ZipFile, group: zarr.Group, name: str) -> np.nd
 
 
 def refuse_other_simulation(
-    trained_on: Mapping[str, Any], data: Mapping[str, Any], name: str = "the dataset"
+    trained_on: Mapping[str, Any],
+    data: Mapping[str, Any],
+    name: str,
+    log: Callable[[str], None],
 ) -> None:
     """Refuse examples whose patterns are of another crystal, beam or thermal motion.
 
     Parameters
     ----------
     trained_on, data
-        Attributes of the training set and of the other. Sets that do not know how their patterns
-        were simulated are not compared.
+        Attributes of the training set and of the other.
     name
         What the other set is called in the message.
+    log
+        Receives a warning if one of them, of an earlier version, does not know how its patterns
+        were simulated.
 
     Raises
     ------
     PacbedError
         If they differ: in what, and both values.
     """
-    if not (trained_on.get("simulation") and data.get("simulation")):
+    sets = {"the training set": trained_on, name: data}
+    if unknown := [which for which, one in sets.items() if not one.get("simulation")]:
+        log(
+            f"warning: how the patterns of {' and '.join(unknown)} were simulated is not recorded: "
+            "it is not checked that crystal, beam and thermal motion are the same"
+        )
         return
     ours, theirs = (_essentials(one["simulation"]) for one in (trained_on, data))
     differing = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]

@@ -42,14 +42,7 @@ class PatternSet:
     simulation: Mapping[str, Any] | None = None
 
     def averaged(self, camera_pixel_mrad: float) -> Iterator[np.ndarray]:
-        """Yield the patterns that examples are resampled from, shape (ny, nx) each, float32.
-
-        Parameters
-        ----------
-        camera_pixel_mrad
-            Pixel size of the examples in mrad; see
-            :func:`pacbed.examples.augment.average_over_pixels`.
-        """
+        """Yield each as of :func:`pacbed.examples.augment.average_over_pixels`."""
         for pattern in self.patterns:
             yield average_over_pixels(pattern, self.pixel_mrad, camera_pixel_mrad)
 

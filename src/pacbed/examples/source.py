@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pacbed.examples.augment import AugmentationSettings
 from pacbed.examples.labels import PARAMETERS
-from pacbed.examples.pattern_set import PatternSet
+from pacbed.examples.pattern_set import PatternSet, read_pattern_set
 from pacbed.seeding import stream
 
 
@@ -37,6 +38,20 @@ class ExampleSource:
     settings: AugmentationSettings
     examples: int
     address: tuple[int, float, int, str]
+
+    @classmethod
+    def read(
+        cls,
+        stores: Sequence[Path],
+        draws: Sequence[int],
+        settings: AugmentationSettings,
+        examples: int,
+        address: tuple[int, float, int, str],
+    ) -> ExampleSource:
+        """Read the patterns of an address from the stores of some draws."""
+        _, semiangle_mrad, layers, _ = address
+        library = read_pattern_set(stores, draws, layers, semiangle_mrad)
+        return cls(library, settings, examples, address)
 
     def draw(
         self, first: int, end: int, epoch: int = 0
@@ -83,7 +98,7 @@ class ExampleSource:
     def attributes(self) -> dict[str, Any]:
         """Provenance of the examples."""
         seed, semiangle_mrad, layers, split = self.address
-        simulation: Mapping[str, Any] | None = self.library.simulation
+        simulation = self.library.simulation
         return {
             "seed": seed,
             "semiangle_mrad": semiangle_mrad,

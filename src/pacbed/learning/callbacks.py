@@ -22,7 +22,7 @@ from pacbed.exceptions import PacbedError
 from pacbed.learning.checkpoint import State, TrainingCheckpoint
 from pacbed.learning.sequences import ExampleSequence, StoredSequence
 from pacbed.machine import Sigterm
-from pacbed.storage.files import appearing_whole
+from pacbed.storage.arrays import write_arrays
 
 
 class BestWeights(keras.callbacks.Callback):
@@ -66,49 +66,41 @@ class BestWeights(keras.callbacks.Callback):
         logs["val_loss"] = loss
 
 
-class DivergedError(PacbedError):
-    """A training whose loss is not a number any more."""
-
-
 class Divergence(keras.callbacks.Callback):
     """Ends a training whose loss is not a number, after it has saved the batch in a file."""
 
-    def __init__(self, batches: ExampleSequence, path: Path) -> None:
+    def __init__(self, batches: ExampleSequence, path: Path, kept: TrainingCheckpoint) -> None:
         super().__init__()
-        self.batches, self.path, self.epoch = batches, path, 0
-
-    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Note the number of the epoch."""
-        self.epoch = epoch + 1
+        self.batches, self.path, self.kept = batches, path, kept
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float]) -> None:
         """Look at the mean loss so far: the first one that is not finite has come with a batch."""
         if not math.isfinite(loss := float(logs["loss"])):
-            self._end(f"loss of batch {batch + 1} of epoch {self.epoch} is {loss}", batch)
+            what = f"loss of batch {batch + 1} of epoch {self.batches.epoch + 1} is {loss}"
+            self._end(what, f". {self._save(batch)}")
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
         """Look at the validation loss."""
         if not math.isfinite(loss := logs["val_loss"]):
-            self._end(f"validation loss after epoch {self.epoch} is {loss}")
+            self._end(f"validation loss after epoch {epoch + 1} is {loss}")
 
-    def _end(self, what: str, batch: int | None = None) -> None:
-        saved = "" if batch is None else f". {self._save(batch)}"
-        raise DivergedError(
+    def _end(self, what: str, saved: str = "") -> None:
+        self.kept.remove()  # or the next attempt would resume, and diverge again
+        raise PacbedError(
             f"the {what}: the training has diverged. Lower the rates in "
             f"training.learning_rate_steps, or training.fast.peak_rate{saved}"
         )
 
     def _save(self, batch: int) -> str:
         inputs, targets = self.batches[batch]
-        saved = {"images": inputs, "targets": targets, "epoch": np.array(self.epoch)}
+        saved = {"images": inputs, "targets": targets, "epoch": self.batches.epoch + 1}
         if isinstance(inputs, tuple):
             saved |= dict(zip([each.name for each in self.model.inputs], inputs, strict=True))
             saved["images"] = self.model.get_layer("augmentation").arrays(*inputs)[..., None]
         finite = np.isfinite(saved["images"]).all(axis=(1, 2, 3)) & np.isfinite(targets).all(axis=1)
         found = "all of them finite" if finite.all() else f"{(~finite).sum()} of them not finite"
         try:
-            with appearing_whole(self.path) as temporary, open(temporary, "wb") as file:
-                np.savez_compressed(file, **saved)
+            write_arrays(self.path, **saved)
         except PacbedError as error:
             return f"Its batch could not be saved: {error}"
         return f"Its batch of {len(targets)} examples, {found}, is in {self.path}"
@@ -117,25 +109,17 @@ class Divergence(keras.callbacks.Callback):
 class Resume(keras.callbacks.Callback):
     """Keeps the state of a training after its epochs, and ends it after SIGTERM.
 
-    Unlike ``keras.callbacks.BackupAndRestore`` it keeps the state of everything that changes, with
-    a checksum, and a fingerprint of what it belongs to. After SIGTERM the running epoch is
-    finished if the time allows; else the training ends at once, and the last state remains. It
-    ends with ``SystemExit``, and the log receives a line about it.
+    After SIGTERM the running epoch is finished if the time allows; else the training ends at once,
+    and the last state remains. It ends with ``SystemExit``, and the log receives a line about it.
     """
 
     def __init__(
-        self,
-        kept: TrainingCheckpoint,
-        state: Callable[[], State],
-        sigterm: Sigterm,
-        log: Callable[[str], None],
+        self, kept: TrainingCheckpoint, state: Callable[[], State], sigterm: Sigterm
     ) -> None:
         super().__init__()
-        self.kept, self.state, self.sigterm, self.log = kept, state, sigterm, log
-        self.epoch = 0
-        self.begun = 0.0
+        self.kept, self.state, self.sigterm = kept, state, sigterm
+        self.epoch, self.begun, self.finishing = 0, 0.0, False
         self.length_s: float | None = None
-        self.finishing = False
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Stop if SIGTERM has come; note when the epoch begins."""
@@ -150,10 +134,10 @@ class Resume(keras.callbacks.Callback):
         passed_s = time.monotonic() - self.begun
         # Of the first epoch of an attempt nothing but its pace is known.
         length_s = self.length_s or passed_s * self.params["steps"] / (batch + 1)
-        if self.kept.path is None or length_s - passed_s > self.sigterm.seconds_left:
+        if length_s - passed_s > self.sigterm.seconds_left:
             self._stop(f"in epoch {self.epoch}")
         self.finishing = True
-        self.log(f"stopping after epoch {self.epoch}, in about {length_s - passed_s:.0f} s")
+        self.kept.log(f"stopping after epoch {self.epoch}, in about {length_s - passed_s:.0f} s")
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Keep the state."""
@@ -163,9 +147,9 @@ class Resume(keras.callbacks.Callback):
             self.kept.save(self.state())
 
     def _stop(self, where: str) -> None:
-        resumes = self.kept.path and self.kept.path.exists()
+        resumes = self.kept.path.exists()
         then = "the next attempt resumes from the last state" if resumes else "nothing is kept"
-        self.log(f"stopped {where}: {then}")
+        self.kept.log(f"stopped {where}: {then}")
         sys.exit(128 + signal.SIGTERM)
 
 

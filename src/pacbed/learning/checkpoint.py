@@ -29,29 +29,19 @@ State = Mapping[str, Sequence[np.ndarray]]
 
 
 class TrainingCheckpoint:
-    """The files that keep the state of a training; none without a path.
+    """The files that keep the state of a training.
 
     A file whose fingerprint, of all that the state depends on, is another is not used.
     """
 
-    def __init__(
-        self,
-        path: Path | None,
-        fingerprint: str,
-        log: Callable[[str], None] = lambda line: None,
-    ) -> None:
+    def __init__(self, path: Path, fingerprint: str, log: Callable[[str], None]) -> None:
         self.path, self.fingerprint, self.log = path, fingerprint, log
+        self.previous = path.with_name(f"{path.name}.previous")
         self._due = -float("inf")
 
     def load(self) -> State | None:
-        """Return the newest state that is whole and of this training.
-
-        Raises
-        ------
-        StoreError
-            If a file cannot be read now, but perhaps at another time.
-        """
-        for path in _generations(self.path) if self.path else ():
+        """Return the newest state that is whole and of this training."""
+        for path in (self.path, self.previous):
             try:
                 arrays = read_arrays(path)
             except MissingStoreError:
@@ -61,7 +51,10 @@ class TrainingCheckpoint:
                 path.unlink()  # or it would take the place of the good one before
                 continue
             if str(arrays.pop("fingerprint", "")) == self.fingerprint:
-                return _grouped(arrays)
+                state: dict[str, list[np.ndarray]] = {}
+                for name, array in arrays.items():  # in the order in which they were written
+                    state.setdefault(name.rpartition("_")[0], []).append(array)
+                return state
             self.log(f"{path} is of other data, settings or another version: it is not used")
         return None
 
@@ -71,29 +64,19 @@ class TrainingCheckpoint:
         return time.monotonic() >= self._due
 
     def save(self, state: State) -> None:
-        """Write a state; the last one becomes the one before.
-
-        Raises
-        ------
-        PacbedError
-            If it cannot be written.
-        """
-        if self.path is None:
-            return
+        """Write a state; the last one becomes the one before."""
         begun = time.monotonic()
-        newest, previous = _generations(self.path)
-        if newest.exists():
-            newest.replace(previous)
+        if self.path.exists():
+            self.path.replace(self.previous)
         arrays = {f"{key}_{n}": one for key, group in state.items() for n, one in enumerate(group)}
-        write_arrays(newest, fingerprint=self.fingerprint, **arrays)
+        write_arrays(self.path, fingerprint=self.fingerprint, **arrays)
         ended = time.monotonic()
         self._due = ended + PAUSE * (ended - begun)
 
     def remove(self) -> None:
         """Remove all files, and what a killed process was writing."""
-        if self.path is not None:
-            for file in self.path.parent.glob(f"*{glob.escape(self.path.name)}*"):
-                file.unlink(missing_ok=True)
+        for file in self.path.parent.glob(f"*{glob.escape(self.path.name)}*"):
+            file.unlink(missing_ok=True)
 
 
 def fingerprint(described: Mapping[str, Any], arrays: Iterable[np.ndarray]) -> str:
@@ -104,14 +87,3 @@ def fingerprint(described: Mapping[str, Any], arrays: Iterable[np.ndarray]) -> s
         digest.update(f"{array.shape} {array.dtype}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def _generations(path: Path) -> tuple[Path, Path]:
-    return path, path.with_name(f"{path.name}.previous")
-
-
-def _grouped(arrays: Mapping[str, np.ndarray]) -> State:
-    state: dict[str, list[np.ndarray]] = {}
-    for name, array in arrays.items():  # in the order in which they were written
-        state.setdefault(name.rpartition("_")[0], []).append(array)
-    return state

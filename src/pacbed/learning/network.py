@@ -6,6 +6,7 @@ import json
 import os
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -105,16 +106,33 @@ class Intensity(layers.Layer):
         }
 
 
+@dataclass(frozen=True)
+class NetworkSettings:
+    """Widths of a network, by default those of the paper, and how it looks at intensities.
+
+    Parameters
+    ----------
+    filters
+        Filters of each block of two convolutions and a pool.
+    dense
+        Widths of the hidden dense layers.
+    pooled_head
+        If given, average-pool the last feature maps to this many pixels per axis.
+    intensity
+        ``linear``, ``sqrt`` or ``power``, as of :class:`Intensity`.
+    image_mean
+        Range of the image mean drawn in training.
+    """
+
+    filters: tuple[int, ...] = (32, 64, 128, 256)
+    dense: tuple[int, ...] = (512, 384, 256, 128)
+    pooled_head: int | None = None
+    intensity: str = "linear"
+    image_mean: tuple[float, float] = (0.2, 0.3)
+
+
 def build_network(
-    pixels: int,
-    outputs: int,
-    filters: Sequence[int] = (32, 64, 128, 256),
-    dense: Sequence[int] = (512, 384, 256, 128),
-    pooled_head: int | None = None,
-    intensity: str = "linear",
-    image_mean: Sequence[float] = (0.2, 0.3),
-    seed: int = 0,
-    precision: str = "float32",
+    pixels: int, outputs: int, settings: NetworkSettings, seed: int = 0, precision: str = "float32"
 ) -> keras.Model:
     """Build the network.
 
@@ -127,16 +145,8 @@ def build_network(
         Pixels of an image per axis.
     outputs
         Number of predicted parameters.
-    filters
-        Filters of each block.
-    dense
-        Widths of the hidden dense layers.
-    pooled_head
-        If given, average-pool the last feature maps to this many pixels per axis.
-    intensity
-        ``linear``, ``sqrt`` or ``power``, as of :class:`Intensity`.
-    image_mean
-        Range of the image mean drawn in training.
+    settings
+        Widths and intensity scale.
     seed
         Seed of the initial weights and of the image means.
     precision
@@ -151,32 +161,25 @@ def build_network(
     """
     keras.utils.set_random_seed(seed)
     images = keras.Input((pixels, pixels, 1), name="image")
-    x = Intensity(intensity, image_mean, seed, name="intensity", dtype="float32")(images)
-    for block, width in enumerate(filters, start=1):
+    intensity = settings.intensity, settings.image_mean, seed
+    x = Intensity(*intensity, name="intensity", dtype="float32")(images)
+    for block, width in enumerate(settings.filters, start=1):
+        options = {"padding": "same", "activation": "elu", "dtype": precision}
         for step in (1, 2):
-            name = f"block{block}_conv{step}"
-            x = layers.Conv2D(
-                width, 3, padding="same", activation="elu", name=name, dtype=precision
-            )(x)
+            x = layers.Conv2D(width, 3, name=f"block{block}_conv{step}", **options)(x)
         x = layers.AveragePooling2D(2, name=f"block{block}_pool", dtype=precision)(x)
-    if pooled_head:
-        size = x.shape[1] // pooled_head
+    if settings.pooled_head:
+        size = x.shape[1] // settings.pooled_head
         x = layers.AveragePooling2D(size, name="head_pool", dtype=precision)(x)
     x = layers.Flatten(name="flatten", dtype=precision)(x)
-    for number, width in enumerate(dense, start=1):
+    for number, width in enumerate(settings.dense, start=1):
         x = layers.Dense(width, activation="elu", name=f"dense{number}", dtype=precision)(x)
     x = layers.Dense(outputs, name="parameters", dtype="float32")(x)
     return keras.Model(images, x, name="pacbed")
 
 
 def save_network(network: keras.Model, path: Path) -> None:
-    """Write a network, whole or not at all; equal networks make equal bytes.
-
-    Raises
-    ------
-    PacbedError
-        If it cannot be written.
-    """
+    """Write a network, whole or not at all; equal networks make equal bytes."""
     dated = path.with_name(f"{path.name}.keras")  # Keras looks at the suffix
     with appearing_whole(path) as temporary:
         try:

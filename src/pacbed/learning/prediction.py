@@ -21,7 +21,10 @@ from pacbed.learning.sequences import StoredSequence
 
 
 def predict(
-    model_file: Path, settings_file: Path, data: Dataset, batch_size: int = 256
+    model_file: Path,
+    settings_file: Path,
+    data: Dataset,
+    log: Callable[[str], None] = print,
 ) -> pd.DataFrame:
     """Predict the parameters of every example of a dataset.
 
@@ -31,8 +34,8 @@ def predict(
         As written by :func:`pacbed.learning.training.train`.
     data
         The examples.
-    batch_size
-        Examples per step.
+    log
+        Receives a warning if network or dataset do not know how their patterns were simulated.
 
     Returns
     -------
@@ -46,13 +49,13 @@ def predict(
         the network was trained on patterns of another crystal, beam or thermal motion.
     """
     model, scaling, settings = _load(model_file, settings_file)
-    refuse_other_simulation(settings.get("data", {}), data.attributes)
+    refuse_other_simulation(settings.get("data", {}), data.attributes, "the dataset", log)
     if model.input_shape[1] != data.images.shape[1]:
         raise PacbedError(
             f"{model_file} takes images of {model.input_shape[1]} pixels, the dataset has "
             f"{data.images.shape[1]}"
         )
-    examples = StoredSequence(data, scaling, batch_size)
+    examples = StoredSequence(data, scaling, batch_size=256)
     predicted = scaling.unscale(model.predict(examples, verbose=0))
     return prediction_table(data, scaling.parameters, predicted)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,28 +16,23 @@ from pacbed.seeding import stream
 
 
 class ExampleSequence(keras.utils.PyDataset, ABC):
-    """Batches of an epoch, for ``fit`` of Keras with ``shuffle=False``.
+    """Batches of an epoch, for ``fit`` of Keras with ``shuffle=False``; the last may be smaller.
 
-    Parameters
-    ----------
-    examples
-        Number of examples of an epoch.
-    batch_size
-        Examples of a batch; the last of an epoch may be smaller.
-    draws
-        Indices of the draws that the examples show.
-    attributes
-        Provenance of the examples.
+    Draws, attributes and arrays are what tells the examples from others.
     """
 
     def __init__(
-        self, examples: int, batch_size: int, draws: np.ndarray, attributes: Mapping[str, Any]
+        self,
+        examples: int,
+        batch_size: int,
+        draws: Sequence[int] | np.ndarray,
+        attributes: Mapping[str, Any],
+        arrays: Sequence[np.ndarray],
     ) -> None:
         super().__init__()
-        self.examples = examples
-        self.batch_size = batch_size
-        self.draws = draws
-        self.attributes = attributes
+        self.examples, self.batch_size = examples, batch_size
+        self.draws = np.unique(np.asarray(draws))
+        self.attributes, self.arrays = attributes, arrays
         self.begin_epoch(0)
 
     def begin_epoch(self, epoch: int) -> None:
@@ -55,24 +50,11 @@ class ExampleSequence(keras.utils.PyDataset, ABC):
     def _batch(self, first: int, end: int) -> tuple[Any, np.ndarray]:
         """Return the inputs and scaled labels of some examples of the epoch."""
 
-    @abstractmethod
-    def arrays(self) -> Iterator[np.ndarray]:
-        """Yield what tells these examples from others."""
-
 
 class StoredSequence(ExampleSequence):
     """Batches of images as stored, in half precision until they are on the device.
 
-    Parameters
-    ----------
-    data
-        The examples.
-    scaling
-        Which parameters to predict, and their scaling.
-    batch_size
-        Examples of a batch.
-    shuffle_seed
-        If given, the order is another in every epoch, and depends on this and the epoch alone.
+    With a seed the order is another in every epoch, and depends on the seed and the epoch alone.
     """
 
     def __init__(
@@ -85,7 +67,10 @@ class StoredSequence(ExampleSequence):
         self.data = data
         self.targets = scaling.scale(data.columns(scaling.parameters)).astype(np.float32)
         self.shuffle_seed = shuffle_seed
-        super().__init__(len(data.images), batch_size, np.unique(data.draws), data.attributes)
+        # Images may be many gigabytes: of each the middle row is looked at.
+        rows = data.images[:, data.images.shape[1] // 2]
+        arrays = rows, data.labels, data.draws, data.transformations
+        super().__init__(len(rows), batch_size, data.draws, data.attributes, arrays)
 
     def begin_epoch(self, epoch: int) -> None:
         """Set the epoch, counted from zero, on which the order depends."""
@@ -99,34 +84,19 @@ class StoredSequence(ExampleSequence):
         chosen = self.order[first:end]
         return self.data.images[chosen, :, :, None], self.targets[chosen]
 
-    def arrays(self) -> Iterator[np.ndarray]:
-        """Yield what tells these examples from others."""
-        images = self.data.images
-        # They may be many gigabytes: of each the middle row is looked at.
-        yield images[:, images.shape[1] // 2]
-        yield from (self.data.labels, self.data.draws, self.data.transformations)
-
 
 class OnlineSequence(ExampleSequence):
-    """Batches of what the device makes images of: every epoch has its own examples.
-
-    Parameters
-    ----------
-    source
-        The examples.
-    scaling
-        Which parameters to predict, and their scaling.
-    batch_size
-        Examples of a batch.
-    """
+    """Batches of what the device makes images of: every epoch has its own examples."""
 
     def __init__(self, source: ExampleSource, scaling: LabelScaling, batch_size: int) -> None:
         self.source = source
         self.scaling = scaling
         self.columns = [PARAMETERS.index(name) for name in scaling.parameters]
         attributes = {**source.attributes, "online": True, "examples": source.examples}
-        draws = np.unique(np.asarray(source.library.draws))
-        super().__init__(source.examples, batch_size, draws, attributes)
+        library = source.library
+        rows, draws = library.patterns[:, library.patterns.shape[1] // 2], np.array(library.draws)
+        arrays = rows, library.parameters, draws, np.array(library.pixel_mrad)
+        super().__init__(source.examples, batch_size, draws, attributes, arrays)
 
     def _batch(self, first: int, end: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
         """Return inputs of the layer that makes the images, and scaled labels."""
@@ -134,9 +104,3 @@ class OnlineSequence(ExampleSequence):
         labels = self.source.labels(pattern, transformation)
         targets = self.scaling.scale(labels[:, self.columns]).astype(np.float32)
         return (pattern, transformation, key), targets
-
-    def arrays(self) -> Iterator[np.ndarray]:
-        """Yield what tells these examples from others."""
-        library = self.source.library
-        yield library.patterns[:, library.patterns.shape[1] // 2]
-        yield from (library.parameters, np.asarray(library.draws), np.array(library.pixel_mrad))

@@ -13,3 +13,13 @@ class NetworkSpec:
     layers: int
     outputs: str
     intensity: str
+
+    @property
+    def wildcards(self) -> dict[str, str]:
+        """What stands for it in names of files."""
+        return {
+            "semiangle": f"{self.semiangle_mrad:g}",
+            "layers": str(self.layers),
+            "outputs": self.outputs,
+            "intensity": self.intensity,
+        }

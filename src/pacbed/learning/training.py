@@ -7,9 +7,8 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -20,21 +19,15 @@ from pacbed.examples.dataset import Dataset, refuse_other_simulation
 from pacbed.examples.labels import LabelScaling
 from pacbed.examples.source import ExampleSource
 from pacbed.exceptions import PacbedError, StoreError
-from pacbed.learning.callbacks import (
-    BestWeights,
-    DivergedError,
-    Divergence,
-    Resume,
-    set_values,
-    values_of,
-)
+from pacbed.learning.callbacks import BestWeights, Divergence, Resume, set_values, values_of
 from pacbed.learning.checkpoint import TrainingCheckpoint, fingerprint
-from pacbed.learning.network import build_network, load_network, save_network
+from pacbed.learning.network import NetworkSettings, build_network, load_network, save_network
 from pacbed.learning.schedule import Schedule
 from pacbed.learning.sequences import ExampleSequence, OnlineSequence, StoredSequence
 from pacbed.machine import noting_sigterm
 from pacbed.storage.files import write_text
 from pacbed.storage.waiting import finish, waiting
+from pacbed.storage.zipped import checkpoint_of
 
 EpochReport = Callable[[int, int, Mapping[str, float]], None]
 """Called after each epoch with its number, the number of epochs, and the losses."""
@@ -44,9 +37,6 @@ PRODUCTS = ("model.keras", "history.csv", "settings.json")
 
 DIVERGED = "diverged_batch.npz"
 """Name of the file that keeps the batch after which a loss was no number any more."""
-
-OPTIMIZERS = ("sgd", "adam")
-"""Gradient descent with momentum, or with steps scaled by the size of each gradient."""
 
 # Of Adam, the decay of the mean square: a tenth of the usual memory, for trainings as short as
 # these.
@@ -63,8 +53,7 @@ class TrainingSettings:
     Parameters
     ----------
     network
-        Arguments of :func:`pacbed.learning.network.build_network` besides the image and output
-        sizes.
+        Widths and intensity scale.
     schedule
         Learning rate.
     batch_size
@@ -82,10 +71,11 @@ class TrainingSettings:
     xla
         Whether steps are compiled by XLA, which takes :func:`configure` without determinism.
     optimizer
-        One of :data:`OPTIMIZERS`.
+        ``sgd``, gradient descent with momentum, or ``adam`` (Kingma and Ba 2015), whose steps are
+        scaled by the size of each gradient.
     """
 
-    network: Mapping[str, Any]
+    network: NetworkSettings
     schedule: Schedule
     batch_size: int
     momentum: float
@@ -93,7 +83,7 @@ class TrainingSettings:
     averaged_epochs: int = 0
     precision: str = "float32"
     xla: bool = False
-    optimizer: str = "sgd"
+    optimizer: Literal["sgd", "adam"] = "sgd"
 
 
 def configure(
@@ -138,7 +128,6 @@ def train(
     settings: TrainingSettings,
     folder: Path,
     report: EpochReport | None = None,
-    checkpoint: Path | None = None,
     log: Callable[[str], None] = lambda line: None,
     initial: Path | None = None,
 ) -> pd.DataFrame:
@@ -155,14 +144,11 @@ def train(
     settings
         Network, schedule, seed.
     folder
-        Receives :data:`PRODUCTS`, all at the end of the training.
+        Receives :data:`PRODUCTS`, all at the end of the training. Hidden files keep its state until
+        then: one that was killed resumes after its last saved epoch and gives what it would have
+        given otherwise. A training that has ended is not repeated.
     report
         Called after each epoch.
-    checkpoint
-        File that keeps the state of the training until the products are written, with others whose
-        names contain its own. A training that was killed resumes after its last saved epoch and
-        gives what it would have given otherwise; one that has ended is not repeated. Nothing is
-        kept without one.
     log
         Receives a line when the training resumes, cannot do so, or is stopped.
     initial
@@ -183,12 +169,12 @@ def train(
         After SIGTERM, see :class:`pacbed.learning.callbacks.Resume`.
     """
     pixels, outputs = validation.images.shape[1], len(scaling.parameters)
-    build = partial(build_network, pixels, outputs, seed=settings.seed, **settings.network)
-    network = build(precision=settings.precision)
+    built = pixels, outputs, settings.network, settings.seed
+    network = build_network(*built, settings.precision)
     examples = StoredSequence(validation, scaling, settings.batch_size)
     batches, model = _batches(training, network, scaling, settings)
     _refuse_shared_draws(batches.draws, examples.draws)
-    refuse_other_simulation(batches.attributes, examples.attributes, "the validation set")
+    refuse_other_simulation(batches.attributes, examples.attributes, "the validation set", log)
     described: dict[str, Any] = {"scaling": asdict(scaling), "training": asdict(settings)}
     if initial:
         described["initial"] = _begin_with(network, initial)
@@ -207,10 +193,10 @@ def train(
         "variables": [tuple(variable.shape) for variable in variables],
         "keras": [keras.__version__, keras.backend.backend()],
     }
-    digest = fingerprint(depends_on, [*batches.arrays(), *examples.arrays()])
-    kept = TrainingCheckpoint(checkpoint, digest, log)
+    digest = fingerprint(depends_on, [*batches.arrays, *examples.arrays])
+    kept = TrainingCheckpoint(checkpoint_of(folder / "model.keras"), digest, log)
     folder.mkdir(parents=True, exist_ok=True)
-    if checkpoint and (finished := _finished(folder, digest)) is not None:
+    if (finished := _finished(folder, digest)) is not None:
         log(f"{folder / 'model.keras'} is there already")
         kept.remove()
         return finished
@@ -222,27 +208,23 @@ def train(
         best.restore(state)
         log(f"resumes after epoch {len(best.losses)} of {epochs}")
     with noting_sigterm() as sigterm:
-        try:
-            model.fit(
-                batches,
-                initial_epoch=len(best.losses),
-                epochs=epochs,
-                shuffle=False,  # they are, in an order that depends on the epoch alone
-                verbose=0,
-                callbacks=[
-                    best,
-                    Divergence(batches, folder / DIVERGED),
-                    Resume(kept, lambda: {"all": values_of(variables), **best.state}, sigterm, log),
-                    keras.callbacks.LambdaCallback(
-                        on_epoch_begin=lambda epoch, logs: batches.begin_epoch(epoch),
-                        on_epoch_end=lambda epoch, logs: report and report(epoch + 1, epochs, logs),
-                    ),
-                ],
-            )
-        except DivergedError:
-            kept.remove()  # or the next attempt would resume, and diverge again
-            raise
-    network = build()  # in single precision, without the optimizer
+        model.fit(
+            batches,
+            initial_epoch=len(best.losses),
+            epochs=epochs,
+            shuffle=False,  # they are, in an order that depends on the epoch alone
+            verbose=0,
+            callbacks=[
+                best,
+                Divergence(batches, folder / DIVERGED, kept),
+                Resume(kept, lambda: {"all": values_of(variables), **best.state}, sigterm),
+                keras.callbacks.LambdaCallback(
+                    on_epoch_begin=lambda epoch, logs: batches.begin_epoch(epoch),
+                    on_epoch_end=lambda epoch, logs: report and report(epoch + 1, epochs, logs),
+                ),
+            ],
+        )
+    network = build_network(*built)  # in single precision, without the optimizer
     set_values(network.weights, best.weights)
     history = _history(best.losses, rate, len(batches))
     described |= {"parameters": network.count_params(), "fingerprint": digest}
@@ -255,22 +237,12 @@ def train(
 def make_optimizer(
     rate: keras.optimizers.schedules.LearningRateSchedule, settings: TrainingSettings
 ) -> keras.optimizers.Optimizer:
-    """Make the optimizer of a training; Adam is that of Kingma and Ba (2015).
-
-    Raises
-    ------
-    PacbedError
-        If there is none of that name.
-    """
+    """Make the optimizer of a training."""
     made: keras.optimizers.Optimizer
-    if settings.optimizer == "sgd":
-        made = keras.optimizers.SGD(rate, momentum=settings.momentum)
-    elif settings.optimizer == "adam":
+    if settings.optimizer == "adam":
         made = keras.optimizers.Adam(rate, beta_1=settings.momentum, beta_2=_BETA_2)
     else:
-        raise PacbedError(
-            f"optimizer must be {' or '.join(OPTIMIZERS)}, not '{settings.optimizer}'"
-        )
+        made = keras.optimizers.SGD(rate, momentum=settings.momentum)
     if settings.precision == "mixed_float16":
         # Small gradients would vanish in half precision.
         return keras.optimizers.LossScaleOptimizer(made)

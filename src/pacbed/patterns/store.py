@@ -101,10 +101,7 @@ def write_patterns(
             dtype="float32",
             fill_value=np.nan,
             dimension_names=("layer", "ky_mrad", "kx_mrad"),
-            attributes={
-                "units": "1",
-                "long_name": "fraction of the incident electrons per pixel",
-            },
+            attributes={"units": "1", "long_name": "fraction of the incident electrons per pixel"},
         )
         # One by one: after an error, no other write is under way in the folder.
         for index, pattern in enumerate(result.patterns):
@@ -114,15 +111,9 @@ def write_patterns(
             ("ky_mrad", detector.ky_mrad, "mrad"),
             ("kx_mrad", detector.kx_mrad, "mrad"),
         ):
-            coordinate = group.create_array(
-                name,
-                shape=values.shape,
-                chunks=values.shape,
-                dtype=values.dtype,
-                dimension_names=(name,),
-                attributes={"units": units},
+            group.create_array(
+                name, data=values, dimension_names=(name,), attributes={"units": units}
             )
-            coordinate[:] = values
         with warnings.catch_warnings():
             # xarray asks for consolidated metadata, which Zarr v3 has but does not specify yet.
             warnings.simplefilter("ignore", ZarrUserWarning)
@@ -137,17 +128,6 @@ def holds(
     draw: int | None = None,
 ) -> bool:
     """Return whether a store exists, is whole, and is what an engine makes of a request.
-
-    Parameters
-    ----------
-    path
-        The store.
-    request
-        What is asked for.
-    engine, settings
-        Name and settings of the engine.
-    draw
-        Number of the draw; none for other states.
 
     Raises
     ------
@@ -176,8 +156,6 @@ def read_patterns(path: Path, layers: Iterable[int] | None = None) -> PatternSto
 
     Parameters
     ----------
-    path
-        The store.
     layers
         Numbers of layers traversed whose patterns are wanted; all if not given.
 

@@ -109,14 +109,9 @@ def discs_overlap(
     semiangle_mrad: float,
     stretch: float | Sequence[float] = 1.0,
 ) -> bool:
-    """Return whether neighbouring discs touch or overlap in the most unfavourable deformation.
+    """Return whether neighbouring discs touch or overlap.
 
-    Parameters
-    ----------
-    material, energy_keV, semiangle_mrad
-        Crystal, beam and aperture.
-    stretch
-        Principal stretches that occur; the largest brings discs together.
+    Of the principal stretches that occur, the largest brings discs together.
     """
     wavelength = 1e3 * wavelength_A(energy_keV)
     reach = 2.1 * wavelength / min(material.zigzag_A, material.armchair_A)
@@ -130,13 +125,7 @@ def obstacle_to_discs(
     semiangle_mrad: float,
     augmentation: AugmentationSettings,
 ) -> str | None:
-    """Return why discs cannot be measured in such images; None if they can.
-
-    Parameters
-    ----------
-    material, energy_keV, semiangle_mrad, augmentation
-        As of :class:`DiscMethod`.
-    """
+    """Return why a :class:`DiscMethod` cannot measure discs in such images; None if it can."""
     radius_px, field = semiangle_mrad / augmentation.pixel_mrad, augmentation.field_of_view_mrad
     if radius_px < _SMALLEST_RADIUS_PX:
         return (
@@ -230,11 +219,11 @@ class DiscMethod:
         try:
             spectrum = rfft2(signal**self.power)
             lattice = self._find(spectrum, field_of_view_mrad)
-            if field_of_view_mrad is None:
+            field = field_of_view_mrad
+            if field is None:
                 peak, radius = self._radius(rfft2(signal), lattice)
                 field = self.semiangle_mrad / radius * n
             else:
-                field = field_of_view_mrad
                 peak = self.semiangle_mrad / field * n
             lattice = self._refine(spectrum, lattice, peak)
             strain, rotation = _strain(lattice.matrix * (field / n))
@@ -343,17 +332,12 @@ class DiscMethod:
         Smoothing moves a curved edge inwards.
         """
         n, edge = self.augmentation.pixels, self._edge_px
-        safe = np.where(self._q > 0, self._q, 1)
-        radius = self.radius_px
-        disc = np.where(
-            self._q > 0, radius * j1(2 * math.pi * radius * safe) / safe, math.pi * radius**2
-        )
+        radius, q = self.radius_px, np.maximum(self._q, 1e-9)  # 0 cannot be divided by
+        disc = radius * j1(2 * math.pi * radius * q) / q
         pixel = np.sinc(np.fft.fftfreq(n))[:, None] * np.sinc(np.fft.rfftfreq(n))[None, :]
         around = radius + edge * np.array([-1, 0, 1])
-        centre = [
-            self._contrast(disc * pixel, self._template(r, edge))[0, 0] for r in around.tolist()
-        ]
-        return _highest(around, np.array(centre)) - radius
+        maps = [self._contrast(disc * pixel, self._template(r, edge)) for r in around.tolist()]
+        return _highest(around, np.array(maps)[:, 0, 0]) - radius
 
 
 class _NoLattice(Exception):  # noqa: N818
@@ -492,9 +476,9 @@ def predict_by_discs(
 
 def _made_with(data: Dataset) -> tuple[AugmentationSettings, float]:
     """Return how the examples of a dataset were made, and their semi-angle."""
+    made = data.attributes
     try:
-        augmentation = AugmentationSettings(**data.attributes["augmentation"])
-        return augmentation, float(data.attributes["semiangle_mrad"])
+        return AugmentationSettings(**made["augmentation"]), float(made["semiangle_mrad"])
     except (KeyError, TypeError, ValueError) as error:
         raise PacbedError(
             f"the dataset does not say how its examples were made ({error}): make it anew with "

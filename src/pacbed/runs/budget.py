@@ -90,8 +90,11 @@ def plan(
             *(f"--logger-budget-text={table}", *limits.options),
         ]
         given = adapter.options(arguments)
+        jobs, cores = adapter.at_a_time(given)
+        arguments += [f"--logger-budget-jobs={jobs}"] if jobs else []
+        arguments += [f"--logger-budget-cores={cores}"] if cores else []
         done = subprocess.run(
-            [sys.executable, "-m", "snakemake", *arguments, *_at_a_time(given)],
+            [sys.executable, "-m", "snakemake", *arguments, f"--cores={cores or UNLIMITED_CORES}"],
             # Less what would choose another profile or folder.
             env={k: v for k, v in os.environ.items() if not k.startswith("SNAKEMAKE")},
             capture_output=True,
@@ -107,14 +110,6 @@ def plan(
         rules = [rule for rule in budget["rules"] if rule["to_run"]]
         check_requests(JobRequest(r["rule"], r["threads"][1], r["requests"]) for r in rules)
     return text, budget
-
-
-def _at_a_time(options: Any) -> list[str]:
-    """Return how many jobs or cores are going to be in use at a time, as options."""
-    jobs, cores = adapter.at_a_time(options)
-    limit = [f"--logger-budget-jobs={jobs}"] if jobs else []
-    limit += [f"--logger-budget-cores={cores}"] if cores else []
-    return [f"--cores={cores or UNLIMITED_CORES}", *limit]
 
 
 def _complaint(text: str) -> str:

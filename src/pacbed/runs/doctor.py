@@ -9,9 +9,9 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -24,34 +24,32 @@ from pacbed.exceptions import PacbedError
 from pacbed.machine import memory_limit_bytes, usable_cores
 
 ANSWER_s = 10.0
-# What Prismatic writes of all probes in the paper's protocol.
-SCRATCH_GB = 64
-OLDEST = {"snakemake": "9.21", "snakemake-executor-plugin-slurm": "2.8", "conda": "24.7.1"}
+SCRATCH_GB = 64  # that Prismatic writes of all probes in the paper's protocol
 State = Literal["ok", "limited", "missing"]
-CHECKOUT = "in the folder of this repository"
-WORKFLOW = f"{CHECKOUT}: pip install -e src/snakemake_logger_plugin_budget -e '.[workflow]'"
+HERE = "in the folder of this repository: pip install"
+# Packages, and the oldest version of each.
+OF_WORKFLOW = {
+    "snakemake": "9.21",
+    "snakemake-logger-plugin-budget": "0",
+    "snakemake-executor-plugin-slurm": "2.8",
+}
+OF_SLURM = ("sbatch", "squeue", "sacct")
+GIT = "to record in results what code made them: apt-get install git, or module load git"
+CONDA = (
+    "for --sdm conda, environments made by Snakemake: install Miniforge (with mamba: mamba "
+    "install conda)"
+)
+NO_GPU = "no GPU visible"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked for.
+    """One thing that was looked for."""
 
-    Parameters
-    ----------
-    part
-        Part of the work that needs it.
-    state
-        ``limited``: enough for some of the work.
-    found
-        What there is.
-    advice
-        What is missing for what, and how to get it; empty where all is well.
-    """
-
-    part: str
-    state: State
+    part: str  # of the work, that needs it
+    state: State  # limited: enough for some of the work
     found: str
-    advice: str = ""
+    advice: str = ""  # what is missing for what, and how to get it; empty where all is well
 
 
 def examine(prismatic_python: str | None = None) -> list[Finding]:
@@ -62,21 +60,18 @@ def examine(prismatic_python: str | None = None) -> list[Finding]:
     prismatic_python
         Interpreter that has pyprismatic; that of this process if not given.
     """
-    gpus = _gpus()
-    return [
+    cards = re.findall(r"^GPU \d+: (.+?) \(UUID", _answer("nvidia-smi", "-L"), re.MULTILINE)
+    gpus = ", ".join(f"{n} × {name}" for name, n in Counter(cards).items())
+    findings = [
         *_machine(),
         *_plane_waves(gpus),
         _prismatic(prismatic_python, gpus),
         *_learning(gpus),
         *_workflow(),
         *_slurm(),
-        _git(),
+        _program("git", "git", "0", GIT),
     ]
-
-
-def _finding(part: str, found: str, advice: str, state: State) -> Finding:
-    """Return a finding, with advice unless all is well."""
-    return Finding(part, state, found, "" if state == "ok" else advice)
+    return [replace(one, advice="") if one.state == "ok" else one for one in findings]
 
 
 def _machine() -> Iterator[Finding]:
@@ -84,26 +79,27 @@ def _machine() -> Iterator[Finding]:
     yield Finding("machine", "ok", f"{usable_cores()} cores, {memory:.1f} GB of memory")
     folder = tempfile.gettempdir()
     free = shutil.disk_usage(folder).free / 1e9
-    found = f"{free:.0f} GB free for scratch files in {folder}"
-    advice = (
+    yield Finding(
+        "machine",
+        "ok" if free >= SCRATCH_GB else "limited",
+        f"{free:.0f} GB free for scratch files in {folder}",
         f"Prismatic writes {SCRATCH_GB} GB in the paper's protocol, in portions where there is "
-        "less: set TMPDIR to a folder on a larger local disk"
+        "less: set TMPDIR to a folder on a larger local disk",
     )
-    yield _finding("machine", found, advice, "ok" if free >= SCRATCH_GB else "limited")
 
 
-def _plane_waves(gpus: Sequence[str]) -> Iterator[Finding]:
+def _plane_waves(gpus: str) -> Iterator[Finding]:
     part = "plane-wave engine"
     yield Finding(part, "ok", f"NumPy {numpy.__version__}, SciPy {scipy.__version__}")
     try:
         arrays("gpu")
-        yield Finding(part, "ok", f"CuPy; {_listed(gpus)}")
+        yield Finding(part, "ok", f"CuPy; {gpus or NO_GPU}")
     except PacbedError as error:
         state: State = "missing" if gpus else "limited"
-        yield Finding(part, state, f"CPU only; {_listed(gpus)}", str(error))
+        yield Finding(part, state, f"CPU only; {gpus or NO_GPU}", str(error))
 
 
-def _prismatic(python: str | None, gpus: Sequence[str]) -> Finding:
+def _prismatic(python: str | None, gpus: str) -> Finding:
     from pacbed.engines.prismatic.process import installation
 
     part = "Prismatic engine"
@@ -112,30 +108,31 @@ def _prismatic(python: str | None, gpus: Sequence[str]) -> Finding:
     except PacbedError as error:
         return Finding(part, "missing", "no Prismatic 2.0", str(error))
     for_what = "GPUs" if found.gpu else "CPUs only"
-    text = f"pyprismatic {found.version} for {for_what}, of {found.python}"
-    advice = "to use the GPU: conda install -c conda-forge 'pyprismatic=2.0=gpu*'"
-    return _finding(part, text, advice, "limited" if gpus and not found.gpu else "ok")
+    return Finding(
+        part,
+        "limited" if gpus and not found.gpu else "ok",
+        f"pyprismatic {found.version} for {for_what}, of {found.python}",
+        "to use the GPU: conda install -c conda-forge 'pyprismatic=2.0=gpu*'",
+    )
 
 
-def _learning(gpus: Sequence[str]) -> Iterator[Finding]:
+def _learning(gpus: str) -> Iterator[Finding]:
     part, backend, keras = "learning", _keras_backend(), _version("keras")
     # TensorFlow goes by two names.
-    names = [n for n in (backend, f"{backend}-cpu") if _version(n)]
+    names = [name for name in (backend, f"{backend}-cpu") if _version(name)]
     found = f"Keras {keras}" if keras else "no Keras"
-    found += (
-        f", backend {names[0]} {_version(names[0])}" if names else f", no {backend}, its backend"
-    )
-    install = f"{CHECKOUT}: pip install -e '.[{'gpu' if gpus else 'cpu'}]'"
+    found += f", backend {names[0]} {_version(names[0])}" if names else f", no {backend}"
+    install = f"{HERE} -e '.[{'gpu' if gpus else 'cpu'}]'"
     state: State = "ok" if keras and names else "missing"
-    yield _finding(part, found, f"to train networks, {install}", state)
+    yield Finding(part, state, found, f"to train networks, {install}")
     if not gpus:
         advice = "enough for the demo; to train the networks of the paper, find a node with a GPU"
-        yield Finding(part, "limited", _listed(gpus), advice)
+        yield Finding(part, "limited", NO_GPU, advice)
     elif names == ["tensorflow-cpu"]:
         advice = f"to train on a GPU: pip uninstall tensorflow-cpu; then {install}"
-        yield Finding(part, "limited", f"TensorFlow for CPUs only; {_listed(gpus)}", advice)
+        yield Finding(part, "limited", f"TensorFlow for CPUs only; {gpus}", advice)
     else:
-        yield Finding(part, "ok", _listed(gpus))
+        yield Finding(part, "ok", gpus)
 
 
 def _keras_backend() -> str:
@@ -149,63 +146,48 @@ def _keras_backend() -> str:
 
 
 def _workflow() -> Iterator[Finding]:
-    part = "workflow"
-    for package in (
-        "snakemake",
-        "snakemake-logger-plugin-budget",
-        "snakemake-executor-plugin-slurm",
-    ):
-        yield _program(part, package, _version(package), f"to run the workflow, {WORKFLOW}")
-    conda = _number(_answer("conda", "--version"))
-    advice = "for --sdm conda, environments made by Snakemake: install Miniforge"
-    others = [name for name in ("mamba", "micromamba") if shutil.which(name)]
-    if others and not conda:
-        advice = f"Snakemake calls conda itself, for --sdm conda: {others[0]} install conda"
-        yield Finding(part, "limited", f"{' and '.join(others)}, no conda", advice)
-    else:
-        yield _program(part, "conda", conda, advice)
+    advice = f"to run the workflow, {HERE} -e src/snakemake_logger_plugin_budget -e '.[workflow]'"
+    for package, oldest in OF_WORKFLOW.items():
+        yield _judged("workflow", package, _version(package), oldest, advice)
+    yield _program("workflow", "conda", "24.7.1", CONDA)
 
 
 def _slurm() -> Iterator[Finding]:
-    part = "SLURM"
-    there = [name for name in ("sbatch", "squeue", "sacct") if shutil.which(name)]
-    advice = "to run on a cluster, by --executor slurm: log in where its jobs are submitted"
-    if not there:
-        yield Finding(part, "missing", "no sbatch, squeue or sacct", advice)
+    part, absent = "SLURM", [name for name in OF_SLURM if not shutil.which(name)]
+    yield Finding(
+        part,
+        "missing" if absent else "ok",
+        f"no {', '.join(absent)}" if absent else ", ".join(OF_SLURM),
+        "to run on a cluster, by --executor slurm: log in where its jobs are submitted",
+    )
+    if not shutil.which("sinfo"):
         return
-    found = ", ".join(there) if len(there) == 3 else f"only {' and '.join(there)}"
-    yield _finding(part, found, advice, "ok" if len(there) == 3 else "limited")
-    lines = (_answer("sinfo", "-h", "-o", "%P %c %m %l %G") or "").splitlines()
+    lines = _answer("sinfo", "-h", "-o", "%P %c %m %l %G").splitlines()
     rows = dict.fromkeys(tuple(row) for line in lines if len(row := line.split()) == 5)
     text = [f"{p}: {c} cores, {m} MB, at most {t}, {g}" for p, c, m, t, g in rows]
-    found = "\n".join(text) or f"sinfo listed none within {ANSWER_s:g} s"
-    advice = "for the partitions in a profile: ask those who run the cluster"
-    yield _finding(part, found, advice, "ok" if text else "limited")
+    yield Finding(
+        part,
+        "ok" if text else "limited",
+        "\n".join(text) or f"sinfo listed none within {ANSWER_s:g} s",
+        "for the partitions in a profile: ask those who run the cluster",
+    )
 
 
-def _git() -> Finding:
-    advice = "to record in results what code made them: apt-get install git, or module load git"
-    return _program("git", "git", _number(_answer("git", "--version")), advice)
+def _program(part: str, name: str, oldest: str, advice: str) -> Finding:
+    number = re.search(r"\d+(\.\d+)+", _answer(name, "--version"))
+    return _judged(part, name, number and number[0], oldest, advice)
 
 
-def _program(part: str, name: str, version: str | None, advice: str) -> Finding:
-    """Return the finding about a program of some version, or None of it."""
+def _judged(part: str, name: str, version: str | None, oldest: str, advice: str) -> Finding:
     if version is None:
         return Finding(part, "missing", f"no {name}", advice)
-    oldest = OLDEST.get(name, "0")
     if _parts(version) < _parts(oldest):
         return Finding(part, "limited", f"{name} {version}, older than {oldest}", advice)
     return Finding(part, "ok", f"{name} {version}")
 
 
-def _gpus() -> list[str]:
-    listed = _answer("nvidia-smi", "-L") or ""
-    return re.findall(r"^GPU \d+: (.+?) \(UUID", listed, re.MULTILINE)
-
-
-def _listed(gpus: Sequence[str]) -> str:
-    """Return as a text what cards the driver lists."""
-    return ", ".join(f"{n} × {name}" for name, n in Counter(gpus).items()) or "no GPU visible"
+def _parts(version: str) -> list[int]:
+    return [int(n) for n in re.findall(r"\d+", version)[:3]]
 
 
 def _version(package: str) -> str | None:
@@ -216,8 +198,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _answer(*command: str) -> str | None:
-    """Return what a program prints; None if it is not there, fails or keeps one waiting."""
+def _answer(*command: str) -> str:
+    """Return what a program prints; nothing if it is not there, fails or keeps one waiting."""
     try:
         return subprocess.run(
             command,
@@ -229,13 +211,4 @@ def _answer(*command: str) -> str | None:
             timeout=ANSWER_s,
         ).stdout
     except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _number(answer: str | None) -> str | None:
-    found = re.search(r"\d+(\.\d+)+", answer or "")
-    return found[0] if found else None
-
-
-def _parts(version: str) -> list[int]:
-    return [int(n) for n in re.findall(r"\d+", version)[:3]]
+        return ""

@@ -20,7 +20,7 @@ from pacbed.storage.nested import flat
 from pacbed.study.configuration import of_record
 from pacbed.study.model import Configuration
 
-_PHYSICS = "# physics version "
+_PHYSICS = "physics version"
 
 
 def take_lock(results: Path) -> FileLock:
@@ -42,21 +42,12 @@ def take_lock(results: Path) -> FileLock:
 
 @dataclass(frozen=True)
 class Submitted:
-    """Jobs of the last run that submitted any.
+    """Jobs of the last run that submitted any."""
 
-    Parameters
-    ----------
-    name
-        Under which they were submitted.
-    owner
-        Process that submitted them, in words.
-    has_ended
-        Whether that process is known to have ended: it had the lock that is held now, on this
-        machine. Not all file systems show machines each other's locks.
-    """
-
-    name: str
-    owner: str
+    name: str  # under which they were submitted
+    owner: str  # process that submitted them, in words
+    # It is known to, if it had the lock that is held now, on this machine. Not all file systems
+    # show machines each other's locks.
     has_ended: bool
 
 
@@ -98,14 +89,13 @@ def check_results(results: Path, study: Configuration) -> list[str]:
             f"{path} cannot be read, so that it is not known what {results} was made with: "
             f"{error}. Restore it, or choose another folder (key `results`)"
         ) from error
-    differing = _differences(before.of_patterns(), study.of_patterns())
     # Without this line: made before there was one.
-    physics = re.search(rf"^{_PHYSICS}(\d+)$", text, re.MULTILINE)
-    if (version := int(physics[1]) if physics else 1) != PHYSICS_VERSION:
-        differing.append(
-            f"the physics of the engines was of version {version}, is of {PHYSICS_VERSION}, in "
-            "which a mistake was mended"
-        )
+    physics = re.search(rf"^# {_PHYSICS} (\d+)$", text, re.MULTILINE)
+    name = f"{_PHYSICS}, raised when a mistake in an engine is mended,"
+    differing = _differences(
+        {**before.of_patterns(), name: int(physics[1]) if physics else 1},
+        {**study.of_patterns(), name: PHYSICS_VERSION},
+    )
     patterns = sum(1 for _ in (results / "patterns").glob("*/*.zarr.zip"))
     if differing and patterns:
         raise ConfigError(
@@ -128,7 +118,7 @@ def keep_config(results: Path, study: Configuration) -> None:
     """
     text = yaml.safe_dump(study.plain(), sort_keys=False, allow_unicode=True)
     # In a comment: the rest is a configuration, to be used as any other.
-    write_text(results / "config.yaml", f"{_PHYSICS}{PHYSICS_VERSION}\n{text}")
+    write_text(results / "config.yaml", f"# {_PHYSICS} {PHYSICS_VERSION}\n{text}")
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -33,19 +33,9 @@ class JobRequest:
 def check_requests(
     requests: Iterable[JobRequest], settings: Any = None
 ) -> dict[tuple[str, ...], JobRequest]:
-    """Find out how sbatch is going to be called for jobs.
+    """Return how sbatch is going to be called for jobs: for each call one of the jobs.
 
-    Parameters
-    ----------
-    requests
-        What is to be submitted.
-    settings
-        Options of the SLURM plugin of Snakemake.
-
-    Returns
-    -------
-    dict
-        For each call one of the jobs.
+    The settings are the options of the SLURM plugin of Snakemake.
 
     Raises
     ------
@@ -64,13 +54,6 @@ def check_requests(
 
 def check_cluster(requests: Iterable[JobRequest], settings: Any) -> None:
     """Ask SLURM whether it would take jobs, without submitting any.
-
-    Parameters
-    ----------
-    requests
-        What is to be submitted.
-    settings
-        Options of the SLURM plugin of Snakemake.
 
     Raises
     ------
@@ -162,21 +145,9 @@ def queued(name: str) -> list[str]:
 
 
 def end_jobs(jobs: Submitted | None, timeout_s: float = 600) -> int:
-    """End the jobs that a run which was killed has left in the queue, and wait until they are gone.
+    """End jobs that a killed run has left in the queue, wait for that, and return their number.
 
     SLURM sends them SIGTERM first, so that they keep what they have done.
-
-    Parameters
-    ----------
-    jobs
-        What that run submitted.
-    timeout_s
-        How long its jobs may take to end, in seconds.
-
-    Returns
-    -------
-    int
-        How many there were.
 
     Raises
     ------

@@ -75,8 +75,8 @@ class Aperture:
         if self.edge_mrad == 0:
             return math.pi * self.semiangle_mrad**2
         # Midpoint rule: the smooth profile makes it exact to well below single precision.
-        radius = (np.arange(20000) + 0.5) * (self.outer_mrad / 20000)
         step = self.outer_mrad / 20000
+        radius = (np.arange(20000) + 0.5) * step
         return float(2 * math.pi * np.sum(radius * self.transmission(radius)) * step)
 
     def weights(self, x_mrad: np.ndarray, y_mrad: np.ndarray) -> np.ndarray:
@@ -95,9 +95,9 @@ class Aperture:
             area of each pixel.
         """
         dx, dy = x_mrad[1] - x_mrad[0], y_mrad[1] - y_mrad[0]
-        value = self.transmission(np.hypot(x_mrad[None, :], y_mrad[:, None]))
+        radius = np.hypot(x_mrad[None, :], y_mrad[:, None])
+        value = self.transmission(radius)
         if self.edge_mrad < 0.5 * max(dx, dy):
-            radius = np.hypot(x_mrad[None, :], y_mrad[:, None])
             reach = 0.5 * math.hypot(dx, dy) + 2 * self.edge_mrad
             rows, columns = np.nonzero(np.abs(radius - self.semiangle_mrad) <= reach)
             n = 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pacbed.learning.network import NetworkSettings
 from pacbed.learning.schedule import OneCycleSchedule, Schedule, SteppedSchedule
 from pacbed.learning.training import TrainingSettings
 from pacbed.study.model import Configuration
@@ -16,15 +17,21 @@ def schedule(section: TrainingSection) -> Schedule:
     return OneCycleSchedule(fast.epochs, fast.peak_rate, fast.warm_up)
 
 
+def network_settings(study: Configuration, intensity: str) -> NetworkSettings:
+    """Return the widths of the networks on images of one intensity scale."""
+    image_mean = study.dataset.image_mean
+    return NetworkSettings(**dict(study.network), intensity=intensity, image_mean=image_mean)
+
+
 def training_settings(study: Configuration, intensity: str) -> TrainingSettings:
     """Return the settings of the trainings on images of one intensity scale.
 
     Used are sections ``network`` and ``training``, the seed and the range of image means.
     """
-    section, image_mean = study.training, study.dataset.image_mean
+    section = study.training
     fast = section.fast if section.schedule == "fast" else None
     return TrainingSettings(
-        network={**study.network.plain(), "intensity": intensity, "image_mean": image_mean},
+        network=network_settings(study, intensity),
         schedule=schedule(section),
         batch_size=section.examples_per_step,
         momentum=section.momentum,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 
@@ -15,24 +15,11 @@ from pacbed.storage.arrays import read_arrays, write_arrays
 
 @dataclass
 class Checkpoint:
-    """Sums over finished configurations.
+    """Sums over finished configurations; nothing is kept without a path.
 
-    Parameters
-    ----------
-    path
-        File that keeps them; nothing is kept without one.
-    fingerprint
-        Of the request and the settings that they belong to.
-    sums
-        Patterns of even and odd configurations, shape (2, layers, ny, nx), float64.
-    within_band
-        Electrons within the band limit, shape (layers,), float64.
-    configurations
-        Number of finished configurations.
-    seconds
-        Time that they took.
-    peak_memory_MB
-        Largest memory of a process that computed them.
+    `sums` are the patterns of even and odd configurations, shape (2, layers, ny, nx), `within_band`
+    the electrons within the band limit, shape (layers,). The fingerprint is that of the request and
+    the settings to which they belong.
     """
 
     path: Path | None
@@ -61,19 +48,17 @@ class Checkpoint:
         empty = cls(path, fingerprint, np.zeros(shape), np.zeros(shape[1]))
         if path is None:
             return empty
-        _check_writable(path.parent)
+        try:  # before hours are spent, not after
+            path.parent.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=path.parent).close()
+        except OSError as error:
+            raise StoreError(f"cannot write into {path.parent}: {error.strerror}") from error
         try:
             kept = read_arrays(path)
             if str(kept["fingerprint"]) == fingerprint:
-                return cls(
-                    path,
-                    fingerprint,
-                    kept["sums"],
-                    kept["within_band"],
-                    int(kept["configurations"]),
-                    float(kept["seconds"]),
-                    float(kept["peak_memory_MB"]),
-                )
+                numbers = ("configurations", "seconds", "peak_memory_MB")
+                sums = kept["sums"], kept["within_band"]
+                return cls(path, fingerprint, *sums, *(kept[name].item() for name in numbers))
         except MissingStoreError:
             return empty
         except (DamagedStoreError, KeyError):  # or the table of contents has lost an array
@@ -92,13 +77,3 @@ class Checkpoint:
         """
         if self.path is not None:
             write_arrays(self.path, **{k: v for k, v in vars(self).items() if k != "path"})
-
-
-def _check_writable(folder: Path) -> None:
-    """Find out before hours are spent, not after."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot make the folder {folder}: {error.strerror}") from error
-    if not os.access(folder, os.W_OK):
-        raise StoreError(f"cannot write into {folder}: permission denied")

@@ -58,18 +58,7 @@ class PrismaticEngine(Engine):
     agree to rounding: Prismatic adds up potentials in the order in which its threads end, and
     chooses its Fourier transforms by measuring their speed.
 
-    Parameters
-    ----------
-    settings
-        What is simulated.
-    threads
-        Threads of Prismatic.
-    device
-        ``cpu`` or ``gpu``; the latter needs a build of Prismatic for graphics cards.
-    execution
-        How Prismatic is run.
-    log
-        Called with every line that Prismatic prints.
+    The arguments are those of :func:`pacbed.engines.engine`.
 
     Raises
     ------
@@ -107,6 +96,7 @@ class PrismaticEngine(Engine):
 
         Progress counts probes in all configurations. The checkpoint keeps finished configurations.
         """
+        told = progress or (lambda done, total: None)
         started = time.perf_counter()
         layout = Layout.of(request, self.settings)
         self._check_memory(request, layout.grid)
@@ -122,15 +112,12 @@ class PrismaticEngine(Engine):
                 moved = atoms
                 if request.thermal.configurations:
                     moved = atoms.displaced(request.seed, number)
-                done = sum(map(len, layout.shares[:number]))
-                native = self._patterns(
-                    request,
-                    layout.grid,
-                    moved,
-                    layout.probes_A[layout.shares[number]],
-                    folder,
-                    _from(progress, done, layout.total),
-                )
+                probes = layout.probes_A[layout.shares[number]]
+
+                def done(some: int, before: int = sum(map(len, layout.shares[:number]))) -> None:
+                    told(before + some, layout.total)
+
+                native = self._patterns(request, layout.grid, moved, probes, folder, done)
                 kept.within_band += native.sum(axis=(1, 2))
                 # Two halves: their difference tells how large the phonon noise is.
                 kept.sums[number % 2] += on_detector(native, layout.pixel_mrad, request.detector)
@@ -164,12 +151,11 @@ class PrismaticEngine(Engine):
         checkpoints: Sequence[Path] | None = None,
     ) -> list[SimulationResult]:
         """Compute the patterns of several requests, one after another; see the base class."""
-        results = []
+        told, results = progress or (lambda done, total: None), []
         for number, request in enumerate(requests):
             # As if all had as many probes; with `probes: auto` larger semi-angles have more.
             def of_all(done: int, total: int, before: int = number) -> None:
-                if progress:
-                    progress(before * total + done, len(requests) * total)
+                told(before * total + done, len(requests) * total)
 
             kept = checkpoints[number] if checkpoints else None
             results.append(self.simulate(request, of_all, kept))
@@ -182,7 +168,7 @@ class PrismaticEngine(Engine):
         atoms: Specimen,
         probes: np.ndarray,
         folder: Path,
-        progress: Progress,
+        done: Callable[[int], None],
     ) -> np.ndarray:
         """Return the sum of the patterns of some probes, shape (layers, nx, ny), float64."""
         write_atoms(folder / "atoms.xyz", atoms.numbers, atoms.positions_A, atoms.edges_A)
@@ -200,7 +186,7 @@ class PrismaticEngine(Engine):
             elif portion < len(probes):
                 parameters["savePotentialSlices"] = True
 
-            heard = _listener(self.log, _from(progress, first, len(probes)), len(some))
+            heard = _listener(self.log, done, range(first, first + len(some)))
             try:
                 call(self.installation.python, parameters, folder, limit and 3600 * limit, heard)
             except EngineError as error:
@@ -217,7 +203,7 @@ class PrismaticEngine(Engine):
                 # It takes minutes, whatever the number of threads: not for every portion again.
                 keep_potential(output, potential)
             output.unlink()
-            progress(first + len(some), len(probes))
+            done(first + len(some))
         potential.unlink(missing_ok=True)
         return native
 
@@ -270,7 +256,8 @@ class PrismaticEngine(Engine):
         each = 4 * request.layers * nx * ny
         free = _SCRATCH_SHARE * shutil.disk_usage(folder).free
         if is_in_memory(folder):
-            free = min(free, memory_limit_bytes() - self._memory_bytes(request, grid))
+            needed = memory_bytes(request, self.settings, grid, self.threads)
+            free = min(free, memory_limit_bytes() - needed)
         if self.execution.scratch_GB is not None:
             free = min(free, 1e9 * self.execution.scratch_GB)
         if probes * each <= free:
@@ -287,11 +274,9 @@ class PrismaticEngine(Engine):
             )
         return int((free - 2 * potential) // each)
 
-    def _memory_bytes(self, request: SimulationRequest, grid: Grid) -> int:
-        return memory_bytes(request, self.settings, grid, self.threads)
-
     def _check_memory(self, request: SimulationRequest, grid: Grid) -> None:
-        needed, available = self._memory_bytes(request, grid), memory_limit_bytes()
+        needed = memory_bytes(request, self.settings, grid, self.threads)
+        available = memory_limit_bytes()
         if needed > available:
             raise RequestError(
                 f"Prismatic would need about {needed / 1e9:.1f} GB of memory for "
@@ -310,7 +295,9 @@ class PrismaticEngine(Engine):
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
-def _listener(log: Callable[[str], None], progress: Progress, probes: int) -> Callable[[str], None]:
+def _listener(
+    log: Callable[[str], None], done: Callable[[int], None], probes: range
+) -> Callable[[str], None]:
     """Return what passes lines of Prismatic on, and tells with how many probes it has begun."""
     most = 0
 
@@ -319,19 +306,11 @@ def _listener(log: Callable[[str], None], progress: Progress, probes: int) -> Ca
         log(line)
         # Its threads print across each other, and not in order.
         for number in map(int, _PROBE.findall(line)):
-            if most < number < probes:
+            if most < number < len(probes):
                 most = number
-                progress(number, probes)
+                done(probes[number])
 
     return hear
-
-
-def _from(progress: Progress | None, before: int, total: int) -> Progress:
-    def forward(done: int, _: int) -> None:
-        if progress:
-            progress(before + done, total)
-
-    return forward
 
 
 def _phonon_noise(sums: np.ndarray, configurations: int) -> list[float]:

@@ -24,16 +24,8 @@ def write_atoms(
 
     A comment, the edges of the box, a line ``Z x y z occupancy displacement`` for each atom, and
     -1. Without the last line, or with an empty one before it, Prismatic reads on or stops early.
-    It displaces nothing and leaves nothing out itself: occupancy is 1, displacement 0.
-
-    Parameters
-    ----------
-    path
-        The file.
-    numbers, positions_A
-        Shapes (atoms,) and (atoms, 3), Å. x and y outside the box are wrapped into it.
-    edges_A
-        Edges of the box, shape (3,), Å.
+    It displaces nothing and leaves nothing out itself: occupancy is 1, displacement 0. Positions,
+    shape (atoms, 3), are wrapped into the box along x and y.
     """
     rounded = np.round(positions_A, _DECIMALS)
     # After rounding: what is wrapped must not be rounded up to the edge again.
@@ -56,21 +48,10 @@ def write_probes(path: Path, positions_A: np.ndarray) -> None:
 
 
 def add_patterns(path: Path, total: np.ndarray, grid: Grid, probes: int, layer_A: float) -> None:
-    """Add up the patterns of all probes in a file of Prismatic's.
+    """Add the patterns of all probes in an HDF5 file of Prismatic's to a total.
 
-    Parameters
-    ----------
-    path
-        The HDF5 file.
-    total
-        Shape (layers, nx, ny), float64: where to add them. The order of additions is that of the
-        probes, so that the sum does not depend on how they are shared out to files.
-    grid
-        The grid on which Prismatic computed.
-    probes
-        Number of probes in the file.
-    layer_A
-        Thickness of a layer in Å.
+    That has the shape (layers, nx, ny), float64. The order of additions is that of the probes, so
+    that the sum does not depend on how they are shared out to files.
 
     Raises
     ------
@@ -140,12 +121,8 @@ def _check_cube(cube: h5py.Group, grid: Grid, probes: int, layer: int, layer_A: 
 
 
 def _add(pattern: np.ndarray, total: np.ndarray, layer: int, probe: int) -> None:
-    if not np.isfinite(pattern).all():
-        raise EngineError(
-            f"the pattern of probe {probe + 1} after {layer} layers has values that are not finite"
-        )
     electrons, least = pattern.sum(dtype=float), pattern.min()
-    if not 0 < electrons <= 1 + _ROUNDING or least < 0:
+    if not 0 < electrons <= 1 + _ROUNDING or least < 0:  # or one of them is not a number
         raise EngineError(
             f"the pattern of probe {probe + 1} after {layer} layers cannot be: its sum is "
             f"{electrons:.5g} of the incident electrons, its smallest value {least:.2g}"
@@ -154,21 +131,10 @@ def _add(pattern: np.ndarray, total: np.ndarray, layer: int, probe: int) -> None
 
 
 def on_detector(patterns: np.ndarray, pixel_mrad: tuple[float, float], on: Detector) -> np.ndarray:
-    """Share out patterns to the pixels of a detector by the overlap of areas.
+    """Share out patterns to the (no smaller) pixels of a detector by the overlap of areas.
 
-    Parameters
-    ----------
-    patterns
-        Shape (layers, nx, ny), zero angle on ``n // 2``.
-    pixel_mrad
-        Pixel size (x, y) of the patterns in mrad.
-    on
-        The detector, of pixels no smaller than those.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (layers, ny, nx). Electrons outside the detector are lost, others are not.
+    Of the shape (layers, nx, ny), zero angle on ``n // 2``, they become (layers, ny, nx). Electrons
+    outside the detector are lost, others are not.
     """
     x, y = (
         _overlaps(patterns.shape[1 + axis], pixel_mrad[axis], axis_mrad)

@@ -98,8 +98,8 @@ def memory_bytes(
 
 
 def _pixel_mrad(grid: Grid, energy_keV: float) -> tuple[float, float]:
-    wavelength = wavelength_A(energy_keV)
-    return 1e3 * wavelength / grid.edges_A[0], 1e3 * wavelength / grid.edges_A[1]
+    x, y = (1e3 * wavelength_A(energy_keV) / edge for edge in grid.edges_A)
+    return x, y
 
 
 def _dealt(

@@ -7,7 +7,6 @@ its own, and its output is looked at before it is used.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -16,12 +15,15 @@ import subprocess
 import sys
 import tempfile
 import threading
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from pacbed.engines.prismatic import child
 from pacbed.exceptions import EngineError, RequestError
@@ -36,16 +38,8 @@ _DESCRIPTION_LIMIT_s = 120
 class Installation:
     """A pyprismatic that can be used.
 
-    Parameters
-    ----------
-    python
-        The interpreter that has it.
-    version
-        As the package calls itself: 2.0 from conda-forge, 1.2.0 from the same source.
-    path
-        Folder of the package.
-    gpu
-        Whether it was built for graphics cards.
+    `python` is the interpreter that has it, `path` the folder of the package. `version` is what the
+    package calls itself: 2.0 from conda-forge, 1.2.0 from the same source.
     """
 
     python: str
@@ -55,12 +49,7 @@ class Installation:
 
 
 def installation(python: str | None = None) -> Installation:
-    """Look for Prismatic 2.0.
-
-    Parameters
-    ----------
-    python
-        An interpreter; that of this process if not given.
+    """Look for Prismatic 2.0 in an interpreter, by default that of this process.
 
     Raises
     ------
@@ -90,8 +79,8 @@ def installation(python: str | None = None) -> Installation:
         )
     if done.returncode < 0:
         raise RequestError(
-            f"'{python}' was killed by {_signal(done.returncode)} while it imported pyprismatic: "
-            f"was that built for another processor? {_end(said)}"
+            f"'{python}' was killed by {signal.Signals(-done.returncode).name} while it "
+            f"imported pyprismatic: was that built for another processor? {_end(said)}"
         )
     if done.returncode:
         raise RequestError(
@@ -113,20 +102,10 @@ def call(
     limit_s: float | None = None,
     heard: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Run Prismatic once.
+    """Run Prismatic once, in a folder that is its working directory and home.
 
-    Parameters
-    ----------
-    python
-        The interpreter, that of an :class:`Installation`.
-    parameters
-        Fields of its ``Metadata``; files relative to the folder.
-    folder
-        Working directory and home.
-    limit_s
-        Time after which it is taken to hang, in seconds.
-    heard
-        Called with every line that it prints.
+    `parameters` are fields of its ``Metadata``. After `limit_s` seconds it is taken to hang;
+    `heard` gets every line that it prints.
 
     Raises
     ------
@@ -152,11 +131,10 @@ def call(
             hung.set()
             _kill(process)
 
-        timer = threading.Timer(limit_s, stop) if limit_s else None
+        timer = threading.Timer(limit_s or threading.TIMEOUT_MAX, stop)
+        timer.daemon = True
         try:
-            if timer:
-                timer.daemon = True
-                timer.start()
+            timer.start()
             assert process.stdout is not None
             for line in process.stdout:
                 last.append(line.rstrip())
@@ -164,17 +142,16 @@ def call(
             status = process.wait()
         finally:
             # Also on the way out of a job that is told to end.
-            if timer:
-                timer.cancel()
+            timer.cancel()
             _kill(process)
     said = _end("\n".join(last))
-    if hung.is_set() and limit_s:
+    if limit_s and hung.is_set():
         raise EngineError(
             f"Prismatic did not end within {limit_s / 3600:.3g} h and was stopped: {said}"
         )
     if status < 0:
         raise EngineError(
-            f"Prismatic was killed by {_signal(status)}"
+            f"Prismatic was killed by {signal.Signals(-status).name}"
             f"{', perhaps for want of memory' if -status == signal.SIGKILL else ''}: {said}"
         )
     if status:
@@ -185,19 +162,26 @@ def call(
 def scratch_folder() -> Iterator[Path]:
     """Provide a folder on ``$TMPDIR``, removed whatever happens.
 
-    A process that is killed outright cannot remove its own: the next one does. A lock, which ends
-    with its process, tells which are abandoned.
+    A process that is killed outright cannot remove its own: the next one does. A lock, taken before
+    there is a folder, ends with its process and tells which are abandoned.
     """
     base = Path(tempfile.gettempdir())
-    for abandoned in base.glob(f"{_SCRATCH}*"):
-        _remove_if_abandoned(abandoned)
-    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=base, ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        with open(folder / "lock", "w", encoding="ascii") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            lock.write(f"{os.getpid()}\n")  # what is empty is not locked yet, not abandoned
-            lock.flush()
-            yield folder
+    for lock in base.glob(f"{_SCRATCH}*.lock"):
+        with suppress(OSError), FileLock(lock, timeout=0):
+            _remove(lock)
+    lock = base / f"{_SCRATCH}{uuid.uuid4()}.lock"
+    with FileLock(lock):
+        try:
+            lock.with_suffix("").mkdir(0o700)
+            yield lock.with_suffix("")
+        finally:
+            _remove(lock)
+
+
+def _remove(lock: Path) -> None:
+    """Remove a lock that this process has, and its folder."""
+    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+    lock.unlink(missing_ok=True)
 
 
 def _interpreter(python: str | None) -> str:
@@ -210,21 +194,9 @@ def _interpreter(python: str | None) -> str:
     return os.path.abspath(found) if found else expanded
 
 
-def _remove_if_abandoned(folder: Path) -> None:
-    # For writing, without which a network file system gives no lock.
-    with suppress(OSError), open(folder / "lock", "r+", encoding="ascii") as lock:
-        if lock.read():
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 def _kill(process: subprocess.Popen[str]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-def _signal(status: int) -> str:
-    return signal.Signals(-status).name
 
 
 def _end(text: str) -> str:

@@ -65,12 +65,9 @@ class PrismaticSettings:
                 raise RequestError(
                     f"{name} must lie within {low} to {high} Å, not {getattr(self, name)}"
                 )
-        if self.slices_per_layer < 1:
-            raise RequestError(f"at least one slice per layer, not {self.slices_per_layer}")
-        if self.interpolation_factor < 1:
-            raise RequestError(
-                f"interpolation_factor must be 1 or more, not {self.interpolation_factor}"
-            )
+        for name in ("slices_per_layer", "interpolation_factor"):
+            if getattr(self, name) < 1:
+                raise RequestError(f"{name} must be 1 or more, not {getattr(self, name)}")
         box, probes, share = self.box_A, self.probes, self.probes_per_configuration
         if box != "auto" and (
             isinstance(box, str) or len(box) != 2 or not all(10 <= edge <= 2000 for edge in box)
@@ -96,14 +93,7 @@ class PrismaticSettings:
 class Grid:
     """The grid on which Prismatic computes, and the half of it that is its output.
 
-    Parameters
-    ----------
-    edges_A
-        Edges (x, y) of the box in Å.
-    pixel_A
-        Sampling asked for, in Å.
-    interpolation_factor
-        Prismatic's: points are a multiple of four times this.
+    It fills a box of edges (x, y); see :class:`PrismaticSettings`.
     """
 
     edges_A: tuple[float, float]
@@ -113,12 +103,10 @@ class Grid:
     @property
     def points(self) -> tuple[int, int]:
         """Points along x and y, rounded as Prismatic does it, in single precision."""
-        return self._points(0), self._points(1)
-
-    def _points(self, axis: int) -> int:
         multiple = 4 * self.interpolation_factor
-        edge, pixel = np.float32(self.edges_A[axis]), np.float32(self.pixel_A)
-        return max(4, multiple * math.floor(float(edge / pixel / np.float32(multiple)) + 0.5))
+        exact = np.array(self.edges_A, np.float32) / np.float32(self.pixel_A) / np.float32(multiple)
+        x, y = (max(4, multiple * math.floor(float(number) + 0.5)) for number in exact)
+        return x, y
 
     @property
     def output_points(self) -> tuple[int, int]:

@@ -32,18 +32,10 @@ _SCATTERING_mrad = 70
 
 @dataclass(frozen=True)
 class Specimen:
-    """Atoms in a box.
+    """Atoms in a box of edges of shape (3,).
 
-    Parameters
-    ----------
-    numbers
-        Atomic numbers, shape (atoms,).
-    positions_A
-        Shape (atoms, 3), in Å, within the box to rounding. The beam enters at the largest z.
-    rms_A
-        Root-mean-square displacement per axis of each atom, shape (atoms,), in Å.
-    edges_A
-        Edges of the box, shape (3,), in Å.
+    Of each atom there are the atomic number, its position, shape (atoms, 3), within the box to
+    rounding, and the root-mean-square displacement per axis. The beam enters at the largest z.
     """
 
     numbers: np.ndarray

@@ -1,0 +1,22 @@
+"""Names of the results of a run, which the rules and the commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+PATTERNS = "patterns/{semiangle}mrad"
+"""Folder of the pattern stores of a semi-angle."""
+
+DATASETS = "datasets/{semiangle}mrad/{layers}layers"
+"""Folder of the datasets of a thickness."""
+
+NETWORK = "{semiangle}mrad/{layers}layers/{outputs}_{intensity}"
+"""What is of one network."""
+
+MODELS = f"models/{NETWORK}"
+"""Folder of a trained network."""
+
+
+def stores(folder: object, draws: Iterable[int]) -> list[str]:
+    """Return the pattern stores of draws."""
+    return [f"{folder}/{draw:05d}.zarr.zip" for draw in draws]
