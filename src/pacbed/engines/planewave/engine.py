@@ -434,11 +434,13 @@ def _check_detectors(
         reach = float((np.array(request.detector.field_of_view_mrad) / 2 + axis).max())
         if reach > limit:
             tilted = f" at a tilt of {request.tilt_mrad} mrad" if axis.any() else ""
+            # Rounded down, so that it is accepted.
+            widest = math.floor(20 * (limit - axis.max())) / 10
             raise RequestError(
                 f"the detector reaches {reach:.4g} mrad{tilted}, but the band limit "
                 f"'{numbers.settings.band_limit}' lets waves through up to {limit:.4g} mrad: "
                 "choose the band limit 'converged', which follows the field of view, or a field "
-                f"of view of at most {2 * (limit - axis.max()):.4g} mrad"
+                f"of view of at most {widest:g} mrad"
             )
 
 
