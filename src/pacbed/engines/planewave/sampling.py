@@ -136,6 +136,8 @@ def scatter_diffusely(
     regression = splines.regression(directions_mrad)
     # Half the difference of two halves of the batches is as large as the noise of all.
     halves = regression * np.where(np.arange(waves) // BATCH % 2, -1, 1)
+    # The scattering that both have does not quite cancel where they lie.
+    halves -= halves.mean(axis=1, keepdims=True)
     with threadpool_limits(1, user_api="blas"):
         known, noise = (
             np.tensordot(matrix.astype(np.float32), coefficients, 1)
