@@ -308,7 +308,7 @@ def independent():
                 **SMALL,
                 diffuse_waves=48,
             )
-            for seed in range(4)
+            for seed in range(6 if motion == "full" else 4)
         ]
         for motion in (2, 8, "full")
     }
@@ -358,7 +358,8 @@ def test_mirrored_tilt_gives_the_mirrored_pattern_but_for_noise():
     noise = np.hypot(*(each.provenance["phonon_noise"] for each in (right, left)))
     mirrored = right.patterns[:, :, ::-1]
     apart = [difference(*pair) for pair in zip(mirrored, left.patterns, strict=True)]
-    assert (apart < 1.2 * noise).all(), apart / noise
+    # Each noise is an estimate, of few batches, good to 30 %.
+    assert (apart < 1.5 * noise).all(), apart / noise
 
 
 def test_diffuse_scattering_turns_with_the_crystal():

@@ -136,8 +136,9 @@ def scatter_diffusely(
     regression = splines.regression(directions_mrad)
     # Half the difference of two halves of the batches is as large as the noise of all.
     halves = regression * np.where(np.arange(waves) // BATCH % 2, -1, 1)
-    # The scattering that both have does not quite cancel where they lie.
-    halves -= halves.mean(axis=1, keepdims=True)
+    # What both halves have, at least where it is linear in the direction, must cancel.
+    common = np.column_stack([np.ones(waves), directions_mrad])
+    halves -= halves @ common @ np.linalg.pinv(common)
     with threadpool_limits(1, user_api="blas"):
         known, noise = (
             np.tensordot(matrix.astype(np.float32), coefficients, 1)
