@@ -422,10 +422,7 @@ def test_smaller_detector_sees_the_same_intensities(semiangle):
 @pytest.mark.parametrize(("supercell", "semiangle"), [((4, 3), 3.0), ((8, 5), 4.5)])
 def test_smaller_detector_sees_the_same_diffuse_scattering(supercell, semiangle):
     # Beams beside the detector are not diffuse, though the fit of what is diffuse reaches there.
-    large = replace(
-        requested(semiangle=semiangle, layers=2, field=60.5, pixels=121),
-        thermal=ThermalMotion(2),
-    )
+    large = requested(semiangle=semiangle, layers=2, field=60.5, pixels=121, motion=2)
     small = replace(large, detector=detector(12.5, 25))
     settings = {"supercell": supercell, "incident_step_mrad": 3.0}
     inner = patterns(large, **settings)[:, 48:73, 48:73]
