@@ -197,9 +197,10 @@ class PlaneWaveEngine(Engine):
         _check_detectors(requests, centre, band, numbers)
         cones = [cone(r.aperture, r.tilt_mrad) for r in requests]
         incident = IncidentGrid.over(cones, numbers.incident_step_mrad)
-        if not configurations:
-            incident = incident.all_covered()
         _check_incidence(incident, band, numbers)
+        whole = incident.all_covered()
+        if not configurations and _within(whole, band, numbers):
+            incident = whole
         phonons = (
             FrozenPhonons(first.material, configurations, first.seed, shared_phonons)
             if configurations
@@ -434,18 +435,25 @@ def _check_detectors(
         reach = float((np.array(request.detector.field_of_view_mrad) / 2 + axis).max())
         if reach > limit:
             tilted = f" at a tilt of {request.tilt_mrad} mrad" if axis.any() else ""
+            # Rounded down, so that it is accepted.
+            widest = math.floor(20 * (limit - axis.max())) / 10
             raise RequestError(
                 f"the detector reaches {reach:.4g} mrad{tilted}, but the band limit "
                 f"'{numbers.settings.band_limit}' lets waves through up to {limit:.4g} mrad: "
                 "choose the band limit 'converged', which follows the field of view, or a field "
-                f"of view of at most {2 * (limit - axis.max()):.4g} mrad"
+                f"of view of at most {widest:g} mrad"
             )
 
 
+def _within(incident: IncidentGrid, band: Band, numbers: Numbers) -> bool:
+    """Return whether all waves start in the band."""
+    directions = incident.directions_mrad.T / (1e3 * numbers.wavelength_A)
+    return bool(band.contains(*directions).all())
+
+
 def _check_incidence(incident: IncidentGrid, band: Band, numbers: Numbers) -> None:
-    directions = incident.directions_mrad
-    if not band.contains(*(directions.T / (1e3 * numbers.wavelength_A))).all():
-        farthest = np.hypot(*directions.T).max()
+    if not _within(incident, band, numbers):
+        farthest = np.hypot(*incident.directions_mrad.T).max()
         raise RequestError(
             f"tilt, semi-angle and incident step ask for waves up to {farthest:.4g} mrad from the "
             f"axis of the crystal, but the band limit '{numbers.settings.band_limit}' lets waves "

@@ -111,7 +111,10 @@ def scatter_diffusely(
         here = cell_limit + cell_start[:, None] + beams
         possible = (there >= 0) & (there <= 2 * limit) & (here >= 0) & (here <= 2 * cell_limit)
         wave, beam = np.nonzero(possible.all(axis=-1))
-        to, of = there[wave, beam].T, here[wave, beam].T
+        to, of = (
+            (on.xp.asarray(wave), *map(on.xp.asarray, points[wave, beam].T))
+            for points in (there, here)
+        )
         # The same batch of a slightly other strain, tilt or aperture has the same displacements, so
         # that differences of patterns are not those of their speckle.
         atoms = displaced.exit_waves(directions, np.array([[part.start // BATCH]]))
@@ -121,7 +124,7 @@ def scatter_diffusely(
             total = on.to_host((_squared(exit_wave[:, 0])).sum(axis=(1, 2), dtype=np.float64))
             within[layer, part] = total
             deviation = exit_wave[:, 0].copy()
-            deviation[wave, to[0], to[1]] -= coherent[wave, 0, of[0], of[1]]
+            deviation[to] -= coherent[:, 0][of]
             points = _squared(deviation)[:, inner[0], inner[1]].astype(np.float32)
             fitted = project[0] @ points @ project[1].swapaxes(1, 2)
             coefficients[part, layer] = on.to_host(fitted)

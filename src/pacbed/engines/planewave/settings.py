@@ -18,7 +18,7 @@ PRISMATIC_PIXEL_A = 0.15
 CONVERGED_CUTOFF_PER_A = 2.5
 # Of the coarsest grid of incident waves; and the product of thickness and step below which the
 # fringes of rocking curves, 1/(t g) apart, are followed by splines.
-_COARSEST_STEP_mrad, _STEP_THICKNESS_mrad_A = 2.0, 246.0
+_COARSEST_STEP_mrad, _STEP_THICKNESS_mrad_A = 2.0, 250.0
 # The first HOLZ ring, and the field of view deformed by any strain, lie this far within the band.
 _MARGIN = 1.1
 # An atom and its periodic image move together; their potentials, of this radius, must not meet.
