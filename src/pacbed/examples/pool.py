@@ -14,7 +14,7 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
-from pacbed.engines.request import PHYSICS_VERSION, Progress
+from pacbed.engines.request import Progress
 from pacbed.examples.augment import TRANSFORMATIONS, AugmentationSettings
 from pacbed.examples.pattern_set import PatternSet
 from pacbed.exceptions import StoreError
@@ -71,20 +71,12 @@ def write_pool(
     uniform = np.array([stream(seed, *address, n).random(6) for n in range(len(states))])
     geometry = settings.transformations(uniform)[:, :4]
     strains = np.array([d.strain[[0, 1, 0], [0, 1, 1]] for d, _ in states])
-    held = series.request
     attributes = {
         "seed": seed,
         "semiangle_mrad": aperture.semiangle_mrad,
         "layers": layers,
         "augmentation": asdict(settings),
-        "simulation": {
-            "material": asdict(held.material),
-            "energy_keV": held.energy_keV,
-            "thermal": {"motion": held.motion},
-            "aperture": {"edge_mrad": aperture.edge_mrad, "profile": aperture.profile},
-            "physics_version": PHYSICS_VERSION,
-            **series.provenance,
-        },
+        "simulation": series.simulation(aperture),
     }
     with zip_writer(path) as folder:
         group = zarr.create_group(LocalStore(folder), attributes=plain(attributes))
@@ -145,7 +137,8 @@ def read_pool(path: Path, semiangle_mrad: float, layers: int) -> PatternSet:
     return PatternSet(
         images,
         (settings.pixel_mrad,) * 2,
-        range(len(images)),
+        # They are none of the draws of the study, whose numbers are not negative.
+        range(-len(images), 0),
         parameters,
         attributes["simulation"],  # type: ignore[arg-type]
         geometry,

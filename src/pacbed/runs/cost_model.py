@@ -57,6 +57,11 @@ _DISC_s, _DISC_PIXEL_s, _DISC_PIXEL_LAYER_s = 0.45e-3, 50e-9, 3e-9
 _WRITE_PIXEL_s, _DIFFUSE_PIXEL_s = 30e-9, 65e-9
 # The noise of a pattern is estimated on so many pixels per axis, in two more patterns.
 _NOISE_PIXELS = 128
+# Scattering series: of a strain state and layer, of its fit, of an image, of a disc and of a pixel
+# of a disc in it.
+_STATE_s, _FIT_s = 0.08, 0.045
+_IMAGE_s, _IMAGE_DISC_s, _IMAGE_PIXEL_s = 0.04, 0.2e-3, 0.1e-6
+_SERIES = "scattering series (docs/performance.md)"
 # Draws over which a simulation of plane waves is averaged.
 _SAMPLE = 8
 
@@ -230,6 +235,33 @@ def _discs_s(request: SimulationRequest, pixels: tuple[int, int]) -> float:
 
 def _cell_A2(request: SimulationRequest) -> float:
     return float(abs(np.linalg.det(request.material.in_plane_cell_A(request.deformation))))
+
+
+def scattering(config: Configuration, threads: int) -> Cost:
+    """Estimate the simulation of one strain state of a scattering series."""
+    series = config.series()
+    settings = config.for_bound().simulation.planewave.settings()
+    waves = _waves_s(series.requests(0), settings) / threads
+    return Cost(_START_s + waves + _STATE_s * series.layers, 2.6 * series.layers, _SERIES)
+
+
+def series(config: Configuration) -> Cost:
+    """Estimate the polynomials of a scattering series."""
+    asked = config.series()
+    seconds = _FIT_s * asked.states * asked.layers
+    return Cost(_START_s + seconds, 40.0 * asked.layers, _SERIES)
+
+
+def pool(config: Configuration, semiangle_mrad: float) -> Cost:
+    """Estimate a pool of images of one semi-angle and thickness."""
+    section = config.dataset
+    area, field = math.pi * semiangle_mrad**2, section.field_of_view_mrad
+    request = config.for_bound().request(semiangle_mrad, Deformation())
+    density = _cell_A2(request) / (1e3 * wavelength_A(request.energy_keV)) ** 2
+    discs = density * (field + 2 * semiangle_mrad) ** 2
+    each = _IMAGE_s + discs * _IMAGE_DISC_s + density * area * section.pixels**2 * _IMAGE_PIXEL_s
+    megabytes = 2e-6 * 0.9 * section.pixels**2 * section.pool
+    return Cost(_START_s + section.pool * each, megabytes, _SERIES)
 
 
 def network_size(network: NetworkSection, pixels: int, outputs: int) -> tuple[int, float]:

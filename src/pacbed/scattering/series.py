@@ -62,6 +62,12 @@ _COMPRESSOR = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
 _UNIT_STRAINS = np.array([[[1.0, 0], [0, 0]], [[0, 0], [0, 1]], [[0, 1], [1, 0]]])
 
 
+def degree_for(states: int) -> int:
+    """Return the degree, three at most, that so many strain states allow."""
+    fit = [d for d in (3, 2) if states >= _STATES_PER_TERM * len(exponents(d))]
+    return fit[0] if fit else 1
+
+
 @dataclass(frozen=True)
 class SeriesRequest:
     """What a scattering series is to hold.
@@ -500,6 +506,17 @@ class ScatteringSeries:
         self.leave_out_error = found["leave_out_error"]
         """Relative L1 error of the beams of each state, by all others, (layers, states)."""
         self._coefficients = lru_cache(maxsize=4)(self._read)
+
+    def simulation(self, aperture: Aperture) -> dict[str, Any]:
+        """Return what images of an aperture say of their simulation, as pattern stores do."""
+        return {
+            "material": plain(asdict(self.request.material)),
+            "energy_keV": self.request.energy_keV,
+            "thermal": {"motion": self.request.motion},
+            "aperture": {"edge_mrad": aperture.edge_mrad, "profile": aperture.profile},
+            "physics_version": PHYSICS_VERSION,
+            **self.provenance,
+        }
 
     def _read(self, layer: int) -> dict[str, np.ndarray]:
         names = ["beams", "within_band"]

@@ -110,6 +110,18 @@ def _of_waves(study: Configuration) -> Iterator[str]:
     except RequestError as error:
         yield f"simulation.planewave: {error}"
         return
+    if section.strain_states:
+        if study.for_bound().simulation.engine == "prismatic":
+            yield (
+                f"simulation.planewave.strain_states = {section.strain_states}: a scattering "
+                "series needs plane waves; set simulation.auxiliary_engine: planewave, or "
+                "strain_states: 0"
+            )
+        else:
+            try:
+                study.series()
+            except RequestError as error:
+                yield f"simulation.planewave.strain_states = {section.strain_states}: {error}"
     # Prismatic's band belongs to the frame of the pattern, unless several tilts share a crystal.
     moves = settings.band_limit != "prismatic" or study.draws.shared_strain
     tilts = [study.deformation.tilt_mrad, *(state.tilt_mrad for state in GALLERY.values())]

@@ -112,7 +112,8 @@ class Configuration(Section):
         """Return how examples are made of patterns."""
         from pacbed.examples.augment import AugmentationSettings
 
-        given = {name: value for name, value in self.dataset if name not in ("layers", "examples")}
+        others = ("layers", "examples", "pool")
+        given = {name: value for name, value in self.dataset if name not in others}
         return AugmentationSettings(rotation_deg=self.deformation.rotation_deg, **given)
 
     def request(
@@ -185,20 +186,26 @@ class Configuration(Section):
         motion = "full" if section.planewave.slices_per_layer == "planes" else "none"
         return study.changed({"simulation": {"thermal_motion": motion}})
 
-    def series(self) -> SeriesRequest:
+    def series(self, states: int | None = None) -> SeriesRequest:
         """Return the scattering series that holds all patterns of the study.
+
+        Parameters
+        ----------
+        states
+            Number of strain states, if not as configured.
 
         Raises
         ------
         RequestError
             If there is none: strain does not vary, or the states are too few.
         """
-        from pacbed.scattering.series import SeriesRequest
+        from pacbed.scattering.series import SeriesRequest, degree_for
         from pacbed.scattering.strain import StrainRange
 
+        states = states or self.simulation.planewave.strain_states or STATES
         tilt = max(map(abs, self.deformation.tilt_mrad))
         apertures = map(self.microscope.aperture, self.microscope.semiangles_mrad)
-        section = self.auxiliary().simulation
+        section = self.for_bound().simulation
         return SeriesRequest(
             material=self.material.material(),
             energy_keV=self.microscope.energy_keV,
@@ -207,7 +214,8 @@ class Configuration(Section):
             semiangle_mrad=max(one.outer_mrad for one in apertures),
             tilt_mrad=math.hypot(tilt, tilt),
             field_of_view_mrad=section.field_of_view_mrad,
-            states=section.planewave.strain_states or STATES,
+            states=states,
+            degree=degree_for(states),
             motion=section.motion,
             seed=self.seed,
         )

@@ -395,6 +395,9 @@ class DatasetSection(Section):
     """Electrons of the incident beam per pattern, log-uniform."""
     image_mean: Range[ImageMean] = (0.2, 0.3)
     """Range of the image mean after normalisation."""
+    pool: Count = 10000
+    """Images from a scattering series of which training examples are made, if there is one
+    (simulation.planewave.strain_states), each of a deformation of its own."""
     examples: ExamplesSection = Field(default_factory=ExamplesSection)
     """Number of examples in each set."""
 
