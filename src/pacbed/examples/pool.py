@@ -77,6 +77,7 @@ def write_pool(
         "layers": layers,
         "augmentation": asdict(settings),
         "simulation": series.simulation(aperture),
+        **series.provenance,
     }
     with zip_writer(path) as folder:
         group = zarr.create_group(LocalStore(folder), attributes=plain(attributes))

@@ -515,7 +515,6 @@ class ScatteringSeries:
             "thermal": {"motion": self.request.motion},
             "aperture": {"edge_mrad": aperture.edge_mrad, "profile": aperture.profile},
             "physics_version": PHYSICS_VERSION,
-            **self.provenance,
         }
 
     def _read(self, layer: int) -> dict[str, np.ndarray]:
