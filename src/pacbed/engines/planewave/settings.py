@@ -209,7 +209,8 @@ def check_motion(motion: Motion, settings: PlaneWaveSettings, cell_A: np.ndarray
         raise RequestError(
             f"thermal motion '{motion}' needs whole atoms on their planes (slices_per_layer: "
             "planes): equal slices share atoms, whose mean transmission is not the product of "
-            "means. Give a number of frozen-phonon configurations, or none"
+            "means. Give a number of frozen-phonon configurations (thermal_motion: 10; --phonons "
+            "10), or static atoms (thermal_motion: none; --phonons 0 --no-debye-waller)"
         )
     if motion == 1:
         raise RequestError(
