@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from pacbed.examples.pool import GEOMETRY, read_pool, write_pool
 from pacbed.examples.source import ExampleSource
 from pacbed.exceptions import DamagedStoreError, MissingStoreError, PacbedError, StoreError
 from pacbed.learning.sequences import OnlineSequence
+from pacbed.learning.training import on_device
 from pacbed.patterns.store import write_patterns
 from pacbed.scattering.image import Camera
 from pacbed.scattering.series import ScatteringSeries, SeriesRequest, assemble, write_state
@@ -269,8 +271,8 @@ def test_examples_of_a_file_are_those_made_online(file, tmp_path, noise):
     data = read_dataset(tmp_path / "train.zarr.zip")
     scaling = LabelScaling.from_ranges("strain-rotation", (0.97, 1.03), (-10, 10), (-2, 2))
     sequence = OnlineSequence(source, scaling, 7)
-    layer = Augmentation(source.library, source.settings)
-    images = np.concatenate([layer.arrays(*sequence[n][0]) for n in range(len(sequence))])
+    nothing = keras.Sequential([keras.Input((PIXELS, PIXELS, 1)), keras.layers.Identity()])
+    images = on_device(nothing, source).predict(sequence, verbose=0)[..., 0]
     np.testing.assert_array_equal(images.astype(np.float16), data.images)
     targets = np.concatenate([sequence[n][1] for n in range(len(sequence))])
     expected = scaling.scale(data.columns(scaling.parameters))
