@@ -30,7 +30,7 @@ from pacbed.exceptions import RequestError
 from pacbed.specimen.microscope import Aperture, Detector
 
 # Diffuse scattering is evaluated on this grid and from there interpolated to the pixels.
-_EVALUATION_STEP_mrad = 1.0
+_EVALUATION_STEP_mrad = 1.5
 # Pixels per axis on which the noise of a pattern is estimated.
 _NOISE_PIXELS = 128
 
@@ -213,9 +213,8 @@ class ScatteringLibrary:
             axes.append(coarse + centre)
             matrices.append(_spline(coarse)(pixels).astype(np.float32))
         intensity = self.diffuse.intensity(averaged, *axes).astype(np.float32)
-        return np.asarray(matrices[1] @ intensity @ matrices[0].T) * np.float32(
-            detector.pixel_mrad2
-        )
+        intensity *= np.float32(detector.pixel_mrad2)
+        return np.asarray(matrices[1] @ intensity @ matrices[0].T)
 
     def _noise(
         self,

@@ -59,7 +59,7 @@ class PlaneWaveSettings:
     incident_step_mrad: Literal["auto"] | float = "auto"
     supercell: tuple[int, int] = (8, 5)
     precision: Literal["single", "double"] = "single"
-    diffuse_waves: int = 64
+    diffuse_waves: int = 48
     diffuse_knots_mrad: tuple[float, float] = (3.3, 8.0)
 
     def __post_init__(self) -> None:
