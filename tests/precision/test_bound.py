@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.stats import lognorm
 
-from pacbed.engines import SimulationRequest
+from pacbed.engines import SimulationRequest, ThermalMotion
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.examples.augment import Transformation, average_over_pixels, record, resample
 from pacbed.examples.labels import PARAMETERS
@@ -29,8 +29,8 @@ RANGES = DrawRanges(stretch=(0.95, 1.05), angle_deg=(0, 180), tilt_mrad=(-5, 5))
 PRIOR = bounds.prior_covariance(RANGES, SETTINGS)
 
 
-def simulate(states, semiangle, layers, field=110.0, pixels=128, edge=0.0):
-    """Patterns of named states, atoms at rest; those of one crystal together."""
+def simulate(states, semiangle, layers, field=110.0, pixels=128, edge=0.0, motion="coherent"):
+    """Patterns of named states, of their discs alone; those of one crystal together."""
     detector = Detector((field, field), (pixels, pixels))
     crystals = {}
     for name, state in states.items():
@@ -46,6 +46,7 @@ def simulate(states, semiangle, layers, field=110.0, pixels=128, edge=0.0):
                 80.0,
                 Aperture(semiangle, edge),
                 detector,
+                ThermalMotion(motion),
             )
             for name in names
         ]
@@ -408,7 +409,8 @@ def test_what_is_no_table_of_bounds_is_refused(tmp_path):
 )
 def test_bounds_agree_with_an_independent_computation(semiangle, pixel, before):
     # MAE of strain_xx in %, 256 pixels over 100 mrad, 1e6 to 5e7 electrons: from another plane-wave
-    # program, before this one was written (docs/bound.md).
+    # program, before this one was written (docs/bound.md). It had the Debye-Waller factor in the
+    # potential, so that beams lost nothing to diffuse scattering: here they do, and bounds differ.
     states = differences(Deformation(), (0.0, 0.0))
     pixels = 2 * math.ceil(51.25 / pixel)
     patterns = simulate(states, semiangle, max(before), field=pixels * pixel, pixels=pixels)
@@ -416,7 +418,7 @@ def test_bounds_agree_with_an_independent_computation(semiangle, pixel, before):
     means = bound_table.mean_bounds(found[found["parameter"] == "strain_xx"])
     for layers, percent in before.items():
         [mae] = means.loc[means["layers"] == layers, "mae"]
-        assert 100 * mae == pytest.approx(percent, rel=0.15), f"{layers} layers"
+        assert 100 * mae == pytest.approx(percent, rel=0.3), f"{layers} layers"
 
 
 # A fit that reaches the bound

@@ -160,12 +160,14 @@ def _simulated(
     from pacbed.study.configuration import load
 
     study = load(config)
+    planned = study.for_bound().simulation
+    motion = planned.motion if planned.engine == "planewave" else "full"
     started = time.perf_counter()
     with progress(stderr()) as start:
         bounds = simulated_bounds(
             study.experiment(),
             sorted(set(layers or study.dataset.layers)),
-            "full" if phonons is None else phonons or "coherent",
+            motion if phonons is None else phonons or "coherent",
             threads,
             start("simulated crystals"),
         )

@@ -160,9 +160,14 @@ class Motion:
         Raises
         ------
         RequestError
-            If the number is negative.
+            If the number is negative, or there are configurations of static atoms.
         """
         if self.phonons:
+            if not self.debye_waller:
+                raise RequestError(
+                    f"--phonons {self.phonons} are frozen phonons, and --no-debye-waller static "
+                    "atoms: give one of the two"
+                )
             return ThermalMotion(self.phonons)
         if not self.debye_waller:
             return ThermalMotion("none")

@@ -47,14 +47,14 @@ class Augmentation(layers.Layer):
     Parameters
     ----------
     library
-        Patterns as simulated. They are kept on the device, averaged.
+        Patterns as simulated, which are kept on the device, averaged; or images of a pool.
     settings
         Pixels and noise of the examples.
 
     Raises
     ------
     PacbedError
-        If the patterns have too many pixels.
+        If the patterns have too many pixels, or images of a pool have others than the examples.
     """
 
     def __init__(self, library: PatternSet, settings: AugmentationSettings, **kwargs: Any) -> None:
@@ -65,11 +65,18 @@ class Augmentation(layers.Layer):
         self.pixels = settings.pixels
         self.noise = settings.noise
         if self.pool:
+            if (ny, nx) != (settings.pixels,) * 2:
+                raise PacbedError(
+                    f"the pool has images of {nx} × {ny} pixels, the examples have "
+                    f"{settings.pixels} × {settings.pixels}: make the pool again"
+                )
             self.patterns = self.add_weight(
                 shape=library.patterns.shape,
                 dtype="float16",
                 initializer=lambda shape, dtype: ops.convert_to_tensor(library.patterns),
                 trainable=False,
+                # Not all of them are to be widened for one batch.
+                autocast=False,
                 name="patterns",
             )
             return

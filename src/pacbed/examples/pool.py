@@ -82,8 +82,13 @@ def write_pool(
     with zip_writer(path) as folder:
         group = zarr.create_group(LocalStore(folder), attributes=plain(attributes))
         n = settings.pixels
+        # A chunk of nothing but the fill value would not be written.
         images = group.create_array(
-            "images", shape=(len(states), n, n), chunks=(_CHUNK, n, n), dtype="float16"
+            "images",
+            shape=(len(states), n, n),
+            chunks=(_CHUNK, n, n),
+            dtype="float16",
+            fill_value=np.nan,
         )
         for first in range(0, len(states), _CHUNK):
             made = []
@@ -101,7 +106,11 @@ def write_pool(
             ("parameters", np.column_stack([strains, [tilt for _, tilt in states]])),
         ):
             array = group.create_array(
-                name, shape=values.shape, chunks=values.shape, dtype="float64"
+                name,
+                shape=values.shape,
+                chunks=values.shape,
+                dtype="float64",
+                fill_value=np.nan,
             )
             array[:] = values
 
@@ -124,7 +133,7 @@ def read_pool(path: Path, semiangle_mrad: float, layers: int) -> PatternSet:
     with open_store(path) as group, reading(path):
         attributes = dict(group.attrs)
         if "geometry" not in group:
-            raise StoreError(f"{path} is not a pool of images")
+            raise StoreError(f"{path} is not a pool of images: name another store")
         found = attributes["semiangle_mrad"], attributes["layers"]
         if found != (semiangle_mrad, layers):
             raise StoreError(

@@ -15,7 +15,7 @@ from scipy.ndimage import map_coordinates, spline_filter1d
 
 from pacbed.engines.planewave.diffuse import DiffuseScattering, crystal_axis_mrad
 from pacbed.engines.planewave.waves import IncidentGrid
-from pacbed.specimen.microscope import Aperture
+from pacbed.specimen.microscope import Aperture, disc_share
 
 # Waves that splines over incident directions need beyond a cone, to be free of their ends.
 _MARGIN = 4
@@ -331,27 +331,7 @@ class _Edge:
                 self.aperture.transmission(np.maximum(radius + d, 0)) for d in (-small, 0, small)
             )
             return value, (outer - inner) / (2 * small)
-        width = self.camera.pixel_mrad
-        share, slope = np.ones(len(radius)), np.zeros(len(radius))
-        cut = np.abs(radius - self.radius_mrad) < width
-        radius = radius[cut]
-        # Direction of the edge in the frame of the pixels.
-        along = [
-            np.abs(c[0] * x[cut] + c[1] * y[cut]) / np.maximum(radius, 1e-9)
-            for c in self.camera.matrix.T
-        ]
-        # At the centre of a disc there is no direction, and none is needed.
-        a = np.maximum(np.maximum(*along), 0.5 * width)
-        b = np.maximum(np.minimum(*along), 1e-6 * width)
-        # An arc bends away from its tangent, on average over the width of the pixel.
-        depth = self.radius_mrad - radius - width**2 / (24 * self.radius_mrad)
-        size = np.abs(depth)
-        corner = np.clip((a + b) / 2 - size, 0, b)
-        at_corner = size > (a - b) / 2
-        outside = np.where(at_corner, corner**2 / (2 * a * b), 0.5 - size / a)
-        share[cut] = np.where(depth > 0, 1 - outside, outside)
-        slope[cut] = -np.where(at_corner, corner / (a * b), 1 / a)
-        return share, slope
+        return disc_share(x, y, radius, self.radius_mrad, self.camera.matrix)
 
 
 def background(

@@ -54,8 +54,6 @@ _STATES_PER_TERM = 1.5
 # Beams are kept this many steps of the incident grid beyond the field of view, where the splines
 # over incident directions no longer feel their end.
 _MARGIN_STEPS = 3
-# Of differences by the tilt.
-_TILT_STEP_mrad = 0.1
 # Bits of the same weight next to each other: sign and exponent of neighbours are alike.
 _COMPRESSOR = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
 # Strain xx, yy and xy of one.
@@ -690,7 +688,11 @@ class ScatteringSeries:
         layers: int,
         camera: Camera,
     ) -> Image:
-        """Return an image and its derivatives; see :meth:`image`."""
+        """Return an image and its derivatives; see :meth:`image`.
+
+        That the diffuse scattering turns with the crystal is left out of the derivatives by the
+        tilts: in a thin crystal, whose discs hardly change, its noise would look like information.
+        """
         channels = self._channels(strain, tilt_mrad, aperture, layers, camera, True)
         return compose(channels, camera, tilt_mrad)
 
@@ -761,27 +763,15 @@ class ScatteringSeries:
         assert diffuse is not None
         read = self._coefficients(layers)["diffuse"]
         axis = np.array(crystal_axis_mrad(tilt_mrad))
-        weights = [self._incident_splines.weights(aperture, tilt_mrad)]
-        if derivatives:
-            # By the direction of incidence: splines of degree three, over steps that are small.
-            for step in _TILT_STEP_mrad * np.eye(2):
-                ahead, behind = (
-                    self._incident_splines.weights(aperture, tuple(np.add(tilt_mrad, sign * step)))
-                    for sign in (-1, 1)
-                )
-                weights.append((ahead - behind) / (2 * _TILT_STEP_mrad))
+        weights = self._incident_splines.weights(aperture, tilt_mrad).astype(np.float32)
         terms = self._terms(strain, DIFFUSE_DEGREE, derivatives)
-        averaged = np.tensordot(np.array(weights, np.float32), read, 1) @ terms.T
-        # (weights, n1, n2, terms): value, by strain, by incidence.
-        parts = [averaged[0, ..., n] for n in range(len(terms))]
-        parts += [averaged[n, ..., 0] for n in range(1, len(weights))]
-        values, by_angle = background(diffuse, np.stack(parts), axis, camera)
+        averaged = np.moveaxis(np.tensordot(weights, read, 1) @ terms.T, -1, 0)
+        values, by_angle = background(diffuse, averaged, axis, camera)
         channels.value += values[0]
         if not derivatives:
             return
         angles = camera.directions_mrad() + axis[:, None, None]
         channels.by_angle += by_angle
-        channels.by_incidence += by_angle + values[4:]
         for i, turn in enumerate(turns):
             moved = np.einsum("iyx,ij,jyx->yx", angles, turn, by_angle)
             channels.by_strain[i] += values[1 + i] + moved + np.trace(turn) * values[0]

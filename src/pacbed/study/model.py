@@ -169,7 +169,10 @@ class Configuration(Section):
             return self
         own = self.detector()  # of native pixels, which only Prismatic has
         field, pixels = own.field_of_view_mrad[0], own.pixels[0]
-        motion = "none" if self.simulation.motion == "none" else "auto"
+        # Equal slices take what Prismatic takes.
+        on_planes = self.simulation.planewave.slices_per_layer == "planes"
+        moving = on_planes and self.simulation.motion != "none"
+        motion = "auto" if moving else self.simulation.motion
         change = {"engine": "planewave", "pixels": pixels, "field_of_view_mrad": field}
         return self.changed({"simulation": {**change, "thermal_motion": motion}})
 

@@ -267,7 +267,7 @@ class PlaneWaveSection(Section):
     """0 for one simulation of every draw; or the number of strain states, some 50, of a scattering
     series, from which the training examples and the bound are made. Validation and test draws stay
     simulations of their own."""
-    diffuse_waves: Annotated[Whole, Field(ge=16)] = 80
+    diffuse_waves: Annotated[Whole, Field(ge=16)] = 64
     """Plane waves of each aperture that sample the diffuse scattering."""
     diffuse_knots_mrad: tuple[SplineStep, SplineStep] = (3.3, 8)
     """Spacing of the knots of the splines of diffuse scattering, over outgoing and over incident

@@ -249,7 +249,6 @@ class AtomTransmission:
     ) -> None:
         self.wavelength_A, self.phase_A, self.band = wavelength_A, phase_A, band
         self.rms_displacement_A = rms_displacement_A or {}
-        self._spectra: dict[str, np.ndarray] = {}
 
     def __call__(self, element: str, qx: np.ndarray, qy: np.ndarray) -> np.ndarray:
         """Return the Fourier transform of t in Å², complex, at frequencies in 1/Å."""
@@ -306,33 +305,39 @@ class AtomTransmission:
         return np.asarray(np.fft.ifft2(limited) * limited.size)
 
     def _spectrum(self, element: str) -> np.ndarray:
-        """Return the transform of t at the frequencies of the Hankel transform."""
-        if element not in self._spectra:
-            r, q = _RADII_A, _FREQUENCIES_PER_A
-            atom, displacement = kirkland(element), self.rms_displacement_A.get(element, 0.0)
-            # In real space the core is right down to the nucleus.
-            phase = self.phase_A * atom.projected(r)
-            # σv falls off slowly with r, but its transform is known.
-            remainder = np.exp(1j * (phase + self._bending(element))) - 1 - 1j * phase
-            transformed = (_bessel().T * _ring(r)) @ remainder
-            transformed += 1j * self.phase_A * atom.scattering_factor(q)
-            self._spectra[element] = transformed * np.exp(-2 * (math.pi * displacement * q) ** 2)
-        return self._spectra[element]
+        """Return the mean transform of t at the frequencies of the Hankel transform."""
+        displacement = self.rms_displacement_A.get(element, 0.0)
+        damping = np.exp(-2 * (math.pi * displacement * _FREQUENCIES_PER_A) ** 2)
+        return np.asarray(_spectrum(element, self.wavelength_A, self.phase_A) * damping)
 
-    def _bending(self, element: str) -> np.ndarray:
-        """Return the second-order phase at the radii of the Hankel transform."""
-        sigma = self.phase_A / VOLT_A3_PER_A
-        r = np.geomspace(_RADII_A[0], _RADII_A[-1], 300)[:, None]
-        z = np.concatenate([[0.0], np.geomspace(_RADII_A[0], _RADII_A[-1], 2000)])
-        distance = np.hypot(r, z)
-        slope = sigma * kirkland(element).potential_slope(distance) * r / distance
-        # ∫∫ (z₁ - z₂) s(z₁) s(z₂) over z₁ > z₂ is ∫ M(z) (M(∞) - M(z)) dz, M the integral of s up
-        # to z. The atom is symmetric: twice the half with z > 0.
-        above = cumulative_trapezoid(slope, z, initial=0)
-        half = above[:, -1:]
-        double = 2 * trapezoid((half + above) * (half - above), z)
-        phase = self.wavelength_A / (4 * math.pi) * double
-        return np.asarray(np.interp(_RADII_A, r[:, 0], phase))
+
+@lru_cache
+def _spectrum(element: str, wavelength_A: float, phase_A: float) -> np.ndarray:
+    """Return the transform of t of an atom at a definite place."""
+    r, q, atom = _RADII_A, _FREQUENCIES_PER_A, kirkland(element)
+    # In real space the core is right down to the nucleus.
+    phase = phase_A * atom.projected(r)
+    # σv falls off slowly with r, but its transform is known.
+    bending = _bending(element, wavelength_A, phase_A)
+    remainder = np.exp(1j * (phase + bending)) - 1 - 1j * phase
+    transformed = (_bessel().T * _ring(r)) @ remainder
+    return np.asarray(transformed + 1j * phase_A * atom.scattering_factor(q))
+
+
+def _bending(element: str, wavelength_A: float, phase_A: float) -> np.ndarray:
+    """Return the second-order phase at the radii of the Hankel transform."""
+    sigma = phase_A / VOLT_A3_PER_A
+    r = np.geomspace(_RADII_A[0], _RADII_A[-1], 300)[:, None]
+    z = np.concatenate([[0.0], np.geomspace(_RADII_A[0], _RADII_A[-1], 2000)])
+    distance = np.hypot(r, z)
+    slope = sigma * kirkland(element).potential_slope(distance) * r / distance
+    # ∫∫ (z₁ - z₂) s(z₁) s(z₂) over z₁ > z₂ is ∫ M(z) (M(∞) - M(z)) dz, M the integral of s up
+    # to z. The atom is symmetric: twice the half with z > 0.
+    above = cumulative_trapezoid(slope, z, initial=0)
+    half = above[:, -1:]
+    double = 2 * trapezoid((half + above) * (half - above), z)
+    phase = wavelength_A / (4 * math.pi) * double
+    return np.asarray(np.interp(_RADII_A, r[:, 0], phase))
 
 
 def _ring(x: np.ndarray) -> np.ndarray:

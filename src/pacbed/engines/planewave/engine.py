@@ -59,7 +59,7 @@ from pacbed.engines.planewave.settings import (
     PlaneWaveSettings,
     check_motion,
 )
-from pacbed.engines.planewave.waves import Band, Cone, IncidentGrid, ReciprocalGrid
+from pacbed.engines.planewave.waves import Band, IncidentGrid, ReciprocalGrid
 from pacbed.engines.request import Device, Engine, Progress, SimulationRequest, SimulationResult
 from pacbed.exceptions import RequestError
 from pacbed.machine import memory_limit_bytes, peak_memory_MB
@@ -191,7 +191,8 @@ class PlaneWaveEngine(Engine):
         cell = first.material.in_plane_cell_A(first.deformation)
         check_motion(first.thermal.motion, settings, cell)
         configurations = first.thermal.configurations
-        numbers = _numbers(requests, settings)
+        stretch = largest_stretch or float(np.linalg.norm(first.deformation.gradient, 2))
+        numbers = _numbers(requests, settings, stretch)
         centre = self._band_centre_mrad(requests)
         band = numbers.band(centre, first.deformation)
         _check_detectors(requests, centre, band, numbers)
@@ -207,12 +208,18 @@ class PlaneWaveEngine(Engine):
             else None
         )
         multislice = self._multislice(first, numbers, band, phonons)
-        stretch = largest_stretch or float(np.linalg.norm(first.deformation.gradient, 2))
         widest = stretch * first.material.in_plane_cell_A(Deformation())
         recorder = self._recorder(requests, multislice, incident, numbers.wavelength_A, widest)
         self._check_memory(requests, recorder, multislice.atoms)
         recorder.allocate()
-        multislice.propagate(recorder, self.threads, self.batch, progress)
+        waves = len(incident.directions_mrad)
+        sampled = sample_cones(cones, settings.diffuse_waves)
+        of_all = waves + (len(sampled) if first.thermal.motion == "full" else 0)
+
+        def report(before: int) -> Progress | None:
+            return progress and (lambda done, total: progress(before + done, of_all))
+
+        multislice.propagate(recorder, self.threads, self.batch, report(0))
         check_electrons(recorder.within_band)
         library = recorder.library()
         provenance = {
@@ -227,7 +234,7 @@ class PlaneWaveEngine(Engine):
             "band_centre_mrad": list(centre),
         }
         if first.thermal.motion == "full":
-            diffuse = self._diffuse(requests, cones, numbers, band, widest, progress)
+            diffuse = self._diffuse(requests, sampled, numbers, band, widest, report(waves))
             library = replace(library, diffuse=diffuse)
         return library, provenance
 
@@ -281,7 +288,7 @@ class PlaneWaveEngine(Engine):
     def _diffuse(
         self,
         requests: Sequence[SimulationRequest],
-        cones: Sequence[Cone],
+        directions_mrad: np.ndarray,
         numbers: Numbers,
         band: Band,
         widest_A: np.ndarray,
@@ -296,7 +303,7 @@ class PlaneWaveEngine(Engine):
         return scatter_diffusely(
             displaced,
             mean,
-            sample_cones(cones, self.settings.diffuse_waves),
+            directions_mrad,
             diffuse_axes(
                 displaced.grid,
                 widest_A * np.array(self.settings.supercell)[:, None],
@@ -414,12 +421,17 @@ def _serial_linear_algebra() -> threadpool_limits:
     return threadpool_limits(1, user_api="blas")
 
 
-def _numbers(requests: Sequence[SimulationRequest], settings: PlaneWaveSettings) -> Numbers:
+def _numbers(
+    requests: Sequence[SimulationRequest], settings: PlaneWaveSettings, stretch: float
+) -> Numbers:
     """Return the settings of a calculation in numbers."""
     first = requests[0]
-    thickness = first.layers * first.material.layer_thickness_A
     return settings.numbers(
-        first.energy_keV, thickness, first.material.stacking_A, max(_reach_mrad(requests))
+        first.energy_keV,
+        first.layers * first.material.layer_thickness_A,
+        first.material.stacking_A,
+        max(_reach_mrad(requests)),
+        stretch,
     )
 
 

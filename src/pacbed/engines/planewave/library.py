@@ -138,10 +138,10 @@ class ScatteringLibrary:
                 weights = self.diffuse.incident.weights(aperture, tilt_mrad)
                 within_band = self.diffuse.within_band @ weights
             patterns += self._background(self.diffuse.coefficients, weights, tilt_mrad, detector)
-        noise = self._noise(weights, aperture, tilt_mrad, detector)
         negative = np.maximum(-patterns, 0).sum(axis=(1, 2), dtype=float)
         np.maximum(patterns, 0, out=patterns)
         total = patterns.sum(axis=(1, 2), dtype=float)
+        noise = self._noise(weights, aperture, tilt_mrad, detector, total)
         return Synthesis(
             patterns,
             clipped=negative / total,
@@ -223,23 +223,16 @@ class ScatteringLibrary:
         aperture: Aperture,
         tilt_mrad: tuple[float, float],
         detector: Detector,
+        total: np.ndarray,
     ) -> np.ndarray | None:
         if self.diffuse is None:
             return None
         nx, ny = (min(n, _NOISE_PIXELS) for n in detector.pixels)
         coarse = Detector(detector.field_of_view_mrad, (nx, ny))
-        deviation, pattern = (
-            self._background(background, weights, tilt_mrad, coarse)
-            + (0 if beams is None else self._discs(beams, aperture, tilt_mrad, coarse))
-            for beams, background in (
-                (self.beam_noise, self.diffuse.noise),
-                (self.beams, self.diffuse.coefficients),
-            )
-        )
-        return np.asarray(
-            np.abs(deviation).sum(axis=(1, 2), dtype=float)
-            / np.abs(pattern).sum(axis=(1, 2), dtype=float)
-        )
+        deviation = self._background(self.diffuse.noise, weights, tilt_mrad, coarse)
+        if self.beam_noise is not None:
+            deviation += self._discs(self.beam_noise, aperture, tilt_mrad, coarse)
+        return np.asarray(np.abs(deviation).sum(axis=(1, 2), dtype=float) / total)
 
 
 def _within(axis: np.ndarray, centre: float, reach: float) -> slice:

@@ -59,7 +59,7 @@ class PlaneWaveSettings:
     incident_step_mrad: Literal["auto"] | float = "auto"
     supercell: tuple[int, int] = (8, 5)
     precision: Literal["single", "double"] = "single"
-    diffuse_waves: int = 80
+    diffuse_waves: int = 64
     diffuse_knots_mrad: tuple[float, float] = (3.3, 8.0)
 
     def __post_init__(self) -> None:
@@ -111,7 +111,12 @@ class PlaneWaveSettings:
             raise RequestError(f"precision must be single or double, not '{self.precision}'")
 
     def numbers(
-        self, energy_keV: float, thickness_A: float, stacking_A: float, reach_mrad: float
+        self,
+        energy_keV: float,
+        thickness_A: float,
+        stacking_A: float,
+        reach_mrad: float,
+        stretch: float = 1.0,
     ) -> Numbers:
         """Return the band limit and the incident step in numbers.
 
@@ -123,14 +128,16 @@ class PlaneWaveSettings:
             Thickness of the crystal, and its period along the beam, in Å.
         reach_mrad
             Largest angle of a pixel, along an axis, in the frame of the crystal.
+        stretch
+            Largest principal stretch: the band shrinks with the reciprocal lattice.
         """
         wavelength = wavelength_A(energy_keV)
         if self.band_limit == "prismatic":
             cutoff = 1 / (4 * PRISMATIC_PIXEL_A)  # half of the Nyquist frequency
         elif self.band_limit == "converged":
             ring = math.sqrt(2 / (wavelength * stacking_A))
-            field = math.ceil(10 * _MARGIN * max(ring, reach_mrad / (1e3 * wavelength))) / 10
-            cutoff = max(CONVERGED_CUTOFF_PER_A, field)
+            farthest = max(_MARGIN, stretch) * max(ring, reach_mrad / (1e3 * wavelength))
+            cutoff = max(CONVERGED_CUTOFF_PER_A, math.ceil(10 * farthest) / 10)
         else:
             cutoff = float(self.band_limit)
         step = self.incident_step_mrad
@@ -209,7 +216,8 @@ def check_motion(motion: Motion, settings: PlaneWaveSettings, cell_A: np.ndarray
         raise RequestError(
             f"thermal motion '{motion}' needs whole atoms on their planes (slices_per_layer: "
             "planes): equal slices share atoms, whose mean transmission is not the product of "
-            "means. Give a number of frozen-phonon configurations, or none"
+            "means. Give a number of frozen-phonon configurations (thermal_motion: 10; --phonons "
+            "10), or static atoms (thermal_motion: none; --phonons 0 --no-debye-waller)"
         )
     if motion == 1:
         raise RequestError(

@@ -127,8 +127,9 @@ def _check(request: SimulationRequest, grid: Grid, pixel_mrad: tuple[float, floa
     if request.thermal.motion in ("full", "coherent"):
         raise RequestError(
             f"Prismatic cannot compute thermal motion '{request.thermal.motion}', which needs mean "
-            "transmissions: ask for a number of frozen-phonon configurations (the paper has 10; "
-            "--phonons 10), or for static atoms (none; --phonons 0 --no-debye-waller)"
+            "transmissions: ask for a number of frozen-phonon configurations (thermal_motion: 10, "
+            "as the paper; --phonons 10), or for static atoms (thermal_motion: none; --phonons 0 "
+            "--no-debye-waller)"
         )
     detector = request.detector
     for axis, (field, pixels) in enumerate(
@@ -147,8 +148,9 @@ def _check(request: SimulationRequest, grid: Grid, pixel_mrad: tuple[float, floa
         limit = (points / 2 - 0.5) * own
         native = pixels == points and abs(field - own * points) < 1e-6 * field
         if outer > limit * (1 + 1e-9) and not native:
+            finer_A = int(990 * grid.pixel_A * limit / outer) / 1e3  # points are rounded
             raise RequestError(
                 f"the detector reaches {outer:.4g} mrad, but Prismatic's band limit at this "
-                f"sampling lets waves through up to {limit:.4g} mrad: choose a smaller field of "
-                "view or pixel_A"
+                f"sampling lets waves through up to {limit:.4g} mrad: choose pixel_A of at most "
+                f"{finer_A:g} Å, or a smaller field of view"
             )
