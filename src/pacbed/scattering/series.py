@@ -503,7 +503,7 @@ class ScatteringSeries:
         self.incident = IncidentGrid(x, y, np.ones((len(y), len(x)), bool))
         self.leave_out_error = found["leave_out_error"]
         """Relative L1 error of the beams of each state, by all others, (layers, states)."""
-        self._coefficients = lru_cache(maxsize=4)(self._read)
+        self._coefficients = lru_cache(maxsize=8)(self._read)
 
     def simulation(self, aperture: Aperture) -> dict[str, Any]:
         """Return what images of an aperture say of their simulation, as pattern stores do."""
