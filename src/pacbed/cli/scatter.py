@@ -31,7 +31,7 @@ def scatter(
     computation: Flat[Computation] = Computation(),
     plane_wave: Annotated[PlaneWaveOptions, PLANE_WAVES] = PlaneWaveOptions(),
 ) -> None:
-    """Make a scattering series.
+    """Make a scattering series, from which patterns of any strain follow.
 
     Some strain states are simulated; polynomials through them replace simulations of all
     others. `simulate --series` makes patterns of any strain, tilt, semi-angle and thickness within

@@ -123,6 +123,8 @@ def linearise(
         # Where a disc ends, a pixel of the central pattern may be dark and yet not remain so. With
         # the mean of roots, (∂p)²/p is 4 (∂√p)², which stays finite there.
         means[row] = ((np.sqrt(low) + np.sqrt(high)) / 2) ** 2
+        if parameter.startswith("tilt"):  # discs stay, and the two may be without background
+            means[row] = seen(centre, still)
     return Linearised(slopes, means)
 
 

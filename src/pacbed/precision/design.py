@@ -100,20 +100,29 @@ def simulated_bounds(
         request,
         layers=max(layers),
         detector=seen,
-        thermal=ThermalMotion(motion),
     )
-    states: dict[Deformation, dict[str, State]] = defaultdict(dict)
+    states: dict[tuple[Deformation, Motion], dict[str, State]] = defaultdict(dict)
     for name, state in differences(
         Deformation(), (0.0, 0.0), steps.strain, steps.tilt_mrad
     ).items():
-        states[state.deformation][name] = state
+        moving: Motion = "coherent" if state.discs_only and motion == "full" else motion
+        states[state.deformation, moving][name] = state
     engine = PlaneWaveEngine(experiment.engine, threads)
     patterns: dict[Aperture, dict[str, np.ndarray]] = {one: {} for one in experiment.apertures}
-    for number, named in enumerate(states.values()):
+    for number, ((deformation, moving), named) in enumerate(states.items()):
         progress(number, len(states))
         asked = list(product(experiment.apertures, named.items()))
         results = engine.simulate_together(
-            [replace(undeformed, aperture=one, **vars(state)) for one, (_, state) in asked]
+            [
+                replace(
+                    undeformed,
+                    deformation=deformation,
+                    thermal=ThermalMotion(moving),
+                    aperture=one,
+                    tilt_mrad=state.tilt_mrad,
+                )
+                for one, (_, state) in asked
+            ]
         )
         for (aperture, (name, _)), result in zip(asked, results, strict=True):
             patterns[aperture][name] = result.patterns[[n - 1 for n in layers]]

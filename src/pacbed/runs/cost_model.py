@@ -44,7 +44,7 @@ _POINT_AWKWARD_s, _POINT_FAST_s = 45e-9, 17e-9
 # Of a wave, configuration, slice and n log2 n of the n points of a transform. Where atoms have
 # definite places the transmission is at hand; with frozen phonons it costs two transforms of its
 # own, or, for the diffuse scattering, a few waves share it.
-_PHONON_SLICE_s, _DEFINITE_SLICE_s, _DIFFUSE_SLICE_s = 1.45e-9, 1.06e-9, 1.3e-9
+_PHONON_SLICE_s, _DEFINITE_SLICE_s, _DIFFUSE_SLICE_s = 1.45e-9, 0.45e-9, 1.15e-9
 _PLANES_PER_LAYER = 3
 # Equal slices have the potentials of many planes in each: so much more, with phonons.
 _EQUAL_SLICES = 2.0
@@ -52,10 +52,12 @@ _DOUBLE_PRECISION = 1.8
 # Propagators and displacements, of a wave, configuration and point.
 _WAVE_POINT_s = 30e-9
 # Putting patterns together: of a disc; of a pixel in a disc, and per layer of it.
-_DISC_s, _DISC_PIXEL_s, _DISC_PIXEL_LAYER_s = 0.45e-3, 50e-9, 3e-9
+_DISC_s, _DISC_PIXEL_s, _DISC_PIXEL_LAYER_s = 0.2e-3, 20e-9, 3e-9
 # Of a pixel and layer: checking and writing; with phonons, the diffuse scattering too.
-_WRITE_PIXEL_s, _DIFFUSE_PIXEL_s = 30e-9, 65e-9
-# The noise of a pattern is estimated on so many pixels per axis, in two more patterns.
+_WRITE_PIXEL_s, _DIFFUSE_PIXEL_s = 15e-9, 25e-9
+# What single atoms do, of a crystal.
+_ATOMS_s = 0.5
+# The noise of discs is estimated on so many pixels per axis, in one more pattern.
 _NOISE_PIXELS = 128
 # Scattering series: of a strain state and layer, of its fit, of an image, of a disc and of a pixel
 # of a disc in it.
@@ -192,7 +194,7 @@ def _waves_s(requests: Sequence[SimulationRequest], settings: PlaneWaveSettings)
     slices = first.layers * (_PLANES_PER_LAYER if on_planes else int(settings.slices_per_layer))
     # The place and strain of the band matter little.
     band, cell = numbers.band((0.0, 0.0)), first.material.in_plane_cell_A(first.deformation)
-    seconds = 0.0
+    seconds = _ATOMS_s
     for waves, cells, each in parts:
         edges = cell * np.array(cells)[:, None]
         ratios = numbers.grid_ratios(exact=cells == (1, 1))
@@ -206,9 +208,9 @@ def _pattern_s(request: SimulationRequest) -> float:
     """Return the seconds in which the patterns of a request are put together by one thread."""
     pixels = request.detector.pixels
     seconds = _discs_s(request, pixels)
-    if _is_noisy(request):
+    if request.thermal.configurations:
         nx, ny = (min(n, _NOISE_PIXELS) for n in pixels)
-        seconds += 2 * _discs_s(request, (nx, ny))
+        seconds += _discs_s(request, (nx, ny))
     return seconds
 
 

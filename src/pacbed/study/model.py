@@ -122,8 +122,11 @@ class Configuration(Section):
         deformation: Deformation,
         tilt_mrad: tuple[float, float] = (0.0, 0.0),
         seed: int | None = None,
+        discs_only: bool = False,
     ) -> SimulationRequest:
         """Return the request for one simulation; its seed is that of the study if not given.
+
+        Without diffuse scattering if `discs_only` and the engine can.
 
         Raises
         ------
@@ -132,6 +135,7 @@ class Configuration(Section):
         """
         from pacbed.engines import SimulationRequest, ThermalMotion
 
+        motion = self.simulation.motion
         return SimulationRequest(
             material=self.material.material(),
             deformation=deformation,
@@ -140,7 +144,7 @@ class Configuration(Section):
             energy_keV=self.microscope.energy_keV,
             aperture=self.microscope.aperture(semiangle_mrad),
             detector=self.detector(),
-            thermal=ThermalMotion(self.simulation.motion),
+            thermal=ThermalMotion("coherent" if discs_only and motion == "full" else motion),
             seed=self.seed if seed is None else seed,
         )
 
