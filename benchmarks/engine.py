@@ -1,30 +1,28 @@
-"""What the plane-wave engine costs per strain state, and how far above its transforms it is.
+"""What the plane-wave engine costs per strain state, against frozen phonons for everything.
 
     python benchmarks/engine.py [--threads 1 2] [--layers 20] [--device gpu]
 
 One strain state, all five semi-angles of the paper with a tilt of their own each, default settings.
-Prints seconds, core-seconds, the scaling with threads, the share of the time spent in Fourier
-transforms, peak memory; with a graphics card also the share of its memory bandwidth. Figures
+Prints seconds, core-seconds, the scaling with threads, phonon noise and peak memory; and the same,
+with the first number of threads, of two frozen-phonon configurations of each plane wave. Figures
 measured so far: docs/performance.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
 from pacbed.engines import SimulationRequest, ThermalMotion
-from pacbed.engines.arrays import Arrays
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
+from pacbed.engines.request import Device, Motion
 from pacbed.machine import peak_memory_MB
 from pacbed.specimen.crystal import material
 from pacbed.specimen.deformation import Deformation
@@ -35,29 +33,7 @@ from pacbed.study.configuration import load
 TILTS_MRAD = [(3.1, -1.2), (-4.6, 0.4), (1.9, 4.2), (0.3, -3.3), (-2.2, 2.7)]
 
 
-class TimedTransforms:
-    """A module of Fourier transforms that adds up the time spent in it, over all threads."""
-
-    def __init__(self, module: Any, synchronise: Callable[[], None]) -> None:
-        self._module, self._synchronise = module, synchronise
-        self._lock, self.seconds = threading.Lock(), 0.0
-
-    def __getattr__(self, name: str) -> Any:
-        function = getattr(self._module, name)
-
-        def timed(*arguments: Any, **options: Any) -> Any:
-            self._synchronise()
-            started = time.perf_counter()
-            result = function(*arguments, **options)
-            self._synchronise()
-            with self._lock:
-                self.seconds += time.perf_counter() - started
-            return result
-
-        return timed
-
-
-def requests(layers: int) -> list[SimulationRequest]:
+def requests(layers: int, motion: Motion) -> list[SimulationRequest]:
     """Return the simulations of one strain state."""
     config = load()
     first = SimulationRequest(
@@ -68,7 +44,7 @@ def requests(layers: int) -> list[SimulationRequest]:
         energy_keV=config.microscope.energy_keV,
         aperture=Aperture(1.0),
         detector=config.detector(),
-        thermal=ThermalMotion(config.simulation.planewave.phonon_configurations),
+        thermal=ThermalMotion(motion),
         seed=config.seed,
     )
     angles = config.microscope.semiangles_mrad
@@ -78,53 +54,21 @@ def requests(layers: int) -> list[SimulationRequest]:
     ]
 
 
-def measure(
-    asked: Sequence[SimulationRequest], threads: int, device: str, time_transforms: bool
-) -> dict[str, Any]:
+def measure(asked: Sequence[SimulationRequest], threads: int, device: Device) -> dict[str, Any]:
     """Carry out the simulations once."""
-    engine = PlaneWaveEngine(PlaneWaveSettings(), threads, device)  # type: ignore[arg-type]
-    on = engine._on
-    synchronise = (lambda: None) if on.xp is np else on.xp.cuda.Device().synchronize
-    transforms = TimedTransforms(on.fft, synchronise)
-    if time_transforms:
-        engine._on = Arrays(on.xp, transforms)
+    engine = PlaneWaveEngine(PlaneWaveSettings(), threads, device)
     started, used = time.perf_counter(), time.process_time()
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(f"{threads} threads")
         results = engine.simulate_together(
             asked, lambda done, total: bar.update(task, completed=done, total=total)
         )
-    seconds = time.perf_counter() - started
     return {
-        "seconds": seconds,
+        "seconds": time.perf_counter() - started,
         "core_seconds": time.process_time() - used,
-        "in_transforms": transforms.seconds,
         "propagating": results[0].provenance["seconds_propagating"],
-        "provenance": results[0].provenance,
-        "noise": [max(r.provenance["phonon_noise"]) for r in results],
+        "noise": [result.provenance["phonon_noise"][-1] for result in results],
     }
-
-
-def bandwidth_share(run: dict[str, Any], layers: int, on: Arrays) -> float:
-    """Return the share of a card's bandwidth that the arrays in and out of each step amount to."""
-    xp = on.xp
-    provenance = run["provenance"]
-    n1, n2 = provenance["grid"]
-    waves = provenance["plane_waves"] * provenance["configurations_per_wave"]
-    # Per slice: transmission (a structure factor, two transforms, assembly) and propagation (four
-    # partial transforms, two products), each reading and writing about one complex array.
-    moved = waves * layers * 3 * 10 * 2 * 8 * n1 * n2
-    block = xp.zeros(1 << 28, xp.float32)
-    other = xp.empty_like(block)
-    started, repeats = xp.cuda.Event(), 20
-    ended = xp.cuda.Event()
-    started.record()
-    for _ in range(repeats):
-        other[...] = block
-    ended.record()
-    ended.synchronize()
-    copied = 2 * block.nbytes * repeats / (1e-3 * xp.cuda.get_elapsed_time(started, ended))
-    return moved / run["propagating"] / copied
 
 
 def main() -> None:
@@ -134,29 +78,26 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=20)
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     options = parser.parse_args()
-    asked = requests(options.layers)
-    measure([replace(asked[0], layers=1)], 1, options.device, False)  # imports, plans, tables
-    runs = {n: measure(asked, n, options.device, False) for n in options.threads}
-    timed = measure(asked, options.threads[0], options.device, True)
-    first = runs[options.threads[0]]
-    provenance = first["provenance"]
-    print(
-        f"{provenance['plane_waves']} plane waves × {provenance['configurations_per_wave']} "
-        f"configurations, transforms of {' × '.join(map(str, provenance['grid']))} points, "
-        f"{options.layers} layers, five semi-angles"
-    )
+    one = options.threads[0]
+    asked = requests(options.layers, "full")
+    measure([replace(asked[0], layers=1)], 1, options.device)  # imports, plans, tables
+    runs = {n: measure(asked, n, options.device) for n in options.threads}
     for threads, run in runs.items():
         print(
-            f"{threads} threads: {run['seconds']:.1f} s, {run['core_seconds']:.1f} core-seconds, "
-            f"{first['seconds'] / run['seconds']:.2f} times as fast as with {options.threads[0]}"
+            f"{threads} threads: {run['seconds']:.1f} s, {run['core_seconds']:.1f} core-seconds "
+            f"({run['propagating']:.1f} s to propagate), "
+            f"{runs[one]['seconds'] / run['seconds']:.2f} times as fast as with {one}"
         )
-    share = timed["in_transforms"] / (options.threads[0] * timed["propagating"])
-    print(f"in Fourier transforms: {100 * share:.0f} % of the propagation")
-    print(f"phonon noise, thickest layer: {', '.join(f'{100 * n:.2f} %' for n in first['noise'])}")
     print(f"peak memory: {peak_memory_MB() / 1000:.2f} GB")
-    if options.device == "gpu":
-        on = PlaneWaveEngine(device="gpu")._on
-        print(f"memory bandwidth: {100 * bandwidth_share(first, options.layers, on):.0f} %")
+    before = measure(requests(options.layers, 2), one, options.device)
+    print(
+        "two frozen-phonon configurations of each wave: "
+        f"{before['core_seconds']:.1f} core-seconds, "
+        f"{before['core_seconds'] / runs[one]['core_seconds']:.1f} times as many"
+    )
+    for name, run in (("full", runs[one]), ("frozen phonons", before)):
+        noise = ", ".join(f"{100 * n:.2f}" for n in run["noise"])
+        print(f"phonon noise behind {options.layers} layers, {name}: {noise} %")
 
 
 if __name__ == "__main__":

@@ -81,8 +81,7 @@ class Study:
     """Patterns and datasets, made when they are not there yet."""
 
     def __init__(self, folder: Path, draws: int) -> None:
-        at_rest = {"phonon_configurations": 0}
-        simulation = {"layers": max(LAYERS), "pixels": 320, "planewave": at_rest}
+        simulation = {"layers": max(LAYERS), "pixels": 320, "thermal_motion": "coherent"}
         self.config = load().changed(
             {
                 "simulation": {"engine": "planewave", **simulation},

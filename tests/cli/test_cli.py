@@ -77,7 +77,7 @@ def test_every_option_of_the_first_command_reaches_the_store(tmp_path):
     assert request["energy_keV"] == 80
     assert request["tilt_mrad"] == [2, -4.5]
     assert request["deformation"] == {"stretch_1": 1.03, "stretch_2": 0.96, "angle_deg": 115}
-    assert request["thermal"] == {"phonon_configurations": 0, "debye_waller": False}
+    assert request["thermal"] == {"motion": "none"}
     assert (request["aperture"]["semiangle_mrad"], request["aperture"]["edge_mrad"]) == (18.13, 3)
     settings = found.attributes["settings"]
     assert (settings["band_limit"], settings["slices_per_layer"]) == ("prismatic", 3)
@@ -101,7 +101,24 @@ def test_several_semiangles_and_tilts_make_a_store_for_each_pair(tmp_path):
     )
 
 
-def test_frozen_phonons_fill_the_gaps_between_the_discs(tmp_path):
+@pytest.mark.parametrize(
+    ("options", "motion"),
+    [
+        ("", "full"),
+        ("--phonons 0", "coherent"),
+        ("--phonons 2", 2),
+        ("--no-debye-waller", "none"),
+        ("--phonons 0 --no-debye-waller", "none"),
+    ],
+)
+def test_options_choose_thermal_motion(tmp_path, options, motion):
+    path = tmp_path / "one.zarr.zip"
+    supercell = ["--supercell", "3", "2", "--diffuse-waves", "16"]
+    assert simulate(path, *SMALL, *supercell, *options.split()) == 0
+    assert read_patterns(path, [1]).attributes["request"]["thermal"] == {"motion": motion}
+
+
+def test_thermal_motion_fills_the_gaps_between_the_discs(tmp_path):
     def between_discs(*options):
         path = tmp_path / "one.zarr.zip"
         assert simulate(path, "--fov", "60", "--pixels", "60", *options, semiangle=(3,)) == 0
@@ -109,11 +126,15 @@ def test_frozen_phonons_fill_the_gaps_between_the_discs(tmp_path):
         radius = np.hypot(store.kx_mrad[None, :], store.ky_mrad[:, None])
         return store.patterns[1, (radius > 5) & (radius < 9)].sum(), store.attributes
 
-    at_rest, _ = between_discs()
-    moving, attributes = between_discs("--phonons", "2", "--supercell", "4", "3")
-    assert at_rest < 1e-8
-    assert 1e-5 < moving < 0.01
-    assert attributes["configurations_per_wave"] == 2
+    for alone in ("--phonons 0", "--no-debye-waller"):
+        dark, attributes = between_discs(*alone.split())
+        assert dark < 1e-8
+        assert "phonon_noise" not in attributes
+    sampled, _ = between_discs()
+    assert 1e-5 < sampled < 0.01
+    moving, attributes = between_discs("--phonons", "8", "--supercell", "4", "3")
+    assert moving == pytest.approx(sampled, rel=0.2)
+    assert attributes["configurations_per_wave"] == 8
     assert attributes["settings"]["supercell"] == [4, 3]
     assert len(attributes["phonon_noise"]) == 2
     assert attributes["seconds"] > 0
@@ -121,7 +142,7 @@ def test_frozen_phonons_fill_the_gaps_between_the_discs(tmp_path):
 
 
 def test_a_log_has_a_line_about_progress(tmp_path, capsys):
-    assert simulate(tmp_path / "one.zarr.zip", *SMALL) == 0
+    assert simulate(tmp_path / "one.zarr.zip", *SMALL, "--phonons", "0") == 0
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("plane waves: ")
 
@@ -149,7 +170,12 @@ def test_a_graphics_card_that_is_not_there_is_named(failing):
         ("--stretch 0.97 1.02", "λ1 = 0.97 is smaller than λ2 = 1.02"),
         ("--pixels native", "only Prismatic has native pixels"),
         ("--pixels native 24", "--pixels takes numbers or the word 'native', not both"),
-        ("--phonons 2 --supercell 1 1", "supercell of 1 × 1 cells is 3.2 Å × 5.5 Å"),
+        ("--supercell 1 1", "supercell of 1 × 1 cells is 3.2 Å × 5.5 Å"),
+        ("--phonons -1", "number of frozen-phonon configurations, not -1"),
+        ("--phonons 1", "at least 2 configurations of each plane wave"),
+        ("--slices 3", "thermal motion 'full' needs whole atoms on their planes"),
+        ("--slices 3 --phonons 0", "thermal motion 'coherent' needs whole atoms on their planes"),
+        ("--band-limit prismatic", "static atoms (thermal_motion: none; --phonons 0 --no-debye"),
         ("--engine prismatic --slices planes", "give their number per layer (--slices 3)"),
         ("--scratch 0", "--scratch must be greater than 0, not 0"),
         ("--log /dev/null/log", "cannot use /dev/null/log: Not a directory"),
@@ -216,33 +242,50 @@ def test_a_material_that_is_not_known_is_reported_with_what_to_do(failing, niobi
 # pacbed converge
 
 
-@pytest.mark.parametrize("slices", [("2", "4"), ("planes", "∞")])
+# Of a setting, its values before and after, and whether thermal displacements differ.
+REFINED = {
+    "band limit (1/Å)": ("1.2", "2.4", False),
+    "slices per layer": ("planes", "∞", False),
+    "incident step (mrad)": ("3", "1.5", False),
+    "supercell": ("3 × 2", "6 × 4", True),
+    "knots of diffuse scattering (mrad)": ("20 and 8", "10 and 4", True),
+    "waves of diffuse scattering": ("16", "32", True),
+}
+SETTINGS = list(REFINED)
+OF_SLICES = {"slices per layer": ("2", "4", False)}
+OF_CONFIGURATIONS = {"configurations": ("2", "4", True)}
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        ("", REFINED),
+        ("--phonons 0", {name: REFINED[name] for name in SETTINGS[:3]}),
+        (
+            "--phonons 2 --slices 2",
+            {name: REFINED[name] for name in SETTINGS[:5]} | OF_SLICES | OF_CONFIGURATIONS,
+        ),
+    ],
+)
 def test_converge_refines_every_setting_and_draws_and_tabulates_what_changes(
-    tmp_path, capsys, slices
+    tmp_path, capsys, options, settings
 ):
     figure = tmp_path / "convergence.png"
     command = (
         "converge --semiangle 3 --layers 2 --supercell 3 2 --band-limit 1.2 --incident-step 3 "
-        "--fov 40"
+        "--diffuse-waves 16 --diffuse-knots 20 8 --fov 40"
     )
-    assert main([*command.split(), "--slices", slices[0], "--output", figure]) == 0
+    assert main([*command.split(), *options.split(), "--output", figure]) == 0
     printed = capsys.readouterr().out
     table = pd.read_csv(figure.with_suffix(".csv"))
-    settings = {
-        "band limit (1/Å)": ("1.2", "2.4"),
-        "slices per layer": slices,
-        "incident step (mrad)": ("3", "1.5"),
-        "supercell": ("3 × 2", "6 × 4"),
-        "configurations": ("2", "4"),
-    }
     assert list(dict.fromkeys(table["setting"])) == list(settings)
-    for name, values in settings.items():
+    for name, (before, after, noisy) in settings.items():
         assert name in printed
         rows = table[table["setting"] == name]
-        assert tuple(rows.iloc[0][["from", "to"]]) == values
+        assert tuple(rows.iloc[0][["from", "to"]]) == (before, after)
         assert rows["layers"].tolist() == [1, 2]
-        assert rows["relative_change"].between(1e-7, 0.2).all()
-        assert rows["phonon_noise"].notna().all() == (name in ("supercell", "configurations"))
+        assert rows["relative_change"].between(1e-7, 0.3).all()
+        assert rows["phonon_noise"].notna().all() == noisy
     assert figure.stat().st_size > 10_000
 
 

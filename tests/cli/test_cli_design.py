@@ -194,6 +194,24 @@ def test_without_a_table_one_is_simulated_and_can_be_kept(capsys, config, tmp_pa
     assert sentence(capsys.readouterr().out) == sentence(text)
 
 
+@pytest.mark.parametrize(
+    ("words", "asked"), [("", "full"), ("--phonons 0", "coherent"), ("--phonons 2", 2)]
+)
+def test_the_bound_is_simulated_with_full_thermal_motion_or_what_is_asked_for(
+    config, monkeypatch, words, asked
+):
+    motions = []
+
+    def simulated(experiment, layers, motion, *others):
+        motions.append(motion)
+        return table({(6.35, 1): 1e-4})
+
+    monkeypatch.setattr(bound_simulation, "simulated_bounds", simulated)
+    command = ["design", "--precision", "0.1%", "--probe", "4A", "--config", config]
+    assert main([*command, *words.split()]) == 0
+    assert motions == [asked]
+
+
 def test_the_steps_are_those_of_the_configuration_and_hardly_matter(config, monkeypatch):
     steps = []
     differences = bound_simulation.differences

@@ -29,8 +29,7 @@ def requested(
     field=60.0,
     pixels=61,
     edge=0.0,
-    configurations=0,
-    debye_waller=True,
+    motion="none",
     seed=0,
 ):
     return SimulationRequest(
@@ -41,7 +40,7 @@ def requested(
         energy_keV=80,
         aperture=Aperture(semiangle, edge),
         detector=detector(field, pixels),
-        thermal=ThermalMotion(configurations, debye_waller),
+        thermal=ThermalMotion(motion),
         seed=seed,
     )
 
@@ -51,7 +50,7 @@ SMALL = {"supercell": (3, 2), "incident_step_mrad": 3.0}
 
 def shaking(**changes):
     """A request with frozen phonons, for SMALL settings."""
-    return requested(**{"strain": SHEARED, "tilt": (2.0, 1.0), "configurations": 2, **changes})
+    return requested(**{"strain": SHEARED, "tilt": (2.0, 1.0), "motion": 2, **changes})
 
 
 def simulate(request, **settings):

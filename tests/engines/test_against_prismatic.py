@@ -61,7 +61,7 @@ def load(case, profile="erf"):
         energy_keV=meta["energy_keV"],
         aperture=Aperture(meta["semiangle_mrad"], edge, profile),
         detector=detector,
-        thermal=ThermalMotion(2 if meta["phonon_configurations"] else 0, debye_waller=False),
+        thermal=ThermalMotion(2 if meta["phonon_configurations"] else "none"),
     )
     np.testing.assert_allclose(request.deformation.gradient, meta["F"], atol=1e-12)
     # Finer sampling moves Prismatic's band limit, half of the Nyquist frequency, outwards, and
@@ -169,9 +169,20 @@ def test_patterns_of_a_shaking_crystal_agree_with_prismatic():
     assert (np.array(found) < limits).all(), np.round(found, 4)
 
 
-def test_debye_waller_factor_alone_does_not_agree_with_a_shaking_crystal():
-    # What it takes out of the beams is missing from the space between and around them.
+def test_static_atoms_do_not_agree_with_a_shaking_crystal():
     reference = load(PHONONS)
-    averaged = simulate(reference, thermal=ThermalMotion(debye_waller=True))
-    found = [apart(*pair) for pair in zip(averaged, reference.patterns, strict=True)]
-    assert (np.array(found)[2:] > (0.03, 0.1, 0.15)).all(), np.round(found, 4)
+    static = simulate(reference, thermal=ThermalMotion("none"))
+    found = [apart(*pair) for pair in zip(static, reference.patterns, strict=True)]
+    assert (np.array(found)[2:] > (0.05, 0.05, 0.2)).all(), np.round(found, 4)
+
+
+def test_opposite_tilt_disagrees_with_a_shaking_crystal():
+    reference = load(PHONONS)
+    x, y = reference.request.tilt_mrad
+    coarse = {"incident_step_mrad": 4.0, "supercell": (3, 2), "layers": 10}
+    right, wrong_x, wrong_y = (
+        apart(simulate(reference, tilt_mrad=tilt, **coarse)[3], reference.patterns[3])
+        for tilt in [(x, y), (-x, y), (x, -y)]
+    )
+    assert right < 0.05
+    assert min(wrong_x, wrong_y) > 0.2

@@ -17,6 +17,7 @@ from pacbed.engines.planewave.atoms import (
     SampledFormFactor,
     kirkland,
 )
+from pacbed.engines.planewave.waves import Band
 from pacbed.exceptions import RequestError
 from pacbed.specimen.microscope import lorentz_factor, wavelength_A
 
@@ -167,7 +168,9 @@ PHASE_A = WAVELENGTH_A * lorentz_factor(80)
 
 
 def transmission(cutoff_per_A=3.0, strength=1.0, **rms_displacement_A):
-    return AtomTransmission(WAVELENGTH_A, strength * PHASE_A, cutoff_per_A, rms_displacement_A)
+    return AtomTransmission(
+        WAVELENGTH_A, strength * PHASE_A, Band(cutoff_per_A), rms_displacement_A
+    )
 
 
 def test_slope_of_the_potential_is_its_derivative():
@@ -185,11 +188,18 @@ def test_faint_atom_scatters_as_in_the_first_born_approximation(element, rms_A):
 
 
 @pytest.mark.parametrize("element", OF_INTEREST)
-@pytest.mark.parametrize("rms_A", [0.0, 0.08])
-def test_atom_takes_from_the_forward_beam_what_it_scatters(element, rms_A):
+def test_mean_transmission_is_that_of_an_atom_averaged_over_its_displacements(element):
+    u_A, weight = np.polynomial.hermite_e.hermegauss(40)
+    mean_shift = np.exp(-2j * np.pi * np.outer(Q, 0.08 * u_A)) @ weight / weight.sum()
+    mean, still = (transmission(**{element: u})(element, Q, 0 * Q) for u in (0.08, 0.0))
+    np.testing.assert_allclose(mean, still * mean_shift, rtol=1e-6)
+
+
+@pytest.mark.parametrize("element", OF_INTEREST)
+def test_atom_takes_from_the_forward_beam_what_it_scatters(element):
     # |1 + t| = 1 everywhere, so -2 Re ∫t = ∫|t|².
     q = np.linspace(0, 20, 4001)
-    found = transmission(cutoff_per_A=20.0, **{element: rms_A})(element, q, 0 * q)
+    found = transmission(cutoff_per_A=20.0)(element, q, 0 * q)
     scattered = trapezoid(2 * np.pi * q * np.abs(found) ** 2, q)
     assert -2 * found[0].real == pytest.approx(scattered, rel=0.01)
 

@@ -52,7 +52,7 @@ def test_atoms_and_edges_come_back_as_they_were(written, tmp_path):
     np.testing.assert_array_equal(found_edges, edges)
     np.testing.assert_array_equal(columns[:, 0], numbers)
     np.testing.assert_allclose(columns[:, 1:4], positions, rtol=0, atol=1.01e-6)
-    np.testing.assert_array_equal(columns[:, 4:], np.tile([1, 0], (500, 1)))  # all there, at rest
+    np.testing.assert_array_equal(columns[:, 4:], np.tile([1, 0], (500, 1)))  # all there, static
     # The list ends with -1, without an empty line before.
     lines = (tmp_path / "atoms.xyz").read_text().splitlines()
     assert lines[-1] == "-1"

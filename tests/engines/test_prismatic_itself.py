@@ -39,13 +39,13 @@ def execution():
     return Execution(python)
 
 
-def asked(case, configurations=0):
+def asked(case, motion="none"):
     """The request of a reference with the aperture that Prismatic has, and its patterns."""
     reference = load(case)
     request = replace(
         reference.request,
         aperture=Aperture(reference.request.aperture.semiangle_mrad),
-        thermal=ThermalMotion(configurations, debye_waller=False),
+        thermal=ThermalMotion(motion),
     )
     return request, reference.patterns
 
@@ -87,7 +87,7 @@ def test_patterns_of_a_crystal_that_does_not_fit_the_box_are_those_that_others_c
 def test_patterns_of_a_shaking_crystal_are_those_that_others_computed(execution):
     # Other displacements of the same size: what is left is the noise of twelve configurations.
     case = "phonon_strain_tilt_13"
-    request, references = asked(case, configurations=12)
+    request, references = asked(case, motion=12)
     box = whole_cells(case, request)
     found = differences(
         execution, request, references, box_A=box, probe_region_A=1000, probes=(4, 8)
@@ -99,7 +99,7 @@ def test_both_engines_agree_on_a_sheared_tilted_shaking_crystal(execution):
     box_A, semiangle_mrad = 51.0, 18.13
     native_mrad = 1e3 * wavelength_A(80) / box_A
     request = replace(
-        requested(semiangle_mrad, tilt=(-2.0, 3.0), layers=20, configurations=3),
+        requested(semiangle_mrad, tilt=(-2.0, 3.0), layers=20, motion=3),
         deformation=Deformation(1.04, 0.97, 30.0),
         detector=detector(81 * native_mrad, 81),
     )
@@ -122,7 +122,7 @@ def test_both_engines_agree_on_a_sheared_tilted_shaking_crystal(execution):
 def test_probes_in_portions_give_the_same_pattern(execution):
     # After the first portion Prismatic imports the potential that it wrote.
     settings = PrismaticSettings(slices_per_layer=1, box_A=40, probe_region_A=22, probes=(4, 3))
-    request = requested(12.65, tilt=(4.0, -3.0), layers=2, field=100, pixels=56, debye_waller=False)
+    request = requested(12.65, tilt=(4.0, -3.0), layers=2, field=100, pixels=56)
     grid = Grid(settings.box_A, settings.pixel_A, settings.interpolation_factor)
     potential, pattern = (4 * 2 * math.prod(n) for n in (grid.points, grid.output_points))
     lines = []

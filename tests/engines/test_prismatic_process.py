@@ -45,8 +45,8 @@ ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = Path(stand_in_prismatic.__file__)
 
 BOX = PrismaticSettings(box_A=30, probe_region_A=22, probes=(2, 2))
-SHAKING = requested(30.0, layers=2, field=100, pixels=56, configurations=3, seed=5)
-AT_REST = requested(30.0, layers=2, field=100, pixels=56, debye_waller=False, seed=5)
+SHAKING = requested(30.0, layers=2, field=100, pixels=56, motion=3, seed=5)
+STATIC = requested(30.0, layers=2, field=100, pixels=56, seed=5)
 
 
 class StandIn:
@@ -91,7 +91,7 @@ class StandIn:
     def simulate(self, request=SHAKING, progress=None, checkpoint=None, **options):
         return self.engine(**options).simulate(request, progress, checkpoint).patterns
 
-    def fails(self, what, first=1, request=AT_REST, **options):
+    def fails(self, what, first=1, request=STATIC, **options):
         """Return what is said when a run does this."""
         self.does(what, first)
         with pytest.raises(EngineError) as caught:
@@ -162,7 +162,7 @@ def room_GB(settings, patterns, potentials=0, layers=2):
 
 
 def test_prismatic_computes_nothing_random_and_no_aberrations(stand_in):
-    request = replace(AT_REST, tilt_mrad=(2.5, -1.5), energy_keV=100.0)
+    request = replace(STATIC, tilt_mrad=(2.5, -1.5), energy_keV=100.0)
     settings = replace(
         BOX, pixel_A=0.12, slices_per_layer=5, interpolation_factor=2, potential_bound_A=4.0
     )
@@ -188,11 +188,11 @@ def test_prismatic_computes_nothing_random_and_no_aberrations(stand_in):
     assert isinstance(given["maxFileSize"], int)
 
 
-def test_atoms_at_rest_are_those_of_the_crystal(stand_in):
-    stand_in.simulate(AT_REST)
+def test_static_atoms_are_those_of_the_crystal(stand_in):
+    stand_in.simulate(STATIC)
     edges = stand_in_prismatic.read_edges(stand_in.runs[0] / "atoms.xyz")
     atoms = stand_in_prismatic.read_atoms(stand_in.runs[0] / "atoms.xyz")
-    np.testing.assert_allclose(edges, [30, 30, 2 * AT_REST.material.layer_thickness_A])
+    np.testing.assert_allclose(edges, [30, 30, 2 * STATIC.material.layer_thickness_A])
     assert set(atoms[:, 0]) == {42, 16}
     assert len(set(atoms[:, 3])) == 6  # S, Mo, S; twice
 
@@ -251,7 +251,7 @@ def test_split_probes_are_seen_once_and_weigh_the_same(stand_in):
     assert "phonon_noise" not in result.provenance  # halves of other probes tell nothing of it
 
     stand_in.does("write")
-    stand_in.simulate(AT_REST, settings=replace(settings, probes_per_configuration="all"))
+    stand_in.simulate(STATIC, settings=replace(settings, probes_per_configuration="all"))
     assert sorted(chain(*shares)) == sorted(probes(stand_in.runs[0]))
 
 
@@ -326,12 +326,12 @@ def test_neither_memory_nor_disk_of_the_scratch_folder_is_filled(
     monkeypatch.setattr(engine_module, "is_in_memory", lambda folder: in_memory)
     room = 1e9 * room_GB(settings, 3.5, potentials=2)
     if limit == "memory":
-        needed = memory_bytes(AT_REST, settings, grid, 1)
+        needed = memory_bytes(STATIC, settings, grid, 1)
         monkeypatch.setattr(engine_module, "memory_limit_bytes", lambda: needed + room)
     else:
         free = SimpleNamespace(free=1.25 * room)  # of which a fifth is left
         monkeypatch.setattr(engine_module.shutil, "disk_usage", lambda folder: free)
-    stand_in.simulate(AT_REST, settings=settings)
+    stand_in.simulate(STATIC, settings=settings)
     assert [len(probes(run)) for run in stand_in.runs] == portions
 
 
@@ -361,7 +361,7 @@ def test_progress_counts_probes_of_all_configurations_and_never_goes_back(stand_
 
 def test_every_line_is_logged(stand_in):
     lines = []
-    stand_in.simulate(AT_REST, log=lines.append)
+    stand_in.simulate(STATIC, log=lines.append)
     steps = [f"Computing Probe Position #{n}/4" for n in range(4)]
     assert lines == ["Prismatic stand-in", *steps, "a last word, as an error"]
 
@@ -392,12 +392,12 @@ def test_folder_of_a_process_that_was_killed_is_removed_that_of_a_living_one_is_
         try:
             folder = Path(other.stdout.readline().strip())
             assert folder.parent == stand_in.scratch
-            stand_in.simulate(AT_REST)
+            stand_in.simulate(STATIC)
             assert (folder / "large").is_file()
         finally:
             other.kill()
     assert folder.is_dir()
-    stand_in.simulate(AT_REST)
+    stand_in.simulate(STATIC)
     assert not any(stand_in.scratch.iterdir())
 
 
@@ -435,7 +435,8 @@ def test_a_call_that_hangs_is_stopped_with_all_that_it_started(stand_in):
     ("changes", "settings", "said"),
     [
         ({"aperture": Aperture(30.0, 1.0)}, {}, "aperture_edge must be 0"),
-        ({"thermal": requested().thermal}, {}, "no Debye-Waller factor"),
+        ({"thermal": ThermalMotion("full")}, {}, "cannot compute thermal motion 'full'"),
+        ({"thermal": ThermalMotion("coherent")}, {}, "number of frozen-phonon configurations"),
         ({"detector": detector(100, 90)}, {}, "finer than Prismatic's own"),
         ({"detector": detector(150, 56)}, {}, "band limit"),
         ({}, {"probe_region_A": 5}, "larger probe_region_A"),
@@ -466,7 +467,7 @@ def test_a_card_is_used_by_a_build_for_it_and_refused_without(stand_in, monkeypa
     core = tmp_path / "core.so"
     core.write_bytes(b"\x7fELF\x00COMPILED FOR GPU\x00")
     monkeypatch.setenv("STAND_IN_CORE", str(core))
-    stand_in.simulate(AT_REST, device="gpu")
+    stand_in.simulate(STATIC, device="gpu")
     assert stand_in.given[0]["numGPUs"] == 1
 
 
@@ -503,11 +504,11 @@ def test_what_was_kept_of_another_calculation_is_ignored(
     stand_in, tmp_path, monkeypatch, changes, settings, version
 ):
     kept = tmp_path / "kept"
-    stand_in.simulate(AT_REST, checkpoint=kept)
+    stand_in.simulate(STATIC, checkpoint=kept)
     stand_in.does("write")
     for name, value in version.items():
         monkeypatch.setattr(engine_module, name, value)
-    other = {"request": replace(AT_REST, **changes), "settings": replace(BOX, **settings)}
+    other = {"request": replace(STATIC, **changes), "settings": replace(BOX, **settings)}
     patterns = stand_in.simulate(**other, checkpoint=kept)
     assert len(stand_in.runs) == 1
     assert patterns.tobytes() == stand_in.simulate(**other).tobytes()

@@ -275,6 +275,7 @@ def test_a_store_of_another_draw_than_its_name_says_is_refused(tmp_path):
         ({"energy_keV": 200}, "energy_keV"),
         ({"aperture": Aperture(6.35, 0.5)}, "aperture"),
         ({"thermal": ThermalMotion(8)}, "thermal"),
+        ({"thermal": ThermalMotion("coherent")}, "thermal"),
         ({"extra": {"engine": "prismatic"}}, "engine"),
         ({"extra": {"settings": {"box_A": 30}}}, "settings"),
         ({"extra": {"physics_version": 99}}, "physics_version"),
@@ -326,10 +327,13 @@ def test_the_dataset_knows_what_was_simulated(tmp_path):
         ({"energy_keV": 200}, "energy_keV is 200, not 80. Use"),
         ({"aperture": Aperture(6.35, 0.5)}, "aperture edge_mrad is 0.5, not 0.0. Use"),
         (
-            {"thermal": ThermalMotion(8)},
-            "thermal motion is frozen phonons, not Debye-Waller factor. Use",
+            {"thermal": ThermalMotion("coherent")},
+            "thermal motion is without diffuse scattering, not frozen phonons. Use",
         ),
-        ({"thermal": ThermalMotion(0, False)}, "thermal motion is atoms at rest, not Debye-W"),
+        (
+            {"thermal": ThermalMotion("none")},
+            "thermal motion is static atoms, not frozen phonons. Use",
+        ),
     ],
 )
 def test_examples_of_another_simulation_are_refused(tmp_path, changes, said):
@@ -342,6 +346,7 @@ def test_another_engine_or_semiangle_is_no_reason_to_refuse(tmp_path):
     own = of(tmp_path, thermal=ThermalMotion(8))
     for other in (
         of(tmp_path, thermal=ThermalMotion(20), extra={"engine": "prismatic"}),
+        of(tmp_path, thermal=ThermalMotion("full")),
         of(tmp_path, thermal=ThermalMotion(8), aperture=Aperture(7)),
     ):
         refuse_other_simulation(own, other, "the set", pytest.fail)

@@ -9,7 +9,7 @@ import pytest
 from lettering import assert_filled, assert_legible
 from matplotlib.figure import Figure
 
-from pacbed.engines import SimulationRequest
+from pacbed.engines import SimulationRequest, ThermalMotion
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.examples.augment import AugmentationSettings
@@ -167,6 +167,7 @@ def asked(state, semiangle):
         80.0,
         Aperture(semiangle),
         Detector((90, 90), (180, 180)),
+        ThermalMotion("coherent"),
     )
 
 

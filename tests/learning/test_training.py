@@ -26,7 +26,7 @@ NETWORK = NetworkSettings(filters=(4, 8), dense=(16,))
 SIMULATION = {
     "material": {"formula": "MoS2", "zigzag_A": 3.16},
     "energy_keV": 80,
-    "thermal": {"phonon_configurations": 8, "debye_waller": True},
+    "thermal": {"motion": "full"},
     "aperture": {"edge_mrad": 0.0, "profile": "erf"},
 }
 

@@ -11,8 +11,11 @@ from pacbed.specimen.crystal import material
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 
+COHERENT = ["band limit (1/Å)", "slices per layer", "incident step (mrad)"]
+DIFFUSE = ["supercell", "knots of diffuse scattering (mrad)"]
 
-def requested(configurations):
+
+def requested(motion):
     return SimulationRequest(
         material("MoS2"),
         Deformation(),
@@ -21,19 +24,19 @@ def requested(configurations):
         80,
         Aperture(3),
         Detector((12, 12), (6, 6)),
-        ThermalMotion(configurations),
+        ThermalMotion(motion),
     )
 
 
 @pytest.fixture
 def calculations(monkeypatch):
-    """The settings and configurations of all calculations."""
+    """The settings and thermal motion of all calculations."""
     seen = []
     scatter = PlaneWaveEngine.scatter
 
     def noted(self, requests, progress=None, shared_phonons=False):
         (request,) = requests
-        seen.append((self.settings, request.thermal.phonon_configurations, shared_phonons))
+        seen.append((self.settings, request.thermal.motion, shared_phonons))
         return scatter(self, requests, progress, shared_phonons)
 
     monkeypatch.setattr(PlaneWaveEngine, "scatter", noted)
@@ -41,26 +44,22 @@ def calculations(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("configurations", "slices", "settings", "number"),
+    ("motion", "slices", "settings", "number"),
     [
-        (0, 3, ["band limit (1/Å)", "slices per layer", "incident step (mrad)"], 4),
-        (
-            2,
-            "planes",
-            [
-                *("band limit (1/Å)", "slices per layer", "incident step (mrad)"),
-                *("supercell", "configurations"),
-            ],
-            8,
-        ),
+        ("none", 3, COHERENT, 4),
+        ("coherent", "planes", COHERENT, 6),
+        (2, "planes", [*COHERENT, *DIFFUSE, "configurations"], 10),
+        ("full", "planes", [*COHERENT, *DIFFUSE, "waves of diffuse scattering"], 9),
     ],
 )
 def test_every_setting_is_refined_and_nothing_is_computed_twice(
-    calculations, configurations, slices, settings, number
+    calculations, motion, slices, settings, number
 ):
-    coarse = PlaneWaveSettings(0.6, slices, incident_step_mrad=6, supercell=(3, 2))
+    coarse = PlaneWaveSettings(
+        0.6, slices, 5, (3, 2), diffuse_waves=16, diffuse_knots_mrad=(20, 20)
+    )
 
-    found = list(refinements(requested(configurations), coarse))
+    found = list(refinements(requested(motion), coarse))
 
     assert [one.setting for one in found] == settings
     assert all(np.isfinite(one.change).all() and (one.change > 0).all() for one in found)

@@ -122,8 +122,12 @@ def test_patterns_on_different_detectors_are_refused_with_both_described(made, d
         ({"energy_keV": 60.0}, ["energy_keV 80.0 in A, 60.0 in B"]),
         ({"aperture": Aperture(10, 2)}, ["aperture.edge_mrad 0.0 in A, 2 in B"]),
         (
-            {"thermal": ThermalMotion(2)},
-            ["thermal motion at rest, with a Debye-Waller factor in A, frozen phonons in B"],
+            {"thermal": ThermalMotion("coherent")},
+            ["thermal motion frozen phonons in A, without diffuse scattering in B"],
+        ),
+        (
+            {"thermal": ThermalMotion("none")},
+            ["thermal motion frozen phonons in A, static atoms in B"],
         ),
         (
             {"tilt_mrad": (1, 0), "energy_keV": 60.0},
@@ -143,12 +147,22 @@ def test_another_material_is_told_constant_by_constant(made):
     assert "material.rms_displacement_A.Mo 0.07535 in A, None in B" in found
 
 
-def test_how_it_was_computed_does_not_count(made):
+@pytest.mark.parametrize("motion", [2, "full"])
+def test_how_it_was_computed_does_not_count(made, motion):
     other = replace(REQUEST, layers=2, seed=7, thermal=ThermalMotion(8))
-    shaking = replace(REQUEST, thermal=ThermalMotion(2))
+    shaking = replace(REQUEST, thermal=ThermalMotion(motion))
     mine = made(request=shaking, settings={"band_limit": "converged"})
     theirs = made(request=other, engine="prismatic", settings={"probes": 16})
     assert differences(mine, theirs) == []
+
+
+def test_thermal_motion_of_earlier_physics_is_another(made):
+    one = made()
+    thermal = {"phonon_configurations": 2, "debye_waller": True}
+    request = {**one.attributes["request"], "thermal": thermal}
+    earlier = replace(one, attributes={**one.attributes, "request": request})
+    told = "thermal motion as before version 2 of the physics in A, frozen phonons in B"
+    assert differences(earlier, one) == [told]
 
 
 # How it looks

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pacbed.engines import SimulationRequest, SimulationResult
+from pacbed.engines.request import PHYSICS_VERSION
 from pacbed.exceptions import RequestError
 from pacbed.patterns import store as store_module
 from pacbed.patterns.job_stores import Outcome, WantedStore, make_waiting
@@ -122,7 +123,13 @@ def test_a_failing_draw_costs_no_other(folder):
 
 
 @pytest.mark.parametrize(
-    ("quality", "physics", "draw"), [(2, 1, 0), (1, 2, 0), (1, 1, 7), (1, 1, None)]
+    ("quality", "physics", "draw"),
+    [
+        (2, PHYSICS_VERSION, 0),
+        (1, PHYSICS_VERSION + 1, 0),
+        (1, PHYSICS_VERSION, 7),
+        (1, PHYSICS_VERSION, None),
+    ],
 )
 def test_a_store_of_other_settings_or_physics_or_of_another_draw_is_made_again(
     folder, monkeypatch, quality, physics, draw
@@ -138,19 +145,36 @@ def test_a_store_of_other_settings_or_physics_or_of_another_draw_is_made_again(
     assert (found["physics_version"], found.get("draw")) == (physics, draw)
 
 
-def test_a_store_made_before_stores_knew_draw_and_physics_is_good(folder, monkeypatch):
-    def without(attributes):
-        new = ("draw", "physics_version")
-        return plain({name: value for name, value in attributes.items() if name not in new})
+@pytest.fixture
+def earlier(folder, monkeypatch):
+    """Make a store as it was before stores had some attributes."""
 
-    [store] = stores(folder, [0])
-    with monkeypatch.context() as patched:
-        patched.setattr(store_module, "plain", without)
-        run([store], Counting())
-    assert "draw" not in read_patterns(store.path).attributes
-    engine = Counting()
+    def make(*new):
+        def without(attributes):
+            return plain({name: value for name, value in attributes.items() if name not in new})
+
+        [store] = stores(folder, [0])
+        with monkeypatch.context() as patched:
+            patched.setattr(store_module, "plain", without)
+            run([store], Counting())
+        assert not set(new) & set(read_patterns(store.path).attributes)
+        return store
+
+    return make
+
+
+def test_a_store_made_before_stores_knew_their_draw_is_good(earlier):
+    store, engine = earlier("draw"), Counting()
     assert run([store], engine) == Outcome(found=True)
     assert engine.made == []
+
+
+def test_a_store_made_before_stores_knew_their_physics_is_made_again(earlier):
+    store, engine = earlier("draw", "physics_version"), Counting()
+    assert run([store], engine) == Outcome()
+    assert engine.made == [(0, 5)]
+    found = read_patterns(store.path).attributes
+    assert (found["physics_version"], found["draw"]) == (PHYSICS_VERSION, 0)
 
 
 def test_a_damaged_store_is_made_again(folder):

@@ -25,7 +25,7 @@ REQUEST = SimulationRequest(
     energy_keV=80,
     aperture=Aperture(6.35),
     detector=Detector((40, 30), (8, 6)),
-    thermal=ThermalMotion(0, True),
+    thermal=ThermalMotion("coherent"),
     seed=5,
 )
 PATTERNS = np.random.default_rng(0).random((3, 6, 8)).astype(np.float32)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.stats import lognorm
 
-from pacbed.engines import SimulationRequest
+from pacbed.engines import SimulationRequest, ThermalMotion
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.examples.augment import Transformation, average_over_pixels, record, resample
 from pacbed.examples.labels import PARAMETERS
@@ -29,8 +29,8 @@ RANGES = DrawRanges(stretch=(0.95, 1.05), angle_deg=(0, 180), tilt_mrad=(-5, 5))
 PRIOR = bounds.prior_covariance(RANGES, SETTINGS)
 
 
-def simulate(states, semiangle, layers, field=110.0, pixels=128, edge=0.0):
-    """Patterns of named states, atoms at rest; those of one crystal together."""
+def simulate(states, semiangle, layers, field=110.0, pixels=128, edge=0.0, motion="coherent"):
+    """Patterns of named states, of their discs alone; those of one crystal together."""
     detector = Detector((field, field), (pixels, pixels))
     crystals = {}
     for name, state in states.items():
@@ -46,6 +46,7 @@ def simulate(states, semiangle, layers, field=110.0, pixels=128, edge=0.0):
                 80.0,
                 Aperture(semiangle, edge),
                 detector,
+                ThermalMotion(motion),
             )
             for name in names
         ]
@@ -55,12 +56,19 @@ def simulate(states, semiangle, layers, field=110.0, pixels=128, edge=0.0):
 
 
 def table(
-    patterns, layers, semiangle=6.35, pixel=110 / 128, settings=SETTINGS, ranges=RANGES, **options
+    patterns,
+    layers,
+    semiangle=6.35,
+    pixel=110 / 128,
+    settings=SETTINGS,
+    ranges=RANGES,
+    steps=bounds.STEPS,
+    **options,
 ):
     """Bounds of some thicknesses, from patterns of all."""
     chosen = {name: stack[[n - 1 for n in layers]] for name, stack in patterns.items()}
     covariance = bounds.prior_covariance(ranges, settings)
-    sample = bound_table.Sample(semiangle, chosen, (pixel, pixel))
+    sample = bound_table.Sample.of_patterns(semiangle, chosen, (pixel, pixel), settings, steps)
     return bound_table.bound_table([sample], layers, settings, covariance, 80.0, **options)
 
 
@@ -104,8 +112,8 @@ def test_there_are_two_states_for_each_strain_and_tilt_and_one_in_their_middle()
 def test_tilted_states_are_of_the_same_crystal_so_that_they_are_simulated_together():
     base = Deformation(1.03, 0.98, 30)
     states = differences(base, (2.0, -3.0), 1e-3, 0.3)
-    assert states["tilt_x_mrad_plus"] == State(base, (2.3, -3.0))
-    assert states["tilt_y_mrad_minus"] == State(base, (2.0, -3.3))
+    assert states["tilt_x_mrad_plus"] == State(base, (2.3, -3.0), discs_only=True)
+    assert states["tilt_y_mrad_minus"] == State(base, (2.0, -3.3), discs_only=True)
     assert len({state.deformation for state in states.values()}) == 7
 
 
@@ -408,7 +416,8 @@ def test_what_is_no_table_of_bounds_is_refused(tmp_path):
 )
 def test_bounds_agree_with_an_independent_computation(semiangle, pixel, before):
     # MAE of strain_xx in %, 256 pixels over 100 mrad, 1e6 to 5e7 electrons: from another plane-wave
-    # program, before this one was written (docs/bound.md).
+    # program, before this one was written (docs/bound.md). It had the Debye-Waller factor in the
+    # potential, so that beams lost nothing to diffuse scattering: here they do, and bounds differ.
     states = differences(Deformation(), (0.0, 0.0))
     pixels = 2 * math.ceil(51.25 / pixel)
     patterns = simulate(states, semiangle, max(before), field=pixels * pixel, pixels=pixels)
@@ -416,7 +425,7 @@ def test_bounds_agree_with_an_independent_computation(semiangle, pixel, before):
     means = bound_table.mean_bounds(found[found["parameter"] == "strain_xx"])
     for layers, percent in before.items():
         [mae] = means.loc[means["layers"] == layers, "mae"]
-        assert 100 * mae == pytest.approx(percent, rel=0.15), f"{layers} layers"
+        assert 100 * mae == pytest.approx(percent, rel=0.3), f"{layers} layers"
 
 
 # A fit that reaches the bound

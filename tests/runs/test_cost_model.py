@@ -71,8 +71,9 @@ def test_prismatic_costs_what_is_documented(paper, settings, threads, seconds):
 
 
 def test_plane_waves_cost_what_is_documented(waves):
-    assert work_s(waves, ANGLES) == pytest.approx(142, rel=0.15)
-    assert sum(work_s(waves, [a]) for a in ANGLES) == pytest.approx(5 * 65, rel=0.15)
+    # Found: 12.7 and 5 × 4.2 core-seconds.
+    assert work_s(waves, ANGLES) == pytest.approx(12.7, rel=0.25)
+    assert sum(work_s(waves, [a]) for a in ANGLES) == pytest.approx(5 * 4.2, rel=0.25)
 
 
 # What must follow from a change
@@ -90,11 +91,11 @@ def test_a_wider_cone_and_more_layers_cost_more(paper, engine):
 
 
 def test_twice_the_configurations_cost_twice(paper, waves):
-    twice = prismatic(paper, phonon_configurations=20)
+    twice = paper.changed({"simulation": {"thermal_motion": 20}})
     assert work_s(twice, [18.13], 4) == pytest.approx(2 * work_s(paper, [18.13], 4))
 
     def configurations(number):
-        change = {"simulation": {"planewave": {"phonon_configurations": number}}}
+        change = {"simulation": {"thermal_motion": number}}
         return work_s(waves.changed(change), [32.94])
 
     # The pattern is put together once.
@@ -114,13 +115,16 @@ def test_threads_divide_only_what_is_parallel(paper, waves):
     one, many = work_s(paper, [6.35], 1), work_s(paper, [6.35], 1000)
     serial_s = 10 * 400**2 / (3.1613 * 5.4755) * 120 * 0.3e-3
     assert serial_s < many < 1.2 * serial_s < one / 2
-    for angles in ([32.94], ANGLES):
-        one, two = work_s(waves, angles, 1), work_s(waves, angles, 2)
-        assert one / 2 < two < 0.6 * one
+    # A pattern is put together and written by one thread.
+    for motion, share in (("full", 0.75), (2, 0.55)):
+        config = waves.changed({"simulation": {"thermal_motion": motion}})
+        for angles in ([32.94], ANGLES):
+            one, two = work_s(config, angles, 1), work_s(config, angles, 2)
+            assert one / 2 < two < share * one
 
 
 def test_shared_strain_costs_less_than_the_sum(paper, waves):
-    assert work_s(waves, ANGLES) < 0.6 * sum(work_s(waves, [a]) for a in ANGLES)
+    assert work_s(waves, ANGLES) < 0.8 * sum(work_s(waves, [a]) for a in ANGLES)
     # Prismatic computes one after another.
     assert work_s(paper, ANGLES, 32) == pytest.approx(sum(work_s(paper, [a], 32) for a in ANGLES))
     together, each = (costs.simulation(waves, a, 1).output_MB for a in (ANGLES, ANGLES[:1]))
@@ -128,19 +132,46 @@ def test_shared_strain_costs_less_than_the_sum(paper, waves):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "factor"),
+    ("motion", "key", "value", "factor"),
     [
-        ("phonon_configurations", 0, (0, 0.1)),
-        ("precision", "double", (1.5, 2)),
-        ("slices_per_layer", 3, (1.5, 2.1)),
-        ("incident_step_mrad", 4.0, (0.2, 0.5)),
-        ("supercell", [16, 10], (3, 6)),
+        ("full", "precision", "double", (1.3, 2)),
+        ("full", "diffuse_waves", 96, (1.2, 1.8)),
+        ("full", "supercell", [16, 10], (2, 4)),
+        ("coherent", "incident_step_mrad", 4.0, (0.4, 0.8)),
+        (2, "precision", "double", (1.5, 2)),
+        (2, "slices_per_layer", 3, (1.5, 2.1)),
+        (2, "incident_step_mrad", 4.0, (0.2, 0.5)),
+        (2, "supercell", [16, 10], (3, 6)),
     ],
 )
-def test_numerics_of_plane_waves(waves, key, value, factor):
-    changed = waves.changed({"simulation": {"planewave": {key: value}}})
+def test_numerics_of_plane_waves(waves, motion, key, value, factor):
+    given = waves.changed({"simulation": {"thermal_motion": motion}})
+    changed = given.changed({"simulation": {"planewave": {key: value}}})
     low, high = factor
-    assert low < work_s(changed, [32.94]) / work_s(waves, [32.94]) < high
+    assert low < work_s(changed, [32.94]) / work_s(given, [32.94]) < high
+
+
+@pytest.mark.parametrize(
+    ("motion", "key", "value"),
+    [
+        ("coherent", "supercell", [16, 10]),
+        ("coherent", "diffuse_waves", 160),
+        ("none", "supercell", [16, 10]),
+        (2, "diffuse_waves", 160),
+    ],
+)
+def test_what_does_not_matter_costs_nothing(waves, motion, key, value):
+    given = waves.changed({"simulation": {"thermal_motion": motion}})
+    changed = given.changed({"simulation": {"planewave": {key: value}}})
+    assert work_s(changed, [32.94]) == work_s(given, [32.94])
+
+
+def test_frozen_phonons_for_everything_cost_most(waves):
+    coherent, full, frozen = (
+        work_s(waves.changed({"simulation": {"thermal_motion": motion}}), ANGLES)
+        for motion in ("coherent", "full", 2)
+    )
+    assert 2 * coherent < full < frozen / 3
 
 
 def test_a_graphics_card_is_said_to_be_unknown(waves):

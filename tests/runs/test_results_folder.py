@@ -10,6 +10,7 @@ import pytest
 import yaml
 from workspace import CONFIG
 
+from pacbed.engines.request import PHYSICS_VERSION
 from pacbed.exceptions import ConfigError, PacbedError
 from pacbed.runs.results_folder import (
     check_results,
@@ -118,6 +119,7 @@ def test_a_new_folder_takes_any_configuration_and_one_with_results_the_same(
         ("simulation", "layers", 10, "simulation.layers was 20, is 10"),
         ("deformation", "tilt_mrad", [-1, 1], r"deformation.tilt_mrad was \[-5, 5\], is \[-1, 1\]"),
         ("draws", "shared_strain", True, "draws.shared_strain was False, is True"),
+        ("simulation", "thermal_motion", 5, "simulation.thermal_motion was 10, is 5"),
     ],
 )
 def test_patterns_of_another_configuration_are_not_overwritten(
@@ -130,17 +132,27 @@ def test_patterns_of_another_configuration_are_not_overwritten(
     assert "Nothing was started" in str(error.value)
 
 
-@pytest.mark.parametrize("recorded", [True, False])
-def test_patterns_of_a_physics_that_was_mended_are_not_overwritten(
-    results, default, monkeypatch, recorded
-):
-    if not recorded:  # as in a folder made before versions were kept
-        text = (results / "config.yaml").read_text()
-        (results / "config.yaml").write_text(text.partition("\n")[2])
-    assert check_results(results, default) == []
-    monkeypatch.setattr("pacbed.runs.results_folder.PHYSICS_VERSION", 2)
-    with pytest.raises(ConfigError, match=r"physics version.* was 1, is 2"):
+def test_patterns_of_a_physics_that_was_mended_are_not_overwritten(results, default, monkeypatch):
+    was, new = PHYSICS_VERSION, PHYSICS_VERSION + 1
+    monkeypatch.setattr("pacbed.runs.results_folder.PHYSICS_VERSION", new)
+    with pytest.raises(ConfigError, match=rf"physics version.* was {was}, is {new}"):
         check_results(results, default)
+
+
+def test_patterns_from_before_versions_were_kept_are_of_the_first_physics(results, default):
+    text = (results / "config.yaml").read_text()
+    (results / "config.yaml").write_text(text.partition("\n")[2])
+    with pytest.raises(ConfigError, match=rf"physics version.* was 1, is {PHYSICS_VERSION}"):
+        check_results(results, default)
+
+
+def test_a_folder_with_keys_of_an_earlier_version_is_not_overwritten(results, default):
+    record = yaml.safe_load((results / "config.yaml").read_text())
+    record["simulation"]["debye_waller"] = True
+    (results / "config.yaml").write_text(yaml.safe_dump(record))
+    with pytest.raises(ConfigError, match="choose another folder") as error:
+        check_results(results, default)
+    assert "simulation.thermal_motion has taken its place" in str(error.value)
 
 
 def test_without_patterns_nothing_is_lost(results, default):

@@ -12,13 +12,17 @@ import jsonschema
 import pytest
 import yaml
 
+from pacbed.engines import ThermalMotion
 from pacbed.exceptions import ConfigError
 from pacbed.learning.specification import NetworkSpec
 from pacbed.specimen.crystal import MATERIALS
+from pacbed.specimen.deformation import Deformation
 from pacbed.study.configuration import checked, load, of_record, of_workflow, schema
+from pacbed.study.model import Configuration
 from pacbed.study.networks import evaluated_splits, neighbour, networks
 from pacbed.study.prismatic import memory_MB
 from pacbed.study.sections import canonical
+from pacbed.study.states import GALLERY
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = ROOT / "config" / "config.yaml"
@@ -160,8 +164,8 @@ def test_the_demo_has_two_semiangles_three_thicknesses_and_64_pixels():
 
 def test_an_overlay_changes_what_it_names_and_nothing_else(paper, tmp_path):
     overlay = tmp_path / "my.yaml"
-    overlay.write_text("simulation: {layers: 20, planewave: {phonon_configurations: 0}}\n")
-    change = {"simulation": {"planewave": {"phonon_configurations": 0}}}
+    overlay.write_text("simulation: {layers: 20, planewave: {diffuse_waves: 40}}\n")
+    change = {"simulation": {"planewave": {"diffuse_waves": 40}}}
     assert load([overlay]) == paper.changed(change) != paper
 
 
@@ -217,6 +221,21 @@ def test_an_unknown_key_is_named_with_what_was_probably_meant(config, key, sugge
     assert the_complaint(config) == f"  - {key} = 7: unknown key; {suggestion}"
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "simulation.debye_waller",
+        "simulation.prismatic.phonon_configurations",
+        "simulation.planewave.phonon_configurations",
+    ],
+)
+def test_a_key_of_an_earlier_version_is_refused_with_what_has_taken_its_place(config, key):
+    change(config, key, 0)
+    assert the_complaint(config) == (
+        f"  - {key} = 0: unknown key; simulation.thermal_motion has taken its place"
+    )
+
+
 def test_a_key_without_a_default_is_missed(config):
     del config["variants"][1]["outputs"]
     assert the_complaint(config) == "  - variants.1: 'outputs' is missing"
@@ -251,7 +270,15 @@ def test_a_key_without_a_default_is_missed(config):
         ("dataset.electrons.0", 0, "must be at least 1000"),
         ("dataset.noise", "gaussian", "must be 'lognormal' or 'poisson'"),
         ("dataset.field_of_view_variation", 1, "must be less than 1"),
-        ("simulation.debye_waller", "on", "must be true or false"),
+        ("draws.shared_strain", "on", "must be true or false"),
+        ("simulation.thermal_motion", "on", "'full', 'coherent' or 'none' or a whole number"),
+        ("simulation.thermal_motion", 0, "'full', 'coherent' or 'none' or at least 1"),
+        ("simulation.thermal_motion", True, "'full', 'coherent' or 'none' or a whole number"),
+        ("simulation.planewave.incident_step_mrad", "fine", "be a number or 'auto'"),
+        ("simulation.planewave.incident_step_mrad", 7, "be at most 5 or 'auto'"),
+        ("simulation.planewave.diffuse_waves", 8, "must be at least 16"),
+        ("simulation.planewave.diffuse_knots_mrad", 5, "a list of two values, such as [3.3, 8]"),
+        ("simulation.planewave.diffuse_knots_mrad.1", 0.1, "must be at least 0.5"),
         ("simulation.pixels", "raw", "must be a whole number or 'native'"),
         ("simulation.planewave.band_limit", "sharp", "be 'converged' or 'prismatic' or a number"),
         ("simulation.planewave.band_limit", 20, "be 'converged' or 'prismatic' or at most 10"),
@@ -316,11 +343,9 @@ def test_all_problems_are_told_at_once(config):
             "prismatic",
             "planewave: Prismatic's potential is that",
         ),
-        ("simulation.planewave.phonon_configurations", 1, "at least 2 configurations"),
         ("simulation.prismatic.probe_region_A", 80, "16 × 28 probes need a cell each"),
         ("simulation.prismatic.box_A", 210, "leaves only 5 Å to the edges"),
         ("simulation.prismatic.probes", [5, 10], "too few at 32.94 mrad"),
-        ("simulation.prismatic.phonon_configurations", 0, "has no Debye-Waller factor"),
         ("microscope.aperture_edge_mrad", 0.2, "an aperture edge of its own"),
         ("simulation.field_of_view_mrad", 140, "lets waves through up to 69.68 mrad"),
         ("simulation.pixels", 1400, "finer than Prismatic's own of 0.1044 mrad"),
@@ -388,20 +413,150 @@ def test_the_stored_field_lies_within_the_band_limit(config):
     change(config, "simulation.engine", "planewave")
     change(config, "simulation.planewave.band_limit", "prismatic")
     change(config, "simulation.planewave.slices_per_layer", 3)
+    change(config, "simulation.thermal_motion", 2)
     checked(config)
     change(config, "simulation.field_of_view_mrad", 140)
     line = the_complaint(config)
     assert "simulation.field_of_view_mrad = 140" in line
-    assert "must be at most 139.2 mrad" in line
-    assert "prismatic" in line
+    assert "must be at most 139.1 mrad" in line
+    assert "'prismatic'" in line
+    change(config, "simulation.planewave.band_limit", "converged")
+    checked(config)
+
+
+def crystals(study):
+    """The most stretched and tilted crystals that plane waves simulate, with their tilts."""
+    stretch, tilt = study.deformation.principal_stretch[1], study.deformation.tilt_mrad[1]
+    yield Deformation(stretch, stretch), (tilt, tilt)
+    for state in GALLERY.values():
+        yield state.deformation, state.tilt_mrad
+
+
+def unseen_mrad(study):
+    """How far the field of view reaches beyond the waves of the worst crystal."""
+    study = study.auxiliary()
+    simulation, crystal = study.simulation, study.material.material()
+    worst = []
+    for deformation, tilt in crystals(study):
+        reach = simulation.field_of_view_mrad / 2 + max(map(abs, tilt))
+        numbers = simulation.planewave.settings().numbers(
+            study.microscope.energy_keV,
+            simulation.layers * crystal.layer_thickness_A,
+            crystal.stacking_A,
+            reach,
+        )
+        band = numbers.band((0.0, 0.0), deformation)
+        worst.append(reach - 1e3 * numbers.wavelength_A * band.smallest_per_A)
+    return max(worst)
+
+
+@pytest.mark.parametrize("energy", [60, 80, 200, 300])
+def test_converged_waves_hold_the_field_of_view_at_any_energy(config, energy):
+    change(config, "microscope.energy_keV", energy)
+    change(config, "simulation.engine", "planewave")
+    assert unseen_mrad(checked(config)) <= 0
+    change(config, "simulation.field_of_view_mrad", 180)
+    assert unseen_mrad(checked(config)) <= 0
+
+
+@pytest.mark.parametrize("energy", [200, 300])
+def test_prismatic_needs_finer_pixels_at_high_energies_and_names_them(config, energy):
+    change(config, "microscope.energy_keV", energy)
+    line = the_complaint(config)
+    assert "simulation.prismatic: the detector reaches 67.1 mrad" in line
+    named = float(re.search(r"choose pixel_A of at most (\S+) Å", line)[1])
+    change(config, "simulation.prismatic.pixel_A", named)
+    checked(config)
+
+
+@pytest.mark.parametrize("engine", ["prismatic", "planewave"])
+@pytest.mark.parametrize("limit", [0.9, 1.6, 1.75])
+def test_a_number_as_a_band_limit_holds_the_field_of_the_most_stretched_crystal(
+    config, engine, limit
+):
+    change(config, "simulation.engine", engine)
+    change(config, "simulation.planewave.band_limit", limit)
+    line = the_complaint(config)
+    assert "simulation.field_of_view_mrad = 134: must be at most " in line
+    assert f"what the band limit '{limit}' lets through at the largest strains and tilts" in line
+    # All that it names helps.
+    fitting = float(re.search(r"must be at most (\S+) mrad", line)[1])
+    given = Configuration.model_validate(config)
+    assert unseen_mrad(given) > 0
+    assert unseen_mrad(given.changed({"simulation": {"field_of_view_mrad": fitting}})) <= 0
+    assert ("simulation.auxiliary_engine: same" in line) == (engine == "prismatic")
+    if engine == "prismatic":
+        checked(given.changed({"simulation": {"auxiliary_engine": "same"}}).plain())
+    assert "simulation.planewave.band_limit: converged" in line
+    change(config, "simulation.planewave.band_limit", "converged")
+    assert unseen_mrad(checked(config)) <= 0
+
+
+# Thermal motion
+
+
+@pytest.mark.parametrize(
+    ("engine", "given", "asked"),
+    [
+        ("prismatic", "auto", 10),
+        ("prismatic", "none", "none"),
+        ("prismatic", 1, 1),
+        ("planewave", "auto", "full"),
+        ("planewave", "full", "full"),
+        ("planewave", "coherent", "coherent"),
+        ("planewave", "none", "none"),
+        ("planewave", 2, 2),
+    ],
+)
+def test_an_engine_is_asked_for_the_thermal_motion_that_is_given(config, engine, given, asked):
+    change(config, "simulation.engine", engine)
+    change(config, "simulation.thermal_motion", given)
+    study = checked(config)
+    assert study.request(6.35, Deformation()).thermal == ThermalMotion(asked)
+    assert study.simulation.used()["thermal_motion"] == asked
+
+
+@pytest.mark.parametrize("motion", ["full", "coherent"])
+def test_prismatic_has_no_mean_transmissions(config, motion):
+    change(config, "simulation.thermal_motion", motion)
+    line = the_complaint(config)
+    assert f"Prismatic cannot compute thermal motion '{motion}', which needs mean" in line
+    for remedy in (10, "none"):
+        assert f"thermal_motion: {remedy}" in line
+        change(config, "simulation.thermal_motion", remedy)
+        checked(config)
+
+
+@pytest.mark.parametrize("motion", ["auto", "full", "coherent"])
+@pytest.mark.parametrize("band_limit", ["converged", "prismatic"])
+def test_equal_slices_have_no_mean_transmissions(config, motion, band_limit):
+    change(config, "simulation.engine", "planewave")
+    change(config, "simulation.thermal_motion", motion)
+    change(config, "simulation.planewave.slices_per_layer", 3)
+    change(config, "simulation.planewave.band_limit", band_limit)
+    line = the_complaint(config)
+    asked = "full" if motion == "auto" else motion
+    assert f"thermal motion '{asked}' needs whole atoms on their planes" in line
+    assert "equal slices share atoms" in line
+    for remedy in (10, "none"):
+        assert f"thermal_motion: {remedy}" in line
+        change(config, "simulation.thermal_motion", remedy)
+        checked(config)
+
+
+def test_frozen_phonons_of_plane_waves_need_two_configurations(config):
+    change(config, "simulation.engine", "planewave")
+    change(config, "simulation.thermal_motion", 1)
+    assert "frozen phonons need at least 2 configurations" in the_complaint(config)
 
 
 def test_a_supercell_holds_more_than_an_atom(config):
     change(config, "simulation.engine", "planewave")
     change(config, "simulation.planewave.supercell", [1, 5])
     assert "a supercell of 1 × 5 cells" in the_complaint(config)
-    change(config, "simulation.planewave.phonon_configurations", 0)
-    checked(config)
+    for motion in ("coherent", "none"):
+        change(config, "simulation.thermal_motion", motion)
+        checked(config)
 
 
 def test_probes_are_split_between_no_more_configurations_than_there_are(config):
@@ -445,15 +600,27 @@ def test_memory_follows_from_the_box(config):
 @pytest.mark.parametrize(
     ("first", "then"),
     [
-        ({}, {"simulation.debye_waller": False, "simulation.planewave.supercell": [9, 6]}),
+        ({}, {"simulation.thermal_motion": 10, "simulation.planewave.supercell": [9, 6]}),
         ({"simulation.prismatic.box_A": "auto"}, {"simulation.prismatic.probe_region_A": 100}),
         ({"simulation.pixels": "native"}, {"simulation.field_of_view_mrad": 100}),
         (
-            {
-                "simulation.engine": "planewave",
-                "simulation.planewave.phonon_configurations": 0,
-            },
-            {"simulation.planewave.supercell": [3, 3]},
+            {"simulation.engine": "planewave"},
+            {"simulation.thermal_motion": "full", "simulation.prismatic.slices_per_layer": 4},
+        ),
+        (
+            {"simulation.engine": "planewave", "simulation.thermal_motion": 2},
+            {"simulation.planewave.diffuse_waves": 40},
+        ),
+        *(
+            (
+                {"simulation.engine": "planewave", "simulation.thermal_motion": motion},
+                {
+                    "simulation.planewave.supercell": [3, 3],
+                    "simulation.planewave.diffuse_waves": 40,
+                    "simulation.planewave.diffuse_knots_mrad": [4, 9],
+                },
+            )
+            for motion in ("coherent", "none")
         ),
     ],
 )
@@ -464,6 +631,28 @@ def test_what_changes_no_pattern_runs_nothing_again(config, first, then):
     for key, value in then.items():
         change(config, key, value)
     assert checked(config).of_patterns() == before
+
+
+@pytest.mark.parametrize(
+    ("motion", "key", "value"),
+    [
+        ("full", "simulation.thermal_motion", "coherent"),
+        ("full", "simulation.thermal_motion", 2),
+        ("full", "simulation.planewave.supercell", [9, 6]),
+        ("full", "simulation.planewave.diffuse_waves", 40),
+        ("full", "simulation.planewave.diffuse_knots_mrad", [4, 9]),
+        ("coherent", "simulation.thermal_motion", "none"),
+        (2, "simulation.thermal_motion", 3),
+        (2, "simulation.planewave.supercell", [9, 6]),
+        (2, "simulation.planewave.diffuse_knots_mrad", [4, 9]),
+    ],
+)
+def test_what_changes_patterns_of_plane_waves_simulates_them_again(config, motion, key, value):
+    change(config, "simulation.engine", "planewave")
+    change(config, "simulation.thermal_motion", motion)
+    before = checked(config).of_patterns()
+    change(config, key, value)
+    assert checked(config).of_patterns() != before
 
 
 # Training
@@ -517,11 +706,38 @@ def test_auxiliary_simulations_take_plane_waves_or_the_engine_of_the_draws(confi
     study = checked(config)
     assert study.simulation.engine == "prismatic"
     assert study.auxiliary().simulation.engine == "planewave"
-    assert study.auxiliary().simulation.planewave.phonon_configurations == 2
-    assert study.for_bound().simulation.planewave.phonon_configurations == 0
+    assert study.auxiliary().simulation.motion == study.for_bound().simulation.motion == "full"
     change(config, "simulation.auxiliary_engine", "same")
     same = checked(config)
     assert same.auxiliary() == same.for_bound() == same
+
+
+@pytest.mark.parametrize(
+    ("engine", "given", "auxiliary", "bound"),
+    [
+        ("prismatic", 5, "full", "full"),
+        ("prismatic", "none", "none", "none"),
+        ("planewave", "coherent", "coherent", "coherent"),
+        ("planewave", "none", "none", "none"),
+        # Speckle would look like information.
+        ("planewave", 2, 2, "full"),
+    ],
+)
+def test_the_bound_is_simulated_without_frozen_phonons_for_everything(
+    config, engine, given, auxiliary, bound
+):
+    change(config, "simulation.engine", engine)
+    change(config, "simulation.thermal_motion", given)
+    study = checked(config)
+    assert study.auxiliary().simulation.motion == auxiliary
+    assert study.for_bound().simulation.motion == bound
+
+
+def test_the_bound_of_equal_slices_is_that_of_static_atoms(config):
+    change(config, "simulation.engine", "planewave")
+    change(config, "simulation.thermal_motion", 2)
+    change(config, "simulation.planewave.slices_per_layer", 3)
+    assert checked(config).for_bound().simulation.motion == "none"
 
 
 def test_auxiliary_simulations_have_the_native_pixels_of_the_draws(config):

@@ -108,7 +108,12 @@ def bound(config):
     study, steps = config.for_bound(), config.bound.steps()
     ranges = config.deformation.draw_ranges()
     asked = {
-        step: study.request(SEMIANGLE, one.state.deformation, one.state.tilt_mrad)
+        step: study.request(
+            SEMIANGLE,
+            one.state.deformation,
+            one.state.tilt_mrad,
+            discs_only=one.state.discs_only,
+        )
         for step, one in bound_states(config.seed, ranges, 0, steps)["undeformed"].items()
     }
     planewave = study.engine(threads=1)
@@ -116,12 +121,11 @@ def bound(config):
     settings = config.augmentation()
     pixel = config.simulation.field_of_view_mrad / config.simulation.pixels
     table = bound_table(
-        [Sample(SEMIANGLE, patterns, (pixel, pixel))],
+        [Sample.of_patterns(SEMIANGLE, patterns, (pixel, pixel), settings, steps)],
         [LAYERS],
         settings,
         prior_covariance(ranges, settings),
         config.microscope.energy_keV,
-        steps,
     )
 
     def of(parameter, electrons):

@@ -62,12 +62,26 @@ def test_repeating_a_default_in_an_overlay_changes_nothing(finished):
     change = {
         "material": {"zigzag_A": 3.1613},
         "microscope": {"energy_keV": 80.0},
-        "simulation": {"debye_waller": True},
+        "simulation": {"thermal_motion": "auto"},
         "dataset": {"noise": "lognormal"},
         "training": {"momentum": 0.9},
         "deformation": {"tilt_mrad": [-5, 5]},
     }
     assert finished.plan(change=change).nothing_to_do
+
+
+@pytest.mark.parametrize(
+    "simulation",
+    [
+        {"thermal_motion": "full"},
+        {"prismatic": {"slices_per_layer": 4}},
+        {"auxiliary_engine": "same"},
+    ],
+)
+def test_keys_that_do_not_matter_to_plane_waves_change_only_the_report_of_them(
+    finished, simulation
+):
+    assert finished.plan(change={"simulation": simulation}).jobs == {"summary": 1, "all": 1}
 
 
 @pytest.mark.parametrize(
@@ -91,7 +105,10 @@ def test_repeating_a_default_in_an_overlay_changes_nothing(finished):
             id="variants",
         ),
         pytest.param({"microscope": {"aperture_edge_mrad": 1}}, PATTERNS, id="aperture edge"),
-        pytest.param({"simulation": {"planewave": {"slices_per_layer": 2}}}, PATTERNS, id="slices"),
+        pytest.param(
+            {"simulation": {"planewave": {"diffuse_waves": 20}}}, PATTERNS, id="diffuse waves"
+        ),
+        pytest.param({"simulation": {"thermal_motion": "none"}}, PATTERNS, id="thermal motion"),
         # Four draws more; what is simulated beside them does not depend on them.
         pytest.param({"draws": {"count": 8}}, {"draws": 1, "simulate": 4, **EXAMPLES}, id="draws"),
         pytest.param(

@@ -20,9 +20,13 @@ def change(tmp_path, monkeypatch):
     record = tmp_path / "record"
     record.mkdir()
     monkeypatch.setenv("STAND_IN_RECORD", str(record))
-    prismatic = {"box_A": 60, "probe_region_A": 30, "probes": [2, 2], "phonon_configurations": 2}
     return {
-        "simulation": {"engine": "prismatic", "field_of_view_mrad": 134, "prismatic": prismatic},
+        "simulation": {
+            "engine": "prismatic",
+            "field_of_view_mrad": 134,
+            "thermal_motion": 2,
+            "prismatic": {"box_A": 60, "probe_region_A": 30, "probes": [2, 2]},
+        },
         # What examples can reach must lie within Prismatic's field.
         "dataset": {"translation_px": 0, "field_of_view_variation": 0},
         "execution": {"prismatic_python": str(python)},
@@ -48,7 +52,7 @@ def test_what_prismatic_depends_on_and_nothing_else_runs_it_again(workspace, cha
     assert workspace.run(STORE, change=change).status == 0
 
     change["execution"] |= {"scratch_GB": 7, "call_limit_h": None}
-    change["simulation"]["planewave"] = {"slices_per_layer": 5}
+    change["simulation"]["planewave"] = {"diffuse_waves": 40, "supercell": [4, 3]}
     assert workspace.plan(STORE, change=change).nothing_to_do
 
     change["simulation"]["prismatic"]["slices_per_layer"] = 4

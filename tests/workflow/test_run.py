@@ -62,7 +62,8 @@ def test_every_store_of_a_draw_knows_its_number_and_no_other_has_one(results):
 def test_every_draw_has_thermal_displacements_of_its_own(results):
     stores = [*(results / "patterns" / "6.35mrad").glob("[0u]*.zarr.zip")]
     attributes = [read_patterns(store).attributes for store in stores]
-    assert {a["configurations_per_wave"] for a in attributes} == {2}
+    assert {a["request"]["thermal"]["motion"] for a in attributes} == {"full"}
+    assert all(0 < noise < 0.05 for a in attributes for noise in a["phonon_noise"])
     assert len({a["request"]["seed"] for a in attributes}) == len(stores) == 5
 
 
@@ -228,9 +229,8 @@ def test_the_same_configuration_gives_the_same_numbers_on_any_number_of_cores(fi
 def test_discs_are_measured_in_the_test_set_where_they_are_large_enough(workspace):
     folder = workspace.folder / "results/classical/6.35mrad/2layers"
     target = str((folder / "discs_test.parquet").relative_to(workspace.folder))
-    still = {"phonon_configurations": 0}
     change = {
-        "simulation": {"pixels": 214, "planewave": still},
+        "simulation": {"pixels": 214, "thermal_motion": "coherent"},
         "dataset": {"pixels": 64, "electrons": [5.0e7, 5.0e7], "field_of_view_variation": 0.02},
     }
     outcome = workspace.run(target, change=change)

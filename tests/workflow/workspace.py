@@ -26,7 +26,7 @@ TINY = {
         "layers": 2,
         "pixels": 32,
         "field_of_view_mrad": 150,
-        "planewave": {"incident_step_mrad": 3, "supercell": [3, 2]},
+        "planewave": {"incident_step_mrad": 3, "supercell": [3, 2], "diffuse_waves": 16},
     },
     "dataset": {
         "layers": [1, 2],

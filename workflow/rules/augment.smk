@@ -9,7 +9,7 @@ LIBRARY_MB = {
 
 rule augment:
     input:
-        pattern_stores,
+        lambda wildcards: sources(wildcards, wildcards.split),
     output:
         f"{DATASETS}/{{split}}.zarr.zip",
     log:
@@ -37,7 +37,7 @@ rule augment:
         seed=config["seed"],
         semiangle_mrad=semiangle_mrad,
         layers=lambda wildcards: int(wildcards.layers),
-        draws=lambda wildcards: draws_of(wildcards.split),
+        draws=lambda wildcards: source_draws(wildcards.split),
         augmentation=AUGMENTATION,
         examples=lambda wildcards: config["dataset"]["examples"][wildcards.split],
     script:

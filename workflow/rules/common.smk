@@ -44,13 +44,17 @@ BOUND_STATES = bound_states(
 STEPS = list(BOUND_STATES["undeformed"])
 DRAWS_PER_JOB = STUDY.execution.draws_per_job
 DRAW_SPLITS = STUDY.draws.splits()
+# From which strain and tilt are drawn.
+DRAWN = {k: v for k, v in config["deformation"].items() if k != "rotation_deg"}
+# With strain states, training examples and bounds are made from a scattering series.
+STRAIN_STATES = STUDY.simulation.planewave.strain_states
 # How examples are made of patterns.
 AUGMENTATION = {
     "deformation": {"rotation_deg": config["deformation"]["rotation_deg"]},
     "dataset": {
         key: value
         for key, value in config["dataset"].items()
-        if key not in ("layers", "examples")
+        if key not in ("layers", "examples", "pool")
     },
 }
 # Online, training examples are made while a network learns, and no file holds them.
@@ -59,6 +63,8 @@ EVALUATED = evaluated_splits(STUDY)
 
 PATTERNS = f"{RESULTS}/{results.PATTERNS}"
 DATASETS = f"{RESULTS}/{results.DATASETS}"
+SERIES = f"{RESULTS}/series/series.zarr.zip"
+POOL = f"{DATASETS}/pool.zarr.zip"
 NETWORK = results.NETWORK
 MODELS = f"{RESULTS}/{results.MODELS}"
 FIGURES = f"{RESULTS}/figures"
@@ -136,15 +142,27 @@ def stores_of(semiangle, split):
     return results.stores(PATTERNS.format(semiangle=semiangle), draws_of(split))
 
 
-def pattern_stores(wildcards):
-    """The stores of the draws that belong to a set."""
-    return stores_of(wildcards.semiangle, wildcards.split)
+def has_pool(split):
+    """Whether the examples of a set are made of images of the scattering series."""
+    return bool(STRAIN_STATES) and split == "train"
+
+
+def sources(wildcards, split):
+    """What the examples of a set are made of: the patterns of its draws, or a pool of images."""
+    if has_pool(split):
+        return POOL.format(**wildcards)
+    return stores_of(wildcards.semiangle, split)
+
+
+def source_draws(split):
+    """The draws of these patterns; None of a pool."""
+    return None if has_pool(split) else draws_of(split)
 
 
 def training_examples(wildcards):
     """The set that a network is trained on, or the patterns of which its examples are made."""
     if ONLINE:
-        return stores_of(wildcards.semiangle, "train")
+        return sources(wildcards, "train")
     return f"{DATASETS}/train.zarr.zip".format(**wildcards)
 
 
@@ -154,7 +172,7 @@ def online_examples(wildcards):
         return None
     return dict(
         address=[config["seed"], semiangle_mrad(wildcards), int(wildcards.layers)],
-        draws=draws_of("train"),
+        draws=source_draws("train"),
         examples=config["dataset"]["examples"]["train"],
         augmentation=AUGMENTATION,
     )
@@ -162,8 +180,12 @@ def online_examples(wildcards):
 
 def training_data_mb():
     """The memory of training and validation examples, in half precision, or of patterns."""
-    # Patterns in single precision: as simulated, averaged, and on the device.
-    patterns = 3 * 4 * math.prod(STORED.pixels) * len(draws_of("train")) // 1_000_000
+    if has_pool("train"):  # in half precision: as read, and on the device
+        patterns = 2 * 2 * STUDY.dataset.pixels**2 * STUDY.dataset.pool // 1_000_000
+    else:  # in single precision: as simulated, averaged, and on the device
+        patterns = (
+            3 * 4 * math.prod(STORED.pixels) * len(draws_of("train")) // 1_000_000
+        )
     return (patterns if ONLINE else set_mb("train")) + set_mb("validation")
 
 

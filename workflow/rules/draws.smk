@@ -18,11 +18,7 @@ rule draws:
     params:
         seed=config["seed"],
         semiangles_mrad=config["microscope"]["semiangles_mrad"],
-        deformation={
-            key: value
-            for key, value in config["deformation"].items()
-            if key != "rotation_deg"
-        },
+        deformation=DRAWN,
         draws=config["draws"],
     script:
         "../scripts/draws.py"

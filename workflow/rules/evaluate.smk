@@ -62,12 +62,16 @@ rule discs:
 rule bounds:
     # The Cramér-Rao bound of the study's camera and doses.
     input:
-        [
-            file
-            for base in BOUND_STATES
-            for step in STEPS
-            for file in bound_stores(base, step)
-        ],
+        (
+            SERIES
+            if STRAIN_STATES
+            else [
+                file
+                for base in BOUND_STATES
+                for step in STEPS
+                for file in bound_stores(base, step)
+            ]
+        ),
     output:
         each=table("bounds", "Cramér–Rao bound"),
         mean=table("bounds_mean", "Cramér–Rao bound, mean of doses and states"),
@@ -98,7 +102,9 @@ rule bounds:
         energy_keV=config["microscope"]["energy_keV"],
         deformation=config["deformation"],
         augmentation=AUGMENTATION,
+        aperture_edge_mrad=config["microscope"]["aperture_edge_mrad"],
         bound=config["bound"],
+        of_series=bool(STRAIN_STATES),
     script:
         "../scripts/bounds.py"
 

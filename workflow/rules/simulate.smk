@@ -50,11 +50,7 @@ rule simulate:
         runtime=minutes(RUNTIME_MIN, number_of_draws),
     params:
         **SIMULATION_PARAMS,
-        deformation={
-            key: value
-            for key, value in config["deformation"].items()
-            if key != "rotation_deg"
-        },
+        deformation=DRAWN,
     script:
         "../scripts/simulate.py"
 

@@ -10,9 +10,11 @@ from pacbed.machine import sparse_progress
 from pacbed.patterns.store import read_patterns
 from pacbed.precision.bound import prior_covariance
 from pacbed.precision.bound_table import Sample, bound_table, mean_bounds
+from pacbed.precision.steps import CENTRE
+from pacbed.scattering.series import ScatteringSeries
 from pacbed.storage.tables import write_table
 from pacbed.study.model import Configuration
-from pacbed.study.sections import BoundSection, DeformationSection
+from pacbed.study.sections import BoundSection, DeformationSection, MicroscopeSection
 from pacbed.study.states import Seeded
 
 params, crystal = snakemake.params, {}
@@ -39,7 +41,18 @@ def read(path, semiangle_mrad, seeded):
     return store
 
 
-def samples():
+def of_series():
+    """Take the derivatives of a scattering series."""
+    series = ScatteringSeries(Path(snakemake.input[0]))
+    microscope = {"aperture_edge_mrad": params.aperture_edge_mrad}
+    for angle, state in product(params.semiangles_mrad, params.states):
+        aperture = MicroscopeSection(**microscope).aperture(angle)
+        crystal.update(crystal_of({"request": {}, **series.simulation(aperture)}))
+        at = Seeded.from_dict(params.states[state][CENTRE]).state
+        yield Sample.of_series(series, aperture, at, params.layers, settings, state)
+
+
+def of_patterns():
     """Read the patterns of one semi-angle and state at a time."""
     angles = params.semiangles_mrad
     names = product(params.states, next(iter(params.states.values())), angles)
@@ -51,20 +64,21 @@ def samples():
             for step, seeded in params.states[state].items()
         }
         pixel_mrad = next(iter(stores.values())).pixel_mrad
-        yield Sample(angle, {s: one.patterns for s, one in stores.items()}, pixel_mrad, state)
+        patterns = {step: one.patterns for step, one in stores.items()}
+        yield Sample.of_patterns(angle, patterns, pixel_mrad, settings, steps, state)
         progress(number, len(angles) * len(params.states))
 
 
 with job(snakemake.log[0]):
     settings = Configuration(**params.augmentation).augmentation()
+    steps = BoundSection(**params.bound).steps()
     ranges = DeformationSection(**params.deformation).draw_ranges()
     bounds = bound_table(
-        samples(),
+        of_series() if params.of_series else of_patterns(),
         params.layers,
         settings,
         prior_covariance(ranges, settings),
         params.energy_keV,
-        BoundSection(**params.bound).steps(),
     )
     told = {"seed": params.seed, "augmentation": asdict(settings), "simulation": crystal}
     study, means = study_of(told, ranges), mean_bounds(bounds)

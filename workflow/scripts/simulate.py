@@ -53,7 +53,8 @@ def drawn(number, semiangle):
 
 def request(seeded, semiangle):
     state = seeded.state
-    return study.request(semiangle, state.deformation, state.tilt_mrad, seeded.seed)
+    one = state.deformation, state.tilt_mrad, seeded.seed
+    return study.request(semiangle, *one, state.discs_only)
 
 
 def wanted():

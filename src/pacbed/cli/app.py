@@ -15,6 +15,7 @@ from pacbed.machine import clear_away_on_sigterm
 
 COMMANDS = {
     "simulate": ("simulate", "Compute the patterns of one crystal."),
+    "scatter": ("scatter", "Make a scattering series, from which patterns of any strain follow."),
     "show": ("patterns", "Draw the patterns of a store."),
     "compare": ("patterns", "Compare the patterns of two stores."),
     "converge": ("converge", "Find out how much the numerical settings matter."),

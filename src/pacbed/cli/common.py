@@ -35,7 +35,6 @@ Overlays = Annotated[
 ]
 
 _OPTIONS = {
-    "phonon_configurations": "phonons",
     "slices_per_layer": "slices",
     "pixel_A": "sampling",
     "python": "prismatic-python",

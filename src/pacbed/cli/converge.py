@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from rich.table import Table
 
 from pacbed.cli.common import Flat, progress, show_table, stderr
-from pacbed.cli.simulate import PLANE_WAVES, Computation, Crystal, PlaneWaveOptions
-from pacbed.engines import ThermalMotion
+from pacbed.cli.simulate import PLANE_WAVES, Computation, Crystal, Motion, PlaneWaveOptions
 from pacbed.specimen.microscope import Aperture, Detector
-
-
-@dataclass(frozen=True)
-class Moving(ThermalMotion):
-    """Thermal motion, by default with the fewest configurations that show their noise."""
-
-    phonon_configurations: int = 2
 
 
 def converge(
@@ -27,7 +18,7 @@ def converge(
     semiangle: float = 6.35,
     tilt: tuple[float, float] = (0.0, 0.0),
     fov: float = 100.0,
-    thermal: Flat[Moving] = Moving(),
+    motion: Flat[Motion] = Motion(),
     computation: Flat[Computation] = Computation(),
     plane_wave: Annotated[PlaneWaveOptions, PLANE_WAVES] = PlaneWaveOptions(),
     output: Path = Path("convergence.png"),
@@ -60,7 +51,7 @@ def converge(
         aperture=Aperture(semiangle),
         tilt_mrad=tilt,
         detector=Detector((fov, fov), (256, 256)),
-        thermal=thermal,
+        thermal=motion.thermal(),
         seed=computation.seed,
     )
     settings = plane_wave.settings(computation.slices)

@@ -48,7 +48,7 @@ _SIMULATION = "Without --bounds"
 
 def _not_one(kind: Any, count: int | None) -> None:
     if count is not None and (count < 0 or count == 1):
-        raise ValueError("It must be 0 (atoms at rest), 2 or more.")
+        raise ValueError("It must be 0 (no diffuse scattering), 2 or more.")
 
 
 def design(
@@ -59,10 +59,11 @@ def design(
         tuple[Count, ...], Parameter(show_default="those of the table or the configuration")
     ] = (),
     bounds: Annotated[Path | None, Parameter(show_default="simulate")] = None,
+    series: Path | None = None,
     figure: Path | None = None,
     config: Annotated[Overlays, Parameter(group=_SIMULATION)] = (),
     phonons: Annotated[
-        int | None, Parameter(group=_SIMULATION, validator=_not_one, show_default="0")
+        int | None, Parameter(group=_SIMULATION, validator=_not_one, show_default="full motion")
     ] = None,
     threads: Annotated[Threads | None, Parameter(group=_SIMULATION)] = None,
     save: Annotated[Path | None, Parameter(group=_SIMULATION)] = None,
@@ -85,10 +86,13 @@ def design(
         Numbers of layers.
     bounds
         Table of bounds: tables/bounds.parquet in the results, or of --save.
+    series
+        Scattering series from which the bounds are computed instead, in seconds (see
+        `pacbed scatter`).
     figure
         Also draw the answer (PNG or PDF).
     phonons
-        Frozen-phonon configurations of each plane wave; 0: atoms at rest, many times faster.
+        Frozen-phonon configurations of each plane wave; 0: no diffuse scattering.
     save
         Keep the table of bounds (.parquet or .csv).
     """
@@ -104,10 +108,14 @@ def design(
         "phonons": phonons,
         "threads": threads,
         "save": save,
+        "series": series,
     }
     given = " and ".join(f"--{name}" for name, value in for_simulation.items() if value is not None)
     if bounds is None:
-        table = _simulated(config, layers, phonons or 0, threads or usable_cores())
+        if series is None:
+            table = _simulated(config, layers, phonons, threads or usable_cores())
+        else:
+            table = _of_series(config, layers, series)
         if save:
             write_table(table, save)
     elif given:
@@ -145,24 +153,37 @@ def design(
 
 
 def _simulated(
-    config: Sequence[Path], layers: Sequence[int], phonons: int, threads: int
+    config: Sequence[Path], layers: Sequence[int], phonons: int | None, threads: int
 ) -> pd.DataFrame:
     """Simulate the undeformed crystal and its neighbours, and return the bounds."""
     from pacbed.precision.design import simulated_bounds
     from pacbed.study.configuration import load
 
     study = load(config)
+    planned = study.for_bound().simulation
+    motion = planned.motion if planned.engine == "planewave" else "full"
     started = time.perf_counter()
     with progress(stderr()) as start:
         bounds = simulated_bounds(
             study.experiment(),
             sorted(set(layers or study.dataset.layers)),
-            phonons,
+            motion if phonons is None else phonons or "coherent",
             threads,
             start("simulated crystals"),
         )
     print(f"simulated in {time.perf_counter() - started:.0f} s")
     return bounds
+
+
+def _of_series(config: Sequence[Path], layers: Sequence[int], path: Path) -> pd.DataFrame:
+    """Return the bounds of the undeformed crystal from a scattering series."""
+    from pacbed.precision.design import bounds_of_series
+    from pacbed.scattering.series import ScatteringSeries
+    from pacbed.study.configuration import load
+
+    study = load(config)
+    wanted = sorted(set(layers or study.dataset.layers))
+    return bounds_of_series(study.experiment(), ScatteringSeries(path), wanted)
 
 
 def _by_semiangle(doses: pd.DataFrame, probe_nm: float, title: str, caption: str) -> Table:

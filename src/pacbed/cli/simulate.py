@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -21,6 +21,9 @@ from pacbed.machine import usable_cores
 from pacbed.specimen.crystal import Material, material
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
+
+if TYPE_CHECKING:
+    from pacbed.scattering.series import SeriesRequest
 
 Slices = Literal["planes"] | int | None
 
@@ -37,29 +40,31 @@ class Crystal:
         Configuration that describes the material in section `material`; nothing else of it is
         used. Overlays of config/config.yaml, the paper's protocol; the last one wins.
     energy_keV
-        Beam energy in keV.
+        Beam energy in keV; 80, or that of `--series`.
     stretch
         Principal stretches, the largest first.
     theta_deg
         First principal direction in degrees.
     layers
-        Number of layers; a pattern is kept after each.
+        Number of layers; a pattern is kept after each. 20, or as many as `--series` has.
     """
 
     material: Annotated[str | None, Parameter(show_default="MoS2")] = None
     config: tuple[Path, ...] = ()
-    energy_keV: float = 80.0
+    energy_keV: Annotated[float | None, Parameter(show_default="80")] = None
     stretch: tuple[float, float] = (1.0, 1.0)
     theta_deg: float = 0.0
-    layers: int = 20
+    layers: Annotated[int | None, Parameter(show_default="20")] = None
 
-    def request(self, **others: Any) -> SimulationRequest:
-        """Return a simulation of this crystal."""
+    def request(self, held: SeriesRequest | None = None, **others: Any) -> SimulationRequest:
+        """Return a simulation of this crystal; what is not given is as in a series, if any."""
+        of_series = held and not (self.material or self.config)
+        energy, layers = (held.energy_keV, held.layers) if held else (80.0, 20)
         return SimulationRequest(
-            material=self.described(),
+            material=held.material if held and of_series else self.described(),
             deformation=Deformation(*self.stretch, self.theta_deg),
-            layers=self.layers,
-            energy_keV=self.energy_keV,
+            layers=layers if self.layers is None else self.layers,
+            energy_keV=energy if self.energy_keV is None else self.energy_keV,
             **others,
         )
 
@@ -133,6 +138,42 @@ class PrismaticOptions(PrismaticSettings):
         return PrismaticSettings(**{**vars(self), "slices_per_layer": known})
 
 
+@dataclass(frozen=True)
+class Motion:
+    """Thermal motion.
+
+    Parameters
+    ----------
+    phonons
+        Number of frozen-phonon configurations for everything; 0 for the exact discs alone, without
+        diffuse scattering. By default the discs are exact and the diffuse scattering is sampled.
+    debye_waller
+        Off with `--phonons 0`: static atoms.
+    """
+
+    phonons: Annotated[int | None, Parameter(show_default="full thermal motion")] = None
+    debye_waller: bool = True
+
+    def thermal(self) -> ThermalMotion:
+        """Return what the engines are asked for.
+
+        Raises
+        ------
+        RequestError
+            If the number is negative, or there are configurations of static atoms.
+        """
+        if self.phonons:
+            if not self.debye_waller:
+                raise RequestError(
+                    f"--phonons {self.phonons} are frozen phonons, and --no-debye-waller static "
+                    "atoms: give one of the two"
+                )
+            return ThermalMotion(self.phonons)
+        if not self.debye_waller:
+            return ThermalMotion("none")
+        return ThermalMotion("full" if self.phonons is None else "coherent")
+
+
 PLANE_WAVES = Parameter(name="*", group="Plane-wave engine", parse="^(?!slices)")
 _PRISMATIC = Parameter(name="*", group="Prismatic 2.0", parse="^(?!slices|call_limit)")
 _PAIR = Parameter(consume_multiple=(1, 2), allow_repeating=False)
@@ -151,7 +192,8 @@ def simulate(
     pixels: Annotated[tuple[int | Literal["native"], ...], _PAIR] = (256,),
     aperture_edge: float = Aperture.edge_mrad,
     aperture_profile: Literal["erf", "linear"] = Aperture.profile,
-    thermal: Flat[ThermalMotion] = ThermalMotion(),
+    motion: Flat[Motion] = Motion(),
+    series: Path | None = None,
     computation: Flat[Computation] = Computation(),
     plane_wave: Annotated[PlaneWaveOptions, PLANE_WAVES] = PlaneWaveOptions(),
     prismatic: Annotated[PrismaticOptions, _PRISMATIC] = PrismaticOptions(),
@@ -182,17 +224,27 @@ def simulate(
         Width of a soft aperture edge in mrad; 0 is hard, averaged over the pixel area.
     aperture_profile
         Shape of a soft edge; `linear` is that of Prismatic 2.0.
+    series
+        Take the patterns from this scattering series (see `pacbed scatter`) instead of an engine.
     log
         Where to write what Prismatic prints.
     """
     from pacbed.patterns.store import write_patterns
+    from pacbed.scattering.engine import SeriesEngine
+    from pacbed.scattering.series import ScatteringSeries
     from pacbed.storage.zipped import checkpoint_of
 
     by_prismatic = engine == "prismatic"
+    if series and by_prismatic:
+        raise PacbedError("--series takes the place of an engine: leave out one of the two")
+    known = SeriesEngine(ScatteringSeries(series)) if series else None
+    held = known.series.request if known else None
+    thermal = ThermalMotion(held.motion) if held and motion == Motion() else motion.thermal()
     settings = (prismatic if by_prismatic else plane_wave).settings(computation.slices)
-    detector = _detector(fov, pixels, settings, crystal.energy_keV)
+    detector = _detector(fov, pixels, settings, crystal.energy_keV or 80.0)
     requests = [
         crystal.request(
+            held,
             aperture=Aperture(one_angle, aperture_edge, aperture_profile),
             tilt_mrad=one_tilt,
             detector=detector,
@@ -211,7 +263,7 @@ def simulate(
         open(log or os.devnull, "w", buffering=1, encoding="utf-8") as written,
         progress(stderr()) as start,
     ):
-        chosen = make_engine(
+        chosen = known or make_engine(
             settings,
             computation.threads,
             computation.device,

@@ -85,8 +85,10 @@ class Task:
         return NetworkSpec(float(f"{self.semiangle_mrad:g}"), self.layers, outputs, intensity)
 
     @cached_property
-    def draws(self) -> list[int]:
-        """The draws of the training set."""
+    def draws(self) -> list[int] | None:
+        """The draws of the training set; None for a pool of images of a scattering series."""
+        if self.study.simulation.planewave.strain_states:
+            return None
         splits = self.study.draws.splits()
         return [index for index, split in enumerate(splits) if split == "train"]
 
@@ -95,6 +97,8 @@ class Task:
         """The patterns of which training examples are made, if they are."""
         if self.study.training.data != "online":
             return []
+        if self.draws is None:
+            return [(self.data or self._result(results.DATASETS)) / "pool.zarr.zip"]
         folder = self.patterns or self._result(results.PATTERNS)
         return [Path(store) for store in results.stores(folder, self.draws)]
 

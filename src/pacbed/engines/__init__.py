@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pacbed.engines.request import (
     Device,
     Engine,
+    Motion,
     SimulationRequest,
     SimulationResult,
     ThermalMotion,
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pacbed.engines.planewave import PlaneWaveSettings
     from pacbed.engines.prismatic import Execution, PrismaticSettings
 
-__all__ = ["Engine", "SimulationRequest", "SimulationResult", "ThermalMotion", "engine"]
+__all__ = ["Engine", "Motion", "SimulationRequest", "SimulationResult", "ThermalMotion", "engine"]
 
 
 def engine(

@@ -16,7 +16,7 @@ from pacbed.specimen.crystal import Material
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 
-PHYSICS_VERSION = 1
+PHYSICS_VERSION = 2
 """Version of the physics, by which a store of patterns is known to be out of date.
 
 Add one when a mistake in the physics of an engine is mended, or when patterns of the same request
@@ -32,27 +32,52 @@ Progress = Callable[[int, int], None]
 """Called with the number of steps done and their total."""
 
 
+Motion = Literal["full", "coherent", "none"] | int
+
+
 @dataclass(frozen=True)
 class ThermalMotion:
     """How thermal motion enters.
 
     Parameters
     ----------
-    phonon_configurations
-        Number of frozen-phonon configurations, of each plane wave in the plane-wave engine, of the
-        whole crystal elsewhere; 0 keeps the atoms at rest.
-    debye_waller
-        With the atoms at rest, damp the scattering factors by the Debye-Waller factor.
+    motion
+        ``full``: the coherent part exact, by mean transmissions, the diffuse part sampled.
+        ``coherent``: the former alone. ``none``: static atoms. A number: so many frozen-phonon
+        configurations for everything, of each plane wave in the plane-wave engine, of the whole
+        crystal elsewhere.
+
+    Raises
+    ------
+    RequestError
+        If it is none of these.
     """
 
-    phonon_configurations: int = 0
-    debye_waller: bool = True
+    motion: Motion = "full"
 
     def __post_init__(self) -> None:
-        if self.phonon_configurations < 0:
+        if isinstance(self.motion, bool) or (
+            self.motion not in ("full", "coherent", "none")
+            if isinstance(self.motion, str)
+            else not isinstance(self.motion, int) or self.motion < 1
+        ):
             raise RequestError(
-                f"phonon configurations must be 0 or more, not {self.phonon_configurations}"
+                "thermal motion must be full, coherent, none, or a number of frozen-phonon "
+                f"configurations, not {self.motion!r}"
             )
+
+    @staticmethod
+    def described(stored: Mapping[str, Any]) -> str:
+        """Describe the physics of what a store says; how it is computed is a matter of engines."""
+        if "motion" not in stored:
+            return "as before version 2 of the physics"
+        less = {"coherent": "without diffuse scattering", "none": "static atoms"}
+        return less.get(stored["motion"], "frozen phonons")
+
+    @property
+    def configurations(self) -> int:
+        """Number of frozen-phonon configurations for everything; 0 without."""
+        return self.motion if isinstance(self.motion, int) else 0
 
 
 @dataclass(frozen=True)

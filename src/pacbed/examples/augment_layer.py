@@ -42,34 +42,51 @@ class Augmentation(layers.Layer):
 
     One gather reads the four neighbours of every pixel of an example: rotation, field of view,
     resampling and translation are one bilinear interpolation of patterns that are averaged over the
-    area of a camera pixel before.
+    area of a camera pixel before. Images of a pool are on their pixels already.
 
     Parameters
     ----------
     library
-        Patterns as simulated. They are kept on the device, averaged.
+        Patterns as simulated, which are kept on the device, averaged; or images of a pool.
     settings
         Pixels and noise of the examples.
 
     Raises
     ------
     PacbedError
-        If the patterns have too many pixels.
+        If the patterns have too many pixels, or images of a pool have others than the examples.
     """
 
     def __init__(self, library: PatternSet, settings: AugmentationSettings, **kwargs: Any) -> None:
         super().__init__(trainable=False, dtype="float32", **kwargs)
         count, ny, nx = library.patterns.shape
+        self.pool = library.geometry is not None
+        self.images = _fused(self._images)
+        self.pixels = settings.pixels
+        self.noise = settings.noise
+        if self.pool:
+            if (ny, nx) != (settings.pixels,) * 2:
+                raise PacbedError(
+                    f"the pool has images of {nx} × {ny} pixels, the examples have "
+                    f"{settings.pixels} × {settings.pixels}: make the pool again"
+                )
+            self.patterns = self.add_weight(
+                shape=library.patterns.shape,
+                dtype="float16",
+                initializer=lambda shape, dtype: ops.convert_to_tensor(library.patterns),
+                trainable=False,
+                # Not all of them are to be widened for one batch.
+                autocast=False,
+                name="patterns",
+            )
+            return
         if count * ny * nx >= _INDICES:
             raise PacbedError(
                 f"{count} patterns of {nx} × {ny} pixels are too many for one table of 32 bits: "
                 "lower simulation.pixels or draws.count"
             )
-        self.images = _fused(self._images)
         self.pattern_shape = ny, nx
         self.pixel_mrad = library.pixel_mrad
-        self.pixels = settings.pixels
-        self.noise = settings.noise
         averaged = library.averaged(settings.pixel_mrad)
         self.patterns = self.add_weight(
             shape=(count * ny * nx,),
@@ -96,7 +113,11 @@ class Augmentation(layers.Layer):
 
     def _images(self, pattern: Any, transformation: Any, key: Any) -> Any:
         one = {name: transformation[:, n, None, None] for n, name in enumerate(TRANSFORMATIONS)}
-        fraction = self._resample(pattern[:, None, None], one)
+        if self.pool:
+            scaled = ops.cast(ops.take(self.patterns, pattern, axis=0), "float32")
+            fraction = scaled / self.pixels**2
+        else:
+            fraction = self._resample(pattern[:, None, None], one)
         normal = normal_numbers(key, self.pixels)
         signal = record(fraction * one["electrons"], self.noise, normal)
         mean = ops.mean(signal, axis=(1, 2), keepdims=True)

@@ -13,7 +13,7 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
-from pacbed.engines.request import Progress
+from pacbed.engines.request import Progress, ThermalMotion
 from pacbed.examples.augment import TRANSFORMATIONS
 from pacbed.examples.labels import PARAMETERS
 from pacbed.examples.source import ExampleSource
@@ -233,10 +233,9 @@ def refuse_other_simulation(
 def _essentials(simulation: Mapping[str, Any]) -> dict[str, Any]:
     """Return crystal, beam and kind of thermal motion, without nested values."""
     thermal, aperture = simulation["thermal"], simulation["aperture"]
-    at_rest = "Debye-Waller factor" if thermal["debye_waller"] else "atoms at rest"
     return {
         **simulation["material"],
         "energy_keV": simulation["energy_keV"],
         **{f"aperture {name}": value for name, value in aperture.items()},
-        "thermal motion": "frozen phonons" if thermal["phonon_configurations"] else at_rest,
+        "thermal motion": ThermalMotion.described(thermal),
     }

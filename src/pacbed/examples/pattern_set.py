@@ -33,6 +33,9 @@ class PatternSet:
     simulation
         Crystal, beam, thermal motion and engine that all patterns share, as of
         :func:`read_pattern_set`; nothing if unknown.
+    geometry
+        Of images that lie on the pixels of the camera already (:mod:`pacbed.examples.pool`), their
+        rotation, field of view and shifts, shape (draws, 4); None for patterns as simulated.
     """
 
     patterns: np.ndarray
@@ -40,6 +43,7 @@ class PatternSet:
     draws: Sequence[int]
     parameters: np.ndarray
     simulation: Mapping[str, Any] | None = None
+    geometry: np.ndarray | None = None
 
     def averaged(self, camera_pixel_mrad: float) -> Iterator[np.ndarray]:
         """Yield each as of :func:`pacbed.examples.augment.average_over_pixels`."""

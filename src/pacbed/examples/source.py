@@ -12,6 +12,7 @@ import numpy as np
 from pacbed.examples.augment import AugmentationSettings
 from pacbed.examples.labels import PARAMETERS
 from pacbed.examples.pattern_set import PatternSet, read_pattern_set
+from pacbed.examples.pool import read_pool
 from pacbed.seeding import stream
 
 
@@ -43,14 +44,17 @@ class ExampleSource:
     def read(
         cls,
         stores: Sequence[Path],
-        draws: Sequence[int],
+        draws: Sequence[int] | None,
         settings: AugmentationSettings,
         examples: int,
         address: tuple[int, float, int, str],
     ) -> ExampleSource:
-        """Read the patterns of an address from the stores of some draws."""
+        """Read the patterns of an address from the stores of some draws, or from a pool if None."""
         _, semiangle_mrad, layers, _ = address
-        library = read_pattern_set(stores, draws, layers, semiangle_mrad)
+        if draws is None:
+            library = read_pool(stores[0], semiangle_mrad, layers)
+        else:
+            library = read_pattern_set(stores, draws, layers, semiangle_mrad)
         return cls(library, settings, examples, address)
 
     def draw(
@@ -85,6 +89,8 @@ class ExampleSource:
             key[row] = random.integers(2**32, size=2, dtype=np.uint32)
         pattern = (uniform[:, 0] * len(self.library.patterns)).astype(np.int32)
         transformation = self.settings.transformations(uniform[:, 1:]).astype(np.float32)
+        if self.library.geometry is not None:
+            transformation[:, :4] = self.library.geometry[pattern]
         return pattern, transformation, key.view(np.int32)
 
     def labels(self, pattern: np.ndarray, transformation: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,13 @@ import numpy as np
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.engines.planewave.library import Synthesis
 from pacbed.engines.planewave.settings import PlaneWaveSettings
-from pacbed.engines.request import Device, Progress, SimulationRequest
+from pacbed.engines.request import (
+    Device,
+    Motion,
+    Progress,
+    SimulationRequest,
+    ThermalMotion,
+)
 from pacbed.patterns.difference import relative_l1
 
 # Equal slices from whose patterns that of infinitely thin ones is extrapolated.
@@ -42,6 +48,14 @@ class Refinement:
     noise: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class Run:
+    """A pattern and how it came about."""
+
+    made: Synthesis
+    provenance: Mapping[str, Any]
+
+
 def refinements(
     request: SimulationRequest,
     settings: PlaneWaveSettings,
@@ -49,13 +63,14 @@ def refinements(
     device: Device = "cpu",
     progress: Callable[[str], Progress] | None = None,
 ) -> Iterator[Refinement]:
-    """Double every setting of a calculation, one after another.
+    """Refine every setting of a calculation, one after another.
 
-    Band limit, slices and incident grid are compared with the same thermal displacements in both
-    calculations (for the incident grid, the same for all waves), supercell and configurations with
-    others: there, a change as large as the phonon noise says nothing. Whole atoms on their planes
-    (``slices_per_layer: planes``) are compared with an extrapolation, linear in the thickness, from
-    8 and 16 equal slices per layer to infinitely thin ones, all at the doubled band limit.
+    Band limit and incident grid are compared with the same thermal displacements in both
+    calculations (for the incident grid, the same for all waves), what describes the diffuse
+    scattering and configurations with others: there, a change as large as the phonon noise says
+    nothing. Whole atoms on their planes (``slices_per_layer: planes``) are compared, at rest, with
+    an extrapolation, linear in the thickness, from 8 and 16 equal slices per layer to infinitely
+    thin ones, all at the doubled band limit.
 
     Parameters
     ----------
@@ -74,63 +89,81 @@ def refinements(
     Refinement
         As soon as it is known.
     """
-    configurations = request.thermal.phonon_configurations
+    asked_motion = request.thermal.motion
 
     def run(
-        name: str, *, shared: bool = False, configurations: int = configurations, **changes: Any
-    ) -> Synthesis:
+        name: str, *, shared: bool = False, motion: Motion = asked_motion, **changes: Any
+    ) -> Run:
         engine = PlaneWaveEngine(replace(settings, **changes), threads, device)
-        thermal = replace(request.thermal, phonon_configurations=configurations)
-        asked = replace(request, thermal=thermal)
-        library, _ = engine.scatter([asked], progress(name) if progress else None, shared)
-        return engine.synthesise(library, [asked])[0]
+        asked = replace(request, thermal=ThermalMotion(motion))
+        library, provenance = engine.scatter([asked], progress(name) if progress else None, shared)
+        return Run(engine.synthesise(library, [asked])[0], provenance)
 
-    def change(refined: Synthesis, before: Synthesis) -> np.ndarray:
-        return relative_l1(before.patterns, refined.patterns)
+    def change(refined: Run, before: Run) -> np.ndarray:
+        return relative_l1(before.made.patterns, refined.made.patterns)
 
-    cutoff, step = settings.cutoff_per_A, settings.incident_step_mrad
-    slices = settings.slices_per_layer
-    # Refused here, before the first calculation, if there is no such limit.
-    wider = replace(settings, slices_per_layer=1, band_limit=2 * cutoff).band_limit
     base = run("as given")
-    wide = run("band limit", band_limit=wider)
-    given = settings.band_limit if isinstance(settings.band_limit, str) else f"{cutoff:.3g}"
-    yield Refinement("band limit (1/Å)", given, f"{2 * cutoff:.3g}", change(wide, base))
+    cutoff, step = (base.provenance[name] for name in ("cutoff_per_A", "incident_step_mrad"))
+    slices = settings.slices_per_layer
+    # A number, even where the band limit as given is that of Prismatic.
+    wider = replace(settings, slices_per_layer=1, band_limit=2 * cutoff).band_limit
+    yield Refinement(
+        "band limit (1/Å)",
+        f"{cutoff:.3g}",
+        f"{2 * cutoff:.3g}",
+        change(run("band limit", band_limit=wider), base),
+    )
 
     if isinstance(slices, str):
+        on_planes = run("planes", band_limit=wider, motion="none")
         coarse, thin = (
-            run(f"{n} slices", band_limit=wider, slices_per_layer=n).patterns.astype(float)
+            run(f"{n} slices", band_limit=wider, slices_per_layer=n, motion="none")
             for n in _THIN_SLICES
         )
-        extrapolated = relative_l1(wide.patterns, 2 * thin - coarse)
-        yield Refinement("slices per layer", slices, "∞", extrapolated)
+        limit = 2 * thin.made.patterns.astype(float) - coarse.made.patterns
+        yield Refinement(
+            "slices per layer", slices, "∞", relative_l1(on_planes.made.patterns, limit)
+        )
     else:
         finer = change(run("slices", slices_per_layer=2 * slices), base)
         yield Refinement("slices per layer", str(slices), str(2 * slices), finer)
 
+    configurations = request.thermal.configurations
     same = run("incident grid, as given", shared=True) if configurations else base
     finer = change(run("incident grid", shared=True, incident_step_mrad=step / 2), same)
     yield Refinement("incident step (mrad)", f"{step:g}", f"{step / 2:g}", finer)
-    if not configurations:
+    noise = base.made.phonon_noise
+    if noise is None:
         return
+
+    def both(other: Run) -> np.ndarray:
+        return np.hypot(noise, np.asarray(other.made.phonon_noise))
 
     nx, ny = settings.supercell
     larger = run("supercell", supercell=(2 * nx, 2 * ny))
-    assert base.phonon_noise is not None
-    assert larger.phonon_noise is not None
     yield Refinement(
         "supercell",
         f"{nx} × {ny}",
         f"{2 * nx} × {2 * ny}",
         change(larger, base),
-        np.hypot(base.phonon_noise, larger.phonon_noise),
+        both(larger),
     )
-    more = run("configurations", configurations=2 * configurations)
-    # The first of these are those of the base: what differs is as large as the noise of all.
+    knots = settings.diffuse_knots_mrad
+    closer = run("knots", diffuse_knots_mrad=tuple(k / 2 for k in knots))
     yield Refinement(
-        "configurations",
-        str(configurations),
-        str(2 * configurations),
-        change(more, base),
-        more.phonon_noise,
+        "knots of diffuse scattering (mrad)",
+        " and ".join(f"{k:g}" for k in knots),
+        " and ".join(f"{k / 2:g}" for k in knots),
+        change(closer, base),
+        # Closer knots smooth less of it.
+        closer.made.phonon_noise,
     )
+    if configurations:
+        more = run("configurations", motion=2 * configurations)
+        # The first of these are those of the base: what differs is as large as the noise of all.
+        name, number, apart = "configurations", configurations, more.made.phonon_noise
+    else:
+        more = run("waves", diffuse_waves=2 * settings.diffuse_waves)
+        name, number = "waves of diffuse scattering", settings.diffuse_waves
+        apart = both(more)
+    yield Refinement(name, str(number), str(2 * number), change(more, base), apart)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from pacbed.engines.request import ThermalMotion
 from pacbed.exceptions import PacbedError
 from pacbed.patterns.store import PatternStore
 from pacbed.storage.nested import flat
@@ -75,15 +75,8 @@ def _simulated(store: PatternStore) -> dict[str, Any]:
     request = store.attributes.get("request", {})
     found = {name: request[name] for name in SIMULATED if name in request}
     if "thermal" in request:
-        found["thermal motion"] = _motion(request["thermal"])
+        found["thermal motion"] = ThermalMotion.described(request["thermal"])
     return found
-
-
-def _motion(thermal: Mapping[str, Any]) -> str:
-    """Describe the physics; in how many configurations is a matter of the engine."""
-    if thermal["phonon_configurations"]:
-        return "frozen phonons"
-    return "at rest, with a Debye-Waller factor" if thermal["debye_waller"] else "at rest"
 
 
 def _same_axis(a: np.ndarray, b: np.ndarray) -> bool:

@@ -23,6 +23,7 @@ from pacbed.examples.augment import (
 from pacbed.examples.labels import PARAMETERS
 from pacbed.exceptions import PacbedError, RequestError
 from pacbed.precision.steps import CENTRE, STEPPED, STEPS, Steps
+from pacbed.scattering.image import Image
 from pacbed.specimen.deformation import DrawRanges
 
 NUISANCE = ("shift_x_px", "shift_y_px", "scale", "log_dose")
@@ -122,7 +123,30 @@ def linearise(
         # Where a disc ends, a pixel of the central pattern may be dark and yet not remain so. With
         # the mean of roots, (∂p)²/p is 4 (∂√p)², which stays finite there.
         means[row] = ((np.sqrt(low) + np.sqrt(high)) / 2) ** 2
+        if parameter.startswith("tilt"):  # discs stay, and the two may be without background
+            means[row] = seen(centre, still)
     return Linearised(slopes, means)
+
+
+def linearise_image(image: Image) -> Linearised:
+    """Return what a camera would see change, from an image and its derivatives.
+
+    Parameters
+    ----------
+    image
+        Of a scattering series (:mod:`pacbed.scattering.image`).
+    """
+    slopes = np.stack(
+        [
+            *image.by_strain,
+            image.by_rotation,
+            *image.by_tilt,
+            *image.by_shift,
+            image.by_field,
+            image.expected,
+        ]
+    )
+    return Linearised(slopes, np.broadcast_to(image.expected, slopes.shape))
 
 
 def _names() -> Iterator[str]:

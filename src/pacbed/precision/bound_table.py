@@ -15,14 +15,18 @@ from pacbed.examples.labels import PARAMETERS, UNITS
 from pacbed.exceptions import PacbedError
 from pacbed.precision.bound import (
     UNKNOWN,
+    Linearised,
     fisher_information,
     linearise,
+    linearise_image,
     standard_deviations,
     standard_deviations_with_prior,
 )
 from pacbed.precision.metrics import in_percent
-from pacbed.precision.steps import STEPS, UNDEFORMED, Steps
-from pacbed.specimen.microscope import wavelength_A
+from pacbed.precision.steps import STEPS, UNDEFORMED, State, Steps
+from pacbed.scattering.image import Camera
+from pacbed.scattering.series import ScatteringSeries
+from pacbed.specimen.microscope import Aperture, wavelength_A
 from pacbed.storage.tables import read_table
 
 MAE_OF_SIGMA = math.sqrt(2 / math.pi)
@@ -52,25 +56,97 @@ def probe_nm(semiangle_mrad: float, energy_keV: float) -> float:
 
 @dataclass(frozen=True)
 class Sample:
-    """Patterns of one semi-angle, from which the bound at one state follows.
+    """What a camera would see change around one state at one semi-angle.
 
     Parameters
     ----------
     semiangle_mrad
         Of the beam.
-    patterns
-        Of the states of :func:`pacbed.precision.steps.differences`, shape (thicknesses, ny, nx)
-        each, fraction of the incident electrons per pixel.
-    pixel_mrad
-        Pixel size (x, y) of the patterns in mrad.
+    linearised
+        Of each thickness; they may be made one after the other.
     state
         Name of the crystal and tilt at which the bound is computed.
     """
 
     semiangle_mrad: float
-    patterns: Mapping[str, np.ndarray]
-    pixel_mrad: tuple[float, float]
+    linearised: Iterable[Linearised]
     state: str = UNDEFORMED
+
+    @classmethod
+    def of_patterns(
+        cls,
+        semiangle_mrad: float,
+        patterns: Mapping[str, np.ndarray],
+        pixel_mrad: tuple[float, float],
+        settings: AugmentationSettings,
+        steps: Steps = STEPS,
+        state: str = UNDEFORMED,
+    ) -> Sample:
+        """Take differences of patterns.
+
+        Parameters
+        ----------
+        semiangle_mrad, state
+            As of the class.
+        patterns
+            Of the states of :func:`pacbed.precision.steps.differences`, shape
+            (thicknesses, ny, nx) each, fraction of the incident electrons per pixel.
+        pixel_mrad
+            Pixel size (x, y) of the patterns in mrad.
+        settings
+            Pixels of the examples.
+        steps
+            Of the differences.
+
+        Raises
+        ------
+        PacbedError
+            If a pattern is missing.
+        """
+        stacks = (
+            dict(zip(patterns, of_one, strict=True))
+            for of_one in zip(*patterns.values(), strict=True)
+        )
+        linearised = [linearise(one, pixel_mrad, settings, steps) for one in stacks]
+        return cls(semiangle_mrad, linearised, state)
+
+    @classmethod
+    def of_series(
+        cls,
+        series: ScatteringSeries,
+        aperture: Aperture,
+        state: State,
+        layers: Sequence[int],
+        settings: AugmentationSettings,
+        name: str = UNDEFORMED,
+    ) -> Sample:
+        """Take the derivatives of a scattering series.
+
+        Parameters
+        ----------
+        series
+            The series.
+        aperture
+            Of the beam.
+        state, name
+            Where the bound is computed, and its name.
+        layers
+            Numbers of layers.
+        settings
+            Pixels of the examples.
+
+        Raises
+        ------
+        RequestError
+            If the series does not reach that far.
+        """
+        (xx, xy), (_, yy) = state.deformation.strain
+        camera = Camera(settings.pixels, settings.field_of_view_mrad)
+        images = (
+            series.image_and_derivatives((xx, yy, xy), state.tilt_mrad, aperture, n, camera)
+            for n in layers
+        )
+        return cls(aperture.semiangle_mrad, map(linearise_image, images), name)
 
 
 def bound_table(
@@ -79,7 +155,6 @@ def bound_table(
     settings: AugmentationSettings,
     covariance: np.ndarray,
     energy_keV: float,
-    steps: Steps = STEPS,
     points: int = 11,
 ) -> pd.DataFrame:
     """Tabulate the bounds of semi-angles and states for several thicknesses and doses.
@@ -87,17 +162,15 @@ def bound_table(
     Parameters
     ----------
     samples
-        Patterns; they may be read one after the other.
+        One of each semi-angle and state; they may be made one after the other.
     layers
-        Number of layers of each pattern of a stack.
+        Number of layers of each thickness of a sample.
     settings
         Pixels and ranges of the examples.
     covariance
         Of all that is unknown, before anything is measured (:func:`prior_covariance`).
     energy_keV
         Of the beam.
-    steps
-        Of the differences.
     points
         Number of doses, spaced evenly in their logarithm over the range of the examples.
 
@@ -111,20 +184,13 @@ def bound_table(
         ``sigma_known_scale`` (Poisson, field of view known); ``probe_nm``.
         Strains are fractions. A parameter that does not vary is known before, and has no
         ``sigma_prior`` and ``sigma_data``.
-
-    Raises
-    ------
-    PacbedError
-        If a pattern is missing.
     """
     doses = np.geomspace(*settings.electrons, points).tolist()
     without_scale = [n for n, name in enumerate(UNKNOWN) if name != "scale"]
     known = np.diag(covariance) < _SAME**2
     rows: list[dict[str, object]] = []
     for sample in samples:
-        for number, thickness in enumerate(layers):
-            one = {name: stack[number] for name, stack in sample.patterns.items()}
-            linearised = linearise(one, sample.pixel_mrad, settings, steps)
+        for thickness, linearised in zip(layers, sample.linearised, strict=True):
             unit_dose = fisher_information(linearised, 1.0)
             alone = standard_deviations(unit_dose)
             known_scale = standard_deviations(unit_dose[np.ix_(without_scale, without_scale)])

@@ -15,13 +15,15 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from pacbed.engines import SimulationRequest
+from pacbed.engines import Motion, SimulationRequest, ThermalMotion
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.examples.augment import AugmentationSettings
+from pacbed.exceptions import RequestError
 from pacbed.precision.bound import prior_covariance
 from pacbed.precision.bound_table import Sample, bound_table
 from pacbed.precision.steps import State, Steps, differences
+from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.deformation import Deformation, DrawRanges
 from pacbed.specimen.microscope import Aperture, Detector
 
@@ -57,7 +59,7 @@ class Experiment:
 def simulated_bounds(
     experiment: Experiment,
     layers: Sequence[int],
-    phonons: int = 0,
+    motion: Motion = "full",
     threads: int = 1,
     progress: Callable[[float, int], None] = lambda done, total: None,
 ) -> pd.DataFrame:
@@ -73,9 +75,9 @@ def simulated_bounds(
         What is measured.
     layers
         Numbers of layers.
-    phonons
-        Frozen-phonon configurations of each plane wave; 0 for atoms at rest, which bounds of tilts
-        need.
+    motion
+        Thermal motion. With a number of frozen-phonon configurations speckle looks like knowledge
+        of the tilts.
     threads
         Threads to use; results do not depend on it.
     progress
@@ -98,30 +100,76 @@ def simulated_bounds(
         request,
         layers=max(layers),
         detector=seen,
-        thermal=replace(request.thermal, phonon_configurations=phonons),
     )
-    states: dict[Deformation, dict[str, State]] = defaultdict(dict)
+    states: dict[tuple[Deformation, Motion], dict[str, State]] = defaultdict(dict)
     for name, state in differences(
         Deformation(), (0.0, 0.0), steps.strain, steps.tilt_mrad
     ).items():
-        states[state.deformation][name] = state
+        moving: Motion = "coherent" if state.discs_only and motion == "full" else motion
+        states[state.deformation, moving][name] = state
     engine = PlaneWaveEngine(experiment.engine, threads)
     patterns: dict[Aperture, dict[str, np.ndarray]] = {one: {} for one in experiment.apertures}
-    for number, named in enumerate(states.values()):
+    for number, ((deformation, moving), named) in enumerate(states.items()):
         progress(number, len(states))
         asked = list(product(experiment.apertures, named.items()))
         results = engine.simulate_together(
-            [replace(undeformed, aperture=one, **vars(state)) for one, (_, state) in asked]
+            [
+                replace(
+                    undeformed,
+                    deformation=deformation,
+                    thermal=ThermalMotion(moving),
+                    aperture=one,
+                    tilt_mrad=state.tilt_mrad,
+                )
+                for one, (_, state) in asked
+            ]
         )
         for (aperture, (name, _)), result in zip(asked, results, strict=True):
             patterns[aperture][name] = result.patterns[[n - 1 for n in layers]]
     progress(len(states), len(states))
     samples = [
-        Sample(aperture.semiangle_mrad, found, (pixel_mrad, pixel_mrad))
+        Sample.of_patterns(
+            aperture.semiangle_mrad, found, (pixel_mrad, pixel_mrad), examples, steps
+        )
         for aperture, found in patterns.items()
     ]
     covariance = prior_covariance(experiment.ranges, examples)
-    return bound_table(samples, layers, examples, covariance, request.energy_keV, steps)
+    return bound_table(samples, layers, examples, covariance, request.energy_keV)
+
+
+def bounds_of_series(
+    experiment: Experiment, series: ScatteringSeries, layers: Sequence[int]
+) -> pd.DataFrame:
+    """Return the bounds at the undeformed crystal from a scattering series.
+
+    Parameters
+    ----------
+    experiment
+        What is measured.
+    series
+        The series.
+    layers
+        Numbers of layers.
+
+    Raises
+    ------
+    RequestError
+        If the series is of another crystal or beam, or does not reach that far.
+    """
+    request, examples, held = experiment.request, experiment.examples, series.request
+    if (request.material, request.energy_keV) != (held.material, held.energy_keV):
+        raise RequestError(
+            f"{series.path} is of {held.material.formula} at {held.energy_keV:g} keV, the "
+            f"configuration of {request.material.formula} at {request.energy_keV:g} keV, or of "
+            "another lattice: give the configuration with which it was made"
+        )
+    state = State(Deformation(), (0.0, 0.0))
+    samples = (
+        Sample.of_series(series, aperture, state, layers, examples)
+        for aperture in experiment.apertures
+    )
+    covariance = prior_covariance(experiment.ranges, examples)
+    return bound_table(samples, layers, examples, covariance, request.energy_keV)
 
 
 def _camera(

@@ -27,10 +27,14 @@ class State:
         In-plane stretch.
     tilt_mrad
         Sample tilt (φx, φy) in mrad.
+    discs_only
+        Whether the diffuse scattering may be left out, where the engine can: in a thin crystal,
+        whose discs hardly change, its noise moves with a tilt and looks like information.
     """
 
     deformation: Deformation
     tilt_mrad: tuple[float, float]
+    discs_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ def differences(
             moved[number] += sign * steps.of(parameter)
             xx, yy, xy, tilt_x, tilt_y = moved.tolist()
             # A tilt leaves the crystal as it is, to the last bit.
-            crystal = deformation if number > 2 else Deformation.from_strain(xx, yy, xy)
-            states[f"{parameter}_{word}"] = State(crystal, (tilt_x, tilt_y))
+            tilted = number > 2
+            crystal = deformation if tilted else Deformation.from_strain(xx, yy, xy)
+            states[f"{parameter}_{word}"] = State(crystal, (tilt_x, tilt_y), tilted)
     return states

@@ -17,6 +17,7 @@ import numpy as np
 
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.library import cone
+from pacbed.engines.planewave.sampling import sample_cones
 from pacbed.engines.planewave.waves import IncidentGrid, ReciprocalGrid
 from pacbed.engines.prismatic import Layout
 from pacbed.engines.request import SimulationRequest
@@ -40,9 +41,10 @@ _POINT_AWKWARD_s, _POINT_FAST_s = 45e-9, 17e-9
 
 # --- Plane waves: parts timed one by one, best of four, sizes from 32 × 48 to 400 × 432 points;
 # benchmarks/engine.py sets the first number ---
-# Of a wave, configuration, slice and n log2 n of the n points of a transform. With atoms at rest
-# the transmission is at hand; else it costs two transforms of its own.
-_PHONON_SLICE_s, _REST_SLICE_s = 1.45e-9, 1.06e-9
+# Of a wave, configuration, slice and n log2 n of the n points of a transform. Where atoms have
+# definite places the transmission is at hand; with frozen phonons it costs two transforms of its
+# own, or, for the diffuse scattering, a few waves share it.
+_PHONON_SLICE_s, _DEFINITE_SLICE_s, _DIFFUSE_SLICE_s = 1.45e-9, 0.45e-9, 1.15e-9
 _PLANES_PER_LAYER = 3
 # Equal slices have the potentials of many planes in each: so much more, with phonons.
 _EQUAL_SLICES = 2.0
@@ -50,11 +52,18 @@ _DOUBLE_PRECISION = 1.8
 # Propagators and displacements, of a wave, configuration and point.
 _WAVE_POINT_s = 30e-9
 # Putting patterns together: of a disc; of a pixel in a disc, and per layer of it.
-_DISC_s, _DISC_PIXEL_s, _DISC_PIXEL_LAYER_s = 0.45e-3, 50e-9, 3e-9
+_DISC_s, _DISC_PIXEL_s, _DISC_PIXEL_LAYER_s = 0.2e-3, 20e-9, 3e-9
 # Of a pixel and layer: checking and writing; with phonons, the diffuse scattering too.
-_WRITE_PIXEL_s, _DIFFUSE_PIXEL_s = 30e-9, 65e-9
-# The noise of a pattern is estimated on so many pixels per axis, in two more patterns.
+_WRITE_PIXEL_s, _DIFFUSE_PIXEL_s = 15e-9, 25e-9
+# What single atoms do, of a crystal.
+_ATOMS_s = 0.5
+# The noise of discs is estimated on so many pixels per axis, in one more pattern.
 _NOISE_PIXELS = 128
+# Scattering series: of a strain state and layer, of its fit, of an image, of a disc and of a pixel
+# of a disc in it.
+_STATE_s, _FIT_s = 0.08, 0.045
+_IMAGE_s, _IMAGE_DISC_s, _IMAGE_PIXEL_s = 0.04, 0.2e-3, 0.1e-6
+_SERIES = "scattering series (docs/performance.md)"
 # Draws over which a simulation of plane waves is averaged.
 _SAMPLE = 8
 
@@ -112,9 +121,9 @@ def simulation(
     section = config.simulation
     if section.engine == "planewave":
         each = _planewave_s(config, semiangles_mrad, threads)
-        phonons = section.planewave.phonon_configurations
+        constants = (_PHONON_SLICE_s, _DEFINITE_SLICE_s, _DIFFUSE_SLICE_s)
         source = (
-            f"plane-wave engine: {1e9 * (_PHONON_SLICE_s if phonons else _REST_SLICE_s):g} ns × "
+            f"plane-wave engine: {1e9 * min(constants):.2g} to {1e9 * max(constants):.2g} ns × "
             "n log2 n per wave and slice of n points, one core (benchmarks/engine.py)"
         )
     else:
@@ -163,40 +172,55 @@ def _planewave_s(config: Configuration, angles: Sequence[float], threads: int) -
 def _waves_s(requests: Sequence[SimulationRequest], settings: PlaneWaveSettings) -> float:
     """Return the core-seconds of all incident waves of one crystal."""
     first = requests[0]
-    configurations = first.thermal.phonon_configurations
-    cells = settings.supercell if configurations else (1, 1)
-    edges = first.material.in_plane_cell_A(first.deformation) * np.array(cells)[:, None]
-    # The place of the band matters little.
-    band = settings.band((0.0, 0.0), wavelength_A(first.energy_keV))
-    points = math.prod(ReciprocalGrid.for_band(edges, band, *settings.grid_ratios).fft_shape)
-    incident = IncidentGrid.over(
-        [cone(r.aperture, r.tilt_mrad) for r in requests], settings.incident_step_mrad
+    cones = [cone(r.aperture, r.tilt_mrad) for r in requests]
+    numbers = settings.numbers(
+        first.energy_keV,
+        first.layers * first.material.layer_thickness_A,
+        first.material.stacking_A,
+        first.detector.reach_mrad + max(abs(t) for r in requests for t in r.tilt_mrad),
     )
-    waves = np.count_nonzero(incident.covered) * max(1, configurations)
+    incident = IncidentGrid.over(cones, numbers.incident_step_mrad)
+    configurations = first.thermal.configurations
+    # (waves, cells of the crystal, seconds of a slice)
+    if configurations:
+        waves = int(np.count_nonzero(incident.covered)) * configurations
+        parts = [(waves, settings.supercell, _PHONON_SLICE_s)]
+    else:
+        parts = [(incident.covered.size, (1, 1), _DEFINITE_SLICE_s)]
+    if first.thermal.motion == "full":
+        sampled = len(sample_cones(cones, settings.diffuse_waves))
+        parts.append((sampled, settings.supercell, _DIFFUSE_SLICE_s))
     on_planes = isinstance(settings.slices_per_layer, str)
     slices = first.layers * (_PLANES_PER_LAYER if on_planes else int(settings.slices_per_layer))
-    each = (_PHONON_SLICE_s if configurations else _REST_SLICE_s) * points * math.log2(points)
-    if configurations and not on_planes:
-        each *= _EQUAL_SLICES
-    if settings.precision == "double":
-        each *= _DOUBLE_PRECISION
-    return float(waves * (slices * each + _WAVE_POINT_s * points))
+    # The place and strain of the band matter little.
+    band, cell = numbers.band((0.0, 0.0)), first.material.in_plane_cell_A(first.deformation)
+    seconds = _ATOMS_s
+    for waves, cells, each in parts:
+        edges = cell * np.array(cells)[:, None]
+        ratios = numbers.grid_ratios(exact=cells == (1, 1))
+        points = math.prod(ReciprocalGrid.for_band(edges, band, *ratios, cells).fft_shape)
+        each *= _EQUAL_SLICES if configurations and not on_planes else 1
+        seconds += waves * points * (slices * each * math.log2(points) + _WAVE_POINT_s)
+    return seconds * (_DOUBLE_PRECISION if settings.precision == "double" else 1)
 
 
 def _pattern_s(request: SimulationRequest) -> float:
     """Return the seconds in which the patterns of a request are put together by one thread."""
     pixels = request.detector.pixels
     seconds = _discs_s(request, pixels)
-    if request.thermal.phonon_configurations:
+    if request.thermal.configurations:
         nx, ny = (min(n, _NOISE_PIXELS) for n in pixels)
-        seconds += 2 * _discs_s(request, (nx, ny))
+        seconds += _discs_s(request, (nx, ny))
     return seconds
 
 
 def _writing_s(request: SimulationRequest) -> float:
-    phonons = request.thermal.phonon_configurations
-    each = _WRITE_PIXEL_s + (_DIFFUSE_PIXEL_s if phonons else 0)
+    each = _WRITE_PIXEL_s + (_DIFFUSE_PIXEL_s if _is_noisy(request) else 0)
     return request.layers * math.prod(request.detector.pixels) * each
+
+
+def _is_noisy(request: SimulationRequest) -> bool:
+    return request.thermal.motion not in ("coherent", "none")
 
 
 def _discs_s(request: SimulationRequest, pixels: tuple[int, int]) -> float:
@@ -213,6 +237,33 @@ def _discs_s(request: SimulationRequest, pixels: tuple[int, int]) -> float:
 
 def _cell_A2(request: SimulationRequest) -> float:
     return float(abs(np.linalg.det(request.material.in_plane_cell_A(request.deformation))))
+
+
+def scattering(config: Configuration, threads: int) -> Cost:
+    """Estimate the simulation of one strain state of a scattering series."""
+    series = config.series()
+    settings = config.for_bound().simulation.planewave.settings()
+    waves = _waves_s(series.requests(0), settings) / threads
+    return Cost(_START_s + waves + _STATE_s * series.layers, 2.6 * series.layers, _SERIES)
+
+
+def series(config: Configuration) -> Cost:
+    """Estimate the polynomials of a scattering series."""
+    asked = config.series()
+    seconds = _FIT_s * asked.states * asked.layers
+    return Cost(_START_s + seconds, 40.0 * asked.layers, _SERIES)
+
+
+def pool(config: Configuration, semiangle_mrad: float) -> Cost:
+    """Estimate a pool of images of one semi-angle and thickness."""
+    section = config.dataset
+    area, field = math.pi * semiangle_mrad**2, section.field_of_view_mrad
+    request = config.for_bound().request(semiangle_mrad, Deformation())
+    density = _cell_A2(request) / (1e3 * wavelength_A(request.energy_keV)) ** 2
+    discs = density * (field + 2 * semiangle_mrad) ** 2
+    each = _IMAGE_s + discs * _IMAGE_DISC_s + density * area * section.pixels**2 * _IMAGE_PIXEL_s
+    megabytes = 2e-6 * 0.9 * section.pixels**2 * section.pool
+    return Cost(_START_s + section.pool * each, megabytes, _SERIES)
 
 
 def network_size(network: NetworkSection, pixels: int, outputs: int) -> tuple[int, float]:

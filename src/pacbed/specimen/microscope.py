@@ -14,6 +14,9 @@ from pacbed.exceptions import RequestError
 
 ELECTRON_REST_keV = constants.value("electron mass energy equivalent in MeV") * 1e3
 
+# A disc of so many pixels' radius has an edge that is nearly straight in each of them.
+_WIDE = 5
+
 
 def wavelength_A(energy_keV: float) -> float:
     """Return the relativistic electron wavelength in Å (80 keV: 0.0417572 Å)."""
@@ -97,7 +100,10 @@ class Aperture:
         dx, dy = x_mrad[1] - x_mrad[0], y_mrad[1] - y_mrad[0]
         radius = np.hypot(x_mrad[None, :], y_mrad[:, None])
         value = self.transmission(radius)
-        if self.edge_mrad < 0.5 * max(dx, dy):
+        if self.edge_mrad == 0 and self.semiangle_mrad > _WIDE * max(dx, dy):
+            x, y = np.broadcast_arrays(x_mrad[None, :], y_mrad[:, None])
+            value, _ = disc_share(x, y, radius, self.semiangle_mrad, np.diag([dx, dy]))
+        elif self.edge_mrad < 0.5 * max(dx, dy):
             reach = 0.5 * math.hypot(dx, dy) + 2 * self.edge_mrad
             rows, columns = np.nonzero(np.abs(radius - self.semiangle_mrad) <= reach)
             n = 16
@@ -108,6 +114,47 @@ class Aperture:
             )
             value[rows, columns] = self.transmission(fine).mean(axis=(1, 2))
         return value * (dx * dy / self.solid_angle_mrad2())
+
+
+def disc_share(
+    x: np.ndarray, y: np.ndarray, radius: np.ndarray, edge: float, pixel: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the share of pixels within a disc that is much wider than they are.
+
+    Where a pixel is cut, the arc is taken for a straight line: its share is that of a half-plane.
+
+    Parameters
+    ----------
+    x, y
+        Centres of the pixels from that of the disc, any shape.
+    radius
+        Their distances from it.
+    edge
+        Radius of the disc.
+    pixel
+        Vectors (x, y) along the two sides of a pixel, as columns, shape (2, 2).
+
+    Returns
+    -------
+    tuple of arrays
+        The share, and its derivative by the distance, of the shape of `x`.
+    """
+    share, slope = np.where(radius < edge, 1.0, 0.0), np.zeros(radius.shape)
+    cut = np.abs(radius - edge) < 0.5 * np.abs(pixel).sum()
+    radius = np.maximum(radius[cut], 1e-9 * edge)
+    # How far the sides reach across the edge.
+    across = [np.abs(side[0] * x[cut] + side[1] * y[cut]) / radius for side in pixel.T]
+    a = np.maximum(*across)
+    b = np.maximum(np.minimum(*across), 1e-6 * a)
+    # An arc bends away from its tangent, on average over the width of the pixel.
+    depth = edge - radius - abs(np.linalg.det(pixel)) / (24 * edge)
+    beside = np.abs(depth)
+    corner = np.clip((a + b) / 2 - beside, 0, b)
+    at_corner = beside > (a - b) / 2
+    outside = np.where(at_corner, corner**2 / (2 * a * b), 0.5 - beside / a)
+    share[cut] = np.where(depth > 0, 1 - outside, outside)
+    slope[cut] = -np.where(at_corner, corner / (a * b), 1 / a)
+    return share, slope
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ import math
 from collections.abc import Iterator
 from itertools import product
 
-from pacbed.engines.planewave import check_phonons
+from pacbed.engines.planewave import check_motion
 from pacbed.engines.planewave.atoms import kirkland
 from pacbed.exceptions import RequestError
 from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation
-from pacbed.specimen.microscope import wavelength_A
 from pacbed.study import prismatic
 from pacbed.study.draws import SPLITS
 from pacbed.study.model import Configuration
@@ -85,8 +84,9 @@ def _of_detector(study: Configuration) -> Iterator[str]:
     needed = 2 * examples.reach_mrad + pixel
     if stored < needed:
         yield (
-            f"simulation.field_of_view_mrad = {stored:g}: must be at least {needed:.4g} mrad, what "
-            "rotation, field-of-view variation and translation of the examples can reach"
+            f"simulation.field_of_view_mrad = {stored:g}: must be at least "
+            f"{math.ceil(10 * needed) / 10:g} mrad, what rotation, field-of-view variation and "
+            "translation of the examples can reach"
         )
     finest = examples.smallest_pixel_mrad
     if pixel > finest * (1 + 1e-9):
@@ -103,28 +103,59 @@ def _of_waves(study: Configuration) -> Iterator[str]:
     simulation, section = study.simulation, study.simulation.planewave
     if "planewave" not in (simulation.engine, simulation.auxiliary_engine):
         return
+    try:
+        motion = study.auxiliary().simulation.motion
+    except RequestError:
+        return  # native pixels that cannot be, of which _of_detector tells
     smallest = study.deformation.principal_stretch[0]
     cell = study.material.material().in_plane_cell_A(Deformation(smallest, smallest))
     try:
         settings = section.settings()
-        if section.phonon_configurations:
-            check_phonons(section.phonon_configurations, cell, settings.supercell)
+        check_motion(motion, settings, cell)
     except RequestError as error:
         yield f"simulation.planewave: {error}"
         return
-    stored = simulation.field_of_view_mrad
-    band = 1e3 * wavelength_A(study.microscope.energy_keV) * settings.cutoff_per_A
-    # Prismatic's band belongs to the frame of the pattern, unless several tilts share a crystal.
-    moves = settings.band_limit != "prismatic" or study.draws.shared_strain
-    tilts = [study.deformation.tilt_mrad, *(state.tilt_mrad for state in GALLERY.values())]
-    tilt = max(abs(angle) for pair in tilts for angle in pair) if moves else 0.0
-    if stored / 2 + tilt > band:
+    if section.strain_states:
+        if study.for_bound().simulation.engine == "prismatic":
+            yield (
+                f"simulation.planewave.strain_states = {section.strain_states}: a scattering "
+                "series needs plane waves; set simulation.auxiliary_engine: planewave, or "
+                "strain_states: 0"
+            )
+        else:
+            try:
+                study.series()
+            except RequestError as error:
+                yield f"simulation.planewave.strain_states = {section.strain_states}: {error}"
+    stored, layers = simulation.field_of_view_mrad, simulation.layers
+    # Prismatic's band belongs to the frame of the pattern, unless several tilts share a crystal. It
+    # does not deform with the crystal, as others do.
+    as_prismatic = settings.band_limit == "prismatic"
+    moves = not as_prismatic or study.draws.shared_strain
+    drawn = study.deformation.principal_stretch[1], study.deformation.tilt_mrad
+    states = [drawn, *((one.deformation.stretch_1, one.tilt_mrad) for one in GALLERY.values())]
+    limits = [
+        (1 if as_prismatic else stretch, max(map(abs, tilt)) if moves else 0.0)
+        for stretch, tilt in states
+    ]
+    crystal = study.material.material()
+    numbers = settings.numbers(
+        study.microscope.energy_keV,
+        layers * crystal.layer_thickness_A,
+        crystal.stacking_A,
+        stored / 2 + max(tilt for _, tilt in limits),
+        max(stretch for stretch, _ in limits),
+    )
+    band = 1e3 * numbers.wavelength_A * numbers.cutoff_per_A
+    largest = min(2 * (band / stretch - tilt) for stretch, tilt in limits)
+    if stored > largest:
         prismatic = simulation.engine == "prismatic"
         yield (
             f"simulation.field_of_view_mrad = {stored:g}: must be at most "
-            f"{2 * (band - tilt):.4g} mrad, what the band limit '{settings.band_limit}' lets "
-            f"through{f' at tilts of up to {tilt:g} mrad' if tilt else ''}"
-            f"{'; or set simulation.auxiliary_engine: same' if prismatic else ''}"
+            f"{math.floor(10 * largest) / 10:g} mrad, what the band limit '{settings.band_limit}' "
+            f"lets through{' at the largest strains and tilts' if moves else ''}; or set "
+            "simulation.planewave.band_limit: converged, which follows the field of view"
+            f"{', or simulation.auxiliary_engine: same' if prismatic else ''}"
         )
 
 

@@ -6,6 +6,7 @@ module.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,8 +34,13 @@ if TYPE_CHECKING:
     from pacbed.engines import Engine, SimulationRequest
     from pacbed.examples.augment import AugmentationSettings
     from pacbed.precision.design import Experiment
+    from pacbed.scattering.series import SeriesRequest
     from pacbed.specimen.deformation import Deformation
     from pacbed.specimen.microscope import Detector
+
+
+STATES = 50
+"""Strain states of a scattering series, if a configuration has none."""
 
 
 class Configuration(Section):
@@ -106,7 +112,8 @@ class Configuration(Section):
         """Return how examples are made of patterns."""
         from pacbed.examples.augment import AugmentationSettings
 
-        given = {name: value for name, value in self.dataset if name not in ("layers", "examples")}
+        others = ("layers", "examples", "pool")
+        given = {name: value for name, value in self.dataset if name not in others}
         return AugmentationSettings(rotation_deg=self.deformation.rotation_deg, **given)
 
     def request(
@@ -115,8 +122,11 @@ class Configuration(Section):
         deformation: Deformation,
         tilt_mrad: tuple[float, float] = (0.0, 0.0),
         seed: int | None = None,
+        discs_only: bool = False,
     ) -> SimulationRequest:
         """Return the request for one simulation; its seed is that of the study if not given.
+
+        Without diffuse scattering if `discs_only` and the engine can.
 
         Raises
         ------
@@ -125,7 +135,7 @@ class Configuration(Section):
         """
         from pacbed.engines import SimulationRequest, ThermalMotion
 
-        phonons = self.simulation.numerics.phonon_configurations
+        motion = self.simulation.motion
         return SimulationRequest(
             material=self.material.material(),
             deformation=deformation,
@@ -134,7 +144,7 @@ class Configuration(Section):
             energy_keV=self.microscope.energy_keV,
             aperture=self.microscope.aperture(semiangle_mrad),
             detector=self.detector(),
-            thermal=ThermalMotion(phonons, self.simulation.debye_waller),
+            thermal=ThermalMotion("coherent" if discs_only and motion == "full" else motion),
             seed=self.seed if seed is None else seed,
         )
 
@@ -163,19 +173,59 @@ class Configuration(Section):
             return self
         own = self.detector()  # of native pixels, which only Prismatic has
         field, pixels = own.field_of_view_mrad[0], own.pixels[0]
+        # Equal slices take what Prismatic takes.
+        on_planes = self.simulation.planewave.slices_per_layer == "planes"
+        moving = on_planes and self.simulation.motion != "none"
+        motion = "auto" if moving else self.simulation.motion
         change = {"engine": "planewave", "pixels": pixels, "field_of_view_mrad": field}
-        return self.changed({"simulation": change})
+        return self.changed({"simulation": {**change, "thermal_motion": motion}})
 
     def for_bound(self) -> Configuration:
         """Return the configuration with which the states of the bound are simulated.
 
-        With plane waves, atoms are at rest: a tilt would move the beam to waves with other
+        Not with frozen phonons for everything: a tilt would move the beam to waves with other
         displacements, and the difference of their speckle looks like information.
         """
         study = self.auxiliary()
-        if study.simulation.engine == "prismatic":
+        section = study.simulation
+        if section.engine == "prismatic" or isinstance(section.motion, str):
             return study
-        return study.changed({"simulation": {"planewave": {"phonon_configurations": 0}}})
+        motion = "full" if section.planewave.slices_per_layer == "planes" else "none"
+        return study.changed({"simulation": {"thermal_motion": motion}})
+
+    def series(self, states: int | None = None) -> SeriesRequest:
+        """Return the scattering series that holds all patterns of the study.
+
+        Parameters
+        ----------
+        states
+            Number of strain states, if not as configured.
+
+        Raises
+        ------
+        RequestError
+            If there is none: strain does not vary, or the states are too few.
+        """
+        from pacbed.scattering.series import SeriesRequest, degree_for
+        from pacbed.scattering.strain import StrainRange
+
+        states = states or self.simulation.planewave.strain_states or STATES
+        tilt = max(map(abs, self.deformation.tilt_mrad))
+        apertures = map(self.microscope.aperture, self.microscope.semiangles_mrad)
+        section = self.for_bound().simulation
+        return SeriesRequest(
+            material=self.material.material(),
+            energy_keV=self.microscope.energy_keV,
+            layers=section.layers,
+            strain=StrainRange(self.deformation.principal_stretch),
+            semiangle_mrad=max(one.outer_mrad for one in apertures),
+            tilt_mrad=math.hypot(tilt, tilt),
+            field_of_view_mrad=section.field_of_view_mrad,
+            states=states,
+            degree=degree_for(states),
+            motion=section.motion,
+            seed=self.seed,
+        )
 
     def experiment(self) -> Experiment:
         """Return the experiment whose bound can be simulated without a run of the workflow."""

@@ -21,11 +21,15 @@ from pacbed.specimen.deformation import DrawRanges
 from pacbed.study.draws import assign_splits
 
 if TYPE_CHECKING:
+    from pacbed.engines import Motion
     from pacbed.engines.planewave import PlaneWaveSettings
     from pacbed.engines.prismatic import Execution, PrismaticSettings
     from pacbed.specimen.microscope import Aperture
 
 T = TypeVar("T")
+
+# Frozen phonons of the paper.
+_CONFIGURATIONS_OF_PRISMATIC = 10
 
 
 def _only(right: Callable[[Any], bool], allowed: str) -> AfterValidator:
@@ -51,6 +55,7 @@ LessThanOne = Annotated[Real, Field(ge=0, lt=1)]
 CellEdge = Annotated[Real, Field(ge=1, le=50)]
 Angle = Annotated[Real, Field(ge=-360, le=360)]
 Tilt = Annotated[Real, Field(ge=-100, le=100)]
+SplineStep = Annotated[Real, Field(ge=0.5, le=50)]
 Electrons = Annotated[Real, Field(ge=1e3, le=1e12)]
 ImageMean = Annotated[Real, Field(gt=0, le=10)]
 SemiAngle = Annotated[
@@ -214,8 +219,6 @@ class DrawsSection(Section):
 class PrismaticSection(Section):
     """Settings of Prismatic."""
 
-    phonon_configurations: NoneOrMore = 10
-    """Frozen-phonon configurations; 0 keeps the atoms at rest, without debye_waller."""
     pixel_A: Annotated[Real, Field(ge=0.01, le=0.5)] = 0.15
     """Sampling of the potential in Å."""
     slices_per_layer: Count = 3
@@ -242,25 +245,33 @@ class PrismaticSection(Section):
         """Return the settings of the engine."""
         from pacbed.engines.prismatic import PrismaticSettings
 
-        return PrismaticSettings(**self.plain({"phonon_configurations"}))
+        return PrismaticSettings(**self.plain())
 
 
 class PlaneWaveSection(Section):
     """Numerical settings of the plane-wave engine."""
 
-    phonon_configurations: NoneOrMore = 2
-    """Frozen-phonon configurations of each plane wave, 2 or more; 0 keeps the atoms at rest."""
     band_limit: Literal["converged", "prismatic"] | Annotated[Real, Field(ge=0.5, le=10)] = (
         "converged"
     )
-    """converged (2.5 1/Å), prismatic for the potential and band limit of Prismatic 2.0 at 0.15 Å,
-    or another limit in 1/Å."""
+    """converged (2.5 1/Å, or more where the field of view or the first HOLZ ring reaches further),
+    prismatic for the potential and band limit of Prismatic 2.0 at 0.15 Å, or another limit in
+    1/Å."""
     slices_per_layer: Literal["planes"] | Count = "planes"
     """planes for one slice on every atomic plane (three per layer), or a number of equal slices."""
-    incident_step_mrad: Annotated[Real, Field(ge=0.1, le=5)] = 2
-    """Spacing of the incident plane waves in mrad."""
+    incident_step_mrad: Annotated[Real, Field(ge=0.1, le=5)] | Literal["auto"] = "auto"
+    """Spacing of the incident plane waves in mrad; auto for 2, or less beyond 20 layers."""
     supercell: tuple[Count, Count] = (8, 5)
     """Cells along x and y that have thermal displacements of their own."""
+    strain_states: NoneOrMore = 0
+    """0 for one simulation of every draw; or the number of strain states, some 50, of a scattering
+    series, from which the training examples and the bound are made. Validation and test draws stay
+    simulations of their own."""
+    diffuse_waves: Annotated[Whole, Field(ge=16)] = 48
+    """Plane waves of each aperture that sample the diffuse scattering."""
+    diffuse_knots_mrad: tuple[SplineStep, SplineStep] = (3.3, 8)
+    """Spacing of the knots of the splines of diffuse scattering, over outgoing and over incident
+    directions, in mrad."""
     precision: Literal["single", "double"] = "single"
     """Of the floating-point numbers."""
 
@@ -274,7 +285,7 @@ class PlaneWaveSection(Section):
         """
         from pacbed.engines.planewave import PlaneWaveSettings
 
-        return PlaneWaveSettings(**self.plain({"phonon_configurations"}))
+        return PlaneWaveSettings(**self.plain({"strain_states"}))
 
 
 class SimulationSection(Section):
@@ -285,8 +296,10 @@ class SimulationSection(Section):
     engine."""
     layers: Count = 20
     """Number of layers; a pattern is kept after every layer."""
-    debye_waller: Flag = True
-    """Damp the potential of atoms at rest by the Debye-Waller factor (plane-wave engine only)."""
+    thermal_motion: Literal["auto", "full", "coherent", "none"] | Count = "auto"
+    """full for exact discs and sampled diffuse scattering, coherent for the discs alone, a number
+    of frozen-phonon configurations for everything, none for static atoms. Prismatic and equal
+    slices take a number or none. auto is full with plane waves, and 10 with Prismatic."""
     field_of_view_mrad: Positive = 134
     """Full width of the stored pattern in mrad; native pixels have their own."""
     pixels: Annotated[Whole, Field(ge=8)] | Literal["native"] = 640
@@ -305,13 +318,23 @@ class SimulationSection(Section):
         """The section of the engine."""
         return self.prismatic if self.engine == "prismatic" else self.planewave
 
+    @property
+    def motion(self) -> Motion:
+        """How thermal motion enters, for the engine."""
+        if self.thermal_motion != "auto":
+            return self.thermal_motion
+        return "full" if self.engine == "planewave" else _CONFIGURATIONS_OF_PRISMATIC
+
     def used(self) -> dict[str, Any]:
         """Return what patterns depend on, so that other keys make no simulation run again."""
         kept = self.plain({"auxiliary_engine", *({"prismatic", "planewave"} - {self.engine})})
-        if self.numerics.phonon_configurations:
-            del kept["debye_waller"]
-        elif self.engine == "planewave":
-            del kept["planewave"]["supercell"]
+        kept["thermal_motion"] = self.motion
+        if self.engine == "planewave":
+            del kept["planewave"]["strain_states"]
+            if self.motion != "full":
+                del kept["planewave"]["diffuse_waves"]
+            if self.motion in ("coherent", "none"):
+                del kept["planewave"]["supercell"], kept["planewave"]["diffuse_knots_mrad"]
         if self.pixels == "native":
             del kept["field_of_view_mrad"]
         if self.engine == "prismatic" and self.prismatic.box_A == "auto":
@@ -372,6 +395,9 @@ class DatasetSection(Section):
     """Electrons of the incident beam per pattern, log-uniform."""
     image_mean: Range[ImageMean] = (0.2, 0.3)
     """Range of the image mean after normalisation."""
+    pool: Count = 10000
+    """Images from a scattering series of which training examples are made, if there is one
+    (simulation.planewave.strain_states), each of a deformation of its own."""
     examples: ExamplesSection = Field(default_factory=ExamplesSection)
     """Number of examples in each set."""
 

@@ -2,9 +2,10 @@
 
 :mod:`.settings` what can be chosen; :mod:`.atoms` how single atoms scatter; :mod:`.waves` which
 waves are propagated; :mod:`.multislice` their way through the crystal; :mod:`.library` what it does
-to them, and the patterns that follow; :mod:`.engine` puts them together.
+to them, and the patterns that follow; :mod:`.diffuse` and :mod:`.sampling`
+its diffuse part; :mod:`.engine` puts them together.
 """
 
-from pacbed.engines.planewave.settings import PlaneWaveSettings, check_phonons
+from pacbed.engines.planewave.settings import PlaneWaveSettings, check_motion
 
-__all__ = ["PlaneWaveSettings", "check_phonons"]
+__all__ = ["PlaneWaveSettings", "check_motion"]

@@ -21,6 +21,7 @@ from scipy.integrate import cumulative_trapezoid, trapezoid
 from scipy.interpolate import CubicSpline
 from scipy.special import erf, j0, k0
 
+from pacbed.engines.planewave.waves import Band
 from pacbed.exceptions import RequestError
 
 FormFactor = Callable[[str, np.ndarray, np.ndarray, float, float], np.ndarray]
@@ -203,6 +204,8 @@ _RADII_A = np.concatenate(
     ]
 )
 _FREQUENCIES_PER_A = np.linspace(0, 25.0, 2500)
+# Products of tails are smooth.
+_OVERLAP_STEP_A = 0.06
 
 
 class AtomTransmission:
@@ -224,69 +227,127 @@ class AtomTransmission:
         Wavelength in Å.
     phase_A
         Phase per unit of scattering factor, λγ, in Å (σ h²/(2π m₀ e) = λγ).
-    cutoff_per_A
-        Largest spatial frequency of t, in 1/Å.
+    band
+        Spatial frequencies of t that are kept.
     rms_displacement_A
-        Per element, for the potential averaged over thermal motion (Debye-Waller factor
-        exp(-2π²u²q²)), which has no core to bend the wave; none for atoms at definite places.
+        Per element, for the mean of t over thermal displacements; none for atoms at definite
+        places.
+
+    Notes
+    -----
+    The mean of t over normal displacements is t exp(-2π²u²q²): the transmission is damped, not the
+    potential. Displacements of different atoms are independent (Einstein model) and the wave meets
+    each atom once, so that the mean exit wave follows from mean transmissions.
     """
 
     def __init__(
         self,
         wavelength_A: float,
         phase_A: float,
-        cutoff_per_A: float,
+        band: Band,
         rms_displacement_A: Mapping[str, float] | None = None,
     ) -> None:
-        self.wavelength_A, self.phase_A, self.cutoff_per_A = wavelength_A, phase_A, cutoff_per_A
+        self.wavelength_A, self.phase_A, self.band = wavelength_A, phase_A, band
         self.rms_displacement_A = rms_displacement_A or {}
-        self._splines: dict[str, CubicSpline] = {}
 
     def __call__(self, element: str, qx: np.ndarray, qy: np.ndarray) -> np.ndarray:
         """Return the Fourier transform of t in Å², complex, at frequencies in 1/Å."""
-        if element not in self._splines:
-            self._splines[element] = self._transform(element)
-        q = np.hypot(qx, qy)
-        inside = q <= self.cutoff_per_A
-        return np.where(inside, self._splines[element](np.where(inside, q, 0)), 0)
+        inside = self.band.contains(qx, qy)
+        spline = CubicSpline(_FREQUENCIES_PER_A, self._spectrum(element))
+        return np.where(inside, spline(np.where(inside, np.hypot(qx, qy), 0)), 0)
 
-    def _transform(self, element: str) -> CubicSpline:
-        r, q = _RADII_A, _FREQUENCIES_PER_A
-        atom, displacement = kirkland(element), self.rms_displacement_A.get(element, 0.0)
-        factor = atom.scattering_factor(q) * np.exp(-2 * math.pi**2 * displacement**2 * q**2)
-        if displacement:
-            # A gentle end of the spectrum, so that the potential does not ring.
-            gentle = np.exp(-((2.5 * q / q[-1]) ** 8))
-            phase = self.phase_A * (_bessel() @ (_ring(q) * factor * gentle))
-            bending = np.zeros(len(r))
-        else:
-            # Its spectrum has no end: in real space the core is right down to the nucleus.
-            phase, bending = self.phase_A * atom.projected(r), self._bending(element)
-        # σv falls off slowly with r, but its transform is known.
-        remainder = np.exp(1j * (phase + bending)) - 1 - 1j * phase
-        known = slice(0, int(np.searchsorted(q, self.cutoff_per_A)) + 2)
-        transformed = (_bessel()[:, known].T * _ring(r)) @ remainder
-        return CubicSpline(q[known], transformed + 1j * self.phase_A * factor[known])
+    def overlap(
+        self, element: str, sites: np.ndarray, cell_A: np.ndarray, shape: tuple[int, int]
+    ) -> np.ndarray:
+        """Return what the product of the transmissions of a plane has beyond their sum.
 
-    def _bending(self, element: str) -> np.ndarray:
-        """Return the second-order phase at the radii of the Hankel transform."""
-        sigma = self.phase_A / VOLT_A3_PER_A
-        r = np.geomspace(_RADII_A[0], _RADII_A[-1], 300)[:, None]
-        z = np.concatenate([[0.0], np.geomspace(_RADII_A[0], _RADII_A[-1], 2000)])
-        distance = np.hypot(r, z)
-        slope = sigma * kirkland(element).potential_slope(distance) * r / distance
-        # ∫∫ (z₁ - z₂) s(z₁) s(z₂) over z₁ > z₂ is ∫ M(z) (M(∞) - M(z)) dz, M the integral of s up
-        # to z. The atom is symmetric: twice the half with z > 0.
-        above = cumulative_trapezoid(slope, z, initial=0)
-        half = above[:, -1:]
-        double = 2 * trapezoid((half + above) * (half - above), z)
-        phase = self.wavelength_A / (4 * math.pi) * double
-        return np.asarray(np.interp(_RADII_A, r[:, 0], phase))
+        Π(1 + t) - 1 - Σt over all atoms of a plane, periodic images included: where the tails of
+        neighbours overlap, the sum alone would make electrons.
+
+        Parameters
+        ----------
+        element
+            Chemical symbol.
+        sites
+            Positions of the atoms of one cell as fractions, shape (atoms, 2).
+        cell_A
+            In-plane cell vectors as rows, shape (2, 2), Å.
+        shape
+            Points of the cell at which to return it.
+
+        Returns
+        -------
+        numpy.ndarray
+            Complex, of that shape, limited to the frequencies of the transmission.
+        """
+        fine = [
+            n * math.ceil(e / (_OVERLAP_STEP_A * n))
+            for n, e in zip(shape, np.linalg.norm(cell_A, axis=1), strict=True)
+        ]
+        points = np.stack(np.meshgrid(*(np.arange(n) / n for n in fine), indexing="ij"), axis=-1)
+        spectrum = self._spectrum(element) * _window(_FREQUENCIES_PER_A)
+        one = CubicSpline(_RADII_A, _bessel() @ (_ring(_FREQUENCIES_PER_A) * spectrum))
+        heights = abs(np.linalg.det(cell_A)) / np.linalg.norm(cell_A[::-1], axis=1)
+        reach = [math.ceil(_RADII_A[-1] / h) for h in heights]
+        product, total = np.ones(points.shape[:2], complex), np.zeros(points.shape[:2], complex)
+        for site in sites:
+            for image in np.ndindex(*(2 * n + 1 for n in reach)):
+                vector = (points - site - np.subtract(image, reach)) @ cell_A
+                radius = np.hypot(vector[..., 0], vector[..., 1])
+                near = radius < _RADII_A[-1]
+                t = one(np.maximum(radius[near], _RADII_A[0]))
+                product[near] *= 1 + t
+                total[near] += t
+        index = [np.fft.fftfreq(n, 1 / n).astype(int) for n in shape]
+        limited = (np.fft.fft2(product - 1 - total) / product.size)[np.ix_(*index)]
+        g = np.stack(np.meshgrid(*index, indexing="ij"), -1) @ np.linalg.inv(cell_A).T
+        limited[~self.band.contains(g[..., 0], g[..., 1])] = 0
+        return np.asarray(np.fft.ifft2(limited) * limited.size)
+
+    def _spectrum(self, element: str) -> np.ndarray:
+        """Return the mean transform of t at the frequencies of the Hankel transform."""
+        displacement = self.rms_displacement_A.get(element, 0.0)
+        damping = np.exp(-2 * (math.pi * displacement * _FREQUENCIES_PER_A) ** 2)
+        return np.asarray(_spectrum(element, self.wavelength_A, self.phase_A) * damping)
+
+
+@lru_cache
+def _spectrum(element: str, wavelength_A: float, phase_A: float) -> np.ndarray:
+    """Return the transform of t of an atom at a definite place."""
+    r, q, atom = _RADII_A, _FREQUENCIES_PER_A, kirkland(element)
+    # In real space the core is right down to the nucleus.
+    phase = phase_A * atom.projected(r)
+    # σv falls off slowly with r, but its transform is known.
+    bending = _bending(element, wavelength_A, phase_A)
+    remainder = np.exp(1j * (phase + bending)) - 1 - 1j * phase
+    transformed = (_bessel().T * _ring(r)) @ remainder
+    return np.asarray(transformed + 1j * phase_A * atom.scattering_factor(q))
+
+
+def _bending(element: str, wavelength_A: float, phase_A: float) -> np.ndarray:
+    """Return the second-order phase at the radii of the Hankel transform."""
+    sigma = phase_A / VOLT_A3_PER_A
+    r = np.geomspace(_RADII_A[0], _RADII_A[-1], 300)[:, None]
+    z = np.concatenate([[0.0], np.geomspace(_RADII_A[0], _RADII_A[-1], 2000)])
+    distance = np.hypot(r, z)
+    slope = sigma * kirkland(element).potential_slope(distance) * r / distance
+    # ∫∫ (z₁ - z₂) s(z₁) s(z₂) over z₁ > z₂ is ∫ M(z) (M(∞) - M(z)) dz, M the integral of s up
+    # to z. The atom is symmetric: twice the half with z > 0.
+    above = cumulative_trapezoid(slope, z, initial=0)
+    half = above[:, -1:]
+    double = 2 * trapezoid((half + above) * (half - above), z)
+    phase = wavelength_A / (4 * math.pi) * double
+    return np.asarray(np.interp(_RADII_A, r[:, 0], phase))
 
 
 def _ring(x: np.ndarray) -> np.ndarray:
     """Weights of an integral over a plane in polar coordinates (trapezoidal rule)."""
     return 2 * math.pi * x * np.gradient(x)
+
+
+def _window(frequency: np.ndarray) -> np.ndarray:
+    """Return a gentle end of a spectrum, so that what belongs to it does not ring."""
+    return np.asarray(np.exp(-((1.25 * frequency / frequency[-1]) ** 8)))
 
 
 @cache

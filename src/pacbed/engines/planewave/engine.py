@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -35,31 +35,36 @@ from pacbed.engines.planewave.atoms import (
     SampledFormFactor,
     analytic_form_factor,
 )
+from pacbed.engines.planewave.diffuse import DiffuseScattering, crystal_axis_mrad, diffuse_axes
 from pacbed.engines.planewave.library import (
     Recorder,
     ScatteringLibrary,
     Synthesis,
     cone,
-    crystal_axis_mrad,
 )
 from pacbed.engines.planewave.multislice import (
+    AtomicPlane,
     FrozenPhonons,
     Multislice,
     Slicing,
     atomic_planes,
     bytes_per_wave,
+    check_electrons,
     waves_together,
 )
+from pacbed.engines.planewave.sampling import sample_cones, scatter_diffusely
 from pacbed.engines.planewave.settings import (
     PRISMATIC_PIXEL_A,
+    Numbers,
     PlaneWaveSettings,
-    check_phonons,
+    check_motion,
 )
 from pacbed.engines.planewave.waves import Band, IncidentGrid, ReciprocalGrid
 from pacbed.engines.request import Device, Engine, Progress, SimulationRequest, SimulationResult
 from pacbed.exceptions import RequestError
 from pacbed.machine import memory_limit_bytes, peak_memory_MB
 from pacbed.specimen.crystal import slab
+from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import lorentz_factor, wavelength_A
 
 
@@ -119,7 +124,7 @@ class PlaneWaveEngine(Engine):
             "peak_memory_MB": round(peak_memory_MB(), 1),
         }
         return [
-            SimulationResult(one.patterns, {**provenance, **_quality(one), **times}) for one in made
+            SimulationResult(one.patterns, {**provenance, **one.quality(), **times}) for one in made
         ]
 
     def synthesise(
@@ -144,6 +149,7 @@ class PlaneWaveEngine(Engine):
         requests: Sequence[SimulationRequest],
         progress: Progress | None = None,
         shared_phonons: bool = False,
+        largest_stretch: float | None = None,
     ) -> tuple[ScatteringLibrary, dict[str, Any]]:
         """Compute what the crystal of some requests does to all waves that they need.
 
@@ -155,6 +161,9 @@ class PlaneWaveEngine(Engine):
             Called with the number of waves done and their total.
         shared_phonons
             Give all waves the same displacements, to study interpolation between waves.
+        largest_stretch
+            Largest principal stretch of all crystals that are to have the same beams and splines;
+            by default that of this one.
 
         Returns
         -------
@@ -165,8 +174,8 @@ class PlaneWaveEngine(Engine):
 
         Raises
         ------
-        RequestError
-            As :meth:`simulate_together`.
+        RequestError, EngineError
+            As :meth:`simulate_together`; also if the calculation makes electrons.
         """
         settings, first = self.settings, requests[0]
         asks: dict[str, Any] = {
@@ -179,53 +188,135 @@ class PlaneWaveEngine(Engine):
                 "patterns can be computed together only for one crystal, energy, treatment of "
                 "thermal motion and seed"
             )
-        configurations = first.thermal.phonon_configurations
-        supercell = settings.supercell if configurations else (1, 1)
-        wavelength = wavelength_A(first.energy_keV)
-        planes = atomic_planes(slab(first.material, first.deformation, first.layers), supercell)
         cell = first.material.in_plane_cell_A(first.deformation)
-        if configurations:
-            check_phonons(configurations, cell, supercell)
-
+        check_motion(first.thermal.motion, settings, cell)
+        configurations = first.thermal.configurations
+        stretch = largest_stretch or float(np.linalg.norm(first.deformation.gradient, 2))
+        numbers = _numbers(requests, settings, stretch)
         centre = self._band_centre_mrad(requests)
-        band = settings.band(centre, wavelength)
-        _check_detectors(requests, centre, wavelength, settings)
-        edges = cell * np.array(supercell)[:, None]
-        grid = ReciprocalGrid.for_band(edges, band, *settings.grid_ratios)
-        incident = IncidentGrid.over(
-            [cone(r.aperture, r.tilt_mrad) for r in requests], settings.incident_step_mrad
-        )
-        _check_incidence(incident, band, wavelength, settings)
-        recorder = self._recorder(requests, grid, supercell, incident, wavelength)
-        self._check_memory(requests, recorder, len(planes) * len(planes[0].sites))
+        band = numbers.band(centre, first.deformation)
+        _check_detectors(requests, centre, band, numbers)
+        cones = [cone(r.aperture, r.tilt_mrad) for r in requests]
+        incident = IncidentGrid.over(cones, numbers.incident_step_mrad)
+        _check_incidence(incident, band, numbers)
+        whole = incident.all_covered()
+        if not configurations and _within(whole, band, numbers):
+            incident = whole
         phonons = (
             FrozenPhonons(first.material, configurations, first.seed, shared_phonons)
             if configurations
             else None
         )
-        with _serial_linear_algebra():
-            multislice = Multislice(
-                grid,
-                planes,
-                self._slicing(first, planes, grid),
-                band.contains,
-                wavelength,
-                phonons,
-                self._on,
-                settings.precision == "double",
-            )
-            recorder.allocate()
-            multislice.propagate(recorder, self.threads, self.batch, progress)
+        multislice = self._multislice(first, numbers, band, phonons)
+        widest = stretch * first.material.in_plane_cell_A(Deformation())
+        recorder = self._recorder(requests, multislice, incident, numbers.wavelength_A, widest)
+        self._check_memory(requests, recorder, multislice.atoms)
+        recorder.allocate()
+        waves = len(incident.directions_mrad)
+        sampled = sample_cones(cones, settings.diffuse_waves)
+        of_all = waves + (len(sampled) if first.thermal.motion == "full" else 0)
+
+        def report(before: int) -> Progress | None:
+            return progress and (lambda done, total: progress(before + done, of_all))
+
+        multislice.propagate(recorder, self.threads, self.batch, report(0))
+        check_electrons(recorder.within_band)
+        library = recorder.library()
         provenance = {
             "engine": self.name,
             "settings": asdict(settings),
+            "cutoff_per_A": numbers.cutoff_per_A,
+            "incident_step_mrad": numbers.incident_step_mrad,
             "device": self.device,
-            "grid": list(grid.fft_shape),
+            "grid": list(multislice.grid.fft_shape),
             "plane_waves": int(np.count_nonzero(incident.covered)),
             "configurations_per_wave": configurations,
             "band_centre_mrad": list(centre),
         }
-        return recorder.library(), provenance
+        if first.thermal.motion == "full":
+            diffuse = self._diffuse(requests, sampled, numbers, band, widest, report(waves))
+            library = replace(library, diffuse=diffuse)
+        return library, provenance
+
+    def _multislice(
+        self,
+        request: SimulationRequest,
+        numbers: Numbers,
+        band: Band,
+        phonons: FrozenPhonons | None,
+        mean_of_diffuse: bool = False,
+    ) -> Multislice:
+        """Prepare the crystal of a request: a supercell of displaced atoms, or one cell.
+
+        Parameters
+        ----------
+        request
+            The crystal.
+        numbers
+            Settings.
+        band
+            Waves that are propagated.
+        phonons
+            Thermal displacements; None for mean transmissions or static atoms.
+        mean_of_diffuse
+            Whether limits are those of the supercell from whose waves these are subtracted.
+        """
+        supercell = self.settings.supercell if phonons else (1, 1)
+        cell = request.material.in_plane_cell_A(request.deformation)
+        ratios = numbers.grid_ratios(exact=phonons is None and not mean_of_diffuse)
+        grid = ReciprocalGrid.for_band(
+            cell * np.array(supercell)[:, None], band, ratios[0], ratios[1], supercell
+        )
+        planes = atomic_planes(
+            slab(request.material, request.deformation, request.layers), supercell
+        )
+        # The last bits of a product may depend on the number of threads of the linear algebra.
+        with _serial_linear_algebra():
+            return Multislice(
+                grid,
+                planes,
+                self._slicing(
+                    request, planes, grid, phonons is not None, ratios[0] * numbers.cutoff_per_A
+                ),
+                band.contains,
+                numbers.wavelength_A,
+                phonons,
+                self._on,
+                self.settings.precision == "double",
+            )
+
+    def _diffuse(
+        self,
+        requests: Sequence[SimulationRequest],
+        directions_mrad: np.ndarray,
+        numbers: Numbers,
+        band: Band,
+        widest_A: np.ndarray,
+        progress: Progress | None,
+    ) -> DiffuseScattering:
+        """Sample the diffuse scattering of the crystal of some requests."""
+        first = requests[0]
+        outgoing_mrad, incident_mrad = self.settings.diffuse_knots_mrad
+        phonons = FrozenPhonons(first.material, 1, first.seed)
+        displaced = self._multislice(first, numbers, band, phonons)
+        mean = self._multislice(first, numbers, band, None, mean_of_diffuse=True)
+        return scatter_diffusely(
+            displaced,
+            mean,
+            directions_mrad,
+            diffuse_axes(
+                displaced.grid,
+                widest_A * np.array(self.settings.supercell)[:, None],
+                _reach_mrad(requests),
+                numbers.wavelength_A,
+                outgoing_mrad,
+            ),
+            incident_mrad,
+            first.layers,
+            numbers.wavelength_A,
+            self.threads,
+            progress,
+        )
 
     def _band_centre_mrad(self, requests: Sequence[SimulationRequest]) -> tuple[float, float]:
         """Return the centre of the band limit in the frame of the crystal.
@@ -239,53 +330,56 @@ class PlaneWaveEngine(Engine):
         return 0.0, 0.0
 
     def _slicing(
-        self, request: SimulationRequest, planes: list[Any], grid: ReciprocalGrid
+        self,
+        request: SimulationRequest,
+        planes: list[AtomicPlane],
+        grid: ReciprocalGrid,
+        displaced: bool,
+        cutoff_per_A: float,
     ) -> Slicing:
         settings, material = self.settings, request.material
         thickness = material.layer_thickness_A
         wavelength = wavelength_A(request.energy_keV)
         phase = wavelength * lorentz_factor(request.energy_keV)
-        averaged = request.thermal.debye_waller and not request.thermal.phonon_configurations
-        rms = material.rms_displacement_A if averaged else {}
+        rms = {} if request.thermal.motion == "none" else material.rms_displacement_A
         if isinstance(settings.slices_per_layer, str):
-            largest = settings.grid_ratios[0] * settings.cutoff_per_A
-            transmission = AtomTransmission(wavelength, phase, largest, rms)
-            return Slicing.on_planes(planes, request.layers, thickness, grid, transmission)
+            band = Band(cutoff_per_A, gradient=request.deformation.gradient)
+            definite, mean = (AtomTransmission(wavelength, phase, band, r) for r in ({}, rms))
+            return Slicing.on_planes(
+                planes, request.layers, thickness, grid, definite if displaced else mean, mean
+            )
         return Slicing.equal(
             planes,
             request.layers,
             thickness,
             settings.slices_per_layer,
             grid,
-            _form_factor(settings, thickness / settings.slices_per_layer, rms),
+            _form_factor(settings, cutoff_per_A, thickness / settings.slices_per_layer),
             phase,
         )
 
     def _recorder(
         self,
         requests: Sequence[SimulationRequest],
-        grid: ReciprocalGrid,
-        supercell: tuple[int, int],
+        multislice: Multislice,
         incident: IncidentGrid,
         wavelength: float,
+        widest_A: np.ndarray,
     ) -> Recorder:
-        reach = [0.0, 0.0]
-        for request in requests:
-            centre = crystal_axis_mrad(request.tilt_mrad)
-            for axis, (field, pixels) in enumerate(
-                zip(request.detector.field_of_view_mrad, request.detector.pixels, strict=True)
-            ):
-                reach[axis] = max(reach[axis], field / 2 + field / pixels + abs(centre[axis]))
+        cells = multislice.planes[0].cells
+        reach = _reach_mrad(requests)
         outermost = max(r.aperture.outer_mrad for r in requests)
         return Recorder(
-            grid,
-            supercell,
+            multislice.grid,
+            cells,
             incident,
             requests[0].layers,
-            max(1, requests[0].thermal.phonon_configurations),
+            multislice.configurations,
             wavelength,
-            (reach[0], reach[1]),
+            reach,
             math.hypot(*reach) + outermost,
+            self.settings.diffuse_knots_mrad[0],
+            widest_A * np.array(cells)[:, None],
         )
 
     def _check_memory(
@@ -327,64 +421,79 @@ def _serial_linear_algebra() -> threadpool_limits:
     return threadpool_limits(1, user_api="blas")
 
 
+def _numbers(
+    requests: Sequence[SimulationRequest], settings: PlaneWaveSettings, stretch: float
+) -> Numbers:
+    """Return the settings of a calculation in numbers."""
+    first = requests[0]
+    return settings.numbers(
+        first.energy_keV,
+        first.layers * first.material.layer_thickness_A,
+        first.material.stacking_A,
+        max(_reach_mrad(requests)),
+        stretch,
+    )
+
+
 def _check_detectors(
     requests: Sequence[SimulationRequest],
     band_centre_mrad: tuple[float, float],
-    wavelength: float,
-    settings: PlaneWaveSettings,
+    band: Band,
+    numbers: Numbers,
 ) -> None:
-    limit = 1e3 * wavelength * settings.cutoff_per_A
+    limit = 1e3 * numbers.wavelength_A * band.smallest_per_A
     for request in requests:
         axis = np.abs(np.subtract(crystal_axis_mrad(request.tilt_mrad), band_centre_mrad))
         reach = float((np.array(request.detector.field_of_view_mrad) / 2 + axis).max())
         if reach > limit:
             tilted = f" at a tilt of {request.tilt_mrad} mrad" if axis.any() else ""
+            # Rounded down, so that it is accepted.
+            widest = math.floor(20 * (limit - axis.max())) / 10
             raise RequestError(
                 f"the detector reaches {reach:.4g} mrad{tilted}, but the band limit "
-                f"'{settings.band_limit}' lets waves through up to {limit:.4g} mrad: choose a "
-                f"field of view of at most {2 * (limit - axis.max()):.4g} mrad or another band "
-                "limit"
+                f"'{numbers.settings.band_limit}' lets waves through up to {limit:.4g} mrad: "
+                "choose the band limit 'converged', which follows the field of view, or a field "
+                f"of view of at most {widest:g} mrad"
             )
 
 
-def _check_incidence(
-    incident: IncidentGrid, band: Band, wavelength: float, settings: PlaneWaveSettings
-) -> None:
-    directions = incident.directions_mrad
-    if not band.contains(*(directions.T / (1e3 * wavelength))).all():
-        farthest = np.hypot(*directions.T).max()
+def _within(incident: IncidentGrid, band: Band, numbers: Numbers) -> bool:
+    """Return whether all waves start in the band."""
+    directions = incident.directions_mrad.T / (1e3 * numbers.wavelength_A)
+    return bool(band.contains(*directions).all())
+
+
+def _check_incidence(incident: IncidentGrid, band: Band, numbers: Numbers) -> None:
+    if not _within(incident, band, numbers):
+        farthest = np.hypot(*incident.directions_mrad.T).max()
         raise RequestError(
             f"tilt, semi-angle and incident step ask for waves up to {farthest:.4g} mrad from the "
-            f"axis of the crystal, but the band limit '{settings.band_limit}' lets waves through "
-            f"up to {1e3 * wavelength * band.cutoff_per_A:.4g} mrad: choose less tilt or a larger "
-            "band limit"
+            f"axis of the crystal, but the band limit '{numbers.settings.band_limit}' lets waves "
+            f"through up to {1e3 * numbers.wavelength_A * band.smallest_per_A:.4g} mrad: choose "
+            "less tilt or a larger band limit"
         )
 
 
-def _form_factor(
-    settings: PlaneWaveSettings, slice_A: float, rms_A: Mapping[str, float]
-) -> FormFactor:
-    """Return the form factor of atoms in equal slices, averaged over thermal motion."""
-    # Two beams of a round band are not further apart than this; in the corners of the square one
-    # the window of the sampled potential has closed.
-    limit = (2 * settings.cutoff_per_A) ** 2
+def _form_factor(settings: PlaneWaveSettings, cutoff_per_A: float, slice_A: float) -> FormFactor:
+    """Return the form factor of atoms in equal slices, limited to the band."""
+    # In the corners of Prismatic's square band the window of the sampled potential has closed.
+    limit = cutoff_per_A**2
     sampled = settings.band_limit == "prismatic"
     factor = SampledFormFactor(PRISMATIC_PIXEL_A, slice_A) if sampled else analytic_form_factor
 
-    def damped(element: str, qx: np.ndarray, qy: np.ndarray, z1: float, z2: float) -> np.ndarray:
-        q2 = qx**2 + qy**2
-        averaging = np.exp(-2 * math.pi**2 * rms_A.get(element, 0.0) ** 2 * q2)
-        return np.asarray(factor(element, qx, qy, z1, z2) * averaging * (q2 <= limit))
+    def limited(element: str, qx: np.ndarray, qy: np.ndarray, z1: float, z2: float) -> np.ndarray:
+        return np.asarray(factor(element, qx, qy, z1, z2) * (qx**2 + qy**2 <= limit))
 
-    return damped
+    return limited
 
 
-def _quality(synthesis: Synthesis) -> dict[str, Any]:
-    """Return what is known of the errors of patterns, per layer."""
-    quality = {
-        "fraction_within_band": synthesis.within_band.round(7).tolist(),
-        "fraction_clipped": synthesis.clipped.round(9).tolist(),
-    }
-    if synthesis.phonon_noise is not None:
-        quality["phonon_noise"] = synthesis.phonon_noise.round(6).tolist()
-    return quality
+def _reach_mrad(requests: Sequence[SimulationRequest]) -> tuple[float, float]:
+    """Return the largest angles (x, y) of the pixels, in the frame of the crystal, in mrad."""
+    reach = [0.0, 0.0]
+    for request in requests:
+        centre = crystal_axis_mrad(request.tilt_mrad)
+        for axis, (field, pixels) in enumerate(
+            zip(request.detector.field_of_view_mrad, request.detector.pixels, strict=True)
+        ):
+            reach[axis] = max(reach[axis], field / 2 + field / pixels + abs(centre[axis]))
+    return reach[0], reach[1]

@@ -17,29 +17,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.interpolate import BSpline, NdBSpline, make_interp_spline
+from scipy.interpolate import make_interp_spline
 
 from pacbed.engines.arrays import Arrays
+from pacbed.engines.planewave.diffuse import (
+    DiffuseScattering,
+    crystal_axis_mrad,
+    diffuse_axes,
+)
 from pacbed.engines.planewave.waves import Cone, IncidentGrid, ReciprocalGrid
 from pacbed.exceptions import RequestError
 from pacbed.specimen.microscope import Aperture, Detector
 
-# Kikuchi bands and the like vary over 7 mrad or more (1/(t G) for 12 nm); cubic splines with this
-# spacing of their knots follow them, and average over what is only speckle of the phonons.
-DIFFUSE_STEP_mrad = 3.3
-# Points to fit per knot. With fewer, depending on where they lie, the ends of a fit are determined
-# badly or not at all.
-_FEWEST_POINTS = 2.0
 # Diffuse scattering is evaluated on this grid and from there interpolated to the pixels.
-_EVALUATION_STEP_mrad = 1.0
+_EVALUATION_STEP_mrad = 1.5
 # Pixels per axis on which the noise of a pattern is estimated.
 _NOISE_PIXELS = 128
-
-
-def crystal_axis_mrad(tilt_mrad: tuple[float, float]) -> tuple[float, float]:
-    """Return the beam direction (x, y) in the frame of a crystal that is tilted by `tilt_mrad`."""
-    x, y = (-1e3 * math.tan(1e-3 * t) for t in tilt_mrad)
-    return x, y
 
 
 def cone(aperture: Aperture, tilt_mrad: tuple[float, float]) -> Cone:
@@ -70,106 +63,15 @@ class Synthesis:
     within_band: np.ndarray
     phonon_noise: np.ndarray | None
 
-
-@dataclass(frozen=True)
-class SplineAxis:
-    """Cubic splines along one reciprocal vector, in units of its length.
-
-    Parameters
-    ----------
-    limit
-        The splines describe points from -limit - 1/2 to limit + 1/2.
-    knots
-        Knots, the outermost fourfold.
-    """
-
-    limit: int
-    knots: np.ndarray
-
-    @classmethod
-    def over(cls, limit: int, spacing: float) -> SplineAxis:
-        """Make splines with about this spacing of their knots."""
-        intervals = max(1, int((2 * limit + 1) / max(spacing, _FEWEST_POINTS)))
-        inner = np.linspace(-limit - 0.5, limit + 0.5, intervals + 1)
-        return cls(limit, np.concatenate([[inner[0]] * 3, inner, [inner[-1]] * 3]))
-
-    @property
-    def size(self) -> int:
-        """Number of splines."""
-        return len(self.knots) - 4
-
-    def projection(self, offset: float) -> np.ndarray:
-        """Return the matrix that turns values at points into coefficients by least squares.
-
-        Parameters
-        ----------
-        offset
-            The points are the integers from -limit to limit, plus this.
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape (size, 2 limit + 1).
-        """
-        points = np.arange(-self.limit, self.limit + 1) + offset
-        design = BSpline.design_matrix(points, self.knots, 3).toarray()
-        return np.asarray(np.linalg.solve(design.T @ design, design.T))
-
-
-@dataclass(frozen=True)
-class DiffuseScattering:
-    """Smooth intensity between and under the Bragg beams.
-
-    Parameters
-    ----------
-    coefficients
-        Spline coefficients of the intensity per reciprocal-lattice point of the supercell, shape
-        (waves, layers, n1, n2), float32.
-    noise
-        Half the difference of two halves of the phonon configurations, same shape.
-    axes
-        The splines along the two reciprocal vectors.
-    cell_A
-        In-plane vectors of the supercell as rows, shape (2, 2), Å.
-    wavelength_A
-        Wavelength in Å.
-    """
-
-    coefficients: np.ndarray
-    noise: np.ndarray
-    axes: tuple[SplineAxis, SplineAxis]
-    cell_A: np.ndarray
-    wavelength_A: float
-
-    def intensity(
-        self, coefficients: np.ndarray, kx_mrad: np.ndarray, ky_mrad: np.ndarray
-    ) -> np.ndarray:
-        """Evaluate splines on a grid of directions in the frame of the crystal.
-
-        Parameters
-        ----------
-        coefficients
-            Shape (layers, n1, n2).
-        kx_mrad, ky_mrad
-            Shapes (nx,) and (ny,).
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape (layers, ny, nx), fraction of the incident wave per mrad²; zero beyond the reach
-            of the splines.
-        """
-        scale = 1e3 * self.wavelength_A
-        k = np.stack(np.meshgrid(kx_mrad, ky_mrad), axis=-1) / scale @ self.cell_A.T
-        inside = np.ones(k.shape[:2], bool)
-        for axis, splines in enumerate(self.axes):
-            inside &= np.abs(k[..., axis]) <= splines.limit + 0.5
-        first, second = self.axes
-        spline = NdBSpline((first.knots, second.knots), np.moveaxis(coefficients, 0, -1), 3)
-        values = np.zeros((*inside.shape, len(coefficients)))
-        values[inside] = spline(k[inside])
-        solid_angle_mrad2 = scale**2 / abs(np.linalg.det(self.cell_A))
-        return np.moveaxis(values, -1, 0) / solid_angle_mrad2
+    def quality(self) -> dict[str, list[float]]:
+        """Return what is known of the errors of the patterns, per layer, for provenance."""
+        known = {
+            "fraction_within_band": self.within_band.round(7).tolist(),
+            "fraction_clipped": self.clipped.round(9).tolist(),
+        }
+        if self.phonon_noise is not None:
+            known["phonon_noise"] = self.phonon_noise.round(6).tolist()
+        return known
 
 
 @dataclass(frozen=True)
@@ -229,17 +131,21 @@ class ScatteringLibrary:
                 f"at a tilt of {tilt_mrad} mrad: name both when making it"
             )
         weights = self._wave_weights(aperture, tilt_mrad)
+        within_band = self.within_band @ weights
         patterns = self._discs(self.beams, aperture, tilt_mrad, detector)
         if self.diffuse is not None:
+            if self.diffuse.incident and self.diffuse.within_band is not None:
+                weights = self.diffuse.incident.weights(aperture, tilt_mrad)
+                within_band = self.diffuse.within_band @ weights
             patterns += self._background(self.diffuse.coefficients, weights, tilt_mrad, detector)
-        noise = self._noise(weights, aperture, tilt_mrad, detector)
         negative = np.maximum(-patterns, 0).sum(axis=(1, 2), dtype=float)
         np.maximum(patterns, 0, out=patterns)
         total = patterns.sum(axis=(1, 2), dtype=float)
+        noise = self._noise(weights, aperture, tilt_mrad, detector, total)
         return Synthesis(
             patterns,
             clipped=negative / total,
-            within_band=self.within_band @ weights,
+            within_band=within_band,
             phonon_noise=noise,
         )
 
@@ -269,6 +175,7 @@ class ScatteringLibrary:
         cx, cy = crystal_axis_mrad(tilt_mrad)
         kx, ky = detector.kx_mrad, detector.ky_mrad
         result = np.zeros((len(beams), len(ky), len(kx)), np.float32)
+        of_a_beam = np.ascontiguousarray(np.moveaxis(beams, -1, 0))
         nearest = self.incident.nearest()
         spline_x, spline_y = _spline(self.incident.x_mrad), _spline(self.incident.y_mrad)
         # A pixel takes part if a corner of it may be lit, and a grid needs two pixels.
@@ -282,7 +189,7 @@ class ScatteringLibrary:
                 continue
             along_x = spline_x(kx[x] - gx + cx).astype(np.float32)
             along_y = spline_y(ky[y] - gy + cy).astype(np.float32)
-            disc = along_y @ beams[:, nearest, beam] @ along_x.T
+            disc = along_y @ of_a_beam[beam][:, nearest] @ along_x.T
             disc *= weights.astype(np.float32)
             result[:, y, x] += disc
         return result
@@ -306,9 +213,8 @@ class ScatteringLibrary:
             axes.append(coarse + centre)
             matrices.append(_spline(coarse)(pixels).astype(np.float32))
         intensity = self.diffuse.intensity(averaged, *axes).astype(np.float32)
-        return np.asarray(matrices[1] @ intensity @ matrices[0].T) * np.float32(
-            detector.pixel_mrad2
-        )
+        intensity *= np.float32(detector.pixel_mrad2)
+        return np.asarray(matrices[1] @ intensity @ matrices[0].T)
 
     def _noise(
         self,
@@ -316,23 +222,16 @@ class ScatteringLibrary:
         aperture: Aperture,
         tilt_mrad: tuple[float, float],
         detector: Detector,
+        total: np.ndarray,
     ) -> np.ndarray | None:
-        if self.beam_noise is None or self.diffuse is None:
+        if self.diffuse is None:
             return None
         nx, ny = (min(n, _NOISE_PIXELS) for n in detector.pixels)
         coarse = Detector(detector.field_of_view_mrad, (nx, ny))
-        deviation, pattern = (
-            self._discs(beams, aperture, tilt_mrad, coarse)
-            + self._background(background, weights, tilt_mrad, coarse)
-            for beams, background in (
-                (self.beam_noise, self.diffuse.noise),
-                (self.beams, self.diffuse.coefficients),
-            )
-        )
-        return np.asarray(
-            np.abs(deviation).sum(axis=(1, 2), dtype=float)
-            / np.abs(pattern).sum(axis=(1, 2), dtype=float)
-        )
+        deviation = self._background(self.diffuse.noise, weights, tilt_mrad, coarse)
+        if self.beam_noise is not None:
+            deviation += self._discs(self.beam_noise, aperture, tilt_mrad, coarse)
+        return np.asarray(np.abs(deviation).sum(axis=(1, 2), dtype=float) / total)
 
 
 def _within(axis: np.ndarray, centre: float, reach: float) -> slice:
@@ -369,6 +268,11 @@ class Recorder:
         Largest angle (x, y), in the frame of the crystal, at which patterns are wanted.
     beam_reach_mrad
         Largest diffraction angle of the beams to keep.
+    diffuse_step_mrad
+        Spacing of the knots over outgoing directions in mrad.
+    widest_A
+        Supercell vectors as rows, shape (2, 2), Å, of the most stretched crystal: less stretched
+        ones have the same beams and splines.
     """
 
     def __init__(
@@ -381,33 +285,27 @@ class Recorder:
         wavelength_A: float,
         reach_mrad: tuple[float, float],
         beam_reach_mrad: float,
+        diffuse_step_mrad: float,
+        widest_A: np.ndarray,
     ) -> None:
         self.grid, self.incident = grid, incident
         self.configurations, self.wavelength_A = configurations, wavelength_A
         scale = 1e3 * wavelength_A
-        self._axes = self._diffuse_axes(reach_mrad) if configurations > 1 else None
+        self._axes = (
+            diffuse_axes(grid, widest_A, reach_mrad, wavelength_A, diffuse_step_mrad)
+            if configurations > 1
+            else None
+        )
         # Every beam that can lie in the band, for a wave at any place in it.
         limits = [2 * w // n + 1 for w, n in zip(grid.wave_limit, supercell, strict=True)]
         beams = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in limits), indexing="ij"), -1)
         self._beam_index = beams.reshape(-1, 2) * supercell
         self.g_mrad = scale * self._beam_index @ grid.reciprocal_per_A
-        kept = np.hypot(*self.g_mrad.T) <= max(beam_reach_mrad, self._fit_reach_mrad())
+        nearest = scale * self._beam_index @ np.linalg.inv(widest_A).T
+        kept = np.hypot(*nearest.T) <= max(beam_reach_mrad, self._fit_reach_mrad())
         self._beam_index, self.g_mrad = self._beam_index[kept], self.g_mrad[kept]
         waves = int(np.count_nonzero(incident.covered))
         self._shape = (layers, waves, len(self.g_mrad))
-
-    def _diffuse_axes(self, reach_mrad: tuple[float, float]) -> tuple[SplineAxis, SplineAxis]:
-        scale = 1e3 * self.wavelength_A
-        axes = []
-        for edge, reciprocal, limit in zip(
-            self.grid.cell_A, self.grid.reciprocal_per_A, self.grid.wave_limit, strict=True
-        ):
-            spacing = DIFFUSE_STEP_mrad / (scale * float(np.linalg.norm(reciprocal)))
-            needed = float(np.abs(edge) @ np.array(reach_mrad)) / scale
-            # Two knots more than needed: the ends of a fit are its weakest part.
-            points = math.ceil(needed + 2 * max(_FEWEST_POINTS, spacing))
-            axes.append(SplineAxis.over(min(points, limit), spacing))
-        return axes[0], axes[1]
 
     def _fit_reach_mrad(self) -> float:
         """Return how far the beams reach that lie among the points fitted as diffuse.

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
 import ase
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from pacbed.engines.arrays import Arrays
 from pacbed.engines.planewave.atoms import AtomTransmission, FormFactor
 from pacbed.engines.planewave.library import Recorder
 from pacbed.engines.planewave.waves import ReciprocalGrid
 from pacbed.engines.request import Progress
+from pacbed.exceptions import EngineError
 from pacbed.seeding import stream
 from pacbed.specimen.crystal import Material
 
 # Beyond this distance the potential of an atom is negligible.
 POTENTIAL_REACH_A = 6.0
+# Fraction of the electrons that rounding may add.
+_SUM_TOLERANCE = 1e-4
 # Plane waves propagated together on a processor: at rest all see the same transmission; with
 # phonons, whose transmissions are made on the way, few enough to stay near the processor.
 _WAVES_AT_REST, _WAVES_WITH_PHONONS = 32, 2
@@ -36,13 +40,22 @@ class AtomicPlane:
         Chemical symbol.
     depth_A
         Distance from the entrance surface in Å.
-    sites
-        In-plane positions as fractions of the supercell, shape (atoms, 2).
+    base
+        In-plane positions of the atoms of one cell as fractions of it, shape (atoms, 2).
+    cells
+        Cells of the supercell along the two cell vectors.
     """
 
     element: str
     depth_A: float
-    sites: np.ndarray
+    base: np.ndarray
+    cells: tuple[int, int]
+
+    @property
+    def sites(self) -> np.ndarray:
+        """Positions as fractions of the supercell, shape (atoms, 2)."""
+        cells = np.stack(np.meshgrid(*map(np.arange, self.cells), indexing="ij"), -1)
+        return ((self.base + cells.reshape(-1, 1, 2)) / self.cells).reshape(-1, 2)
 
 
 def atomic_planes(atoms: ase.Atoms, supercell: tuple[int, int]) -> list[AtomicPlane]:
@@ -58,13 +71,11 @@ def atomic_planes(atoms: ase.Atoms, supercell: tuple[int, int]) -> list[AtomicPl
     depth = np.round(atoms.cell.array[2, 2] - atoms.positions[:, 2], 6)
     symbols = np.array(atoms.get_chemical_symbols())
     fractions = np.round(atoms.get_scaled_positions()[:, :2] % 1, 9)
-    cells = np.stack(np.meshgrid(*map(np.arange, supercell), indexing="ij"), -1).reshape(-1, 1, 2)
     planes = []
     for d in np.unique(depth):
         for element in np.unique(symbols[depth == d]):
             base = fractions[(depth == d) & (symbols == element)]
-            sites = ((base + cells) / supercell).reshape(-1, 2)
-            planes.append(AtomicPlane(str(element), float(d), sites))
+            planes.append(AtomicPlane(str(element), float(d), base, supercell))
     return planes
 
 
@@ -72,8 +83,8 @@ def atomic_planes(atoms: ase.Atoms, supercell: tuple[int, int]) -> list[AtomicPl
 class FrozenPhonons:
     """Independent thermal displacements of all atoms (Einstein model).
 
-    Each plane wave and each of its configurations has its own. Displacements along the beam are
-    left out: they change the phase of a wave scattered to 1 1/Å by a hundredth of a radian.
+    Displacements along the beam are left out: they change the phase of a wave scattered to 1 1/Å by
+    a hundredth of a radian.
 
     Parameters
     ----------
@@ -84,7 +95,7 @@ class FrozenPhonons:
     seed
         Seed of the displacements.
     shared
-        Give all waves the displacements of the first, to study interpolation between waves.
+        Whether all waves have the same, to study interpolation between waves.
     """
 
     material: Material
@@ -92,17 +103,26 @@ class FrozenPhonons:
     seed: int
     shared: bool = False
 
-    def displacements_A(
-        self, direction_mrad: np.ndarray, configuration: int, planes: list[AtomicPlane]
-    ) -> np.ndarray:
-        """Return the in-plane displacements for one wave, shape (planes, atoms, 2), in Å.
+    def displacements_A(self, addresses: np.ndarray, planes: list[AtomicPlane]) -> np.ndarray:
+        """Return in-plane displacements in Å, (addresses or 1, configurations, planes, atoms, 2).
 
-        They depend on the seed, the direction of the wave (to a millionth of a mrad) and the
-        number of the configuration alone.
+        They depend on the seed, the address - the direction of a wave, to a millionth of a mrad,
+        or the number of a batch - and the number of the configuration alone.
         """
-        address = (0.0, 0.0) if self.shared else (float(d) for d in direction_mrad)
-        random = stream(self.seed, "phonons", *address, configuration)
-        drawn = random.standard_normal((len(planes), len(planes[0].sites), 2))
+        if self.shared:
+            addresses = np.zeros((1, 2))
+        shape = (len(planes), len(planes[0].sites), 2)
+        drawn = np.array(
+            [
+                [
+                    stream(self.seed, "phonons", *map(float, address), number).standard_normal(
+                        shape
+                    )
+                    for number in range(self.configurations)
+                ]
+                for address in addresses
+            ]
+        )
         rms = np.array([self.material.rms_displacement_A[p.element] for p in planes])
         return drawn * rms[:, None, None]
 
@@ -119,11 +139,14 @@ class Slice:
         Distance to the next slice in Å.
     ends_layer
         Whether a pattern is kept after it.
+    overlap
+        Number of what overlapping tails add to the transmission; None for nothing.
     """
 
     contents: tuple[tuple[int, int], ...]
     thickness_A: float
     ends_layer: bool
+    overlap: int | None = None
 
 
 class Slicing:
@@ -134,8 +157,14 @@ class Slicing:
     the real and imaginary part of a structure factor.
     """
 
-    def __init__(self, slices: list[Slice], tables: list[np.ndarray], linear: bool) -> None:
-        self.slices, self.tables, self.linear = slices, tables, linear
+    def __init__(
+        self,
+        slices: list[Slice],
+        tables: list[np.ndarray],
+        overlaps: Sequence[np.ndarray] | None = None,
+    ) -> None:
+        self.slices, self.tables = slices, tables
+        self.linear, self.overlaps = overlaps is not None, overlaps or []
 
     @classmethod
     def on_planes(
@@ -145,10 +174,12 @@ class Slicing:
         layer_A: float,
         grid: ReciprocalGrid,
         transmission: AtomTransmission,
+        mean: AtomTransmission,
     ) -> Slicing:
-        """Put one slice on every atomic plane, with whole atoms in it.
+        """Put one slice on every atomic plane, with whole atoms in it: T = 1 + Σ t + overlaps.
 
-        The atoms of a plane are so far apart that their transmissions add: T = 1 + Σ t.
+        Where the tails of neighbours overlap, the product Π (1 + t) differs a little from the sum.
+        The difference is that of the mean transmissions (`mean`), whatever the displacements.
         """
         gx, gy = grid.transmission_points_per_A()
         elements = list(dict.fromkeys(p.element for p in planes))
@@ -156,6 +187,14 @@ class Slicing:
         for element in elements:
             amplitude = transmission(element, gx, gy) / grid.area_A2
             tables.append(np.stack([amplitude.real, amplitude.imag]).repeat(2, axis=-1))
+        cells = planes[0].cells
+        shape = grid.fft_shape[0] // cells[0], grid.fft_shape[1] // cells[1]
+        cell_A = grid.cell_A / np.array(cells)[:, None]
+        kinds = [(p.element, p.base.tobytes()) for p in planes]
+        overlaps = {
+            kind: np.tile(mean.overlap(plane.element, plane.base, cell_A, shape), cells)
+            for kind, plane in dict(zip(kinds, planes, strict=True)).items()
+        }
         depths = [p.depth_A for p in planes] + [layers * layer_A]
         layer_of = [min(int(d // layer_A), layers - 1) for d in depths[:-1]] + [layers]
         slices = [
@@ -163,10 +202,11 @@ class Slicing:
                 ((i, elements.index(plane.element)),),
                 round(depths[i + 1] - depths[i], 6),
                 layer_of[i + 1] > layer_of[i],
+                list(overlaps).index(kinds[i]),
             )
             for i, plane in enumerate(planes)
         ]
-        return cls(slices, tables, linear=True)
+        return cls(slices, tables, list(overlaps.values()))
 
     @classmethod
     def equal(
@@ -205,7 +245,7 @@ class Slicing:
                 contents.append((number, numbers[key]))
             contents = [(n, t) for n, t in contents if tables[t].any()]
             slices.append(Slice(tuple(contents), thickness, (index + 1) % slices_per_layer == 0))
-        return cls(slices, tables, linear=False)
+        return cls(slices, tables)
 
 
 def waves_together(configurations: int) -> int:
@@ -223,6 +263,68 @@ def bytes_per_wave(
     """
     n1, n2 = grid.fft_shape
     return configurations * (8 * n1 * n2 * bytes_per_number + 32 * atoms)
+
+
+def in_batches(
+    work: Callable[[slice], None],
+    count: int,
+    size: int,
+    threads: int,
+    progress: Progress | None = None,
+) -> None:
+    """Work on parts of a numbered whole by several threads.
+
+    Within a thread, matrix products and transforms are serial: the order of summation, and so the
+    bytes, must not depend on the number of threads.
+
+    Parameters
+    ----------
+    work
+        Called with each part.
+    count, size
+        How many there are, and how many in a part.
+    threads
+        Parts under way at the same time.
+    progress
+        Called with the number done and `count`.
+    """
+    done = 0
+    with (
+        threadpool_limits(1, user_api="blas"),
+        ThreadPoolExecutor(max_workers=threads) as pool,
+    ):
+        parts = [slice(n, min(n + size, count)) for n in range(0, count, size)]
+        futures = {pool.submit(work, part): part for part in parts}
+        try:
+            for future in as_completed(futures):
+                future.result()
+                done += futures[future].stop - futures[future].start
+                if progress:
+                    progress(done, count)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def check_electrons(within_band: np.ndarray) -> None:
+    """Check that no wave has more electrons after any layer than before the crystal.
+
+    Parameters
+    ----------
+    within_band
+        Fractions of waves that are left.
+
+    Raises
+    ------
+    EngineError
+        If one has, beyond rounding.
+    """
+    if (largest := float(within_band.max())) > 1 + _SUM_TOLERANCE:
+        raise EngineError(
+            f"a wave has {largest:.6f} electrons after the crystal for every one before: the "
+            "band limit and grid of this calculation make electrons. Report it, with the "
+            "command that you gave"
+        )
 
 
 class Multislice:
@@ -259,7 +361,7 @@ class Multislice:
         on: Arrays,
         double: bool = False,
     ) -> None:
-        self.grid, self.planes, self.phonons, self._on = grid, planes, phonons, on
+        self.grid, self.planes, self.phonons, self.on = grid, planes, phonons, on
         self._slices, self._linear, self._passes = slicing.slices, slicing.linear, passes
         self._wavelength_A = wavelength_A
         self._real = np.dtype(np.float64 if double else np.float32)
@@ -267,8 +369,14 @@ class Multislice:
         xp = on.xp
         # (parts, waves, configurations, h, k)
         self._tables = [xp.asarray(t[:, None, None], dtype=self._real) for t in slicing.tables]
+        self._overlaps = [xp.asarray(o, dtype=self._complex) for o in slicing.overlaps]
         self._parts = len(slicing.tables[0])
         self._at_rest: list[Any] = []
+
+    @property
+    def atoms(self) -> int:
+        """Number of atoms of the supercell."""
+        return sum(len(p.sites) for p in self.planes)
 
     @property
     def configurations(self) -> int:
@@ -277,10 +385,9 @@ class Multislice:
 
     def _default_batch(self) -> int:
         """Return how many waves to propagate together: on a card, as many as its memory holds."""
-        if (free := self._on.free_memory_bytes()) is None:
+        if (free := self.on.free_memory_bytes()) is None:
             return waves_together(self.configurations)
-        atoms = sum(len(p.sites) for p in self.planes)
-        each = bytes_per_wave(self.grid, self.configurations, atoms, self._complex.itemsize)
+        each = bytes_per_wave(self.grid, self.configurations, self.atoms, self._complex.itemsize)
         return max(1, min(256, free // (2 * each)))
 
     def propagate(
@@ -305,44 +412,50 @@ class Multislice:
             Called with the number of waves done and their total.
         """
         directions = recorder.incident.directions_mrad
-        size = batch or self._default_batch()
-        starts = range(0, len(directions), size)
-        done = 0
-        with ThreadPoolExecutor(max_workers=threads) as pool:
-            if not self.phonons and not self._at_rest:
+
+        def propagate(part: slice) -> None:
+            record = recorder.batch(part, *self.start_of(directions[part]), self.on)
+            for layer, wave in enumerate(self.exit_waves(directions[part])):
+                record.layer(layer, wave)
+
+        self.prepare()
+        in_batches(propagate, len(directions), batch or self._default_batch(), threads, progress)
+
+    def prepare(self) -> None:
+        """Compute what all waves share: the transmissions of atoms at definite places."""
+        if not self.phonons and not self._at_rest:
+            with threadpool_limits(1, user_api="blas"):
                 self._at_rest = self._transmissions_at_rest()
-            futures = {}
-            try:
-                for start in starts:
-                    part = slice(start, min(start + size, len(directions)))
-                    job = pool.submit(self._propagate_batch, recorder, part, directions[part])
-                    futures[job] = part
-                for future in as_completed(futures):
-                    future.result()
-                    part = futures[future]
-                    done += part.stop - part.start
-                    if progress:
-                        progress(done, len(directions))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
 
-    def _propagate_batch(self, recorder: Recorder, part: slice, directions: np.ndarray) -> None:
-        fraction = directions / (1e3 * self._wavelength_A) @ self.grid.cell_A.T
+    def start_of(self, directions_mrad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the lattice point nearest to each wave, and how far the wave is from it.
+
+        Both in units of the reciprocal vectors, shapes (waves, 2).
+        """
+        fraction = directions_mrad / (1e3 * self._wavelength_A) @ self.grid.cell_A.T
         start = np.rint(fraction).astype(int)
-        record = recorder.batch(part, start, fraction - start, self._on)
-        for layer, wave in enumerate(self._through(directions, start, fraction - start)):
-            record.layer(layer, wave)
+        return start, fraction - start
 
-    def _through(
-        self, directions_mrad: np.ndarray, start: np.ndarray, offset: np.ndarray
+    def exit_waves(
+        self, directions_mrad: np.ndarray, addresses: np.ndarray | None = None
     ) -> Iterator[Any]:
-        """Yield the amplitudes (waves, configurations, h, k) after each layer."""
-        xp, fft = self._on.xp, self._on.fft
+        """Yield the amplitudes (waves, configurations, h, k) of plane waves after each layer.
+
+        Parameters
+        ----------
+        directions_mrad
+            Directions of incidence in the frame of the crystal, shape (waves, 2).
+        addresses
+            Of the displacements, a row for each wave or one for all; by default the directions.
+        """
+        start, offset = self.start_of(directions_mrad)
+        xp, fft = self.on.xp, self.on.fft
         waves, configurations = len(directions_mrad), self.configurations
         (n1, n2), (h, k) = self.grid.fft_shape, self.grid.wave_limit
         propagators = self._propagators(offset)
-        atoms = self._atoms(directions_mrad) if self.phonons else None
+        atoms = None
+        if self.phonons:
+            atoms = self._atoms(directions_mrad if addresses is None else addresses)
         wave = xp.zeros((waves, configurations, *self.grid.wave_shape), self._complex)
         wave[xp.arange(waves), :, xp.asarray(start[:, 0] + h), xp.asarray(start[:, 1] + k)] = 1
         # Amplitudes lie at the beginning of the transforms, from -h and -k on, with zeros after
@@ -379,27 +492,19 @@ class Multislice:
             propagator = np.empty(phase.shape, self._complex)
             np.multiply(np.cos(angle), passes, out=propagator.real)
             np.multiply(np.sin(angle), passes, out=propagator.imag)
-            propagators[thickness] = self._on.xp.asarray(propagator[:, None])
+            propagators[thickness] = self.on.xp.asarray(propagator[:, None])
         return propagators
 
-    def _atoms(self, directions_mrad: np.ndarray) -> Any:
-        """Draw displaced atoms, as fractions (waves, configurations, planes, atoms, 2)."""
+    def _atoms(self, addresses: np.ndarray) -> Any:
+        """Draw displaced atoms, as fractions (waves or 1, configurations, planes, atoms, 2)."""
         assert self.phonons is not None
-        displacements = np.array(
-            [
-                [
-                    self.phonons.displacements_A(direction, number, self.planes)
-                    for number in range(self.phonons.configurations)
-                ]
-                for direction in directions_mrad
-            ]
-        )
+        displacements = self.phonons.displacements_A(addresses, self.planes)
         sites = np.array([p.sites for p in self.planes])
-        return self._on.xp.asarray(sites + displacements @ np.linalg.inv(self.grid.cell_A))
+        return self.on.xp.asarray(sites + displacements @ np.linalg.inv(self.grid.cell_A))
 
     def _transmissions_at_rest(self) -> list[Any]:
         """Return the transmission of each slice; slices with the same contents share one."""
-        atoms = self._on.xp.asarray(np.array([p.sites for p in self.planes])[None, None])
+        atoms = self.on.xp.asarray(np.array([p.sites for p in self.planes])[None, None])
         found: dict[Any, Any] = {}
         result = []
         for one in self._slices:
@@ -410,10 +515,10 @@ class Multislice:
         return result
 
     def _transmission(self, one: Slice, atoms: Any) -> Any:
-        """Return the transmission function of a slice, (waves, configurations, n1, n2)."""
+        """Return the transmission function of a slice, (waves or 1, configurations, n1, n2)."""
         if not one.contents:
             return 1
-        xp, fft = self._on.xp, self._on.fft
+        xp, fft = self.on.xp, self.on.fft
         n1, n2 = self.grid.fft_shape
         v1, v2 = self.grid.transmission_limit
         columns = xp.empty((self._parts, *atoms.shape[:2], n1, v2 + 1), self._complex)
@@ -435,6 +540,8 @@ class Multislice:
         if self._linear:
             xp.add(parts[0], 1, out=transmission.real)
             transmission.imag[...] = parts[1]
+            if one.overlap is not None:
+                transmission += self._overlaps[one.overlap]
         else:
             transmission.real[...] = xp.cos(parts[0])
             transmission.imag[...] = xp.sin(parts[0])
@@ -467,7 +574,7 @@ class Multislice:
 
     def _powers(self, fraction: Any, limit: int) -> Any:
         """Return exp(-2πi n u) for n from 0 to limit, shape (..., atoms, limit + 1)."""
-        xp = self._on.xp
+        xp = self.on.xp
         step = xp.exp(-2j * math.pi * fraction)[..., None]
         powers = xp.empty((*fraction.shape, limit + 1), self._complex)
         powers[..., 0] = 1

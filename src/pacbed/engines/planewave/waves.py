@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt
@@ -24,21 +24,36 @@ class Band:
         Whether the limit holds for each axis, as in Prismatic, instead of for the length.
     centre_per_A
         Centre of the band (x, y) in the frame of the crystal, in 1/Å.
+    gradient
+        Deformation gradient F, shape (2, 2): the limit holds for Fᵀk, the frequency before the
+        deformation, so that the same beams are propagated at any strain. None for no deformation.
     """
 
     cutoff_per_A: float
     square: bool = False
     centre_per_A: tuple[float, float] = (0.0, 0.0)
+    gradient: np.ndarray | None = None
 
     def contains(self, kx: np.ndarray, ky: np.ndarray) -> np.ndarray:
         """Tell which spatial frequencies (1/Å, frame of the crystal) are propagated."""
         x, y = kx - self.centre_per_A[0], ky - self.centre_per_A[1]
+        if self.gradient is not None:
+            (xx, xy), (yx, yy) = self.gradient
+            x, y = xx * x + yx * y, xy * x + yy * y
         if self.square:
             return np.maximum(np.abs(x), np.abs(y)) <= self.cutoff_per_A
         return np.asarray(x**2 + y**2 <= self.cutoff_per_A**2)
 
+    @property
+    def smallest_per_A(self) -> float:
+        """Largest frequency that is propagated in every direction, from the centre, in 1/Å."""
+        stretch = 1.0 if self.gradient is None else float(np.linalg.norm(self.gradient, 2))
+        return self.cutoff_per_A / stretch
+
     def extent(self, edge_A: np.ndarray) -> float:
         """Largest product of a frequency of the band, from its centre, with a vector in Å."""
+        if self.gradient is not None:
+            edge_A = np.linalg.solve(self.gradient, edge_A)
         return self.cutoff_per_A * float(
             np.abs(edge_A).sum() if self.square else np.linalg.norm(edge_A)
         )
@@ -70,7 +85,12 @@ class ReciprocalGrid:
 
     @classmethod
     def for_band(
-        cls, cell_A: np.ndarray, band: Band, transmission_ratio: float, fft_ratio: float
+        cls,
+        cell_A: np.ndarray,
+        band: Band,
+        transmission_ratio: float,
+        fft_ratio: float,
+        cells: tuple[int, int] = (1, 1),
     ) -> ReciprocalGrid:
         """Choose a grid.
 
@@ -86,14 +106,16 @@ class ReciprocalGrid:
             Width of the Fourier transform in the same unit. With ``2 + transmission_ratio``
             products of wave and transmission function fold nothing back into the band; a little
             less folds back only what is scattered from one end of the band beyond the other.
+        cells
+            Unit cells along the two vectors: the transform has as many points in each.
         """
         # Waves start from a lattice point and up to half a step beside it.
         centre = np.abs(cell_A @ np.array(band.centre_per_A))
         extents = [band.extent(edge) for edge in cell_A]
         wave = [math.floor(e + c + 0.5) for e, c in zip(extents, centre, strict=True)]
         shape = [
-            fast_length(max(fft_ratio * e, 2 * w + 2), 4, (2, 3, 5))
-            for e, w in zip(extents, wave, strict=True)
+            n * fast_length(max(fft_ratio * e, 2 * w + 2) / n, 1, (2, 3, 5))
+            for e, w, n in zip(extents, wave, cells, strict=True)
         ]
         transmission = [
             min(math.floor(transmission_ratio * e), n // 2 - 1)
@@ -190,6 +212,10 @@ class IncidentGrid:
             cx, cy = cone.centre_mrad
             covered |= np.hypot(x[None, :] - cx, y[:, None] - cy) <= cone.radius_mrad + margin
         return cls(x, y, covered)
+
+    def all_covered(self) -> IncidentGrid:
+        """Return the same grid with all of its waves, where they cost next to nothing."""
+        return replace(self, covered=np.ones_like(self.covered))
 
     def covers(self, cone: Cone) -> bool:
         """Tell whether the waves surround a cone."""

@@ -110,7 +110,7 @@ class PrismaticEngine(Engine):
         with scratch_folder() as folder:
             for number in range(kept.configurations, configurations):
                 moved = atoms
-                if request.thermal.phonon_configurations:
+                if request.thermal.configurations:
                     moved = atoms.displaced(request.seed, number)
                 probes = layout.probes_A[layout.shares[number]]
 
@@ -133,7 +133,7 @@ class PrismaticEngine(Engine):
             "device": self.device,
             **layout.provenance(),
             "atoms": len(atoms.numbers),
-            "configurations": request.thermal.phonon_configurations,
+            "configurations": request.thermal.configurations,
             "fraction_within_band": (kept.within_band / layout.total).round(7).tolist(),
             # Of all attempts, if it was killed and went on.
             "seconds": round(kept.seconds, 3),

@@ -106,7 +106,7 @@ def _dealt(
     request: SimulationRequest, settings: PrismaticSettings, probes: int
 ) -> list[np.ndarray]:
     """Return the numbers of the probes of each configuration."""
-    configurations = max(1, request.thermal.phonon_configurations)
+    configurations = max(1, request.thermal.configurations)
     if settings.probes_per_configuration == "all":
         return [np.arange(probes)] * configurations
     if probes < configurations:
@@ -124,10 +124,11 @@ def _check(request: SimulationRequest, grid: Grid, pixel_mrad: tuple[float, floa
             "Prismatic has an aperture edge of its own, one pixel of its grid wide: aperture_edge "
             f"must be 0, not {request.aperture.edge_mrad} mrad"
         )
-    if not request.thermal.phonon_configurations and request.thermal.debye_waller:
+    if request.thermal.motion in ("full", "coherent"):
         raise RequestError(
-            "Prismatic has no Debye-Waller factor: ask for frozen phonons (the paper has 10 "
-            "configurations), or for atoms at rest without it (debye_waller: false, "
+            f"Prismatic cannot compute thermal motion '{request.thermal.motion}', which needs mean "
+            "transmissions: ask for a number of frozen-phonon configurations (thermal_motion: 10, "
+            "as the paper; --phonons 10), or for static atoms (thermal_motion: none; --phonons 0 "
             "--no-debye-waller)"
         )
     detector = request.detector
@@ -147,8 +148,9 @@ def _check(request: SimulationRequest, grid: Grid, pixel_mrad: tuple[float, floa
         limit = (points / 2 - 0.5) * own
         native = pixels == points and abs(field - own * points) < 1e-6 * field
         if outer > limit * (1 + 1e-9) and not native:
+            finer_A = int(990 * grid.pixel_A * limit / outer) / 1e3  # points are rounded
             raise RequestError(
                 f"the detector reaches {outer:.4g} mrad, but Prismatic's band limit at this "
-                f"sampling lets waves through up to {limit:.4g} mrad: choose a smaller field of "
-                "view or pixel_A"
+                f"sampling lets waves through up to {limit:.4g} mrad: choose pixel_A of at most "
+                f"{finer_A:g} Å, or a smaller field of view"
             )

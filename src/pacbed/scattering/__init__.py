@@ -1,0 +1,1 @@
+"""What a crystal does to every incident wave, at any strain."""

@@ -1,0 +1,397 @@
+"""Images on the pixels of a camera, straight from what the crystal does to every wave.
+
+An image is the integral of the pattern over the pixels of the camera, however these are turned,
+scaled and shifted. Within a disc the intensity is smooth, at its edge a pixel is cut by an arc, so
+short that it is nearly a straight line: its share within the disc is that of a half-plane.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import map_coordinates, spline_filter1d
+
+from pacbed.engines.planewave.diffuse import DiffuseScattering, crystal_axis_mrad
+from pacbed.engines.planewave.waves import IncidentGrid
+from pacbed.specimen.microscope import Aperture, disc_share
+
+# Waves that splines over incident directions need beyond a cone, to be free of their ends.
+_MARGIN = 4
+# Points of the incident grid that are extrapolated where the waves end.
+_GHOSTS = 4
+# Diffuse scattering is evaluated on a grid with this spacing, and from there interpolated.
+_DIFFUSE_STEP_mrad = 1.5
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Square pixels, and how the pattern lies on them.
+
+    Parameters
+    ----------
+    pixels
+        Pixels per axis.
+    field_of_view_mrad
+        Full width of the image in mrad.
+    rotation_deg
+        Rotation γ of the pattern, counter-clockwise, in degrees.
+    shift_px
+        Shift of the pattern along x and y in pixels; without it, zero angle lies on the centre of
+        pixel ``pixels // 2``.
+    """
+
+    pixels: int
+    field_of_view_mrad: float
+    rotation_deg: float = 0.0
+    shift_px: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def pixel_mrad(self) -> float:
+        """Width of a pixel in mrad."""
+        return self.field_of_view_mrad / self.pixels
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """Angles in the pattern (x, y) in mrad per step (x, y) of a pixel, shape (2, 2)."""
+        angle = math.radians(self.rotation_deg)
+        c, s = math.cos(angle), math.sin(angle)
+        return self.pixel_mrad * np.array([[c, s], [-s, c]])
+
+    @property
+    def origin(self) -> np.ndarray:
+        """Position (x, y) of zero angle, in pixels."""
+        return self.pixels // 2 + np.array(self.shift_px)
+
+    def directions_mrad(
+        self, rows: slice = slice(None), columns: slice = slice(None)
+    ) -> np.ndarray:
+        """Return the angles (x, y) in the pattern of pixels in mrad, shape (2, rows, columns)."""
+        axis = np.arange(self.pixels)
+        x, y = axis[columns] - self.origin[0], axis[rows, None] - self.origin[1]
+        return np.stack([along[0] * x + along[1] * y for along in self.matrix])
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image and its derivatives.
+
+    Parameters
+    ----------
+    expected
+        Fraction of the incident electrons in each pixel, shape (ny, nx).
+    by_strain
+        Derivatives by the strain components (xx, yy, xy), shape (3, ny, nx).
+    by_tilt
+        Derivatives by the tilts φx and φy per mrad, shape (2, ny, nx).
+    by_rotation
+        Derivative by the rotation per degree, shape (ny, nx).
+    by_shift
+        Derivatives by the shifts along x and y per pixel, shape (2, ny, nx).
+    by_field
+        Derivative by the logarithm of the field of view, shape (ny, nx).
+    """
+
+    expected: np.ndarray
+    by_strain: np.ndarray
+    by_tilt: np.ndarray
+    by_rotation: np.ndarray
+    by_shift: np.ndarray
+    by_field: np.ndarray
+
+
+@dataclass(frozen=True)
+class Beams:
+    """Bragg beams over incident directions as cubic B-splines, after one number of layers.
+
+    Parameters
+    ----------
+    coefficients
+        Of the intensity, and of its derivatives by strain if wanted, shape (1 or 4, beams, y, x).
+    corner_mrad, step_mrad
+        Direction (x, y) of the first coefficient, and spacing of the grid, in mrad.
+    g_mrad
+        Diffraction angles (x, y) of the beams in mrad, shape (beams, 2).
+    by_strain
+        Their derivatives by strain, shape (3, beams, 2); None if not wanted.
+    """
+
+    coefficients: np.ndarray
+    corner_mrad: np.ndarray
+    step_mrad: float
+    g_mrad: np.ndarray
+    by_strain: np.ndarray | None = None
+
+    @classmethod
+    def around(
+        cls,
+        incident: IncidentGrid,
+        intensities: np.ndarray,
+        g_mrad: np.ndarray,
+        aperture: Aperture,
+        tilt_mrad: tuple[float, float],
+        by_strain: np.ndarray | None = None,
+    ) -> Beams:
+        """Interpolate the waves of one aperture.
+
+        Parameters
+        ----------
+        incident
+            The waves, on a whole grid.
+        intensities
+            Shape (1 or 4, y, x, beams): the beams of all waves, and their derivatives by strain.
+        g_mrad, by_strain
+            As of the class.
+        aperture, tilt_mrad
+            Together the cone of incidence.
+        """
+        step = float(incident.x_mrad[1] - incident.x_mrad[0])
+        reach, parts = aperture.outer_mrad + _MARGIN * step, []
+        for axis, centre in zip(
+            (incident.x_mrad, incident.y_mrad), crystal_axis_mrad(tilt_mrad), strict=True
+        ):
+            first, last = np.searchsorted(axis, [centre - reach, centre + reach])
+            parts.append(slice(max(0, int(first) - 1), int(last) + 1))
+        x, y = parts
+        found = np.moveaxis(intensities[:, y, x], -1, 1).astype(np.float32)
+        for along in (2, 3):
+            found = spline_filter1d(_extended(found, along), 3, along, np.float32)
+        corner = np.array([incident.x_mrad[x][0], incident.y_mrad[y][0]]) - _GHOSTS * step
+        return cls(found, corner, step, g_mrad, by_strain)
+
+    def blurred(self, width_mrad: float) -> Beams:
+        """Return the means over squares of some width, instead of values at points."""
+        c, strength = self.coefficients, (width_mrad / self.step_mrad) ** 2 / 24
+        mean = c.copy()
+        mean[:, :, 1:-1] += strength * (c[:, :, 2:] - 2 * c[:, :, 1:-1] + c[:, :, :-2])
+        mean[..., 1:-1] += strength * (c[..., 2:] - 2 * c[..., 1:-1] + c[..., :-2])
+        return Beams(mean, self.corner_mrad, self.step_mrad, self.g_mrad, self.by_strain)
+
+
+def _extended(values: np.ndarray, axis: int) -> np.ndarray:
+    """Continue values by cubic polynomials beyond both ends of an axis."""
+    values = np.moveaxis(values, axis, 0)
+    for _ in range(_GHOSTS):
+        before = 4 * values[0] - 6 * values[1] + 4 * values[2] - values[3]
+        after = 4 * values[-1] - 6 * values[-2] + 4 * values[-3] - values[-4]
+        values = np.concatenate([before[None], values, after[None]])
+    return np.moveaxis(values, 0, axis)
+
+
+class Channels:
+    """An image under construction, and its derivatives by what moves and fills its discs."""
+
+    def __init__(self, pixels: int, derivatives: bool) -> None:
+        shape = (pixels, pixels)
+        self.value = np.zeros(shape)
+        if derivatives:
+            # By the angle of a pixel, by the direction of incidence, by strain.
+            self.by_angle, self.by_incidence = np.zeros((2, *shape)), np.zeros((2, *shape))
+            self.by_strain = np.zeros((3, *shape))
+
+
+def add_discs(
+    channels: Channels,
+    beams: Beams,
+    aperture: Aperture,
+    tilt_mrad: tuple[float, float],
+    camera: Camera,
+) -> None:
+    """Add the discs of all beams to an image, fractions per mrad²."""
+    axis = np.array(crystal_axis_mrad(tilt_mrad))
+    edge, density = _Edge.of(aperture, camera), 1 / aperture.solid_angle_mrad2()
+    inverse = np.linalg.inv(camera.matrix)
+    reach = (edge.reach_mrad) / camera.pixel_mrad
+    beams = beams.blurred(camera.pixel_mrad)
+    derivatives = beams.by_strain is not None
+    for beam, g in enumerate(beams.g_mrad):
+        centre = camera.origin + inverse @ g
+        first = np.maximum(np.ceil(centre - reach), 0).astype(int)
+        last = np.minimum(np.floor(centre + reach) + 1, camera.pixels).astype(int)
+        if (last <= first).any():
+            continue
+        box = slice(first[1], last[1]), slice(first[0], last[0])
+        x, y = (angle - g[i] for i, angle in enumerate(camera.directions_mrad(*box)))
+        radius = np.sqrt(x**2 + y**2)
+        near = radius < edge.reach_mrad
+        if not near.any():
+            continue
+        x, y, radius = x[near], y[near], radius[near]
+        share, slope = (one * density for one in edge.share(x, y, radius))
+        place = (np.stack([x, y]) + (axis - beams.corner_mrad)[:, None]) / beams.step_mrad
+        if not derivatives:
+            value = map_coordinates(
+                beams.coefficients[0, beam], place[::-1], order=3, mode="nearest", prefilter=False
+            )
+            channels.value[box][near] += share * value
+            continue
+        value, by_x, by_y = _splines(beams.coefficients[:, beam], place)
+        filling = share * np.stack([by_x[0], by_y[0]]) / beams.step_mrad
+        moving = filling + value[0] * slope / np.maximum(radius, 1e-9) * np.stack([x, y])
+        assert beams.by_strain is not None
+        channels.value[box][near] += share * value[0]
+        for i in range(2):
+            channels.by_angle[i][box][near] += moving[i]
+            channels.by_incidence[i][box][near] += filling[i]
+        for i in range(3):
+            channels.by_strain[i][box][near] += (
+                share * value[1 + i] - beams.by_strain[i, beam] @ moving
+            )
+
+
+def _splines(
+    coefficients: np.ndarray, place: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Evaluate cubic B-splines and their derivatives along x and y.
+
+    Parameters
+    ----------
+    coefficients
+        Shape (channels, y, x).
+    place
+        Positions (x, y) in steps of the grid, shape (2, points).
+
+    Returns
+    -------
+    tuple of arrays
+        Shape (channels, points) each.
+    """
+    channels, ny, nx = coefficients.shape
+    whole = np.clip(np.floor(place).astype(int), 1, np.array([[nx - 3], [ny - 3]]))
+    (wx, dx), (wy, dy) = (_weights(p - w) for p, w in zip(place, whole, strict=True))
+    flat = coefficients.reshape(channels, -1)
+    corner = (whole[1] - 1) * nx + whole[0] - 1
+    found = [np.zeros((channels, len(corner)), np.float32) for _ in range(3)]
+    for row in range(4):
+        along = [flat[:, corner + row * nx + column] for column in range(4)]
+        value = sum(w * a for w, a in zip(wx, along, strict=True))
+        found[0] += wy[row] * value
+        found[1] += wy[row] * sum(d * a for d, a in zip(dx, along, strict=True))
+        found[2] += dy[row] * value
+    return found[0], found[1], found[2]
+
+
+def _weights(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the four cubic B-splines at 0 <= t < 1 and their derivatives, (4, points) each."""
+    t = t.astype(np.float32)
+    u = 1 - t
+    value = [u**3, 3 * t**3 - 6 * t**2 + 4, 3 * u**3 - 6 * u**2 + 4, t**3]
+    slope = [-(u**2), 3 * t**2 - 4 * t, 4 * u - 3 * u**2, t**2]
+    return np.stack(value) / 6, np.stack(slope) / 2
+
+
+@dataclass(frozen=True)
+class _Edge:
+    """How much of a pixel lies within a disc: of an aperture of unit intensity.
+
+    Parameters
+    ----------
+    aperture
+        The aperture.
+    camera
+        The pixels.
+    radius_mrad
+        Radius of a hard edge; None for a soft one.
+    """
+
+    aperture: Aperture
+    camera: Camera
+    radius_mrad: float | None
+
+    @classmethod
+    def of(cls, aperture: Aperture, camera: Camera) -> _Edge:
+        # An edge sharper than half a pixel is as good as a hard one of the same area.
+        hard = aperture.edge_mrad < 0.5 * camera.pixel_mrad
+        radius = math.sqrt(aperture.solid_angle_mrad2() / math.pi)
+        return cls(aperture, camera, radius if hard else None)
+
+    @property
+    def reach_mrad(self) -> float:
+        """Distance from the centre beyond which no pixel is lit, in mrad."""
+        if self.radius_mrad is None:
+            return self.aperture.outer_mrad
+        return self.radius_mrad + self.camera.pixel_mrad / math.sqrt(2)
+
+    def share(
+        self, x: np.ndarray, y: np.ndarray, radius: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the share of pixels within the disc, and its derivative by the radius.
+
+        Parameters
+        ----------
+        x, y
+            Positions from the centre in mrad, shape (pixels,) each.
+        radius
+            Their distances from it.
+        """
+        if self.radius_mrad is None:
+            small = 1e-3 * self.aperture.edge_mrad
+            inner, value, outer = (
+                self.aperture.transmission(np.maximum(radius + d, 0)) for d in (-small, 0, small)
+            )
+            return value, (outer - inner) / (2 * small)
+        return disc_share(x, y, radius, self.radius_mrad, self.camera.matrix)
+
+
+def background(
+    diffuse: DiffuseScattering,
+    coefficients: np.ndarray,
+    axis_mrad: np.ndarray,
+    camera: Camera,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return diffuse scattering at the pixels of a camera, and its gradient.
+
+    Parameters
+    ----------
+    diffuse
+        Its splines.
+    coefficients
+        Of each channel, averaged over the aperture, shape (channels, n1, n2).
+    axis_mrad
+        Direction (x, y) of the beam in the frame of the crystal in mrad.
+    camera
+        The pixels.
+
+    Returns
+    -------
+    values
+        Fraction per mrad², shape (channels, ny, nx).
+    gradient
+        Of the first channel by the angle (x, y) in mrad, shape (2, ny, nx).
+    """
+    angles = camera.directions_mrad()
+    axes, places = [], []
+    for i in range(2):
+        low, high = angles[i].min(), angles[i].max()
+        count = max(4, math.ceil((high - low) / _DIFFUSE_STEP_mrad) + 1)
+        axes.append(np.linspace(low, high, count))
+        places.append((angles[i] - low) / (axes[i][1] - axes[i][0]))
+    steps = [axis[1] - axis[0] for axis in axes]
+    coarse = diffuse.intensity(coefficients, axes[0] + axis_mrad[0], axes[1] + axis_mrad[1])
+    slopes = np.gradient(coarse[0], steps[1], steps[0])
+    found = [
+        map_coordinates(one, places[::-1], order=3, mode="nearest")
+        for one in (*coarse, slopes[1], slopes[0])
+    ]
+    return np.stack(found[:-2]), np.stack(found[-2:])
+
+
+def compose(channels: Channels, camera: Camera, tilt_mrad: tuple[float, float]) -> Image:
+    """Turn derivatives by angles and incidence into those by what describes a measurement."""
+    area = camera.pixel_mrad**2
+    angles = camera.directions_mrad()
+    x, y = angles
+    by_x, by_y = channels.by_angle
+    turn = math.radians(1)
+    across = -np.einsum("ij,iyx->jyx", camera.matrix, channels.by_angle)
+    # Seen from the crystal, the beam comes from -tan φ.
+    tilts = [-1 / math.cos(1e-3 * t) ** 2 for t in tilt_mrad]
+    return Image(
+        area * channels.value,
+        area * channels.by_strain,
+        area * channels.by_incidence * np.reshape(tilts, (2, 1, 1)),
+        area * turn * (by_x * y - by_y * x),
+        area * across,
+        area * (2 * channels.value + by_x * x + by_y * y),
+    )

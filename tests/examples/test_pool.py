@@ -1,0 +1,344 @@
+"""Pools: each image shows a deformation of its own, examples add dose, noise and mean."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from pacbed.engines import SimulationRequest, SimulationResult, ThermalMotion
+from pacbed.engines.planewave import PlaneWaveSettings
+from pacbed.engines.planewave.engine import PlaneWaveEngine
+from pacbed.examples.augment_layer import Augmentation
+from pacbed.examples.dataset import read_dataset, refuse_other_simulation, write_dataset
+from pacbed.examples.labels import PARAMETERS, LabelScaling
+from pacbed.examples.pattern_set import PatternSet, read_pattern_set
+from pacbed.examples.pool import GEOMETRY, read_pool, write_pool
+from pacbed.examples.source import ExampleSource
+from pacbed.exceptions import DamagedStoreError, MissingStoreError, PacbedError, StoreError
+from pacbed.learning.sequences import OnlineSequence
+from pacbed.learning.training import on_device
+from pacbed.patterns.store import write_patterns
+from pacbed.scattering.image import Camera
+from pacbed.scattering.series import ScatteringSeries, SeriesRequest, assemble, write_state
+from pacbed.scattering.strain import StrainRange
+from pacbed.specimen.crystal import material
+from pacbed.specimen.deformation import Deformation
+from pacbed.specimen.microscope import Aperture, Detector
+from pacbed.study.model import Configuration
+
+ASKED = SeriesRequest(
+    material("MoS2"),
+    80,
+    2,
+    StrainRange((0.97, 1.03)),
+    5.0,
+    2.0,
+    44.0,
+    states=6,
+    degree=1,
+    motion="coherent",
+)
+COARSE = PlaneWaveSettings(incident_step_mrad=2.5)
+APERTURE, LAYERS, PIXELS = Aperture(5.0), 2, 24
+SETTINGS = replace(
+    Configuration().augmentation(),
+    pixels=PIXELS,
+    field_of_view_mrad=32,
+    field_of_view_variation=0.03,
+    rotation_deg=(-10, 10),
+    translation_px=1,
+)
+STRAINS = np.array(
+    [(0.012, -0.008, 0.01), (-0.01, 0.02, 0), (0, 0, 0), (0.02, 0.01, -0.005), (0, -0.02, 0.008)]
+)
+TILTS = np.array([(1.5, -1.0), (-0.5, 1.8), (0, 0), (0.3, -1.9), (1.2, 1.2)])
+STATES = [
+    (Deformation.from_strain(*strain), tuple(tilt))
+    for strain, tilt in zip(STRAINS.tolist(), TILTS.tolist(), strict=True)
+]
+ADDRESS = (7, 5.0, LAYERS, "train")
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("series")
+    paths = [folder / f"{number}.zarr.zip" for number in range(ASKED.states)]
+    engine = PlaneWaveEngine(COARSE, 2)
+    for number, path in enumerate(paths):
+        write_state(path, ASKED, number, engine)
+    assemble(folder / "series.zarr.zip", paths)
+    return ScatteringSeries(folder / "series.zarr.zip")
+
+
+def made(path, series, states=STATES, **changes):
+    asked = {"aperture": APERTURE, "layers": LAYERS, "settings": SETTINGS, "seed": 3, **changes}
+    write_pool(path, series, states, **asked)
+    return path
+
+
+@pytest.fixture(scope="module")
+def file(series, tmp_path_factory):
+    return made(tmp_path_factory.mktemp("pool") / "pool.zarr.zip", series)
+
+
+@pytest.fixture(scope="module")
+def pool(file):
+    return read_pool(file, 5.0, LAYERS)
+
+
+def source_of(file, examples=100, **changes):
+    return ExampleSource.read([file], None, replace(SETTINGS, **changes), examples, ADDRESS)
+
+
+def examples_of(source):
+    """Numbers of the images, transformations, and examples."""
+    pattern, transformation, key = source.draw(0, source.examples)
+    layer = Augmentation(source.library, source.settings)
+    return pattern, transformation, layer.arrays(pattern, transformation, key)
+
+
+def apart(found, expected):
+    return np.abs(found - expected).sum() / np.abs(expected).sum()
+
+
+# What a pool holds
+
+
+def image_of(series, strain, tilt, rotation, field, shift):
+    """The image of a series, of mean one if all electrons are seen."""
+    camera = Camera(PIXELS, field, rotation, tuple(shift))
+    found = series.image(strain, tuple(tilt), APERTURE, LAYERS, camera)
+    return PIXELS**2 * np.maximum(found, 0)
+
+
+@pytest.mark.parametrize("number", range(len(STATES)))
+def test_an_image_is_that_of_its_strain_tilt_rotation_field_and_shift(series, pool, number):
+    def of(n):
+        rotation, field, *shift = pool.geometry[n].tolist()
+        return {
+            "strain": STRAINS[n],
+            "tilt": TILTS[n].tolist(),
+            "rotation": rotation,
+            "field": field,
+            "shift": shift,
+        }
+
+    one, other = of(number), of(number - 1)
+    found = pool.patterns[number]
+    assert found.dtype == np.float16
+    np.testing.assert_array_equal(found, image_of(series, **one).astype(np.float16))
+    for name in one:
+        changed = image_of(series, **{**one, name: other[name]}).astype(np.float16)
+        assert not np.array_equal(changed, found), name
+
+
+def test_images_lie_as_resampled_patterns(series, pool):
+    # As made of patterns with fine pixels: there, discs with hard edges are interpolated.
+    detector = Detector((44.0, 44.0), (352, 352))
+    patterns = np.concatenate(
+        [
+            series.pattern(strain, tilt, APERTURE, [LAYERS], detector).patterns
+            for strain, tilt in zip(STRAINS, TILTS.tolist(), strict=True)
+        ]
+    )
+    fine = PatternSet(patterns, (0.125, 0.125), range(len(patterns)), pool.parameters)
+    layer, every = Augmentation(fine, SETTINGS), np.arange(len(patterns), dtype=np.int32)
+    means = pool.patterns.astype(float).mean(axis=(1, 2), keepdims=True)
+
+    def differences(**turned_over):
+        """Relative L1 of images without noise and of mean one."""
+        signs = [turned_over.get(name, 1) for name in GEOMETRY]
+        geometry = np.hstack([pool.geometry * signs, np.tile((1e14, 1), (len(every), 1))])
+        key = np.zeros((len(every), 2), np.int32)
+        images = layer.arrays(every, geometry.astype(np.float32), key)
+        return [apart(*pair) for pair in zip(pool.patterns / means, images, strict=True)]
+
+    assert max(differences()) < 0.006
+    for name in ("rotation_deg", "shift_x_px", "shift_y_px"):
+        assert max(differences(**{name: -1})) > 0.015, name
+
+
+def test_transformations_are_drawn_from_their_ranges(series, tmp_path):
+    states = 40 * [STATES[2]]
+    geometry = read_pool(made(tmp_path / "pool", series, states), 5.0, LAYERS).geometry
+    ranges = {
+        "rotation_deg": (-10, 10),
+        "field_of_view_mrad": (0.97 * 32, 1.03 * 32),
+        "shift_x_px": (-1, 1),
+        "shift_y_px": (-1, 1),
+    }
+    assert tuple(ranges) == GEOMETRY
+    for values, (low, high) in zip(geometry.T, ranges.values(), strict=True):
+        assert low < values.min() < low + 0.2 * (high - low)
+        assert high - 0.2 * (high - low) < values.max() < high
+        assert len(set(values)) == 40
+
+
+def test_a_single_undeformed_and_upright_crystal_makes_a_pool(series, tmp_path):
+    found = read_pool(made(tmp_path / "pool", series, [STATES[2]]), 5.0, LAYERS)
+    np.testing.assert_array_equal(found.parameters, np.zeros((1, 5)))
+
+
+def test_images_are_none_of_the_draws_of_a_study(pool):
+    assert len(set(pool.draws)) == len(STATES)
+    assert max(pool.draws) < 0
+
+
+def test_same_arguments_same_bytes(series, file, tmp_path):
+    again = made(tmp_path / "again", series)
+    assert again.read_bytes() == file.read_bytes()
+
+
+def test_a_larger_pool_begins_with_the_same_images(series, pool, tmp_path):
+    larger = read_pool(made(tmp_path / "pool", series, 14 * STATES), 5.0, LAYERS)
+    for name in ("patterns", "geometry", "parameters"):
+        np.testing.assert_array_equal(getattr(larger, name)[:5], getattr(pool, name))
+    # The same states again, turned and shifted in another way.
+    assert len(np.unique(larger.patterns, axis=0)) == 70
+
+
+@pytest.mark.parametrize("change", [{"seed": 4}, {"layers": 1}, {"aperture": Aperture(4.0)}])
+def test_seed_layers_and_semiangle_each_give_other_transformations(series, pool, tmp_path, change):
+    layers, aperture = change.get("layers", LAYERS), change.get("aperture", APERTURE)
+    path = made(tmp_path / "pool", series, STATES[:1], **change)
+    found = read_pool(path, aperture.semiangle_mrad, layers).geometry
+    assert not np.intersect1d(found, pool.geometry).size
+
+
+def test_progress_counts_images(series, tmp_path):
+    told = []
+    made(tmp_path / "pool", series, STATES[:3], progress=lambda *counts: told.append(counts))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+# Examples of a pool
+
+
+def test_labels_name_strain_rotation_and_tilt_of_the_image(file, pool):
+    source = source_of(file)
+    pattern, transformation, _ = source.draw(0, 100)
+    assert set(pattern) == set(range(len(STATES)))
+    labels = dict(zip(PARAMETERS, source.labels(pattern, transformation).T, strict=True))
+    for n, name in enumerate(("strain_xx", "strain_yy", "strain_xy")):
+        np.testing.assert_allclose(labels[name], STRAINS[pattern, n], atol=1e-12)
+    for n, name in enumerate(("tilt_x_mrad", "tilt_y_mrad")):
+        np.testing.assert_array_equal(labels[name], TILTS[pattern, n])
+    np.testing.assert_allclose(labels["rotation_deg"], pool.geometry[pattern, 0], rtol=1e-6)
+
+
+def test_examples_of_an_image_differ_in_dose_noise_and_mean_alone(file):
+    source = source_of(file, examples=30)
+    pattern, transformation, images = examples_of(source)
+    _, _, still = examples_of(source_of(file, examples=30, electrons=(1e14, 1e14)))
+    for number in set(pattern):
+        these = pattern == number
+        shown = transformation[these]
+        assert these.sum() > 1
+        assert len(np.unique(shown[:, :4], axis=0)) == 1
+        assert all(len(set(column)) == these.sum() for column in shown[:, 4:].T)
+        assert len(np.unique(images[these], axis=0)) == these.sum()
+        # Without noise they are one image, scaled.
+        shapes = still[these] / shown[:, 5, None, None]
+        np.testing.assert_allclose(
+            shapes, np.broadcast_to(shapes[0], shapes.shape), rtol=1e-4, atol=1e-5 * shapes.max()
+        )
+    np.testing.assert_allclose(images.mean(axis=(1, 2)), transformation[:, 5], rtol=1e-4)
+
+
+def test_examples_have_the_poisson_statistics_of_their_dose(series, tmp_path):
+    path, count, electrons = made(tmp_path / "pool", series, STATES[:1]), 2000, 3e3
+    dose = {"noise": "poisson", "electrons": (electrons, electrons)}
+    _, _, images = examples_of(source_of(path, count, **dose))
+    # In each some dim pixel has one electron.
+    lowest = np.where(images > 0, images, np.inf).min(axis=(1, 2), keepdims=True)
+    counts = images.astype(float) / lowest
+    np.testing.assert_allclose(counts, np.rint(counts), rtol=1e-4, atol=1e-3)
+    expected = electrons * read_pool(path, 5.0, LAYERS).patterns[0].astype(float) / PIXELS**2
+    lit = expected > 0.1
+    assert lit.sum() > 100
+    deviation = (counts.mean(axis=0) - expected)[lit] / np.sqrt(expected[lit] / count)
+    assert np.sqrt(np.mean(deviation**2)) == pytest.approx(1, abs=0.2)
+    dispersion = counts.var(axis=0)[lit] / expected[lit]
+    assert dispersion.mean() == pytest.approx(1, abs=0.02)
+    assert counts[:, expected == 0].max() == 0
+
+
+@pytest.mark.parametrize("noise", ["lognormal", "poisson"])
+def test_examples_of_a_file_are_those_made_online(file, tmp_path, noise):
+    source = source_of(file, 70, noise=noise)
+    write_dataset(tmp_path / "train.zarr.zip", source)
+    data = read_dataset(tmp_path / "train.zarr.zip")
+    scaling = LabelScaling.from_ranges("strain-rotation", (0.97, 1.03), (-10, 10), (-2, 2))
+    sequence = OnlineSequence(source, scaling, 7)
+    nothing = keras.Sequential([keras.Input((PIXELS, PIXELS, 1)), keras.layers.Identity()])
+    images = on_device(nothing, source).predict(sequence, verbose=0)[..., 0]
+    np.testing.assert_array_equal(images.astype(np.float16), data.images)
+    targets = np.concatenate([sequence[n][1] for n in range(len(sequence))])
+    expected = scaling.scale(data.columns(scaling.parameters))
+    np.testing.assert_allclose(targets, expected, rtol=1e-5, atol=1e-6)
+    assert set(data.draws) == set(source.library.draws)
+
+
+# What is no pool of this address
+
+
+@pytest.fixture
+def patterns(tmp_path):
+    """A store of patterns of the same crystal and beam."""
+    path = tmp_path / "00000.zarr.zip"
+    request = SimulationRequest(
+        ASKED.material,
+        Deformation(),
+        (0.0, 0.0),
+        LAYERS,
+        80,
+        APERTURE,
+        Detector((40.0, 40.0), (8, 8)),
+        ThermalMotion("coherent"),
+    )
+    flat = np.full((LAYERS, 8, 8), 1 / 64, np.float32)
+    write_patterns(path, request, SimulationResult(flat, {"engine": "planewave"}))
+    return path
+
+
+def test_a_pool_of_another_semiangle_or_thickness_is_refused(file):
+    for wanted, named in (((6.35, 2), "not of 6.35 mrad and 2"), ((5.0, 1), "5 mrad and 1")):
+        said = rf"pool\.zarr\.zip is of 5\.0 mrad and 2 layers, {'not of ' * (wanted[1] == 1)}"
+        with pytest.raises(StoreError, match=f"{said}{named}: .*make it again"):
+            ExampleSource.read([file], None, SETTINGS, 10, (7, *wanted, "train"))
+
+
+def test_patterns_are_no_pool_and_a_pool_is_no_pattern(file, patterns):
+    with pytest.raises(StoreError, match=r"00000\.zarr\.zip is not a pool of images: .*another"):
+        source_of(patterns)
+    with pytest.raises(StoreError, match=r"pool\.zarr\.zip is a store of another kind"):
+        ExampleSource.read([file], [0], SETTINGS, 10, ADDRESS)
+
+
+def test_a_pool_that_is_damaged_or_missing_is_named(file, tmp_path):
+    with pytest.raises(MissingStoreError, match=r"none\.zarr\.zip does not exist"):
+        source_of(tmp_path / "none.zarr.zip")
+    damaged = tmp_path / "damaged.zarr.zip"
+    damaged.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(DamagedStoreError, match=r"damaged\.zarr\.zip"):
+        source_of(damaged)
+
+
+def test_examples_of_other_pixels_than_the_pool_are_refused(file):
+    source = source_of(file, pixels=32)
+    with pytest.raises(PacbedError, match="24 × 24 pixels, the examples have 32 × 32: make the p"):
+        Augmentation(source.library, source.settings)
+
+
+def test_a_pool_and_patterns_of_one_study_go_together(file, patterns):
+    training = source_of(file).attributes
+    validation = {"simulation": read_pattern_set([patterns], [0], LAYERS).simulation}
+    refuse_other_simulation(training, validation, "the set", pytest.fail)
+
+
+def test_what_lies_beyond_the_series_leaves_no_pool(series, tmp_path):
+    wide = replace(SETTINGS, field_of_view_mrad=60)
+    with pytest.raises(PacbedError, match="beyond the series"):
+        made(tmp_path / "pool", series, settings=wide)
+    assert list(tmp_path.iterdir()) == []
