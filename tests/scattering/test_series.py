@@ -9,6 +9,12 @@ import pytest
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.engines.request import SimulationRequest, ThermalMotion
+from pacbed.examples.augment import (
+    Transformation,
+    average_over_pixels,
+    error_of_stored_pixels,
+    resample,
+)
 from pacbed.exceptions import RequestError, StoreError
 from pacbed.scattering import series as module
 from pacbed.scattering.image import Camera
@@ -113,6 +119,19 @@ def test_image_is_the_integral_over_turned_and_shifted_pixels(series):
     assert apart(found, expected) < 4e-4
     turned_back = series.image(STRAIN, TILT, APERTURE, 2, replace(camera, rotation_deg=-11.0))
     assert apart(turned_back, expected) > 0.02
+
+
+def test_stored_patterns_become_the_same_images(series):
+    # The same route as that of examples made of Prismatic's patterns.
+    pixel = 0.1
+    stored = series.pattern(STRAIN, TILT, APERTURE, [2], Detector((44.0, 44.0), (440, 440)))
+    averaged = average_over_pixels(stored.patterns[0], (pixel, pixel), 36 / 92)
+    for rotation, field, shift in ((0.0, 36.0, (0.0, 0.0)), (9.0, 37.5, (1.3, -2.6))):
+        found = resample(
+            averaged, (pixel, pixel), Transformation(rotation, field, *shift, 1, 1), 92
+        )
+        expected = series.image(STRAIN, TILT, APERTURE, 2, Camera(92, field, rotation, shift))
+        assert apart(found, expected) < error_of_stored_pixels(pixel, APERTURE.semiangle_mrad)
 
 
 def test_derivatives_are_those_of_the_image(series):
