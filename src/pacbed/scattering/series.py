@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from threadpoolctl import threadpool_limits
 from zarr.codecs import BloscCodec
 from zarr.storage import LocalStore
 
@@ -175,6 +176,7 @@ class SeriesRequest:
         return cls(**{**values, "material": material, "strain": strain})
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def write_state(
     path: Path,
     request: SeriesRequest,
@@ -253,10 +255,9 @@ def _visible(
     """Return the waves and beams (pairs of numbers) that can fall on a pattern at any strain."""
     scale = 1e3 * wavelength_A(request.energy_keV)
     cell = request.material.in_plane_cell_A(deformation_of(np.zeros(3)))
-    low, high = request.strain.stretch
     g_mrad = scale * hk @ np.linalg.inv(cell).T
     # How far strain moves a beam inwards.
-    inwards = np.hypot(*g_mrad.T) * max(0.0, 1 - 1 / high, 1 - 1 / low)
+    inwards = np.hypot(*g_mrad.T) * max(0.0, 1 - 1 / request.strain.stretch[1])
     step = incident.x_mrad[1] - incident.x_mrad[0]
     reach = request.field_of_view_mrad / 2 + request.tilt_mrad + _MARGIN_STEPS * step
     out = np.abs(incident.directions_mrad[:, None] + g_mrad).max(axis=-1)
@@ -274,6 +275,11 @@ def _attributes(request: SeriesRequest, settings: PlaneWaveSettings, **more: Any
     }
 
 
+def _unused(values: np.ndarray) -> float:
+    """Return a number that an array does not hold: a chunk of that alone would not be written."""
+    return np.nan if values.dtype.kind == "f" else -1
+
+
 def _write(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
     with zip_writer(path) as folder:
         group = zarr.create_group(LocalStore(folder), attributes=plain(dict(attributes)))
@@ -285,13 +291,14 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str
                 shape=values.shape,
                 chunks=chunks,
                 dtype=values.dtype,
-                fill_value=0,
+                fill_value=_unused(values),
                 compressors=_COMPRESSOR,
             )
             for index in range(len(values)) if layered else [slice(None)]:
                 array[index] = values[index]
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def assemble(path: Path, states: Sequence[Path]) -> None:
     """Fit the polynomials of a series to its strain states and write it.
 
@@ -310,12 +317,13 @@ def assemble(path: Path, states: Sequence[Path]) -> None:
         If a state is missing or belongs to another series.
     """
     with open_store(states[0]) as first, reading(states[0]):
+        attributes = {name: first.attrs[name] for name in _OF_A_SERIES}
         request = SeriesRequest.from_dict(first.attrs["series"])  # type: ignore[arg-type]
         settings: dict[str, Any] = dict(first.attrs["settings"])  # type: ignore[arg-type]
         kept = [n for n in first.array_keys() if n not in _OF_A_STATE]
         common = {name: np.asarray(first[name]) for name in kept}
         number = request.layers
-    _check_states(states, request, common)
+    _check_states(states, request, attributes, common)
     strains = request.strains()
     beam_fit = _Fit.of(request.strain, strains, request.degree)
     diffuse_fit = _Fit.of(request.strain, strains, DIFFUSE_DEGREE)
@@ -325,7 +333,11 @@ def assemble(path: Path, states: Sequence[Path]) -> None:
         group = zarr.create_group(LocalStore(folder), attributes=plain(attributes))
         for name, values in common.items():
             array = group.create_array(
-                name, shape=values.shape, chunks=values.shape, dtype=values.dtype, fill_value=0
+                name,
+                shape=values.shape,
+                chunks=values.shape,
+                dtype=values.dtype,
+                fill_value=_unused(values),
             )
             array[:] = values
         for layer in range(number):
@@ -357,17 +369,21 @@ def assemble(path: Path, states: Sequence[Path]) -> None:
         array[:] = errors
 
 
+_OF_A_SERIES = ("series", "settings", "physics_version")
 _OF_A_STATE = ("beams", "within_band", "diffuse", "diffuse_within_band")
 
 
 def _check_states(
-    states: Sequence[Path], request: SeriesRequest, common: Mapping[str, np.ndarray]
+    states: Sequence[Path],
+    request: SeriesRequest,
+    attributes: Mapping[str, Any],
+    common: Mapping[str, np.ndarray],
 ) -> None:
     if len(states) != request.states:
         raise StoreError(f"the series has {request.states} strain states, not {len(states)}")
     for number, path in enumerate(states):
         with open_store(path) as group, reading(path):
-            same = group.attrs["series"] == plain(request.to_dict()) and all(
+            same = all(group.attrs[name] == value for name, value in attributes.items()) and all(
                 np.array_equal(np.asarray(group[name]), values) for name, values in common.items()
             )
             if not same or group.attrs["state"] != number:
@@ -398,7 +414,7 @@ def _append(
             shape=shape,
             chunks=(1, *shape[1:]),
             dtype="float32",
-            fill_value=0,
+            fill_value=np.nan,
             compressors=_COMPRESSOR,
         )
     array = group[name]
@@ -503,7 +519,22 @@ class ScatteringSeries:
         self.incident = IncidentGrid(x, y, np.ones((len(y), len(x)), bool))
         self.leave_out_error = found["leave_out_error"]
         """Relative L1 error of the beams of each state, by all others, (layers, states)."""
-        self._coefficients = lru_cache(maxsize=8)(self._read)
+        self._coefficients = lru_cache(maxsize=20)(self._read)
+
+    def check(self, request: SeriesRequest) -> None:
+        """Check that the series is what a request asks for.
+
+        Raises
+        ------
+        StoreError
+            If it is another one.
+        """
+        asked, own = plain(request.to_dict()), plain(self.request.to_dict())
+        if differing := [name for name in asked if asked[name] != own[name]]:
+            raise StoreError(
+                f"{self.path} is of another study: its {', '.join(differing)} is another. Delete "
+                "it, and it will be made again"
+            )
 
     def simulation(self, aperture: Aperture) -> dict[str, Any]:
         """Return what images of an aperture say of their simulation, as pattern stores do."""
@@ -522,6 +553,7 @@ class ScatteringSeries:
         with open_store(self.path) as group, reading(self.path):
             return {name: np.asarray(group[name][layer - 1]) for name in names}  # type: ignore[index]
 
+    @threadpool_limits.wrap(limits=1, user_api="blas")
     def library(self, strain: Sequence[float], layers: Sequence[int]) -> ScatteringLibrary:
         """Return what the crystal does to all waves at a strain, after some layers.
 
@@ -579,6 +611,7 @@ class ScatteringSeries:
             within,
         )
 
+    @threadpool_limits.wrap(limits=1, user_api="blas")
     def pattern(
         self,
         strain: Sequence[float],
@@ -696,6 +729,7 @@ class ScatteringSeries:
         channels = self._channels(strain, tilt_mrad, aperture, layers, camera, True)
         return compose(channels, camera, tilt_mrad)
 
+    @threadpool_limits.wrap(limits=1, user_api="blas")
     def _channels(
         self,
         strain: Sequence[float],
