@@ -8,7 +8,7 @@ from pacbed.cli import main
 from pacbed.patterns.difference import relative_l1
 from pacbed.patterns.store import read_patterns
 from pacbed.precision.bound_table import read_bounds
-from pacbed.scattering import series as module
+from pacbed.scattering import fit as module
 
 RANGE = ["--layers", "2", "--semiangle", "6.35", "--tilt", "2", "--fov", "120", "--states", "6"]
 COARSE = ["--supercell", "3", "2", "--diffuse-waves", "16", "--incident-step", "3"]

@@ -18,8 +18,10 @@ from pacbed.examples.augment import (
 )
 from pacbed.exceptions import RequestError, StoreError
 from pacbed.scattering import series as module
+from pacbed.scattering.fit import assemble, write_state
 from pacbed.scattering.image import Camera
-from pacbed.scattering.series import ScatteringSeries, SeriesRequest, assemble, write_state
+from pacbed.scattering.request import SeriesRequest
+from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.strain import StrainRange, deformation_of
 from pacbed.specimen.crystal import material
 from pacbed.specimen.microscope import Aperture, Detector

@@ -11,7 +11,8 @@ from pacbed.patterns.store import read_patterns
 from pacbed.precision.bound import prior_covariance
 from pacbed.precision.bound_table import Sample, bound_table, mean_bounds
 from pacbed.precision.steps import CENTRE
-from pacbed.scattering.series import ScatteringSeries, SeriesRequest
+from pacbed.scattering.request import SeriesRequest
+from pacbed.scattering.series import ScatteringSeries
 from pacbed.storage.tables import write_table
 from pacbed.study.model import Configuration
 from pacbed.study.sections import BoundSection, DeformationSection, MicroscopeSection

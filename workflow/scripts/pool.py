@@ -4,7 +4,8 @@ from _job import job
 
 from pacbed.examples.pool import write_pool
 from pacbed.machine import sparse_progress
-from pacbed.scattering.series import ScatteringSeries, SeriesRequest
+from pacbed.scattering.request import SeriesRequest
+from pacbed.scattering.series import ScatteringSeries
 from pacbed.seeding import seed_at
 from pacbed.study.draws import draw
 from pacbed.study.model import Configuration

@@ -5,7 +5,8 @@ from _job import job
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.machine import sparse_progress
-from pacbed.scattering.series import SeriesRequest, write_state
+from pacbed.scattering.fit import write_state
+from pacbed.scattering.request import SeriesRequest
 
 params = snakemake.params
 with job(snakemake.log[0]):

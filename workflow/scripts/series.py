@@ -2,7 +2,9 @@ from pathlib import Path
 
 from _job import job
 
-from pacbed.scattering.series import ScatteringSeries, SeriesRequest, assemble
+from pacbed.scattering.fit import assemble
+from pacbed.scattering.request import SeriesRequest
+from pacbed.scattering.series import ScatteringSeries
 
 series = Path(snakemake.output[0])
 with job(snakemake.log[0]):

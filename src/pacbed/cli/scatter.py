@@ -62,7 +62,8 @@ def scatter(
         Degree of the polynomials of the discs.
     """
     from pacbed.engines.planewave.engine import PlaneWaveEngine
-    from pacbed.scattering.series import ScatteringSeries, assemble, holds_state, write_state
+    from pacbed.scattering import fit
+    from pacbed.scattering.series import ScatteringSeries
     from pacbed.scattering.strain import StrainRange
     from pacbed.study.configuration import load
 
@@ -91,10 +92,10 @@ def scatter(
         report = start("strain states")
         for number, path in enumerate(paths):
             report(number, states)
-            if not holds_state(path, request, number, settings):
-                write_state(path, request, number, engine)
+            if not fit.holds_state(path, request, number, settings):
+                fit.write_state(path, request, number, engine)
         report(states, states)
-        assemble(output, paths)
+        fit.assemble(output, paths)
     shutil.rmtree(folder, ignore_errors=True)
     errors = ScatteringSeries(output).leave_out_error.mean(axis=1)
     print(
