@@ -37,8 +37,10 @@ from pacbed.engines import SimulationRequest, ThermalMotion
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.engines.planewave.library import ScatteringLibrary
+from pacbed.scattering.fit import assemble, write_state
 from pacbed.scattering.image import Camera
-from pacbed.scattering.series import ScatteringSeries, SeriesRequest, assemble, write_state
+from pacbed.scattering.request import SeriesRequest
+from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.deformation import DrawRanges
 from pacbed.specimen.microscope import Aperture, Detector, wavelength_A
 from pacbed.study.configuration import load

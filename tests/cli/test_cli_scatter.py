@@ -9,7 +9,7 @@ from pacbed.exceptions import PacbedError
 from pacbed.patterns.difference import relative_l1
 from pacbed.patterns.store import read_patterns
 from pacbed.precision.bound_table import read_bounds
-from pacbed.scattering import series as module
+from pacbed.scattering import fit as module
 
 RANGE = ["--layers", "2", "--semiangle", "6.35", "--tilt", "2", "--fov", "120", "--states", "6"]
 COARSE = ["--supercell", "3", "2", "--diffuse-waves", "16", "--incident-step", "3"]
@@ -87,10 +87,10 @@ def test_options_replace_what_the_configuration_says(requested):
 
 def test_a_configuration_has_a_number_of_states(requested):
     configured = STUDY.replace("1.0, 1.0", "0.98, 1.02").replace(
-        "simulation: {", "simulation: {planewave: {strain_states: 15}, "
+        "thermal_motion: coherent", "planewave: {strain_states: 15}"
     )
     found = requested(configured)
-    assert (found.states, found.degree) == (15, 2)
+    assert (found.states, found.degree, found.motion) == (15, 2, "full")
 
 
 def test_a_series_that_is_there_is_not_made_again(series, capsys, monkeypatch):

@@ -16,7 +16,7 @@ from pacbed.specimen.crystal import material as known_material
 
 if TYPE_CHECKING:
     from pacbed.engines.planewave import PlaneWaveSettings
-    from pacbed.scattering.series import SeriesRequest
+    from pacbed.scattering.request import SeriesRequest
 
 
 def scatter(
@@ -73,7 +73,7 @@ def scatter(
         Degree of the polynomials of the discs.
     """
     from pacbed.engines.planewave.engine import PlaneWaveEngine
-    from pacbed.scattering.series import assemble, holds_state, write_state
+    from pacbed.scattering import fit
     from pacbed.scattering.strain import StrainRange
     from pacbed.study.configuration import load
 
@@ -103,10 +103,10 @@ def scatter(
         report = start("strain states")
         for number, path in enumerate(paths):
             report(number, len(paths))
-            if not holds_state(path, request, number, settings):
-                write_state(path, request, number, engine)
+            if not fit.holds_state(path, request, number, settings):
+                fit.write_state(path, request, number, engine)
         report(len(paths), len(paths))
-        assemble(output, paths)
+        fit.assemble(output, paths)
     shutil.rmtree(folder, ignore_errors=True)
     print(f"{output}: {_described(output)}")
 

@@ -24,7 +24,7 @@ from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 
 if TYPE_CHECKING:
-    from pacbed.scattering.series import SeriesRequest
+    from pacbed.scattering.request import SeriesRequest
 
 Slices = Literal["planes"] | int | None
 

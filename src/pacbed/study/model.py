@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pacbed.engines import Engine, SimulationRequest
     from pacbed.examples.augment import AugmentationSettings
     from pacbed.precision.design import Experiment
-    from pacbed.scattering.series import SeriesRequest
+    from pacbed.scattering.request import SeriesRequest
     from pacbed.specimen.deformation import Deformation
     from pacbed.specimen.microscope import Detector
 
@@ -207,7 +207,7 @@ class Configuration(Section):
         RequestError
             If there is none: strain does not vary, or the states are too few.
         """
-        from pacbed.scattering.series import SeriesRequest, degree_for
+        from pacbed.scattering.request import SeriesRequest, degree_for
         from pacbed.scattering.strain import StrainRange
 
         states = given.get("states") or self.simulation.planewave.strain_states or STATES
