@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -308,6 +307,11 @@ class _Fit:
         design = strain.terms(strains, degree)
         return cls(design, np.linalg.pinv(design))
 
+    @property
+    def leverage(self) -> np.ndarray:
+        """How far the fit at each state follows that state alone, shape (states,)."""
+        return np.einsum("st,ts->s", self.design, self.solution)
+
     def coefficients(self, values: np.ndarray) -> np.ndarray:
         """Return coefficients, shape (..., terms), of values, shape (states, ...)."""
         return np.ascontiguousarray(
@@ -322,14 +326,12 @@ class _Fit:
         residual = values - np.moveaxis(
             self.coefficients(values) @ self.design.T.astype(np.float32), -1, 0
         )
-        states, terms = self.design.shape
-        # The residuals of a fit are smaller than the noise.
-        signs = np.where(np.arange(states) % 2, -1, 1) * math.sqrt(states / (states - terms))
+        # A fit follows the noise of each state by its leverage.
+        signs = np.where(np.arange(len(values)) % 2, -1, 1) / np.sqrt(1 - self.leverage)
         return self.coefficients(residual * signs.reshape(-1, *[1] * (values.ndim - 1)))
 
     def leave_out_errors(self, values: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
         """Return how far each state lies from the polynomials of all others, relative L1."""
         residual = np.abs(values - self.design.astype(np.float32) @ coefficients.T)
-        leverage = np.einsum("st,ts->s", self.design, self.solution)
-        apart = residual.sum(axis=1, dtype=float) / (1 - leverage)
+        apart = residual.sum(axis=1, dtype=float) / (1 - self.leverage)
         return np.asarray(apart / values.sum(axis=1, dtype=float))
