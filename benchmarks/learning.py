@@ -3,8 +3,8 @@
     python benchmarks/learning.py schedules [--folder results/learning]
     python benchmarks/learning.py tilt
 
-One semi-angle (6.35 mrad), some hundred draws of the plane-wave engine with atoms at rest, images
-of 128 pixels, a network of a quarter of the paper's filters.
+One semi-angle (6.35 mrad), some hundred draws of the plane-wave engine without diffuse scattering,
+images of 128 pixels, a network of a quarter of the paper's filters.
 
 schedules
     Does one cycle of Adam, with examples made online, reach in a tenth of the presentations what

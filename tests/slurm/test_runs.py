@@ -225,9 +225,11 @@ def test_jobs_of_a_killed_controller_are_ended_by_the_next(study):
 
 
 def test_two_controllers_do_not_run_one_study(study):
-    first = study.start(*targets(2))
+    # One draw after the other, so that it takes a while.
+    many = (*targets(6), "--jobs", "1")
+    first = study.start(*many, change={"draws": {"count": 8}})
     study.wait_for_job("simulate")
-    second = study.run(*targets(2))
+    second = study.run(*many, change={"draws": {"count": 8}})
     assert second.status != 0
     assert "is running this study already, in results" in second.text
     assert finish(first).status == 0

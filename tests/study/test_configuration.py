@@ -846,3 +846,36 @@ def test_reading_a_configuration_needs_no_engine_and_no_network():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"simulation.engine": "prismatic"}, "other physics.*simulation.engine: planewave"),
+        (
+            {"simulation.planewave.slices_per_layer": 3, "simulation.thermal_motion": 2},
+            "other physics.*slices_per_layer: planes",
+        ),
+        ({"simulation.thermal_motion": "coherent"}, "thermal_motion: full"),
+        ({"execution.draws_per_job": 10}, "draws_per_job: 1"),
+        ({"deformation.principal_stretch": [1, 1]}, "principal_stretch does not vary"),
+        ({"simulation.planewave.strain_states": 5}, "at least 6 states"),
+    ],
+)
+def test_series_that_does_not_fit_the_study_is_refused(config, changes, message):
+    fitting = {"simulation.engine": "planewave", "simulation.planewave.strain_states": 50}
+    for key, value in {**fitting, **changes}.items():
+        change(config, key, value)
+    with pytest.raises(ConfigError, match=rf"strain_states = \d+: .*{message}"):
+        checked(config)
+
+
+def test_series_holds_what_the_draws_of_a_study_need(config):
+    for key, value in (("simulation.engine", "planewave"), ("microscope.energy_keV", 300)):
+        change(config, key, value)
+    change(config, "simulation.planewave.strain_states", 16)
+    asked = checked(config).series()
+    assert (asked.states, asked.degree, asked.energy_keV) == (16, 2, 300)
+    assert asked.semiangle_mrad == 32.94
+    assert asked.tilt_mrad == pytest.approx(50**0.5)
+    assert asked.strain.stretch == (0.95, 1.05)

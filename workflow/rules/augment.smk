@@ -1,11 +1,5 @@
 # Examples of one thickness, as a camera would record them, in three sets that share no draw.
 
-# The patterns of which each set is made.
-LIBRARY_MB = {
-    split: 4 * math.prod(STORED.pixels) * len(draws_of(split)) // 1_000_000
-    for split in SPLITS
-}
-
 
 rule augment:
     input:
@@ -29,9 +23,7 @@ rule augment:
                 0.92 * set_mb(wildcards.split),
             )
         ),
-        # The patterns as simulated, averaged, and as the framework holds them.
-        mem_mb=lambda wildcards, attempt: attempt
-        * (1200 + 3 * LIBRARY_MB[wildcards.split]),
+        mem_mb=lambda wildcards, attempt: attempt * (1200 + sources_mb(wildcards.split)),
         runtime=minutes(240),
     params:
         seed=config["seed"],

@@ -1,7 +1,7 @@
 # The configuration, checked before any job is planned, and the names of files.
 import math
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from pacbed.runs import cost_model as costs
@@ -178,15 +178,19 @@ def online_examples(wildcards):
     )
 
 
+def sources_mb(split):
+    """The memory of what the examples of a set are made of, and of its copies."""
+    if has_pool(split):  # in half precision
+        each, number = 2 * STUDY.dataset.pixels**2, STUDY.dataset.pool
+    else:
+        each, number = 4 * math.prod(STORED.pixels), len(draws_of(split))
+    # As read, averaged, and as the framework holds them.
+    return 3 * each * number // 1_000_000
+
+
 def training_data_mb():
-    """The memory of training and validation examples, in half precision, or of patterns."""
-    if has_pool("train"):  # in half precision: as read, and on the device
-        patterns = 2 * 2 * STUDY.dataset.pixels**2 * STUDY.dataset.pool // 1_000_000
-    else:  # in single precision: as simulated, averaged, and on the device
-        patterns = (
-            3 * 4 * math.prod(STORED.pixels) * len(draws_of("train")) // 1_000_000
-        )
-    return (patterns if ONLINE else set_mb("train")) + set_mb("validation")
+    """The memory of training and validation examples, in half precision, or of their sources."""
+    return (sources_mb("train") if ONLINE else set_mb("train")) + set_mb("validation")
 
 
 def set_examples(split):

@@ -104,7 +104,7 @@ rule bounds:
         augmentation=AUGMENTATION,
         aperture_edge_mrad=config["microscope"]["aperture_edge_mrad"],
         bound=config["bound"],
-        of_series=bool(STRAIN_STATES),
+        series=STUDY.series().to_dict() if STRAIN_STATES else None,
     script:
         "../scripts/bounds.py"
 

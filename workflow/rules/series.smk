@@ -4,14 +4,8 @@
 STATE = f"{RESULTS}/series/state{{state}}.zarr.zip"
 SERIES_PARAMS = dict(
     physics=PHYSICS_VERSION,
-    seed=config["seed"],
-    energy_keV=config["microscope"]["energy_keV"],
-    semiangles_mrad=config["microscope"]["semiangles_mrad"],
-    aperture_edge_mrad=config["microscope"]["aperture_edge_mrad"],
-    material=config["material"],
-    deformation=DRAWN,
-    simulation=FOR_BOUND.simulation.used() | {"engine": "planewave"},
-    states=STRAIN_STATES,
+    series=STUDY.series().to_dict() if STRAIN_STATES else None,
+    settings=asdict(STUDY.simulation.planewave.settings()) if STRAIN_STATES else None,
 )
 
 
@@ -52,6 +46,8 @@ rule series:
         **expected(lambda wildcards, threads: costs.series(STUDY)),
         mem_mb=lambda wildcards, attempt: attempt * 4000,
         runtime=minutes(30),
+    params:
+        **SERIES_PARAMS,
     script:
         "../scripts/series.py"
 
@@ -75,6 +71,7 @@ rule pool:
         mem_mb=lambda wildcards, attempt: attempt * 3000,
         runtime=minutes(240),
     params:
+        **SERIES_PARAMS,
         seed=config["seed"],
         semiangle_mrad=semiangle_mrad,
         layers=lambda wildcards: int(wildcards.layers),

@@ -22,4 +22,6 @@ with job(snakemake.log[0]), sole_maker(dataset, say):
         params.examples,
         (params.seed, params.semiangle_mrad, params.layers, snakemake.wildcards.split),
     )
+    if note := source.note_on_pixels():
+        say(note)
     write_dataset(dataset, source, sparse_progress("examples"))

@@ -11,6 +11,7 @@ from pacbed.patterns.store import read_patterns
 from pacbed.precision.bound import prior_covariance
 from pacbed.precision.bound_table import Sample, bound_table, mean_bounds
 from pacbed.precision.steps import CENTRE
+from pacbed.scattering.request import SeriesRequest
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.storage.tables import write_table
 from pacbed.study.model import Configuration
@@ -44,6 +45,7 @@ def read(path, semiangle_mrad, seeded):
 def of_series():
     """Take the derivatives of a scattering series."""
     series = ScatteringSeries(Path(snakemake.input[0]))
+    series.check(SeriesRequest.from_dict(params.series))
     microscope = {"aperture_edge_mrad": params.aperture_edge_mrad}
     for angle, state in product(params.semiangles_mrad, params.states):
         aperture = MicroscopeSection(**microscope).aperture(angle)
@@ -74,7 +76,7 @@ with job(snakemake.log[0]):
     steps = BoundSection(**params.bound).steps()
     ranges = DeformationSection(**params.deformation).draw_ranges()
     bounds = bound_table(
-        of_series() if params.of_series else of_patterns(),
+        of_series() if params.series else of_patterns(),
         params.layers,
         settings,
         prior_covariance(ranges, settings),

@@ -52,7 +52,7 @@ def converge(
         tilt_mrad=tilt,
         detector=Detector((fov, fov), (256, 256)),
         thermal=motion.thermal(),
-        seed=computation.seed,
+        seed=computation.seed or 0,
     )
     settings = plane_wave.settings(computation.slices)
     with progress(stderr()) as start:

@@ -44,6 +44,7 @@ _LENGTH = _quantity(
     _NANOMETRES, math.inf, "a length: write a number and its unit, 0.15nm, 1.5A or 150pm"
 )
 _SIMULATION = "Without --bounds"
+_PLANE_WAVES = "Without --bounds and --series"
 
 
 def _not_one(kind: Any, count: int | None) -> None:
@@ -63,9 +64,9 @@ def design(
     figure: Path | None = None,
     config: Annotated[Overlays, Parameter(group=_SIMULATION)] = (),
     phonons: Annotated[
-        int | None, Parameter(group=_SIMULATION, validator=_not_one, show_default="full motion")
+        int | None, Parameter(group=_PLANE_WAVES, validator=_not_one, show_default="full motion")
     ] = None,
-    threads: Annotated[Threads | None, Parameter(group=_SIMULATION)] = None,
+    threads: Annotated[Threads | None, Parameter(group=_PLANE_WAVES)] = None,
     save: Annotated[Path | None, Parameter(group=_SIMULATION)] = None,
 ) -> None:
     """Find out what it takes to measure strain.
@@ -102,25 +103,19 @@ def design(
     for option, path in (("figure", figure), ("save", save)):
         if path is not None and not path.parent.is_dir():
             raise PacbedError(f"--{option} {path}: there is no folder {path.parent}")
-    # None of them has a default of its own: with --bounds, what is given is refused.
-    for_simulation = {
-        "config": config or None,
-        "phonons": phonons,
-        "threads": threads,
-        "save": save,
-        "series": series,
-    }
-    given = " and ".join(f"--{name}" for name, value in for_simulation.items() if value is not None)
+    # None of them has a default of its own: where it does nothing, what is given is refused.
+    for_plane_waves = {"phonons": phonons, "threads": threads}
     if bounds is None:
         if series is None:
             table = _simulated(config, layers, phonons, threads or usable_cores())
         else:
+            _refuse("series", for_plane_waves)
             table = _of_series(config, layers, series)
         if save:
             write_table(table, save)
-    elif given:
-        raise PacbedError(f"with --bounds nothing is simulated: leave out --bounds or {given}")
     else:
+        others = {"config": config or None, **for_plane_waves, "save": save, "series": series}
+        _refuse("bounds", others)
         table = read_bounds(bounds)
         known = sorted(set(table["layers"].tolist()))
         if absent := [str(n) for n in layers if n not in known]:
@@ -150,6 +145,13 @@ def design(
         style.save(drawn, figure)
     for path in filter(None, (save, figure)):
         print(path)
+
+
+def _refuse(option: str, others: Mapping[str, Any]) -> None:
+    """Refuse options of a simulation that an option takes the place of."""
+    given = " and ".join(f"--{name}" for name, value in others.items() if value is not None)
+    if given:
+        raise PacbedError(f"with --{option} nothing is simulated: leave out --{option} or {given}")
 
 
 def _simulated(

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from pacbed.cli.common import Count, Flat, Overlays, progress, stderr
 from pacbed.cli.simulate import PLANE_WAVES, Computation, Motion, PlaneWaveOptions
+from pacbed.exceptions import StoreError
 from pacbed.specimen.crystal import material as known_material
+
+if TYPE_CHECKING:
+    from pacbed.engines.planewave import PlaneWaveSettings
+    from pacbed.scattering.request import SeriesRequest
 
 
 def scatter(
@@ -25,8 +30,10 @@ def scatter(
     semiangle: float | None = None,
     tilt: float | None = None,
     fov: float | None = None,
-    states: Count = 50,
-    degree: Count = 3,
+    states: Annotated[Count | None, Parameter(show_default="of the configuration, or 50")] = None,
+    degree: Annotated[
+        Count | None, Parameter(show_default="what the states allow, up to 3")
+    ] = None,
     motion: Flat[Motion] = Motion(),
     computation: Flat[Computation] = Computation(),
     plane_wave: Annotated[PlaneWaveOptions, PLANE_WAVES] = PlaneWaveOptions(),
@@ -35,8 +42,12 @@ def scatter(
 
     Some strain states are simulated; polynomials through them replace simulations of all
     others. `simulate --series` makes patterns of any strain, tilt, semi-angle and thickness within
-    its ranges, and `design --series` bounds. What is not given is as in the configuration. If it is
-    stopped, the same command continues.
+    its ranges, and `design --series` bounds.
+
+    The configuration gives the crystal, the beam energy, the ranges (layers, stretch, semi-angle,
+    tilt, field of view), the number of states, the thermal motion and the seed, each unless an
+    option gives it. The numerical settings come from the options alone. If the command is stopped,
+    the same command continues. A series that is there already is not made again.
 
     Parameters
     ----------
@@ -62,7 +73,7 @@ def scatter(
         Degree of the polynomials of the discs.
     """
     from pacbed.engines.planewave.engine import PlaneWaveEngine
-    from pacbed.scattering.series import ScatteringSeries, assemble, holds_state, write_state
+    from pacbed.scattering import fit
     from pacbed.scattering.strain import StrainRange
     from pacbed.study.configuration import load
 
@@ -74,31 +85,53 @@ def scatter(
         "semiangle_mrad": semiangle,
         "tilt_mrad": tilt,
         "field_of_view_mrad": fov,
+        "states": states,
+        "degree": degree,
+        "motion": None if motion == Motion() else motion.thermal().motion,
+        "seed": computation.seed,
     }
-    request = replace(
-        load(config).series(),
-        states=states,
-        degree=degree,
-        motion=motion.thermal().motion,
-        seed=computation.seed,
-        **{name: value for name, value in given.items() if value is not None},
-    )
+    known = {name: value for name, value in given.items() if value is not None}
+    request = load(config).series(**known)
     settings = plane_wave.settings(computation.slices)
+    if _holds(output, request, settings):
+        print(f"{output} is this series already: {_described(output)}")
+        return
     engine = PlaneWaveEngine(settings, computation.threads, computation.device)
     folder = output.with_name(f".{output.name}.states")
-    paths = [folder / f"{number:04d}.zarr.zip" for number in range(states)]
+    paths = [folder / f"{number:04d}.zarr.zip" for number in range(request.states)]
     with progress(stderr()) as start:
         report = start("strain states")
         for number, path in enumerate(paths):
-            report(number, states)
-            if not holds_state(path, request, number, settings):
-                write_state(path, request, number, engine)
-        report(states, states)
-        assemble(output, paths)
+            report(number, len(paths))
+            if not fit.holds_state(path, request, number, settings):
+                fit.write_state(path, request, number, engine)
+        report(len(paths), len(paths))
+        fit.assemble(output, paths)
     shutil.rmtree(folder, ignore_errors=True)
-    errors = ScatteringSeries(output).leave_out_error.mean(axis=1)
-    print(
-        f"{output}: {request.layers} layers from {states} strain states, "
-        f"{output.stat().st_size / 1e6:.2g} MB; beams of a state left out differ by "
-        f"{100 * errors[0]:.2g} % (1 layer) to {100 * errors[-1]:.2g} % ({request.layers} layers)"
+    print(f"{output}: {_described(output)}")
+
+
+def _holds(path: Path, request: SeriesRequest, settings: PlaneWaveSettings) -> bool:
+    """Return whether a file is a series of a request, with such settings."""
+    from pacbed.scattering.series import ScatteringSeries
+    from pacbed.storage.zipped import plain
+
+    try:
+        found = ScatteringSeries(path).provenance
+    except StoreError:
+        return False
+    asked = {"series": request.to_dict(), "settings": asdict(settings)}
+    return all(found[name] == value for name, value in plain(asked).items())
+
+
+def _described(path: Path) -> str:
+    """Return what a series holds and how exact it is."""
+    from pacbed.scattering.series import ScatteringSeries
+
+    series = ScatteringSeries(path)
+    layers, errors = series.request.layers, series.leave_out_error.mean(axis=1)
+    return (
+        f"{layers} layers from {series.request.states} strain states, "
+        f"{path.stat().st_size / 1e6:.2g} MB; beams of a state left out differ by "
+        f"{100 * errors[0]:.2g} % (1 layer) to {100 * errors[-1]:.2g} % ({layers} layers)"
     )

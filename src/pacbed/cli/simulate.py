@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -11,19 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from pacbed.cli.common import Flat, Threads, progress, stderr
-from pacbed.engines import SimulationRequest, ThermalMotion
+from pacbed.cli.common import Flat, Threads, option_name, progress, stderr
+from pacbed.engines import Engine, SimulationRequest, SimulationResult, ThermalMotion
 from pacbed.engines import engine as make_engine
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.prismatic import Execution, PrismaticSettings, native_detector
 from pacbed.exceptions import PacbedError, RequestError
-from pacbed.machine import usable_cores
+from pacbed.machine import Report, usable_cores
 from pacbed.specimen.crystal import Material, material
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 
 if TYPE_CHECKING:
-    from pacbed.scattering.series import SeriesRequest
+    from pacbed.scattering.request import SeriesRequest
 
 Slices = Literal["planes"] | int | None
 
@@ -96,12 +97,12 @@ class Computation:
     device
         Where to compute.
     seed
-        Seed of everything random.
+        Seed of everything random; 0, or that of the configuration in `scatter`.
     """
 
     slices: Slices = None
     device: Literal["cpu", "gpu"] = "cpu"
-    seed: int = 0
+    seed: int | None = None
     threads: Threads = field(default_factory=usable_cores)
 
 
@@ -146,12 +147,13 @@ class Motion:
     ----------
     phonons
         Number of frozen-phonon configurations for everything; 0 for the exact discs alone, without
-        diffuse scattering. By default the discs are exact and the diffuse scattering is sampled.
+        diffuse scattering. By default the discs are exact and the diffuse scattering is sampled, or
+        what the series (`--series`) or the configuration (`scatter`) has.
     debye_waller
         Off with `--phonons 0`: static atoms.
     """
 
-    phonons: Annotated[int | None, Parameter(show_default="full thermal motion")] = None
+    phonons: int | None = None
     debye_waller: bool = True
 
     def thermal(self) -> ThermalMotion:
@@ -225,7 +227,8 @@ def simulate(
     aperture_profile
         Shape of a soft edge; `linear` is that of Prismatic 2.0.
     series
-        Take the patterns from this scattering series (see `pacbed scatter`) instead of an engine.
+        Take the patterns from this scattering series (see `pacbed scatter`) instead of an engine,
+        without options of how an engine computes.
     log
         Where to write what Prismatic prints.
     """
@@ -235,8 +238,14 @@ def simulate(
     from pacbed.storage.zipped import checkpoint_of
 
     by_prismatic = engine == "prismatic"
-    if series and by_prismatic:
-        raise PacbedError("--series takes the place of an engine: leave out one of the two")
+    if series:
+        unused = ["--engine prismatic"] if by_prismatic else []
+        unused += _changed(computation, plane_wave, prismatic, execution)
+        unused += ["--log"] if log else []
+        if unused:
+            raise PacbedError(
+                f"--series takes the place of an engine: leave out {_listed(unused)}, or --series"
+            )
     known = SeriesEngine(ScatteringSeries(series)) if series else None
     held = known.series.request if known else None
     thermal = ThermalMotion(held.motion) if held and motion == Motion() else motion.thermal()
@@ -249,7 +258,7 @@ def simulate(
             tilt_mrad=one_tilt,
             detector=detector,
             thermal=thermal,
-            seed=computation.seed,
+            seed=computation.seed or 0,
         )
         for one_angle, one_tilt in product(semiangle, tilt)
     ]
@@ -263,15 +272,18 @@ def simulate(
         open(log or os.devnull, "w", buffering=1, encoding="utf-8") as written,
         progress(stderr()) as start,
     ):
-        chosen = known or make_engine(
-            settings,
-            computation.threads,
-            computation.device,
-            execution,
-            partial(print, file=written),
-        )
-        report = start("probes" if by_prismatic else "plane waves")
-        results = chosen.simulate_together(requests, report, checkpoints)
+        if known:
+            results = _one_by_one(known, requests, start("patterns"))
+        else:
+            chosen = make_engine(
+                settings,
+                computation.threads,
+                computation.device,
+                execution,
+                partial(print, file=written),
+            )
+            report = start("probes" if by_prismatic else "plane waves")
+            results = chosen.simulate_together(requests, report, checkpoints)
     for path, request, result in zip(outputs, requests, results, strict=True):
         write_patterns(path, request, result)
         noise = result.provenance.get("phonon_noise")
@@ -283,8 +295,35 @@ def simulate(
     for checkpoint in checkpoints:  # not before all stores are there
         checkpoint.unlink(missing_ok=True)
     seconds = [result.provenance["seconds"] for result in results]
-    total = sum(seconds) if by_prismatic else seconds[0]
+    # Plane waves serve all patterns together.
+    total = sum(seconds) if by_prismatic or known else seconds[0]
     print(f"{total:.1f} s. Look at them: pacbed show {outputs[0]}")
+
+
+def _changed(*options: Any) -> list[str]:
+    """Return the options, fields of data classes, that differ from their defaults."""
+    return [
+        f"--{option_name(one.name)}"
+        for given in options
+        for one in fields(given)
+        if getattr(given, one.name) != getattr(type(given)(), one.name)
+    ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _one_by_one(
+    engine: Engine, requests: Sequence[SimulationRequest], report: Report
+) -> list[SimulationResult]:
+    results = []
+    for number, request in enumerate(requests):
+        report(number, len(requests))
+        results.append(engine.simulate(request))
+    report(len(requests), len(requests))
+    return results
 
 
 def _detector(

@@ -27,6 +27,10 @@ DARK = 1e-20
 """Fewer electrons per pixel count as none; the inverse is still a number in single precision."""
 
 
+FINE_PIXEL_mrad = 0.11
+"""Stored pixels up to this width, such as Prismatic's own of 0.104 mrad, are fine."""
+
+
 @dataclass(frozen=True)
 class AugmentationSettings:
     """Ranges of the random transformations.
@@ -129,11 +133,12 @@ TRANSFORMATIONS = tuple(field.name for field in fields(Transformation))
 def average_over_pixels(
     pattern: np.ndarray, pixel_mrad: tuple[float, float], camera_pixel_mrad: float
 ) -> np.ndarray:
-    """Average a pattern over the area of a camera pixel around each of its own pixels.
+    """Average a pattern so that, interpolated, it is the integral over the pixels of a camera.
 
-    This is the low-pass that the coarser pixels of the examples need. It is done once, along the
-    axes of the pattern and with the nominal pixel: rotation and field of view change the shape of
-    the small area hardly.
+    Its own pixels are averages already, and interpolation blurs it too. The squares of widths add,
+    so that what is missing to the width p of a camera pixel, with pixels of width q, is an average
+    over √(p² - 3q²). It is done once, along the axes of the pattern and with the nominal pixel:
+    rotation and field of view change the shape of the small area hardly.
 
     Parameters
     ----------
@@ -151,13 +156,30 @@ def average_over_pixels(
     """
     averaged = np.asarray(pattern, np.float32)
     for axis, size in enumerate(reversed(pixel_mrad)):
-        width = max(1.0, camera_pixel_mrad / size)
+        width = math.sqrt(max(1.0, (camera_pixel_mrad / size) ** 2 - 3))
         reach = math.ceil((width - 1) / 2 - 1e-9)
         # How much of each pixel lies within the width.
         inside = width / 2 + 0.5 - np.abs(np.arange(-reach, reach + 1))
         weights = np.clip(inside, 0, 1) / width
         averaged = correlate1d(averaged, weights, axis, mode="nearest")
     return averaged
+
+
+def error_of_stored_pixels(pixel_mrad: float, semiangle_mrad: float) -> float:
+    """Return how much examples of stored patterns differ from integrals over the camera's pixels.
+
+    Relative L1, at the edges of discs: measured with images of a scattering series in 256 pixels
+    over 100 mrad, of patterns stored in pixels of 0.1 and 0.21 mrad, for semi-angles from 6 to
+    33 mrad and one and ten layers.
+
+    Parameters
+    ----------
+    pixel_mrad
+        Of the stored patterns, in mrad.
+    semiangle_mrad
+        Convergence semi-angle in mrad.
+    """
+    return 0.003 * (pixel_mrad / 0.1) * 6.35 / semiangle_mrad
 
 
 def resample(
@@ -168,9 +190,8 @@ def resample(
 ) -> np.ndarray:
     """Rotate, scale and shift a pattern onto the pixels of an example, by bilinear interpolation.
 
-    A flat field stays flat. From the integral over the pixels as turned and scaled, discs with hard
-    edges differ by 0.5 to 0.9 % (relative L1; 4 to 6 % of the peak at their edges) in 256 pixels of
-    a pattern stored in 640, and by 1 to 2.5 % in 64 pixels of one in 192.
+    A flat field stays flat. From the integral over the pixels as turned and scaled, patterns differ
+    by :func:`error_of_stored_pixels`.
 
     Parameters
     ----------

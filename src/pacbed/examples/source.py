@@ -9,7 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from pacbed.examples.augment import AugmentationSettings
+from pacbed.examples.augment import (
+    AugmentationSettings,
+    FINE_PIXEL_mrad,
+    error_of_stored_pixels,
+)
 from pacbed.examples.labels import PARAMETERS
 from pacbed.examples.pattern_set import PatternSet, read_pattern_set
 from pacbed.examples.pool import read_pool
@@ -56,6 +60,18 @@ class ExampleSource:
         else:
             library = read_pattern_set(stores, draws, layers, semiangle_mrad)
         return cls(library, settings, examples, address)
+
+    def note_on_pixels(self) -> str | None:
+        """Return what to say of patterns that are stored in coarse pixels, if they are."""
+        pixel, semiangle_mrad = max(self.library.pixel_mrad), self.address[1]
+        if self.library.geometry is not None or pixel <= FINE_PIXEL_mrad:
+            return None
+        return (
+            f"note: patterns are stored in pixels of {pixel:.2g} mrad, so that examples differ by "
+            f"about {100 * error_of_stored_pixels(pixel, semiangle_mrad):.1g} % (relative L1, at "
+            "the edges of discs) from integrals over the pixels of the camera; more "
+            "simulation.pixels make it less"
+        )
 
     def draw(
         self, first: int, end: int, epoch: int = 0

@@ -68,9 +68,9 @@ def refinements(
     Band limit and incident grid are compared with the same thermal displacements in both
     calculations (for the incident grid, the same for all waves), what describes the diffuse
     scattering and configurations with others: there, a change as large as the phonon noise says
-    nothing. Whole atoms on their planes (``slices_per_layer: planes``) are compared, at rest, with
-    an extrapolation, linear in the thickness, from 8 and 16 equal slices per layer to infinitely
-    thin ones, all at the doubled band limit.
+    nothing. Whole atoms on their planes (``slices_per_layer: planes``), static ones, are compared
+    with an extrapolation, linear in the thickness, from 8 and 16 equal slices per layer to
+    infinitely thin ones, all at the doubled band limit.
 
     Parameters
     ----------

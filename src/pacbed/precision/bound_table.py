@@ -12,7 +12,7 @@ import pandas as pd
 
 from pacbed.examples.augment import AugmentationSettings
 from pacbed.examples.labels import PARAMETERS, UNITS
-from pacbed.exceptions import PacbedError
+from pacbed.exceptions import PacbedError, RequestError
 from pacbed.precision.bound import (
     UNKNOWN,
     Linearised,
@@ -138,8 +138,14 @@ class Sample:
         Raises
         ------
         RequestError
-            If the series does not reach that far.
+            If the series does not reach that far, or has no diffuse scattering: where it is dark,
+            a few electrons would seem to tell everything.
         """
+        if series.request.motion != "full":
+            raise RequestError(
+                f"{series.path} has no diffuse scattering, so that bounds would be too small: make "
+                "a series with full thermal motion"
+            )
         (xx, xy), (_, yy) = state.deformation.strain
         camera = Camera(settings.pixels, settings.field_of_view_mrad)
         images = (

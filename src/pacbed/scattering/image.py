@@ -21,6 +21,8 @@ from pacbed.specimen.microscope import Aperture, disc_share
 _MARGIN = 4
 # Points of the incident grid that are extrapolated where the waves end.
 _GHOSTS = 4
+# A soft edge is the mean of so many hard ones.
+_EDGE_DISCS = 16
 # Diffuse scattering is evaluated on a grid with this spacing, and from there interpolated.
 _DIFFUSE_STEP_mrad = 1.5
 
@@ -287,31 +289,29 @@ class _Edge:
 
     Parameters
     ----------
-    aperture
-        The aperture.
-    camera
-        The pixels.
-    radius_mrad
-        Radius of a hard edge; None for a soft one.
+    radii_mrad
+        Radii of discs with hard edges; of a soft edge, some whose mean it is.
+    pixel
+        Vectors along the sides of a pixel in mrad, as columns, shape (2, 2).
     """
 
-    aperture: Aperture
-    camera: Camera
-    radius_mrad: float | None
+    radii_mrad: np.ndarray
+    pixel: np.ndarray
 
     @classmethod
     def of(cls, aperture: Aperture, camera: Camera) -> _Edge:
-        # An edge sharper than half a pixel is as good as a hard one of the same area.
-        hard = aperture.edge_mrad < 0.5 * camera.pixel_mrad
-        radius = math.sqrt(aperture.solid_angle_mrad2() / math.pi)
-        return cls(aperture, camera, radius if hard else None)
+        radii = np.array([aperture.semiangle_mrad])
+        if aperture.edge_mrad:
+            inner = max(0.0, aperture.semiangle_mrad - 2 * aperture.edge_mrad)
+            fine = np.linspace(inner, aperture.outer_mrad, 2000)
+            levels = (np.arange(_EDGE_DISCS) + 0.5) / _EDGE_DISCS
+            radii = np.interp(levels, 1 - aperture.transmission(fine), fine)
+        return cls(radii, camera.matrix)
 
     @property
     def reach_mrad(self) -> float:
         """Distance from the centre beyond which no pixel is lit, in mrad."""
-        if self.radius_mrad is None:
-            return self.aperture.outer_mrad
-        return self.radius_mrad + self.camera.pixel_mrad / math.sqrt(2)
+        return float(self.radii_mrad.max() + np.abs(self.pixel).sum() / 2)
 
     def share(
         self, x: np.ndarray, y: np.ndarray, radius: np.ndarray
@@ -325,13 +325,9 @@ class _Edge:
         radius
             Their distances from it.
         """
-        if self.radius_mrad is None:
-            small = 1e-3 * self.aperture.edge_mrad
-            inner, value, outer = (
-                self.aperture.transmission(np.maximum(radius + d, 0)) for d in (-small, 0, small)
-            )
-            return value, (outer - inner) / (2 * small)
-        return disc_share(x, y, radius, self.radius_mrad, self.camera.matrix)
+        found = [disc_share(x, y, radius, float(edge), self.pixel) for edge in self.radii_mrad]
+        share, slope = (np.mean(each, axis=0) for each in zip(*found, strict=True))
+        return share, slope
 
 
 def background(

@@ -8,18 +8,15 @@ scattering. What is not smooth, where the discs lie and where they end, is geome
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
-from zarr.codecs import BloscCodec
-from zarr.storage import LocalStore
+from threadpoolctl import threadpool_limits
 
-from pacbed import __version__
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.diffuse import (
     DiffuseScattering,
@@ -27,437 +24,19 @@ from pacbed.engines.planewave.diffuse import (
     SplineAxis,
     crystal_axis_mrad,
 )
-from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.engines.planewave.library import ScatteringLibrary, Synthesis
 from pacbed.engines.planewave.waves import IncidentGrid
-from pacbed.engines.request import (
-    PHYSICS_VERSION,
-    Motion,
-    Progress,
-    SimulationRequest,
-    ThermalMotion,
-)
-from pacbed.exceptions import DamagedStoreError, MissingStoreError, RequestError, StoreError
+from pacbed.engines.request import PHYSICS_VERSION
+from pacbed.exceptions import RequestError, StoreError
+from pacbed.scattering.fit import DIFFUSE_DEGREE
 from pacbed.scattering.image import Beams, Camera, Channels, Image, add_discs, background, compose
-from pacbed.scattering.strain import StrainRange, deformation_of, exponents
-from pacbed.seeding import stream
-from pacbed.specimen.crystal import Material
+from pacbed.scattering.request import SeriesRequest
+from pacbed.scattering.strain import deformation_of
 from pacbed.specimen.microscope import Aperture, Detector, wavelength_A
-from pacbed.storage.zipped import open_store, plain, reading, zip_writer
+from pacbed.storage.zipped import open_store, plain, reading
 
-DIFFUSE_DEGREE = 1
-# Cones in which the diffuse scattering is sampled, over the largest: densest near the axis, for the
-# small apertures.
-_CONES = (1.0, 0.6, 0.3)
-# States per term of a polynomial: fewer would follow the states and not what lies between.
-_STATES_PER_TERM = 1.5
-# Beams are kept this many steps of the incident grid beyond the field of view, where the splines
-# over incident directions no longer feel their end.
-_MARGIN_STEPS = 3
-# Bits of the same weight next to each other: sign and exponent of neighbours are alike.
-_COMPRESSOR = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
 # Strain xx, yy and xy of one.
 _UNIT_STRAINS = np.array([[[1.0, 0], [0, 0]], [[0, 0], [0, 1]], [[0, 1], [1, 0]]])
-
-
-def degree_for(states: int) -> int:
-    """Return the degree, three at most, that so many strain states allow."""
-    fit = [d for d in (3, 2) if states >= _STATES_PER_TERM * len(exponents(d))]
-    return fit[0] if fit else 1
-
-
-@dataclass(frozen=True)
-class SeriesRequest:
-    """What a scattering series is to hold.
-
-    Parameters
-    ----------
-    material
-        The crystal.
-    energy_keV
-        Beam energy in keV.
-    layers
-        Largest number of layers; the series holds all thicknesses up to it.
-    strain
-        Range of strain.
-    semiangle_mrad
-        Largest angle of an aperture, its soft edge included, in mrad.
-    tilt_mrad
-        Largest angle between the beam and the normal of the crystal, in mrad.
-    field_of_view_mrad
-        Full width of the square in which patterns are known, in mrad.
-    states
-        Number of strain states that are simulated.
-    degree
-        Degree of the polynomials of the Bragg beams.
-    motion
-        Thermal motion: ``full``, ``coherent`` or ``none``.
-    seed
-        Seed of the thermal displacements, different in each state.
-
-    Raises
-    ------
-    RequestError
-        If there are too few states for the degree, or frozen phonons are asked for.
-    """
-
-    material: Material
-    energy_keV: float
-    layers: int
-    strain: StrainRange
-    semiangle_mrad: float
-    tilt_mrad: float
-    field_of_view_mrad: float
-    states: int = 50
-    degree: int = 3
-    motion: Motion = "full"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.degree <= 5:
-            raise RequestError(f"the degree of a series must lie within 1 to 5, not {self.degree}")
-        terms = len(exponents(self.degree))
-        needed = math.ceil(_STATES_PER_TERM * terms)
-        if self.states < needed:
-            raise RequestError(
-                f"{self.states} strain states are too few for polynomials of degree "
-                f"{self.degree}, which have {terms} terms: choose at least {needed} states or a "
-                "smaller degree"
-            )
-        if isinstance(self.motion, int):
-            raise RequestError(
-                "a series needs smooth beams: thermal motion full, coherent or none, not a number "
-                "of frozen-phonon configurations"
-            )
-        if self.tilt_mrad < 0:
-            raise RequestError(f"the largest tilt must be 0 or more, not {self.tilt_mrad} mrad")
-        self.requests(0)
-
-    def strains(self) -> np.ndarray:
-        """Return the strains (xx, yy, xy) of the states, shape (states, 3)."""
-        return self.strain.states(self.states)
-
-    def requests(self, state: int) -> list[SimulationRequest]:
-        """Return what is simulated together for a strain state.
-
-        Raises
-        ------
-        RequestError
-            If it is impossible.
-        """
-        width = self.field_of_view_mrad + 2 * self.tilt_mrad
-        # The pixels are not used, but for how far they reach.
-        detector = Detector((width, width), (64, 64))
-        seed = int(stream(self.seed, "series", state).integers(2**31))
-        return [
-            SimulationRequest(
-                self.material,
-                deformation_of(self.strains()[state]),
-                (0.0, 0.0),
-                self.layers,
-                self.energy_keV,
-                Aperture(share * (self.semiangle_mrad + self.tilt_mrad)),
-                detector,
-                ThermalMotion(self.motion),
-                seed,
-            )
-            for share in _CONES
-        ]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the request as nested plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> SeriesRequest:
-        """Make a request from :meth:`to_dict`."""
-        material, strain = Material(**values["material"]), StrainRange(**values["strain"])
-        return cls(**{**values, "material": material, "strain": strain})
-
-
-def write_state(
-    path: Path,
-    request: SeriesRequest,
-    state: int,
-    engine: PlaneWaveEngine,
-    progress: Progress | None = None,
-) -> None:
-    """Simulate one strain state of a series and write what all waves do in it.
-
-    Parameters
-    ----------
-    path
-        The store, by convention ``*.zarr.zip``. It appears whole or not at all.
-    request
-        The series.
-    state
-        Number of the state.
-    engine
-        Simulates it.
-    progress
-        Called with the number of waves done and their total.
-
-    Raises
-    ------
-    RequestError
-        If it cannot be simulated.
-    StoreError
-        If the file cannot be written.
-    """
-    requests = request.requests(state)
-    stretch = request.strain.stretch[1]
-    library, provenance = engine.scatter(requests, progress, largest_stretch=stretch)
-    cell = request.material.in_plane_cell_A(requests[0].deformation)
-    scale = 1e3 * wavelength_A(request.energy_keV)
-    hk = np.rint(library.g_mrad / scale @ cell.T).astype(np.int32)
-    wave, beam = _visible(request, library.incident, hk)
-    used = np.unique(beam)
-    arrays = {
-        "beams": library.beams[:, wave, beam],
-        "within_band": library.within_band.astype(np.float32),
-        "wave": wave.astype(np.int32),
-        "beam": np.searchsorted(used, beam).astype(np.int32),
-        "hk": hk[used],
-        "x_mrad": library.incident.x_mrad,
-        "y_mrad": library.incident.y_mrad,
-    }
-    if library.diffuse is not None:
-        diffuse = library.diffuse
-        assert diffuse.incident is not None
-        arrays |= {
-            "diffuse": np.moveaxis(diffuse.coefficients, 1, 0),
-            "diffuse_within_band": np.asarray(diffuse.within_band, np.float32),
-            **{f"knots_{i}": axis.knots for i, axis in enumerate(diffuse.axes)},
-            **{f"incident_knots_{i}": knots for i, knots in enumerate(diffuse.incident.knots)},
-        }
-    attributes = _attributes(request, engine.settings, state=state)
-    _write(path, arrays, {**provenance, **attributes})
-
-
-def holds_state(
-    path: Path, request: SeriesRequest, state: int, settings: PlaneWaveSettings
-) -> bool:
-    """Return whether a store exists, is whole, and is a state of a series with such settings."""
-    try:
-        with open_store(path) as group:
-            found = dict(group.attrs)
-    except (MissingStoreError, DamagedStoreError):
-        return False
-    asked = plain(_attributes(request, settings, state=state))
-    return all(found.get(name) == value for name, value in asked.items())
-
-
-def _visible(
-    request: SeriesRequest, incident: IncidentGrid, hk: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the waves and beams (pairs of numbers) that can fall on a pattern at any strain."""
-    scale = 1e3 * wavelength_A(request.energy_keV)
-    cell = request.material.in_plane_cell_A(deformation_of(np.zeros(3)))
-    low, high = request.strain.stretch
-    g_mrad = scale * hk @ np.linalg.inv(cell).T
-    # How far strain moves a beam inwards.
-    inwards = np.hypot(*g_mrad.T) * max(0.0, 1 - 1 / high, 1 - 1 / low)
-    step = incident.x_mrad[1] - incident.x_mrad[0]
-    reach = request.field_of_view_mrad / 2 + request.tilt_mrad + _MARGIN_STEPS * step
-    out = np.abs(incident.directions_mrad[:, None] + g_mrad).max(axis=-1)
-    wave, beam = np.nonzero(out - inwards <= reach)
-    return wave, beam
-
-
-def _attributes(request: SeriesRequest, settings: PlaneWaveSettings, **more: Any) -> dict[str, Any]:
-    return {
-        "series": request.to_dict(),
-        "settings": asdict(settings),
-        "pacbed_version": __version__,
-        "physics_version": PHYSICS_VERSION,
-        **more,
-    }
-
-
-def _write(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
-    with zip_writer(path) as folder:
-        group = zarr.create_group(LocalStore(folder), attributes=plain(dict(attributes)))
-        for name, values in arrays.items():
-            layered = name in ("beams", "diffuse")
-            chunks = (1, *values.shape[1:]) if layered else values.shape
-            array = group.create_array(
-                name,
-                shape=values.shape,
-                chunks=chunks,
-                dtype=values.dtype,
-                fill_value=0,
-                compressors=_COMPRESSOR,
-            )
-            for index in range(len(values)) if layered else [slice(None)]:
-                array[index] = values[index]
-
-
-def assemble(path: Path, states: Sequence[Path]) -> None:
-    """Fit the polynomials of a series to its strain states and write it.
-
-    Layer by layer, so that little memory is needed.
-
-    Parameters
-    ----------
-    path
-        The series, by convention ``*.zarr.zip``. It appears whole or not at all.
-    states
-        Stores of all states, in order.
-
-    Raises
-    ------
-    StoreError
-        If a state is missing or belongs to another series.
-    """
-    with open_store(states[0]) as first, reading(states[0]):
-        request = SeriesRequest.from_dict(first.attrs["series"])  # type: ignore[arg-type]
-        settings: dict[str, Any] = dict(first.attrs["settings"])  # type: ignore[arg-type]
-        kept = [n for n in first.array_keys() if n not in _OF_A_STATE]
-        common = {name: np.asarray(first[name]) for name in kept}
-        number = request.layers
-    _check_states(states, request, common)
-    strains = request.strains()
-    beam_fit = _Fit.of(request.strain, strains, request.degree)
-    diffuse_fit = _Fit.of(request.strain, strains, DIFFUSE_DEGREE)
-    errors = np.zeros((number, len(states)))
-    attributes = _attributes(request, PlaneWaveSettings(**settings), states=strains.tolist())
-    with zip_writer(path) as folder:
-        group = zarr.create_group(LocalStore(folder), attributes=plain(attributes))
-        for name, values in common.items():
-            array = group.create_array(
-                name, shape=values.shape, chunks=values.shape, dtype=values.dtype, fill_value=0
-            )
-            array[:] = values
-        for layer in range(number):
-            beams = _stack(states, "beams", layer)
-            coefficients = beam_fit.coefficients(beams)
-            errors[layer] = beam_fit.leave_out_errors(beams, coefficients)
-            _append(group, "beams", layer, number, coefficients)
-            _append(
-                group,
-                "within_band",
-                layer,
-                number,
-                beam_fit.coefficients(_stack(states, "within_band", layer)),
-            )
-            if request.motion != "full":
-                continue
-            diffuse = _stack(states, "diffuse", layer)
-            _append(group, "diffuse", layer, number, diffuse_fit.coefficients(diffuse))
-            _append(group, "diffuse_noise", layer, number, diffuse_fit.noise(diffuse))
-            within = _stack(states, "diffuse_within_band", layer)
-            _append(group, "diffuse_within_band", layer, number, diffuse_fit.coefficients(within))
-        array = group.create_array(
-            "leave_out_error",
-            shape=errors.shape,
-            chunks=errors.shape,
-            dtype="float64",
-            fill_value=0,
-        )
-        array[:] = errors
-
-
-_OF_A_STATE = ("beams", "within_band", "diffuse", "diffuse_within_band")
-
-
-def _check_states(
-    states: Sequence[Path], request: SeriesRequest, common: Mapping[str, np.ndarray]
-) -> None:
-    if len(states) != request.states:
-        raise StoreError(f"the series has {request.states} strain states, not {len(states)}")
-    for number, path in enumerate(states):
-        with open_store(path) as group, reading(path):
-            same = group.attrs["series"] == plain(request.to_dict()) and all(
-                np.array_equal(np.asarray(group[name]), values) for name, values in common.items()
-            )
-            if not same or group.attrs["state"] != number:
-                raise StoreError(
-                    f"{path} is not state {number} of this series: remove it, and it will be made "
-                    "again"
-                )
-
-
-def _stack(states: Sequence[Path], name: str, layer: int) -> np.ndarray:
-    """Return an array of all states for one layer, shape (states, ...)."""
-    found = []
-    for path in states:
-        with open_store(path) as group, reading(path):
-            array = group[name]
-            assert isinstance(array, zarr.Array)
-            found.append(np.asarray(array[layer]))
-    return np.stack(found)
-
-
-def _append(
-    group: zarr.Group, name: str, layer: int, layers: int, coefficients: np.ndarray
-) -> None:
-    if layer == 0:
-        shape = (layers, *coefficients.shape)
-        group.create_array(
-            name,
-            shape=shape,
-            chunks=(1, *shape[1:]),
-            dtype="float32",
-            fill_value=0,
-            compressors=_COMPRESSOR,
-        )
-    array = group[name]
-    assert isinstance(array, zarr.Array)
-    array[layer] = _rounded(coefficients)
-
-
-def _rounded(values: np.ndarray) -> np.ndarray:
-    """Round single precision to 14 binary digits, 6e-5, so that it can be compressed."""
-    dropped = 23 - 14
-    bits = np.asarray(values, np.float32).view(np.int32) + (1 << (dropped - 1))
-    return np.asarray((bits & ~((1 << dropped) - 1)).view(np.float32))
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """Least squares of polynomials of strain.
-
-    Parameters
-    ----------
-    design
-        Monomials of the states, shape (states, terms).
-    solution
-        Its pseudo-inverse, shape (terms, states).
-    """
-
-    design: np.ndarray
-    solution: np.ndarray
-
-    @classmethod
-    def of(cls, strain: StrainRange, strains: np.ndarray, degree: int) -> _Fit:
-        design = strain.terms(strains, degree)
-        return cls(design, np.linalg.pinv(design))
-
-    def coefficients(self, values: np.ndarray) -> np.ndarray:
-        """Return coefficients, shape (..., terms), of values, shape (states, ...)."""
-        return np.ascontiguousarray(
-            np.moveaxis(np.tensordot(self.solution.astype(np.float32), values, 1), 0, -1)
-        )
-
-    def noise(self, values: np.ndarray) -> np.ndarray:
-        """Return half the difference of the coefficients of two halves of the states.
-
-        As large as what the noise of independent states leaves in the coefficients of all.
-        """
-        residual = values - np.moveaxis(
-            self.coefficients(values) @ self.design.T.astype(np.float32), -1, 0
-        )
-        states, terms = self.design.shape
-        # The residuals of a fit are smaller than the noise.
-        signs = np.where(np.arange(states) % 2, -1, 1) * math.sqrt(states / (states - terms))
-        return self.coefficients(residual * signs.reshape(-1, *[1] * (values.ndim - 1)))
-
-    def leave_out_errors(self, values: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-        """Return how far each state lies from the polynomials of all others, relative L1."""
-        residual = np.abs(values - self.design.astype(np.float32) @ coefficients.T)
-        leverage = np.einsum("st,ts->s", self.design, self.solution)
-        apart = residual.sum(axis=1, dtype=float) / (1 - leverage)
-        return np.asarray(apart / values.sum(axis=1, dtype=float))
 
 
 class ScatteringSeries:
@@ -503,7 +82,22 @@ class ScatteringSeries:
         self.incident = IncidentGrid(x, y, np.ones((len(y), len(x)), bool))
         self.leave_out_error = found["leave_out_error"]
         """Relative L1 error of the beams of each state, by all others, (layers, states)."""
-        self._coefficients = lru_cache(maxsize=8)(self._read)
+        self._coefficients = lru_cache(maxsize=20)(self._read)
+
+    def check(self, request: SeriesRequest) -> None:
+        """Check that the series is what a request asks for.
+
+        Raises
+        ------
+        StoreError
+            If it is another one.
+        """
+        asked, own = plain(request.to_dict()), plain(self.request.to_dict())
+        if differing := [name for name in asked if asked[name] != own[name]]:
+            raise StoreError(
+                f"{self.path} is of another study: its {', '.join(differing)} is another. Delete "
+                "it, and it will be made again"
+            )
 
     def simulation(self, aperture: Aperture) -> dict[str, Any]:
         """Return what images of an aperture say of their simulation, as pattern stores do."""
@@ -522,6 +116,7 @@ class ScatteringSeries:
         with open_store(self.path) as group, reading(self.path):
             return {name: np.asarray(group[name][layer - 1]) for name in names}  # type: ignore[index]
 
+    @threadpool_limits.wrap(limits=1, user_api="blas")
     def library(self, strain: Sequence[float], layers: Sequence[int]) -> ScatteringLibrary:
         """Return what the crystal does to all waves at a strain, after some layers.
 
@@ -579,6 +174,7 @@ class ScatteringSeries:
             within,
         )
 
+    @threadpool_limits.wrap(limits=1, user_api="blas")
     def pattern(
         self,
         strain: Sequence[float],
@@ -696,6 +292,7 @@ class ScatteringSeries:
         channels = self._channels(strain, tilt_mrad, aperture, layers, camera, True)
         return compose(channels, camera, tilt_mrad)
 
+    @threadpool_limits.wrap(limits=1, user_api="blas")
     def _channels(
         self,
         strain: Sequence[float],

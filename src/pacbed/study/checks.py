@@ -116,17 +116,7 @@ def _of_waves(study: Configuration) -> Iterator[str]:
         yield f"simulation.planewave: {error}"
         return
     if section.strain_states:
-        if study.for_bound().simulation.engine == "prismatic":
-            yield (
-                f"simulation.planewave.strain_states = {section.strain_states}: a scattering "
-                "series needs plane waves; set simulation.auxiliary_engine: planewave, or "
-                "strain_states: 0"
-            )
-        else:
-            try:
-                study.series()
-            except RequestError as error:
-                yield f"simulation.planewave.strain_states = {section.strain_states}: {error}"
+        yield from _of_series(study)
     stored, layers = simulation.field_of_view_mrad, simulation.layers
     # Prismatic's band belongs to the frame of the pattern, unless several tilts share a crystal. It
     # does not deform with the crystal, as others do.
@@ -157,6 +147,34 @@ def _of_waves(study: Configuration) -> Iterator[str]:
             "simulation.planewave.band_limit: converged, which follows the field of view"
             f"{', or simulation.auxiliary_engine: same' if prismatic else ''}"
         )
+
+
+def _of_series(study: Configuration) -> Iterator[str]:
+    """Yield why training examples cannot be made from a scattering series, if they are to be."""
+    simulation, states = study.simulation, study.simulation.planewave.strain_states
+    name = f"simulation.planewave.strain_states = {states}"
+    if simulation.engine != "planewave" or simulation.planewave.slices_per_layer != "planes":
+        yield (
+            f"{name}: networks would be validated with other physics than they learn from; set "
+            "simulation.engine: planewave and slices_per_layer: planes, or strain_states: 0"
+        )
+    elif simulation.motion in ("coherent", "none"):
+        yield (
+            f"{name}: a series needs diffuse scattering, without which bounds are too small; set "
+            "simulation.thermal_motion: full, or strain_states: 0"
+        )
+    elif study.execution.draws_per_job > 1:
+        yield (
+            f"{name}: only draws for validation and test are simulated, one job each; set "
+            "execution.draws_per_job: 1"
+        )
+    elif len(set(study.deformation.principal_stretch)) == 1:
+        yield f"{name}: deformation.principal_stretch does not vary; set strain_states: 0"
+    else:
+        try:
+            study.series()
+        except RequestError as error:
+            yield f"{name}: {error}"
 
 
 def _of_networks(study: Configuration) -> Iterator[str]:

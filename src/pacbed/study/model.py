@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pacbed.engines import Engine, SimulationRequest
     from pacbed.examples.augment import AugmentationSettings
     from pacbed.precision.design import Experiment
-    from pacbed.scattering.series import SeriesRequest
+    from pacbed.scattering.request import SeriesRequest
     from pacbed.specimen.deformation import Deformation
     from pacbed.specimen.microscope import Detector
 
@@ -193,39 +193,43 @@ class Configuration(Section):
         motion = "full" if section.planewave.slices_per_layer == "planes" else "none"
         return study.changed({"simulation": {"thermal_motion": motion}})
 
-    def series(self, states: int | None = None) -> SeriesRequest:
+    def series(self, **given: Any) -> SeriesRequest:
         """Return the scattering series that holds all patterns of the study.
 
         Parameters
         ----------
-        states
-            Number of strain states, if not as configured.
+        given
+            Fields of the request that are not as configured; the degree follows from the number of
+            states.
 
         Raises
         ------
         RequestError
             If there is none: strain does not vary, or the states are too few.
         """
-        from pacbed.scattering.series import SeriesRequest, degree_for
+        from pacbed.scattering.request import SeriesRequest, degree_for
         from pacbed.scattering.strain import StrainRange
 
-        states = states or self.simulation.planewave.strain_states or STATES
+        states = given.get("states") or self.simulation.planewave.strain_states or STATES
         tilt = max(map(abs, self.deformation.tilt_mrad))
         apertures = map(self.microscope.aperture, self.microscope.semiangles_mrad)
         section = self.for_bound().simulation
-        return SeriesRequest(
-            material=self.material.material(),
-            energy_keV=self.microscope.energy_keV,
-            layers=section.layers,
-            strain=StrainRange(self.deformation.principal_stretch),
-            semiangle_mrad=max(one.outer_mrad for one in apertures),
-            tilt_mrad=math.hypot(tilt, tilt),
-            field_of_view_mrad=section.field_of_view_mrad,
-            states=states,
-            degree=degree_for(states),
-            motion=section.motion,
-            seed=self.seed,
-        )
+        values: dict[str, Any] = {
+            "material": self.material.material(),
+            "energy_keV": self.microscope.energy_keV,
+            "layers": section.layers,
+            "semiangle_mrad": max(one.outer_mrad for one in apertures),
+            "tilt_mrad": math.hypot(tilt, tilt),
+            "field_of_view_mrad": section.field_of_view_mrad,
+            "states": states,
+            "degree": degree_for(states),
+            "motion": section.motion,
+            "seed": self.seed,
+            **given,
+        }
+        if "strain" not in given:  # one that does not vary is no range
+            values["strain"] = StrainRange(self.deformation.principal_stretch)
+        return SeriesRequest(**values)
 
     def experiment(self) -> Experiment:
         """Return the experiment whose bound can be simulated without a run of the workflow."""

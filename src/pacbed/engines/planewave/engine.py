@@ -192,16 +192,23 @@ class PlaneWaveEngine(Engine):
         check_motion(first.thermal.motion, settings, cell)
         configurations = first.thermal.configurations
         stretch = largest_stretch or float(np.linalg.norm(first.deformation.gradient, 2))
-        numbers = _numbers(requests, settings, stretch)
+        reach = max(_reach_mrad(requests))
+        numbers = _numbers(requests, settings, stretch, reach)
+        cones = [cone(r.aperture, r.tilt_mrad) for r in requests]
+        incident = IncidentGrid.over(cones, numbers.incident_step_mrad)
+        if largest_stretch:
+            # All crystals are to have the waves of the whole grid, its corners too.
+            reach = max(reach, math.hypot(incident.x_mrad[-1], incident.y_mrad[-1]))
+            numbers = _numbers(requests, settings, stretch, reach)
         centre = self._band_centre_mrad(requests)
         band = numbers.band(centre, first.deformation)
         _check_detectors(requests, centre, band, numbers)
-        cones = [cone(r.aperture, r.tilt_mrad) for r in requests]
-        incident = IncidentGrid.over(cones, numbers.incident_step_mrad)
         _check_incidence(incident, band, numbers)
         whole = incident.all_covered()
         if not configurations and _within(whole, band, numbers):
             incident = whole
+        elif largest_stretch:
+            _check_incidence(whole, band, numbers)
         phonons = (
             FrozenPhonons(first.material, configurations, first.seed, shared_phonons)
             if configurations
@@ -422,7 +429,10 @@ def _serial_linear_algebra() -> threadpool_limits:
 
 
 def _numbers(
-    requests: Sequence[SimulationRequest], settings: PlaneWaveSettings, stretch: float
+    requests: Sequence[SimulationRequest],
+    settings: PlaneWaveSettings,
+    stretch: float,
+    reach_mrad: float,
 ) -> Numbers:
     """Return the settings of a calculation in numbers."""
     first = requests[0]
@@ -430,7 +440,7 @@ def _numbers(
         first.energy_keV,
         first.layers * first.material.layer_thickness_A,
         first.material.stacking_A,
-        max(_reach_mrad(requests)),
+        reach_mrad,
         stretch,
     )
 
@@ -470,7 +480,7 @@ def _check_incidence(incident: IncidentGrid, band: Band, numbers: Numbers) -> No
             f"tilt, semi-angle and incident step ask for waves up to {farthest:.4g} mrad from the "
             f"axis of the crystal, but the band limit '{numbers.settings.band_limit}' lets waves "
             f"through up to {1e3 * numbers.wavelength_A * band.smallest_per_A:.4g} mrad: choose "
-            "less tilt or a larger band limit"
+            "less tilt or a larger band limit, or 'converged', which follows them"
         )
 
 

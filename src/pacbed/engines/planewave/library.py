@@ -55,7 +55,7 @@ class Synthesis:
         Per layer, fraction of the beam that the band limit has left.
     phonon_noise
         Per layer, expected relative L1 deviation from the pattern of infinitely many phonon
-        configurations, estimated from split halves; None for atoms at rest.
+        configurations, estimated from split halves; None without diffuse scattering.
     """
 
     patterns: np.ndarray
@@ -90,10 +90,10 @@ class ScatteringLibrary:
     within_band
         Fraction of each wave that the band limit has left, shape (layers, waves).
     beam_noise
-        Half the difference of two halves of the phonon configurations, shape of `beams`; None for
-        atoms at rest.
+        Half the difference of two halves of the frozen-phonon configurations, shape of `beams`;
+        None without frozen phonons for everything.
     diffuse
-        Diffuse scattering; None for atoms at rest.
+        Diffuse scattering; None with static atoms or for the coherent part alone.
     """
 
     incident: IncidentGrid
@@ -261,7 +261,8 @@ class Recorder:
     incident
         The incident waves.
     layers, configurations
-        Number of layers and of phonon configurations per wave (1: atoms at rest).
+        Number of layers and of frozen-phonon configurations per wave (1: static atoms or mean
+        transmissions).
     wavelength_A
         Wavelength in Å.
     reach_mrad

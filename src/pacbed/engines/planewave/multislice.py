@@ -1,4 +1,4 @@
-"""Propagation of plane waves through a slab, at rest or with frozen phonons."""
+"""Propagation of plane waves through a slab, by definite transmissions or frozen phonons."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ from pacbed.specimen.crystal import Material
 POTENTIAL_REACH_A = 6.0
 # Fraction of the electrons that rounding may add.
 _SUM_TOLERANCE = 1e-4
-# Plane waves propagated together on a processor: at rest all see the same transmission; with
-# phonons, whose transmissions are made on the way, few enough to stay near the processor.
+# Plane waves propagated together on a processor: definite transmissions, of static atoms or means,
+# are the same for all; those of phonons are made on the way, for few enough to stay near the
+# processor.
 _WAVES_AT_REST, _WAVES_WITH_PHONONS = 32, 2
 
 
@@ -343,7 +344,7 @@ class Multislice:
     wavelength_A
         Wavelength in Å.
     phonons
-        Thermal displacements; None for atoms at rest.
+        Thermal displacements; None for static atoms or mean transmissions.
     on
         Array functions of the device.
     double
@@ -380,7 +381,7 @@ class Multislice:
 
     @property
     def configurations(self) -> int:
-        """Configurations of each wave; 1 for atoms at rest."""
+        """Configurations of each wave; 1 for static atoms or mean transmissions."""
         return self.phonons.configurations if self.phonons else 1
 
     def _default_batch(self) -> int:

@@ -142,8 +142,9 @@ def scatter_diffusely(
         basis = splines.at(directions_mrad)
         flat -= basis.astype(np.float32) @ known
         halves = np.where(np.arange(waves) // BATCH % 2, -1, 1)
-        free = math.sqrt(waves / (waves - np.einsum("ws,sw->", basis, regression)))
-        noise = (free * regression * halves).astype(np.float32) @ flat
+        # Splines follow the noise of a wave that is far from others.
+        left = 1 - np.einsum("ws,sw->w", basis, regression)
+        noise = (regression * (halves / np.sqrt(left))).astype(np.float32) @ flat
     shape = (len(known), *coefficients.shape[1:])
     known, noise = known.reshape(shape), noise.reshape(shape)
     return DiffuseScattering(
