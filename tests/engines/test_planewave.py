@@ -303,7 +303,7 @@ def test_thermal_motion_damps_beams_by_the_debye_waller_factor():
 # Conservation
 
 
-AT_REST = requested(tilt=(3.0, -2.0), layers=10, edge=2)
+STATIC = requested(tilt=(3.0, -2.0), layers=10, edge=2)
 SHAKING = shaking(layers=8, edge=2)
 FULL = replace(SHAKING, thermal=ThermalMotion("full"))
 NARROW = {"band_limit": 2.5}
@@ -314,9 +314,9 @@ PRISMATIC = {"band_limit": "prismatic", "slices_per_layer": 3}
 @pytest.mark.parametrize(
     ("request_", "settings", "reach_mrad", "left", "accuracy"),
     [
-        (AT_REST, NARROW, 101, 0.92, 2e-4),
-        (AT_REST, {**NARROW, "slices_per_layer": 3}, 101, 0.94, 2e-4),
-        (AT_REST, PRISMATIC, 69, 0.95, 2e-4),
+        (STATIC, NARROW, 101, 0.92, 2e-4),
+        (STATIC, {**NARROW, "slices_per_layer": 3}, 101, 0.94, 2e-4),
+        (STATIC, PRISMATIC, 69, 0.95, 2e-4),
         (SHAKING, {**COARSE, **NARROW}, 97, 0.96, 0.002),
         (SHAKING, {**COARSE, **PRISMATIC}, 69, 0.96, 0.002),
         (FULL, {**COARSE, **NARROW}, 97, 0.96, 0.002),

@@ -6,6 +6,7 @@ import math
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -183,9 +184,18 @@ def _of_series(config: Sequence[Path], layers: Sequence[int], path: Path) -> pd.
     from pacbed.scattering.series import ScatteringSeries
     from pacbed.study.configuration import load
 
-    study = load(config)
-    wanted = sorted(set(layers or study.dataset.layers))
-    return bounds_of_series(study.experiment(), ScatteringSeries(path), wanted)
+    study, series = load(config), ScatteringSeries(path)
+    # Of what the configuration asks for, what the series holds.
+    held = [n for n in study.dataset.layers if n <= series.request.layers]
+    experiment, reach = study.experiment(), series.request.semiangle_mrad
+    apertures = tuple(one for one in experiment.apertures if one.outer_mrad <= reach * (1 + 1e-6))
+    if not apertures or not (layers or held):
+        raise PacbedError(
+            f"{path} holds up to {series.request.layers} layers and semi-angles up to {reach:g} "
+            "mrad, less than the configuration asks for: give another with --config"
+        )
+    wanted = sorted(set(layers or held))
+    return bounds_of_series(replace(experiment, apertures=apertures), series, wanted)
 
 
 def _by_semiangle(doses: pd.DataFrame, probe_nm: float, title: str, caption: str) -> Table:

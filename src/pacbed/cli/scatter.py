@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from pacbed.cli.common import Count, Flat, Overlays, progress, stderr
 from pacbed.cli.simulate import PLANE_WAVES, Computation, Motion, PlaneWaveOptions
-from pacbed.exceptions import StoreError
+from pacbed.exceptions import PacbedError, StoreError
 from pacbed.specimen.crystal import material as known_material
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def scatter(
     The configuration gives the crystal, the beam energy, the ranges (layers, stretch, semi-angle,
     tilt, field of view), the number of states, the thermal motion and the seed, each unless an
     option gives it. The numerical settings come from the options alone. If the command is stopped,
-    the same command continues. A series that is there already is not made again.
+    the same command continues. A series that is there already is not made again, and another file
+    is not replaced.
 
     Parameters
     ----------
@@ -96,6 +97,11 @@ def scatter(
     if _holds(output, request, settings):
         print(f"{output} is this series already: {_described(output)}")
         return
+    if output.exists():
+        raise PacbedError(
+            f"{output} is there, and not the series that is asked for: give another name with "
+            "--output, or remove it"
+        )
     engine = PlaneWaveEngine(settings, computation.threads, computation.device)
     folder = output.with_name(f".{output.name}.states")
     paths = [folder / f"{number:04d}.zarr.zip" for number in range(request.states)]
@@ -129,9 +135,10 @@ def _described(path: Path) -> str:
     from pacbed.scattering.series import ScatteringSeries
 
     series = ScatteringSeries(path)
-    layers, errors = series.request.layers, series.leave_out_error.mean(axis=1)
+    layers, errors = series.request.layers, 100 * series.leave_out_error.mean(axis=1)
+    thickest = f" to {errors[-1]:.2g} % ({layers} layers)" if layers > 1 else ""
     return (
-        f"{layers} layers from {series.request.states} strain states, "
+        f"up to {layers} layers from {series.request.states} strain states, "
         f"{path.stat().st_size / 1e6:.2g} MB; beams of a state left out differ by "
-        f"{100 * errors[0]:.2g} % (1 layer) to {100 * errors[-1]:.2g} % ({layers} layers)"
+        f"{errors[0]:.2g} % (1 layer){thickest}"
     )

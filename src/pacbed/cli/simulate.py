@@ -263,6 +263,8 @@ def simulate(
         for one_angle, one_tilt in product(semiangle, tilt)
     ]
     outputs = [_store_name(output, request, len(requests)) for request in requests]
+    if series and series.resolve() in [path.resolve() for path in outputs]:
+        raise PacbedError(f"--output {series} is the series itself: give another name")
     if len(set(outputs)) < len(outputs):
         raise PacbedError("a pair of semi-angle and tilt (to six digits) is asked for twice")
     if execution.scratch_GB is not None and execution.scratch_GB <= 0:
@@ -288,8 +290,8 @@ def simulate(
         write_patterns(path, request, result)
         noise = result.provenance.get("phonon_noise")
         print(
-            f"{path}: {request.layers} patterns of {request.detector.pixels[0]} × "
-            f"{request.detector.pixels[1]} pixels"
+            f"{path}: {request.layers} pattern{'s' * (request.layers > 1)} of "
+            f"{request.detector.pixels[0]} × {request.detector.pixels[1]} pixels"
             + (f", phonon noise up to {100 * max(noise):.2g} %" if noise else "")
         )
     for checkpoint in checkpoints:  # not before all stores are there

@@ -23,6 +23,7 @@ Add one when a mistake in the physics of an engine is mended, or when patterns o
 change by more than rounding for another reason: existing patterns are then not what is asked for.
 """
 
+MAX_ENERGY_keV = 3000
 # The propagator of a tilted sample is that of small angles.
 MAX_TILT_mrad = 100
 
@@ -115,14 +116,23 @@ class SimulationRequest:
     def __post_init__(self) -> None:
         if self.layers < 1:
             raise RequestError(f"at least one layer is needed, not {self.layers}")
-        if not 0 < self.energy_keV < math.inf:
-            raise RequestError(f"beam energy must be positive, not {self.energy_keV} keV")
+        if not 1 <= self.energy_keV <= MAX_ENERGY_keV:
+            raise RequestError(
+                f"beam energy must lie within 1 to {MAX_ENERGY_keV} keV, not {self.energy_keV:g}"
+            )
         if not all(abs(t) < MAX_TILT_mrad for t in self.tilt_mrad):
             raise RequestError(
                 f"tilt must be less than {MAX_TILT_mrad} mrad, not {self.tilt_mrad} mrad"
             )
         if self.seed < 0:
             raise RequestError(f"the seed must be 0 or more, not {self.seed}")
+        pixel = math.sqrt(self.detector.pixel_mrad2)
+        if self.aperture.semiangle_mrad < pixel / 2:
+            raise RequestError(
+                f"semi-angle {self.aperture.semiangle_mrad:g} mrad is less than half a pixel of "
+                f"{pixel:.3g} mrad: choose smaller pixels; if it is in rad, write "
+                f"{1e3 * self.aperture.semiangle_mrad:g}"
+            )
         if self.aperture.semiangle_mrad > self.detector.reach_mrad:
             raise RequestError(
                 f"semi-angle {self.aperture.semiangle_mrad:g} mrad lies beyond the detector, whose "

@@ -94,6 +94,11 @@ class SeriesRequest:
             )
         if self.tilt_mrad < 0:
             raise RequestError(f"the largest tilt must be 0 or more, not {self.tilt_mrad} mrad")
+        if self.semiangle_mrad > self.field_of_view_mrad / 2:
+            raise RequestError(
+                f"the semi-angle of {self.semiangle_mrad:g} mrad lies beyond the field of view of "
+                f"{self.field_of_view_mrad:g} mrad: choose a larger one"
+            )
         self.requests(0)
 
     def strains(self) -> np.ndarray:

@@ -216,11 +216,10 @@ class ScatteringSeries:
             )
 
     def _check_layers(self, layers: Sequence[int]) -> None:
-        for layer in layers:
-            if not 1 <= layer <= self.request.layers:
-                raise RequestError(
-                    f"the series holds 1 to {self.request.layers} layers, not {layer}"
-                )
+        if not 1 <= min(layers) <= max(layers) <= self.request.layers:
+            raise RequestError(
+                f"the series holds 1 to {self.request.layers} layers, not {max(layers)}"
+            )
 
     def _check_cone(self, aperture: Aperture, tilt_mrad: tuple[float, float]) -> None:
         tilt = math.hypot(*tilt_mrad)

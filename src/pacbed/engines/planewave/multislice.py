@@ -28,7 +28,7 @@ _SUM_TOLERANCE = 1e-4
 # Plane waves propagated together on a processor: definite transmissions, of static atoms or means,
 # are the same for all; those of phonons are made on the way, for few enough to stay near the
 # processor.
-_WAVES_AT_REST, _WAVES_WITH_PHONONS = 32, 2
+_WAVES_WITHOUT, _WAVES_WITH_PHONONS = 32, 2
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ class Slicing:
 
 def waves_together(configurations: int) -> int:
     """Return how many waves a processor propagates together."""
-    return _WAVES_WITH_PHONONS if configurations > 1 else _WAVES_AT_REST
+    return _WAVES_WITH_PHONONS if configurations > 1 else _WAVES_WITHOUT
 
 
 def bytes_per_wave(
@@ -372,7 +372,7 @@ class Multislice:
         self._tables = [xp.asarray(t[:, None, None], dtype=self._real) for t in slicing.tables]
         self._overlaps = [xp.asarray(o, dtype=self._complex) for o in slicing.overlaps]
         self._parts = len(slicing.tables[0])
-        self._at_rest: list[Any] = []
+        self._definite: list[Any] = []
 
     @property
     def atoms(self) -> int:
@@ -424,9 +424,9 @@ class Multislice:
 
     def prepare(self) -> None:
         """Compute what all waves share: the transmissions of atoms at definite places."""
-        if not self.phonons and not self._at_rest:
+        if not self.phonons and not self._definite:
             with threadpool_limits(1, user_api="blas"):
-                self._at_rest = self._transmissions_at_rest()
+                self._definite = self._definite_transmissions()
 
     def start_of(self, directions_mrad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the lattice point nearest to each wave, and how far the wave is from it.
@@ -465,7 +465,9 @@ class Multislice:
         rows = xp.empty((waves, configurations, 2 * h + 1, n2), self._complex)
         field = xp.empty((waves, configurations, n1, n2), self._complex)
         for index, one in enumerate(self._slices):
-            transmission = self._at_rest[index] if atoms is None else self._transmission(one, atoms)
+            transmission = (
+                self._definite[index] if atoms is None else self._transmission(one, atoms)
+            )
             rows[..., : 2 * k + 1] = wave
             rows[..., 2 * k + 1 :] = 0
             rows = fft.ifft(rows, axis=-1, norm="forward", overwrite_x=True)
@@ -503,7 +505,7 @@ class Multislice:
         sites = np.array([p.sites for p in self.planes])
         return self.on.xp.asarray(sites + displacements @ np.linalg.inv(self.grid.cell_A))
 
-    def _transmissions_at_rest(self) -> list[Any]:
+    def _definite_transmissions(self) -> list[Any]:
         """Return the transmission of each slice; slices with the same contents share one."""
         atoms = self.on.xp.asarray(np.array([p.sites for p in self.planes])[None, None])
         found: dict[Any, Any] = {}
