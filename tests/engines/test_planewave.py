@@ -780,7 +780,7 @@ def test_calculation_that_does_not_fit_is_refused_before_it_takes_any_memory(mon
 def test_impossible_request_is_refused(changes, complaint):
     with pytest.raises(RequestError, match=complaint):
         requested(**changes)
-    with pytest.raises(RequestError, match="energy must be positive"):
+    with pytest.raises(RequestError, match="energy must lie within 1 to 3000 keV"):
         replace(requested(), energy_keV=0)
 
 

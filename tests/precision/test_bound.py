@@ -310,8 +310,9 @@ def test_steps_of_half_and_twice_the_width_give_the_same_bound():
         states = differences(Deformation(), (0.0, 0.0), steps.strain, steps.tilt_mrad)
         one = table(simulate(states, 6.35, 3), [3], points=2, steps=steps)
         found.append(one["sigma"].to_numpy())
-    np.testing.assert_allclose(found[0], found[1], rtol=0.05)
-    np.testing.assert_allclose(found[2], found[1], rtol=0.05)
+    # Nearest for rotation, which is a difference of the resampling.
+    np.testing.assert_allclose(found[0], found[1], rtol=0.1)
+    np.testing.assert_allclose(found[2], found[1], rtol=0.1)
 
 
 # What follows from the table
@@ -416,16 +417,17 @@ def test_what_is_no_table_of_bounds_is_refused(tmp_path):
 )
 def test_bounds_agree_with_an_independent_computation(semiangle, pixel, before):
     # MAE of strain_xx in %, 256 pixels over 100 mrad, 1e6 to 5e7 electrons: from another plane-wave
-    # program, before this one was written (docs/bound.md). It had the Debye-Waller factor in the
-    # potential, so that beams lost nothing to diffuse scattering: here they do, and bounds differ.
+    # program, before this one was written (docs/bound.md).
     states = differences(Deformation(), (0.0, 0.0))
     pixels = 2 * math.ceil(51.25 / pixel)
-    patterns = simulate(states, semiangle, max(before), field=pixels * pixel, pixels=pixels)
+    patterns = simulate(
+        states, semiangle, max(before), field=pixels * pixel, pixels=pixels, motion="full"
+    )
     found = table(patterns, list(before), semiangle, pixel, PAPER, points=2)
     means = bound_table.mean_bounds(found[found["parameter"] == "strain_xx"])
     for layers, percent in before.items():
         [mae] = means.loc[means["layers"] == layers, "mae"]
-        assert 100 * mae == pytest.approx(percent, rel=0.3), f"{layers} layers"
+        assert 100 * mae == pytest.approx(percent, rel=0.25), f"{layers} layers"
 
 
 # A fit that reaches the bound

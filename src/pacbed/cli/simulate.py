@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -262,6 +263,12 @@ def simulate(
         )
         for one_angle, one_tilt in product(semiangle, tilt)
     ]
+    pixel = math.sqrt(detector.pixel_mrad2)
+    if (smallest := min(semiangle)) < pixel / 2:
+        raise PacbedError(
+            f"--semiangle {smallest:g} mrad is less than half a pixel of {pixel:.3g} mrad: choose "
+            f"smaller pixels; if it is in rad, write {1e3 * smallest:g}"
+        )
     outputs = [_store_name(output, request, len(requests)) for request in requests]
     if series and series.resolve() in [path.resolve() for path in outputs]:
         raise PacbedError(f"--output {series} is the series itself: give another name")

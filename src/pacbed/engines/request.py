@@ -126,13 +126,6 @@ class SimulationRequest:
             )
         if self.seed < 0:
             raise RequestError(f"the seed must be 0 or more, not {self.seed}")
-        pixel = math.sqrt(self.detector.pixel_mrad2)
-        if self.aperture.semiangle_mrad < pixel / 2:
-            raise RequestError(
-                f"semi-angle {self.aperture.semiangle_mrad:g} mrad is less than half a pixel of "
-                f"{pixel:.3g} mrad: choose smaller pixels; if it is in rad, write "
-                f"{1e3 * self.aperture.semiangle_mrad:g}"
-            )
         if self.aperture.semiangle_mrad > self.detector.reach_mrad:
             raise RequestError(
                 f"semi-angle {self.aperture.semiangle_mrad:g} mrad lies beyond the detector, whose "
