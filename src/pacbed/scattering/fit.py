@@ -133,27 +133,29 @@ def _attributes(request: SeriesRequest, settings: PlaneWaveSettings, **more: Any
     }
 
 
-def _unused(values: np.ndarray) -> float:
-    """Return a number that an array does not hold: a chunk of that alone would not be written."""
-    return np.nan if values.dtype.kind == "f" else -1
-
-
 def _write(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
     with zip_writer(path) as folder:
         group = zarr.create_group(LocalStore(folder), attributes=plain(dict(attributes)))
         for name, values in arrays.items():
-            layered = name in ("beams", "diffuse")
-            chunks = (1, *values.shape[1:]) if layered else values.shape
-            array = group.create_array(
-                name,
-                shape=values.shape,
-                chunks=chunks,
-                dtype=values.dtype,
-                fill_value=_unused(values),
-                compressors=_COMPRESSOR,
-            )
-            for index in range(len(values)) if layered else [slice(None)]:
-                array[index] = values[index]
+            if name in ("beams", "diffuse"):
+                for layer, of_layer in enumerate(values):
+                    _append(group, name, layer, len(values), of_layer)
+            else:
+                _add(group, name, values)
+
+
+def _add(group: zarr.Group, name: str, values: np.ndarray) -> None:
+    """Write an array as one chunk."""
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        chunks=values.shape,
+        dtype=values.dtype,
+        # An array does not hold this: a chunk of it alone would not be written.
+        fill_value=np.nan if values.dtype.kind == "f" else -1,
+        compressors=_COMPRESSOR,
+    )
+    array[:] = values
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")
@@ -190,41 +192,25 @@ def assemble(path: Path, states: Sequence[Path]) -> None:
     with zip_writer(path) as folder:
         group = zarr.create_group(LocalStore(folder), attributes=plain(attributes))
         for name, values in common.items():
-            array = group.create_array(
-                name,
-                shape=values.shape,
-                chunks=values.shape,
-                dtype=values.dtype,
-                fill_value=_unused(values),
-            )
-            array[:] = values
+            _add(group, name, values)
+
+        def keep(name: str, coefficients: np.ndarray) -> None:
+            _append(group, name, layer, number, _rounded(coefficients))
+
         for layer in range(number):
             beams = _stack(states, "beams", layer)
             coefficients = beam_fit.coefficients(beams)
             errors[layer] = beam_fit.leave_out_errors(beams, coefficients)
-            _append(group, "beams", layer, number, coefficients)
-            _append(
-                group,
-                "within_band",
-                layer,
-                number,
-                beam_fit.coefficients(_stack(states, "within_band", layer)),
-            )
+            keep("beams", coefficients)
+            keep("within_band", beam_fit.coefficients(_stack(states, "within_band", layer)))
             if request.motion != "full":
                 continue
             diffuse = _stack(states, "diffuse", layer)
-            _append(group, "diffuse", layer, number, diffuse_fit.coefficients(diffuse))
-            _append(group, "diffuse_noise", layer, number, diffuse_fit.noise(diffuse))
+            keep("diffuse", diffuse_fit.coefficients(diffuse))
+            keep("diffuse_noise", diffuse_fit.noise(diffuse))
             within = _stack(states, "diffuse_within_band", layer)
-            _append(group, "diffuse_within_band", layer, number, diffuse_fit.coefficients(within))
-        array = group.create_array(
-            "leave_out_error",
-            shape=errors.shape,
-            chunks=errors.shape,
-            dtype="float64",
-            fill_value=0,
-        )
-        array[:] = errors
+            keep("diffuse_within_band", diffuse_fit.coefficients(within))
+        _add(group, "leave_out_error", errors)
 
 
 _OF_A_SERIES = ("series", "settings", "physics_version")
@@ -262,11 +248,10 @@ def _stack(states: Sequence[Path], name: str, layer: int) -> np.ndarray:
     return np.stack(found)
 
 
-def _append(
-    group: zarr.Group, name: str, layer: int, layers: int, coefficients: np.ndarray
-) -> None:
+def _append(group: zarr.Group, name: str, layer: int, layers: int, values: np.ndarray) -> None:
+    """Write one layer of an array, a chunk of its own."""
     if layer == 0:
-        shape = (layers, *coefficients.shape)
+        shape = (layers, *values.shape)
         group.create_array(
             name,
             shape=shape,
@@ -277,7 +262,7 @@ def _append(
         )
     array = group[name]
     assert isinstance(array, zarr.Array)
-    array[layer] = _rounded(coefficients)
+    array[layer] = values
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

@@ -185,7 +185,7 @@ class Channels:
     """An image under construction, and its derivatives by what moves and fills its discs."""
 
     def __init__(self, pixels: int, derivatives: bool) -> None:
-        shape = (pixels, pixels)
+        shape, self.derivatives = (pixels, pixels), derivatives
         self.value = np.zeros(shape)
         if derivatives:
             # By the angle of a pixel, by the direction of incidence, by strain.
@@ -204,9 +204,8 @@ def add_discs(
     axis = np.array(crystal_axis_mrad(tilt_mrad))
     edge, density = _Edge.of(aperture, camera), 1 / aperture.solid_angle_mrad2()
     inverse = np.linalg.inv(camera.matrix)
-    reach = (edge.reach_mrad) / camera.pixel_mrad
+    reach = edge.reach_mrad / camera.pixel_mrad
     beams = beams.blurred(camera.pixel_mrad)
-    derivatives = beams.by_strain is not None
     for beam, g in enumerate(beams.g_mrad):
         centre = camera.origin + inverse @ g
         first = np.maximum(np.ceil(centre - reach), 0).astype(int)
@@ -222,7 +221,7 @@ def add_discs(
         x, y, radius = x[near], y[near], radius[near]
         share, slope = (one * density for one in edge.share(x, y, radius))
         place = (np.stack([x, y]) + (axis - beams.corner_mrad)[:, None]) / beams.step_mrad
-        if not derivatives:
+        if not channels.derivatives:
             value = map_coordinates(
                 beams.coefficients[0, beam], place[::-1], order=3, mode="nearest", prefilter=False
             )
@@ -332,7 +331,6 @@ class _Edge:
 
 def background(
     diffuse: DiffuseScattering,
-    coefficients: np.ndarray,
     axis_mrad: np.ndarray,
     camera: Camera,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -341,9 +339,8 @@ def background(
     Parameters
     ----------
     diffuse
-        Its splines.
-    coefficients
-        Of each channel, averaged over the aperture, shape (channels, n1, n2).
+        Its coefficients are those of each channel, averaged over the aperture, shape
+        (channels, n1, n2).
     axis_mrad
         Direction (x, y) of the beam in the frame of the crystal in mrad.
     camera
@@ -364,7 +361,7 @@ def background(
         axes.append(np.linspace(low, high, count))
         places.append((angles[i] - low) / (axes[i][1] - axes[i][0]))
     steps = [axis[1] - axis[0] for axis in axes]
-    coarse = diffuse.intensity(coefficients, axes[0] + axis_mrad[0], axes[1] + axis_mrad[1])
+    coarse = diffuse.intensity(diffuse.coefficients, axes[0] + axis_mrad[0], axes[1] + axis_mrad[1])
     slopes = np.gradient(coarse[0], steps[1], steps[0])
     found = [
         map_coordinates(one, places[::-1], order=3, mode="nearest")

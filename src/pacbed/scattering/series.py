@@ -163,10 +163,21 @@ class ScatteringSeries:
             np.stack([one[name] @ terms for one in read])
             for name in ("diffuse", "diffuse_noise", "diffuse_within_band")
         )
+        swapped = np.moveaxis(coefficients, 0, 1), np.moveaxis(noise, 0, 1)
+        return self._splines_at(strain, *swapped, within)
+
+    def _splines_at(
+        self,
+        strain: np.ndarray,
+        coefficients: np.ndarray,
+        noise: np.ndarray | None = None,
+        within: np.ndarray | None = None,
+    ) -> DiffuseScattering:
+        """Return diffuse scattering with some coefficients, on the lattice of a strain."""
         axes = [SplineAxis(round(knots[-1] - 0.5), knots) for knots in self._knots]
         return DiffuseScattering(
-            np.moveaxis(coefficients, 0, 1),
-            np.moveaxis(noise, 0, 1),
+            coefficients,
+            noise,
             (axes[0], axes[1]),
             self._cell_A(strain) * np.array(self.settings.supercell)[:, None],
             wavelength_A(self.request.energy_keV),
@@ -354,17 +365,14 @@ class ScatteringSeries:
         camera: Camera,
         turns: np.ndarray,
     ) -> None:
-        derivatives = hasattr(channels, "by_strain")
-        diffuse = self._diffuse_at(strain, [layers])
-        assert diffuse is not None
         read = self._coefficients(layers)["diffuse"]
         axis = np.array(crystal_axis_mrad(tilt_mrad))
         weights = self._incident_splines.weights(aperture, tilt_mrad).astype(np.float32)
-        terms = self._terms(strain, DIFFUSE_DEGREE, derivatives)
+        terms = self._terms(strain, DIFFUSE_DEGREE, channels.derivatives)
         averaged = np.moveaxis(np.tensordot(weights, read, 1) @ terms.T, -1, 0)
-        values, by_angle = background(diffuse, averaged, axis, camera)
+        values, by_angle = background(self._splines_at(strain, averaged), axis, camera)
         channels.value += values[0]
-        if not derivatives:
+        if not channels.derivatives:
             return
         angles = camera.directions_mrad() + axis[:, None, None]
         channels.by_angle += by_angle

@@ -133,7 +133,7 @@ class DiffuseScattering:
         (waves, layers, n1, n2), float32. Where `incident` is given, of splines over incident
         directions instead of waves.
     noise
-        Half the difference of two halves of the samples, same shape.
+        Half the difference of two halves of the samples, same shape; None where it is not wanted.
     axes
         The splines along the two reciprocal vectors.
     cell_A
@@ -147,7 +147,7 @@ class DiffuseScattering:
     """
 
     coefficients: np.ndarray
-    noise: np.ndarray
+    noise: np.ndarray | None
     axes: tuple[SplineAxis, SplineAxis]
     cell_A: np.ndarray
     wavelength_A: float

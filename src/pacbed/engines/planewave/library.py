@@ -224,7 +224,7 @@ class ScatteringLibrary:
         detector: Detector,
         total: np.ndarray,
     ) -> np.ndarray | None:
-        if self.diffuse is None:
+        if self.diffuse is None or self.diffuse.noise is None:
             return None
         nx, ny = (min(n, _NOISE_PIXELS) for n in detector.pixels)
         coarse = Detector(detector.field_of_view_mrad, (nx, ny))
