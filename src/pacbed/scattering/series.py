@@ -36,7 +36,7 @@ from pacbed.specimen.microscope import Aperture, Detector, wavelength_A
 from pacbed.storage.zipped import open_store, plain, reading
 
 # Strain xx, yy and xy of one.
-_UNIT_STRAINS = np.array([[[1.0, 0], [0, 0]], [[0, 0], [0, 1]], [[0, 1], [1, 0]]])
+UNIT_STRAINS = np.array([[[1.0, 0], [0, 0]], [[0, 0], [0, 1]], [[0, 1], [1, 0]]])
 
 
 class ScatteringSeries:
@@ -74,15 +74,15 @@ class ScatteringSeries:
             names = ("wave", "beam", "hk", "x_mrad", "y_mrad", "leave_out_error")
             found = {name: np.asarray(group[name]) for name in names}
             if self.request.motion == "full":
-                self._knots = [np.asarray(group[f"knots_{i}"]) for i in range(2)]
+                self.knots = [np.asarray(group[f"knots_{i}"]) for i in range(2)]
                 first, second = (np.asarray(group[f"incident_knots_{i}"]) for i in range(2))
-                self._incident_splines = IncidentSplines((first, second))
+                self.incident_splines = IncidentSplines((first, second))
         self.wave, self.beam, self.hk = found["wave"], found["beam"], found["hk"]
         x, y = found["x_mrad"], found["y_mrad"]
         self.incident = IncidentGrid(x, y, np.ones((len(y), len(x)), bool))
         self.leave_out_error = found["leave_out_error"]
         """Relative L1 error of the beams of each state, by all others, (layers, states)."""
-        self._coefficients = lru_cache(maxsize=20)(self._read)
+        self.coefficients = lru_cache(maxsize=20)(self._read)
 
     def check(self, request: SeriesRequest) -> None:
         """Check that the series is what a request asks for.
@@ -133,14 +133,14 @@ class ScatteringSeries:
             If the series does not reach to the strain or a layer.
         """
         self._check_strain(strain)
-        self._check_layers(layers)
+        self.check_layers(layers)
         at = np.asarray(strain, float)
         terms = self._terms(at, self.request.degree, False)[0]
         waves = len(self.incident.x_mrad) * len(self.incident.y_mrad)
         beams = np.zeros((len(layers), waves, len(self.hk)), np.float32)
         within = np.zeros((len(layers), waves))
         for row, layer in enumerate(layers):
-            read = self._coefficients(layer)
+            read = self.coefficients(layer)
             beams[row, self.wave, self.beam] = read["beams"] @ terms
             within[row] = read["within_band"] @ terms
         return ScatteringLibrary(
@@ -158,7 +158,7 @@ class ScatteringSeries:
         if self.request.motion != "full":
             return None
         terms = self._terms(strain, DIFFUSE_DEGREE, False)[0]
-        read = [self._coefficients(layer) for layer in layers]
+        read = [self.coefficients(layer) for layer in layers]
         coefficients, noise, within = (
             np.stack([one[name] @ terms for one in read])
             for name in ("diffuse", "diffuse_noise", "diffuse_within_band")
@@ -174,14 +174,14 @@ class ScatteringSeries:
         within: np.ndarray | None = None,
     ) -> DiffuseScattering:
         """Return diffuse scattering with some coefficients, on the lattice of a strain."""
-        axes = [SplineAxis(round(knots[-1] - 0.5), knots) for knots in self._knots]
+        axes = [SplineAxis(round(knots[-1] - 0.5), knots) for knots in self.knots]
         return DiffuseScattering(
             coefficients,
             noise,
             (axes[0], axes[1]),
             self._cell_A(strain) * np.array(self.settings.supercell)[:, None],
             wavelength_A(self.request.energy_keV),
-            self._incident_splines,
+            self.incident_splines,
             within,
         )
 
@@ -214,7 +214,7 @@ class ScatteringSeries:
         RequestError
             If the series does not reach that far: which quantity, and how far it reaches.
         """
-        self._check_cone(aperture, tilt_mrad)
+        self.check_cone(aperture, tilt_mrad)
         self._check_reach(max(detector.field_of_view_mrad) / 2, tilt_mrad)
         return self.library(strain, layers).synthesise(aperture, tilt_mrad, detector)
 
@@ -226,13 +226,13 @@ class ScatteringSeries:
                 f"the series, which holds principal stretches from {low:g} to {high:g}"
             )
 
-    def _check_layers(self, layers: Sequence[int]) -> None:
+    def check_layers(self, layers: Sequence[int]) -> None:
         if not 1 <= min(layers) <= max(layers) <= self.request.layers:
             raise RequestError(
                 f"the series holds 1 to {self.request.layers} layers, not {max(layers)}"
             )
 
-    def _check_cone(self, aperture: Aperture, tilt_mrad: tuple[float, float]) -> None:
+    def check_cone(self, aperture: Aperture, tilt_mrad: tuple[float, float]) -> None:
         tilt = math.hypot(*tilt_mrad)
         reach = self.request.semiangle_mrad + self.request.tilt_mrad
         if aperture.outer_mrad + tilt > reach * (1 + 1e-6):
@@ -313,13 +313,13 @@ class ScatteringSeries:
         derivatives: bool,
     ) -> Channels:
         self._check_strain(strain)
-        self._check_layers([layers])
-        self._check_cone(aperture, tilt_mrad)
+        self.check_layers([layers])
+        self.check_cone(aperture, tilt_mrad)
         self._check_reach(np.abs(camera.directions_mrad()).max(), tilt_mrad)
         channels = Channels(camera.pixels, derivatives)
-        read, at = self._coefficients(layers), np.asarray(strain, float)
+        read, at = self.coefficients(layers), np.asarray(strain, float)
         gradient = deformation_of(at).gradient
-        turns = _UNIT_STRAINS @ np.linalg.inv(gradient)
+        turns = UNIT_STRAINS @ np.linalg.inv(gradient)
         g_mrad = self._g_mrad(at)
         near = self._near(aperture, tilt_mrad)
         terms = self._terms(at, self.request.degree, derivatives)
@@ -365,9 +365,9 @@ class ScatteringSeries:
         camera: Camera,
         turns: np.ndarray,
     ) -> None:
-        read = self._coefficients(layers)["diffuse"]
+        read = self.coefficients(layers)["diffuse"]
         axis = np.array(crystal_axis_mrad(tilt_mrad))
-        weights = self._incident_splines.weights(aperture, tilt_mrad).astype(np.float32)
+        weights = self.incident_splines.weights(aperture, tilt_mrad).astype(np.float32)
         terms = self._terms(strain, DIFFUSE_DEGREE, channels.derivatives)
         averaged = np.moveaxis(np.tensordot(weights, read, 1) @ terms.T, -1, 0)
         values, by_angle = background(self._splines_at(strain, averaged), axis, camera)
