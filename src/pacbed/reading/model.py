@@ -407,10 +407,6 @@ class ImageModel:
     ) -> tuple[Sequence[Any], Any, Any]:
         """Return intensities and derivatives by strain, and of the first by the angle."""
         patterns = near.shape[0]
-        # Last: pattern, and intensity or its derivative.
-        terms = tf.transpose(one["terms"], (2, 0, 1))
-        terms = tf.reshape(terms, (terms.shape[0], -1))
-        table = tf.reshape(tf.matmul(self._polynomials, terms), (-1, 4))
         axis = one["axis"][:, None, None]
         place = [(x + axis[..., 0] - self._corner) / self._step]
         place += [(y + axis[..., 1] - self._corner) / self._step]
@@ -419,18 +415,35 @@ class ImageModel:
         beam = tf.minimum(near, len(self._hk) - 1)
         corner = (beam * n + first[1]) * n + first[0]
         pattern = tf.range(patterns)[:, None, None]
-        values, by_x, by_y = 0.0, 0.0, 0.0
+
+        def table(terms: Any) -> Any:
+            """Return spline coefficients of all patterns, which are numbered fastest."""
+            return tf.matmul(self._polynomials, tf.transpose(terms))
+
+        intensity = tf.reshape(table(one["terms"][:, 0]), (-1,))
+        value, by_x, by_y = 0.0, 0.0, 0.0
         for row in range(4):
             along, sloping = 0.0, 0.0
             for column in range(4):
-                place = (corner + row * n + column) * patterns + pattern
-                taken = tf.gather(table, place)
-                along += weights[0][column][..., None] * taken
-                sloping += slopes[0][column] * taken[..., 0]
-            values += weights[1][row][..., None] * along
+                at = (corner + row * n + column) * patterns + pattern
+                taken = tf.gather(intensity, at)
+                along += weights[0][column] * taken
+                sloping += slopes[0][column] * taken
+            value += weights[1][row] * along
             by_x += weights[1][row] * sloping
-            by_y += slopes[1][row] * along[..., 0]
-        return tf.unstack(values, axis=-1), by_x / self._step, by_y / self._step
+            by_y += slopes[1][row] * along
+        # Derivatives by strain need not be as exact: linear interpolation does.
+        terms = tf.reshape(one["terms"][:, 1:], (patterns * 3, -1))
+        straining = tf.reshape(table(terms), (-1, 3))
+        part = [p - tf.floor(p) for p in place]
+        by_strain = 0.0
+        for row in range(2):
+            for column in range(2):
+                weight = (part[1] if row else 1 - part[1]) * (part[0] if column else 1 - part[0])
+                at = (corner + (row + 1) * n + column + 1) * patterns + pattern
+                by_strain += weight[..., None] * tf.gather(straining, at)
+        values = [value, *tf.unstack(by_strain, axis=-1)]
+        return values, by_x / self._step, by_y / self._step
 
     def _shares(
         self, x: Any, y: Any, radius: Any, grown: Any, pixel: Any
