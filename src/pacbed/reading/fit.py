@@ -236,6 +236,17 @@ class Fit:
         edge = self._at_edge(states)
         return FitResult(states, covariance, last.deviance, chi2, done, edge, pixels)
 
+    def part_seen(self, states: np.ndarray) -> np.ndarray:
+        """Return which part of the incident electrons falls on the pixels, shape (patterns,)."""
+        still = states.copy()
+        still[:, COLUMN["log_dose"]] = 0
+        return self.model(self._coarsest).images(self.within_range(still)).sum(axis=1)
+
+    @property
+    def _coarsest(self) -> int:
+        fits = [b for b in (2, 4) if min(self.frame.shape) // b >= _FEWEST_PIXELS]
+        return max([1, *fits])
+
     def within_range(self, states: np.ndarray) -> np.ndarray:
         """Return states moved into the range of the series and of the unknowns."""
         states, request = states.copy(), self.series.request
@@ -268,9 +279,8 @@ class Fit:
 
     def _with_dose(self, states: np.ndarray, images: np.ndarray, masks: np.ndarray) -> np.ndarray:
         """Return states whose doses fit the sums of the patterns."""
-        coarse = max(b for b in (4, 2, 1) if min(self.frame.shape) // b >= _FEWEST_PIXELS or b == 1)
-        model = self.model(coarse)
-        patterns = _binned(images, images, masks, coarse)
+        model = self.model(self._coarsest)
+        patterns = _binned(images, images, masks, self._coarsest)
         states[:, COLUMN["log_dose"]] = 0
         expected = model.images(states) * patterns.masks
         sums = (patterns.images * patterns.masks).sum(axis=1)
