@@ -205,12 +205,6 @@ def test_options_that_are_not_understood_are_named(failing, options, message):
     assert line.endswith("See pacbed simulate --help")
 
 
-def test_a_folder_that_cannot_be_written_is_named(capsys):
-    assert simulate("/dev/null/mos2.zarr.zip", *SMALL) == 1
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("error: cannot write /dev/null/mos2.zarr.zip: ")
-
-
 # A material of one's own
 
 
@@ -413,6 +407,27 @@ def test_errors_names_a_file_that_is_no_table_of_errors(tmp_path, complaint, tex
     if text is not None:
         path.write_text(text)
     assert "other.csv" in complaint("errors", path)
+
+
+# Where nothing can be written
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "simulate --output",
+        "scatter --output",
+        "converge --output",
+        "evaluate model test.zarr.zip --output",
+        "plan --json",
+        *(f"design --precision 0.05% --probe 0.15nm --{name}" for name in ("save", "figure")),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_computed(complaint, command):
+    line = complaint(*command.split(), "/dev/null/new/file.png")
+    assert line == (
+        "error: cannot write /dev/null/new/file.png: Not a directory; give another name or folder"
+    )
 
 
 # The command itself
