@@ -409,6 +409,14 @@ def test_errors_names_a_file_that_is_no_table_of_errors(tmp_path, complaint, tex
     assert "other.csv" in complaint("errors", path)
 
 
+# pacbed plan
+
+
+def test_a_configuration_that_is_not_there_is_named_before_anything_is_planned(complaint):
+    line = complaint("plan", "--snakefile", ROOT / "Snakefile", "--config", "missing.yaml")
+    assert line == "error: --config missing.yaml: there is no such file"
+
+
 # Where nothing can be written
 
 
