@@ -741,8 +741,14 @@ def test_detector_beyond_a_band_limit_in_numbers_is_refused_with_what_helps():
         patterns(request, band_limit=2.0)
 
     patterns(request, band_limit="converged")
-    field = float(re.search(r"a field of view of at most ([\d.]+) mrad", str(refusal.value))[1])
-    patterns(replace(request, detector=detector(field, 21)), band_limit=2.0)
+    too_wide = float(re.search(r"that is ([\d.]+) mrad narrower", str(refusal.value))[1])
+    patterns(replace(request, detector=detector(210 - too_wide, 21)), band_limit=2.0)
+
+
+def test_field_that_no_band_reaches_is_refused():
+    with pytest.raises(RequestError, match=r"choose a field of view \(--fov") as refusal:
+        patterns(requested(field=3000, pixels=64))
+    assert "lets waves through up to 417.6 mrad" in str(refusal.value)
 
 
 @pytest.mark.parametrize(

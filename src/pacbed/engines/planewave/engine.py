@@ -202,7 +202,7 @@ class PlaneWaveEngine(Engine):
             numbers = _numbers(requests, settings, stretch, reach)
         centre = self._band_centre_mrad(requests)
         band = numbers.band(centre, first.deformation)
-        _check_detectors(requests, centre, band, numbers)
+        _check_detectors(requests, centre, numbers, stretch)
         _check_incidence(incident, band, numbers)
         whole = incident.all_covered()
         if not configurations and _within(whole, band, numbers):
@@ -448,22 +448,25 @@ def _numbers(
 def _check_detectors(
     requests: Sequence[SimulationRequest],
     band_centre_mrad: tuple[float, float],
-    band: Band,
     numbers: Numbers,
+    stretch: float,
 ) -> None:
-    limit = 1e3 * numbers.wavelength_A * band.smallest_per_A
+    chosen = numbers.settings.band_limit
+    limit = 1e3 * numbers.wavelength_A * numbers.cutoff_per_A
+    limit /= 1 if chosen == "prismatic" else stretch
+    other = "the band limit 'converged', which follows the field of view, or "
     for request in requests:
         axis = np.abs(np.subtract(crystal_axis_mrad(request.tilt_mrad), band_centre_mrad))
         reach = float((np.array(request.detector.field_of_view_mrad) / 2 + axis).max())
         if reach > limit:
             tilted = f" at a tilt of {request.tilt_mrad} mrad" if axis.any() else ""
-            # Rounded down, so that it is accepted.
-            widest = math.floor(20 * (limit - axis.max())) / 10
+            # Rounded up, so that it is accepted. A series has its tilts added to its field.
+            too_wide = math.ceil(20 * (reach - limit)) / 10
             raise RequestError(
-                f"the detector reaches {reach:.4g} mrad{tilted}, but the band limit "
-                f"'{numbers.settings.band_limit}' lets waves through up to {limit:.4g} mrad: "
-                "choose the band limit 'converged', which follows the field of view, or a field "
-                f"of view of at most {widest:g} mrad"
+                f"the detector reaches {reach:.4g} mrad{tilted}, but the band limit '{chosen}' "
+                f"lets waves through up to {limit:.4g} mrad: choose "
+                f"{'' if chosen == 'converged' else other}a field of view (--fov, "
+                f"field_of_view_mrad) that is {too_wide:g} mrad narrower"
             )
 
 
