@@ -771,6 +771,16 @@ def test_calculation_that_does_not_fit_is_refused_before_it_takes_any_memory(mon
         PlaneWaveEngine(PlaneWaveSettings(incident_step_mrad=0.1)).simulate(request)
 
 
+def test_samples_of_diffuse_scattering_count_as_memory(monkeypatch):
+    monkeypatch.setattr(planewave, "memory_limit_bytes", lambda: 40_000_000)
+    monkeypatch.setattr(Recorder, "allocate", lambda self: pytest.fail("memory was taken"))
+    engine = PlaneWaveEngine(PlaneWaveSettings(diffuse_waves=500, diffuse_knots_mrad=(0.5, 8)))
+    with pytest.raises(RequestError, match=r"fewer pixels or diffuse_waves"):
+        engine.scatter([requested(layers=20, motion="full")])
+    with pytest.raises(pytest.fail.Exception, match="memory was taken"):
+        engine.scatter([requested(layers=20, motion="coherent")])
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [

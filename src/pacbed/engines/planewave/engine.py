@@ -35,7 +35,7 @@ from pacbed.engines.planewave.atoms import (
     SampledFormFactor,
     analytic_form_factor,
 )
-from pacbed.engines.planewave.diffuse import DiffuseScattering, crystal_axis_mrad, diffuse_axes
+from pacbed.engines.planewave.diffuse import crystal_axis_mrad, diffuse_axes
 from pacbed.engines.planewave.library import (
     Recorder,
     ScatteringLibrary,
@@ -52,7 +52,7 @@ from pacbed.engines.planewave.multislice import (
     check_electrons,
     waves_together,
 )
-from pacbed.engines.planewave.sampling import sample_cones, scatter_diffusely
+from pacbed.engines.planewave.sampling import BATCH, Sampling, sample_cones
 from pacbed.engines.planewave.settings import (
     PRISMATIC_PIXEL_A,
     Numbers,
@@ -217,11 +217,12 @@ class PlaneWaveEngine(Engine):
         multislice = self._multislice(first, numbers, band, phonons)
         widest = stretch * first.material.in_plane_cell_A(Deformation())
         recorder = self._recorder(requests, multislice, incident, numbers.wavelength_A, widest)
-        self._check_memory(requests, recorder, multislice.atoms)
+        full = first.thermal.motion == "full"
+        sampling = self._sampling(requests, numbers, band, widest) if full else None
+        self._check_memory(requests, recorder, multislice.atoms, sampling)
         recorder.allocate()
         waves = len(incident.directions_mrad)
-        sampled = sample_cones(cones, settings.diffuse_waves)
-        of_all = waves + (len(sampled) if first.thermal.motion == "full" else 0)
+        of_all = waves + (len(sampling.directions_mrad) if sampling else 0)
 
         def report(before: int) -> Progress | None:
             return progress and (lambda done, total: progress(before + done, of_all))
@@ -240,9 +241,8 @@ class PlaneWaveEngine(Engine):
             "configurations_per_wave": configurations,
             "band_centre_mrad": list(centre),
         }
-        if first.thermal.motion == "full":
-            diffuse = self._diffuse(requests, sampled, numbers, band, widest, report(waves))
-            library = replace(library, diffuse=diffuse)
+        if sampling:
+            library = replace(library, diffuse=sampling.scatter(self.threads, report(waves)))
         return library, provenance
 
     def _multislice(
@@ -292,28 +292,25 @@ class PlaneWaveEngine(Engine):
                 self.settings.precision == "double",
             )
 
-    def _diffuse(
+    def _sampling(
         self,
         requests: Sequence[SimulationRequest],
-        directions_mrad: np.ndarray,
         numbers: Numbers,
         band: Band,
         widest_A: np.ndarray,
-        progress: Progress | None,
-    ) -> DiffuseScattering:
-        """Sample the diffuse scattering of the crystal of some requests."""
-        first = requests[0]
-        outgoing_mrad, incident_mrad = self.settings.diffuse_knots_mrad
+    ) -> Sampling:
+        """Prepare to sample the diffuse scattering of the crystal of some requests."""
+        first, settings = requests[0], self.settings
+        outgoing_mrad, incident_mrad = settings.diffuse_knots_mrad
         phonons = FrozenPhonons(first.material, 1, first.seed)
         displaced = self._multislice(first, numbers, band, phonons)
-        mean = self._multislice(first, numbers, band, None, mean_of_diffuse=True)
-        return scatter_diffusely(
+        return Sampling(
             displaced,
-            mean,
-            directions_mrad,
+            self._multislice(first, numbers, band, None, mean_of_diffuse=True),
+            sample_cones([cone(r.aperture, r.tilt_mrad) for r in requests], settings.diffuse_waves),
             diffuse_axes(
                 displaced.grid,
-                widest_A * np.array(self.settings.supercell)[:, None],
+                widest_A * np.array(settings.supercell)[:, None],
                 _reach_mrad(requests),
                 numbers.wavelength_A,
                 outgoing_mrad,
@@ -321,8 +318,6 @@ class PlaneWaveEngine(Engine):
             incident_mrad,
             first.layers,
             numbers.wavelength_A,
-            self.threads,
-            progress,
         )
 
     def _band_centre_mrad(self, requests: Sequence[SimulationRequest]) -> tuple[float, float]:
@@ -390,7 +385,11 @@ class PlaneWaveEngine(Engine):
         )
 
     def _check_memory(
-        self, requests: Sequence[SimulationRequest], recorder: Recorder, atoms: int
+        self,
+        requests: Sequence[SimulationRequest],
+        recorder: Recorder,
+        atoms: int,
+        sampling: Sampling | None,
     ) -> None:
         """Compare an estimate with what there is, before anything large is allocated."""
         layers, pixels = requests[0].layers, [math.prod(r.detector.pixels) for r in requests]
@@ -399,10 +398,14 @@ class PlaneWaveEngine(Engine):
         batch = self.batch or waves_together(recorder.configurations)
         item = 16 if self.settings.precision == "double" else 8
         working = bytes_per_wave(recorder.grid, recorder.configurations, atoms, item)
+        together, needed = batch * working, recorder.nbytes + patterns
+        if sampling:
+            of_one = bytes_per_wave(sampling.displaced.grid, 1, sampling.displaced.atoms, item)
+            working, together = max(working, of_one), max(together, BATCH * of_one)
+            needed += sampling.nbytes
         if self.device == "cpu":
-            needed = recorder.nbytes + patterns + self.threads * batch * working
+            needed += self.threads * together
         else:
-            needed = recorder.nbytes + patterns
             free = self._on.free_memory_bytes()
             if free is not None and working > free:
                 raise RequestError(
@@ -413,9 +416,9 @@ class PlaneWaveEngine(Engine):
         if needed > available:
             raise RequestError(
                 f"about {needed / 1e9:.1f} GB of memory would be needed, but this machine has "
-                f"{available / 1e9:.1f} GB: choose a larger incident_step_mrad, fewer pixels, a "
-                "smaller field of view or supercell, fewer layers, semi-angles or tilts at once, "
-                "or fewer threads"
+                f"{available / 1e9:.1f} GB: choose a larger incident_step_mrad, fewer pixels or "
+                "diffuse_waves, a smaller field of view or supercell, fewer layers, semi-angles or "
+                "tilts at once, or fewer threads"
             )
 
 
