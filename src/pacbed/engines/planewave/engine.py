@@ -26,9 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from pacbed.engines.arrays import arrays
+from pacbed.engines.arrays import arrays, serial_linear_algebra
 from pacbed.engines.planewave.atoms import (
     AtomTransmission,
     FormFactor,
@@ -137,7 +136,7 @@ class PlaneWaveEngine(Engine):
         RequestError
             If the library does not hold the waves of a request.
         """
-        with _serial_linear_algebra(), ThreadPoolExecutor(self.threads) as pool:
+        with serial_linear_algebra(), ThreadPoolExecutor(self.threads) as pool:
             return list(
                 pool.map(
                     lambda r: library.synthesise(r.aperture, r.tilt_mrad, r.detector), requests
@@ -277,8 +276,7 @@ class PlaneWaveEngine(Engine):
         planes = atomic_planes(
             slab(request.material, request.deformation, request.layers), supercell
         )
-        # The last bits of a product may depend on the number of threads of the linear algebra.
-        with _serial_linear_algebra():
+        with serial_linear_algebra():
             return Multislice(
                 grid,
                 planes,
@@ -420,15 +418,6 @@ class PlaneWaveEngine(Engine):
                 "diffuse_waves, a smaller field of view or supercell, fewer layers, semi-angles or "
                 "tilts at once, or fewer threads"
             )
-
-
-def _serial_linear_algebra() -> threadpool_limits:
-    """Let our threads share out the work, and each do its products by itself.
-
-    Their last bits depend on the number of threads of the linear algebra. The limit holds for the
-    whole process: it is set outside of our threads, never within.
-    """
-    return threadpool_limits(1, user_api="blas")
 
 
 def _numbers(

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
+from pacbed.engines.arrays import serial_linear_algebra
 from pacbed.engines.planewave.diffuse import DiffuseScattering, IncidentSplines, SplineAxis
 from pacbed.engines.planewave.multislice import Multislice, check_electrons, in_batches
 from pacbed.engines.planewave.waves import Cone
@@ -144,7 +144,7 @@ class Sampling:
         splines = self._splines
         regression = splines.regression(directions_mrad)
         flat = coefficients.reshape(waves, -1)
-        with threadpool_limits(1, user_api="blas"):
+        with serial_linear_algebra():
             known = regression.astype(np.float32) @ flat
             # What the splines leave of the samples is their noise. Half the difference of what two
             # halves of the batches make of it is as large as the noise of all.
