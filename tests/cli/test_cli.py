@@ -4,13 +4,16 @@ import errno
 import importlib.util
 import os
 import resource
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import xarray
 import zarr.storage
@@ -205,12 +208,6 @@ def test_options_that_are_not_understood_are_named(failing, options, message):
     assert line.endswith("See pacbed simulate --help")
 
 
-def test_a_folder_that_cannot_be_written_is_named(capsys):
-    assert simulate("/dev/null/mos2.zarr.zip", *SMALL) == 1
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("error: cannot write /dev/null/mos2.zarr.zip: ")
-
-
 # A material of one's own
 
 
@@ -352,6 +349,18 @@ def test_show_on_a_full_disk_is_reported_in_one_line(store, tmp_path, complaint)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_show_on_a_read_only_disk_is_reported_in_one_line(store, tmp_path, monkeypatch, complaint):
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for name in ("mkdir", "write_bytes", "unlink"):
+        monkeypatch.setattr(Path, name, read_only)
+    output = tmp_path / "new" / "mos2.png"
+    assert complaint("show", store, "--output", output) == (
+        f"error: cannot write {output}: Read-only file system"
+    )
+
+
 # pacbed network
 
 
@@ -413,6 +422,62 @@ def test_errors_names_a_file_that_is_no_table_of_errors(tmp_path, complaint, tex
     if text is not None:
         path.write_text(text)
     assert "other.csv" in complaint("errors", path)
+
+
+# pacbed plan
+
+
+def test_a_configuration_that_is_not_there_is_named_before_anything_is_planned(complaint):
+    line = complaint("plan", "--snakefile", ROOT / "Snakefile", "--config", "missing.yaml")
+    assert line == "error: --config missing.yaml: there is no such file"
+
+
+def test_a_plan_that_is_terminated_leaves_no_process_behind(tmp_path):
+    (tmp_path / "profile").mkdir()
+    (tmp_path / "profile" / "config.yaml").write_text("cores: 1\n")
+    note = tmp_path / "pid"
+    (tmp_path / "Snakefile").write_text(
+        "import os, pathlib, time\n"
+        f"pathlib.Path({str(note)!r}).write_text(str(os.getpid()))\n"
+        "time.sleep(100)\n"
+    )
+    options = ["--snakefile", tmp_path / "Snakefile", "--profile", tmp_path / "profile"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    words = [sys.executable, "-m", "pacbed", "plan", *options]
+    with subprocess.Popen(words, cwd=tmp_path, env=environment) as command:
+        try:
+            limit = time.monotonic() + 60
+            while not (note.is_file() and note.read_text()):
+                assert time.monotonic() < limit
+                time.sleep(0.05)
+            child = psutil.Process(int(note.read_text()))
+            assert psutil.Process(command.pid) in child.parents()
+            command.send_signal(signal.SIGTERM)
+            assert command.wait(10) == 128 + signal.SIGTERM
+            child.wait(10)
+        finally:
+            command.kill()
+
+
+# Where nothing can be written
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "simulate --output",
+        "scatter --output",
+        "converge --output",
+        "evaluate model test.zarr.zip --output",
+        "plan --json",
+        *(f"design --precision 0.05% --probe 0.15nm --{name}" for name in ("save", "figure")),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_computed(complaint, command):
+    line = complaint(*command.split(), "/dev/null/new/file.png")
+    assert line == (
+        "error: cannot write /dev/null/new/file.png: Not a directory; give another name or folder"
+    )
 
 
 # The command itself

@@ -152,7 +152,6 @@ def test_thicknesses_can_be_chosen_and_the_answer_drawn(answer, tmp_path):
     ("words", "message"),
     [
         ("--layers 5 7", "has 1, 5"),
-        ("--save none/x.csv", "--save none/x.csv: there is no folder none"),
         # What is for simulating, though there is a table.
         ("--save b.csv", "leave out --bounds or --save"),
         ("--config config/config.yaml", "leave out --bounds or --config"),

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from pacbed.cli import main
+from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.exceptions import PacbedError
 from pacbed.patterns.difference import relative_l1
 from pacbed.patterns.store import read_patterns
@@ -194,6 +195,19 @@ def test_bounds_of_a_series(series, tmp_path, capsys):
     capsys.readouterr()
     assert main([*question, "--bounds", saved]) == 1
     assert "leave out --bounds or --series" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", ["--fov 3000", "--fov 120 --band-limit 1.2"])
+def test_a_field_that_is_too_wide_is_refused_with_one_that_is_not(
+    complaint, tmp_path, monkeypatch, options
+):
+    monkeypatch.setattr(PlaneWaveEngine, "_multislice", None)  # what takes time comes later
+    command = ["scatter", "--output", tmp_path / "none.zarr.zip", *RANGE, *NARROW, *COARSE]
+    line = complaint(*command, *options.split())
+    too_wide = float(re.search(r"field of view \(--fov.* that is ([\d.]+) mrad narrower", line)[1])
+    fov = float(options.split()[1]) - too_wide
+    with pytest.raises(TypeError, match="not callable"):
+        main([*command, *options.split(), "--fov", f"{fov:g}"])
 
 
 def test_what_cannot_be_a_series_is_refused(complaint, tmp_path):

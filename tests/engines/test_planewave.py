@@ -741,8 +741,14 @@ def test_detector_beyond_a_band_limit_in_numbers_is_refused_with_what_helps():
         patterns(request, band_limit=2.0)
 
     patterns(request, band_limit="converged")
-    field = float(re.search(r"a field of view of at most ([\d.]+) mrad", str(refusal.value))[1])
-    patterns(replace(request, detector=detector(field, 21)), band_limit=2.0)
+    too_wide = float(re.search(r"that is ([\d.]+) mrad narrower", str(refusal.value))[1])
+    patterns(replace(request, detector=detector(210 - too_wide, 21)), band_limit=2.0)
+
+
+def test_field_that_no_band_reaches_is_refused():
+    with pytest.raises(RequestError, match=r"choose a field of view \(--fov") as refusal:
+        patterns(requested(field=3000, pixels=64))
+    assert "lets waves through up to 417.6 mrad" in str(refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -763,6 +769,16 @@ def test_calculation_that_does_not_fit_is_refused_before_it_takes_any_memory(mon
     complaint = r"about 3\.\d GB .* this machine has 0\.5 GB: choose a larger incident_step_mrad"
     with pytest.raises(RequestError, match=complaint):
         PlaneWaveEngine(PlaneWaveSettings(incident_step_mrad=0.1)).simulate(request)
+
+
+def test_samples_of_diffuse_scattering_count_as_memory(monkeypatch):
+    monkeypatch.setattr(planewave, "memory_limit_bytes", lambda: 40_000_000)
+    monkeypatch.setattr(Recorder, "allocate", lambda self: pytest.fail("memory was taken"))
+    engine = PlaneWaveEngine(PlaneWaveSettings(diffuse_waves=500, diffuse_knots_mrad=(0.5, 8)))
+    with pytest.raises(RequestError, match=r"fewer pixels or diffuse_waves"):
+        engine.scatter([requested(layers=20, motion="full")])
+    with pytest.raises(pytest.fail.Exception, match="memory was taken"):
+        engine.scatter([requested(layers=20, motion="coherent")])
 
 
 @pytest.mark.parametrize(

@@ -514,11 +514,13 @@ def test_what_was_kept_of_another_calculation_is_ignored(
     assert patterns.tobytes() == stand_in.simulate(**other).tobytes()
 
 
-def test_what_was_kept_and_cannot_be_read_now_is_not_ignored(stand_in, tmp_path):
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    with pytest.raises(StoreError, match=r"cannot read .*kept: Is a directory"):
-        stand_in.simulate(checkpoint=kept)
+def test_what_was_kept_and_cannot_be_read_now_is_not_ignored(stand_in, tmp_path, monkeypatch):
+    def stale(path):
+        raise StoreError(f"cannot read {path}: Stale file handle")
+
+    monkeypatch.setattr("pacbed.engines.prismatic.checkpoint.read_arrays", stale)
+    with pytest.raises(StoreError, match=r"cannot read .*kept: Stale"):
+        stand_in.simulate(checkpoint=tmp_path / "kept")
     assert stand_in.runs == []
 
 

@@ -1,5 +1,7 @@
 """The network of the paper, and how it looks at intensities."""
 
+import json
+import zipfile
 from dataclasses import replace
 
 import keras
@@ -203,6 +205,43 @@ def test_a_network_that_carries_code_is_refused_and_the_code_not_run(tmp_path):
     with pytest.raises(PacbedError, match=r"cannot load .*model\.keras: .*[Ll]ambda"):
         load_network(tmp_path / "model.keras")
     assert not marker.exists()
+
+
+def with_activation(path, module, name):
+    """Write a network whose last layer names a function of a module."""
+    function = {"module": module, "class_name": "function", "config": name, "registered_name": name}
+    whole = path.with_name("whole.keras")
+    build_network(16, 6, TINY).save(whole)
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(path, "w") as target:
+        for member in source.namelist():
+            content = source.read(member)
+            if member == "config.json":
+                config = json.loads(content)
+                config["config"]["layers"][-1]["config"]["activation"] = function
+                content = json.dumps(config)
+            target.writestr(member, content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("planted", "function"),
+        ("os", "mkdir"),
+        ("builtins", "eval"),
+        ("keras.src.utils.file_utils", "makedirs"),
+    ],
+)
+def test_a_network_that_names_a_function_is_refused_and_no_code_run(
+    tmp_path, monkeypatch, module, name
+):
+    (tmp_path / "planted.py").write_text("open('run', 'w').close()\ndef function(x): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PacbedError, match=r"cannot load .*spoilt\.keras: .+"):
+        load_network(with_activation(tmp_path / "spoilt.keras", module, name))
+    assert not (tmp_path / "run").exists()
+    load_network(with_activation(tmp_path / "right.keras", "builtins", "elu"))  # of Keras itself
 
 
 def test_a_damaged_network_is_refused(tmp_path):

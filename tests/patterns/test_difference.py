@@ -10,7 +10,7 @@ from pacbed.engines import SimulationRequest, SimulationResult, ThermalMotion
 from pacbed.exceptions import PacbedError
 from pacbed.figures.patterns import compare_patterns
 from pacbed.figures.style import save
-from pacbed.patterns.difference import compare, differences
+from pacbed.patterns.difference import compare, simulated_differently
 from pacbed.patterns.store import PatternStore, read_patterns, write_patterns
 from pacbed.specimen.crystal import material
 from pacbed.specimen.deformation import Deformation
@@ -136,15 +136,15 @@ def test_patterns_on_different_detectors_are_refused_with_both_described(made, d
     ],
 )
 def test_what_was_simulated_differently_is_told_with_both_values(made, change, told):
-    found = differences(made(), made(request=replace(REQUEST, **change)))
+    found = simulated_differently(made(), made(request=replace(REQUEST, **change)))
     # An undeformed stretch may be written 1 or 1.0.
     assert [line.replace(" 1 in A", " 1.0 in A") for line in found] == told
 
 
 def test_another_material_is_told_constant_by_constant(made):
-    found = differences(made(), made(request=replace(REQUEST, material=material("WSe2"))))
+    found = simulated_differently(made(), made(request=replace(REQUEST, material=material("WSe2"))))
     assert "material.formula MoS2 in A, WSe2 in B" in found
-    assert "material.rms_displacement_A.Mo 0.07535 in A, None in B" in found
+    assert "material.rms_displacement_A.Mo 0.07535 in A, not there in B" in found
 
 
 @pytest.mark.parametrize("motion", [2, "full"])
@@ -153,7 +153,7 @@ def test_how_it_was_computed_does_not_count(made, motion):
     shaking = replace(REQUEST, thermal=ThermalMotion(motion))
     mine = made(request=shaking, settings={"band_limit": "converged"})
     theirs = made(request=other, engine="prismatic", settings={"probes": 16})
-    assert differences(mine, theirs) == []
+    assert simulated_differently(mine, theirs) == []
 
 
 def test_thermal_motion_of_earlier_physics_is_another(made):
@@ -162,7 +162,7 @@ def test_thermal_motion_of_earlier_physics_is_another(made):
     request = {**one.attributes["request"], "thermal": thermal}
     earlier = replace(one, attributes={**one.attributes, "request": request})
     told = "thermal motion as before version 2 of the physics in A, frozen phonons in B"
-    assert differences(earlier, one) == [told]
+    assert simulated_differently(earlier, one) == [told]
 
 
 # How it looks
@@ -324,5 +324,5 @@ def test_compare_names_a_store_that_is_not_there(two, tmp_path, capsys):
 def test_compare_takes_a_store_that_does_not_say_what_was_asked_for(made):
     axis = REQUEST.detector
     bare = PatternStore(humps(), np.arange(1, 4), axis.kx_mrad, axis.ky_mrad, {})
-    assert "energy_keV None in A, 80.0 in B" in differences(bare, made())
+    assert "energy_keV not there in A, 80.0 in B" in simulated_differently(bare, made())
     np.testing.assert_allclose(compare(bare, made()).change, 0, atol=1e-6)

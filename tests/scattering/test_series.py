@@ -216,11 +216,12 @@ def test_each_state_has_displacements_of_its_own():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"strain": (0.04, 0, 0)}, "strain 4, 0, 0 %.*from 0.97 to 1.03"),
-        ({"tilt": (4.0, 0.0)}, "tilt of 4 mrad.*up to 8 mrad"),
-        ({"aperture": Aperture(7.0)}, "semi-angle of 7 mrad"),
-        ({"layers": 3}, "1 to 2 layers, not 3"),
-        ({"camera": Camera(64, 60.0)}, "pixels up to 30 mrad.*beyond the series"),
+        ({"strain": (0.04, 0, 0)}, "strain 4, 0, 0 %.*0.97 to 1.03: .* --stretch 0.97 1.04$"),
+        ({"strain": (0, 0, 0.0312345)}, "strain 0, 0, 3.12 %.* --stretch 0.9687 1.0313$"),
+        ({"tilt": (4.0, 0.0)}, "tilt of 4 mrad.*up to 8 mrad.* --semiangle 5 --tilt 4$"),
+        ({"aperture": Aperture(7.0)}, "semi-angle of 7 mrad.* --semiangle 7 --tilt 3$"),
+        ({"layers": 3}, "1 to 2 layers, not 3: .* --layers"),
+        ({"camera": Camera(64, 60.0)}, "pixels up to 30 mrad.*beyond the series.* --fov 58$"),
     ],
 )
 def test_what_lies_beyond_the_series_is_named_with_its_range(series, changes, message):

@@ -66,6 +66,24 @@ def test_no_file_is_not_a_damaged_one(tmp_path):
     assert kind_of_failure(tmp_path / "none.zarr.zip") is MissingStoreError
 
 
+@pytest.mark.parametrize("save", [np.save, np.savetxt])
+def test_what_never_was_a_store_is_not_a_damaged_one(tmp_path, save):
+    path = tmp_path / "measured.npy"
+    with open(path, "wb") as file:
+        save(file, np.arange(1000))
+    with pytest.raises(StoreError, match=r"measured\.npy is not a store, .*\.zarr\.zip") as caught:
+        read(path)
+    assert caught.type is StoreError
+
+
+@pytest.mark.parametrize("left", [0, 2, 1000, -1])
+@pytest.mark.parametrize("zeros", [False, True])
+def test_a_store_that_was_cut_short_or_lost_is_damaged(store, left, zeros):
+    kept = store.read_bytes()[:left]
+    store.write_bytes(bytes(len(kept)) if zeros else kept)
+    assert kind_of_failure(store) is DamagedStoreError
+
+
 def test_every_flipped_bit_shows_as_damage_or_not_at_all(store):
     whole = store.read_bytes()
     found = set()

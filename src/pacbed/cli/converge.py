@@ -45,8 +45,10 @@ def converge(
     from pacbed.figures.convergence import changes_against_thickness
     from pacbed.figures.style import save
     from pacbed.patterns.convergence import refinements
-    from pacbed.storage.files import write_text
+    from pacbed.storage.files import check_writable, write_text
 
+    csv = output.with_suffix(".csv")
+    check_writable(output, csv)
     request = crystal.request(
         aperture=Aperture(semiangle),
         tilt_mrad=tilt,
@@ -82,6 +84,5 @@ def converge(
     ]
     title = f"{request.material.formula}, {request.energy_keV:g} keV, {semiangle:g} mrad"
     save(changes_against_thickness(found, title), output)
-    csv = output.with_suffix(".csv")
     write_text(csv, pd.DataFrame(rows).to_csv(index=False))
     print(f"{output}, {csv}")

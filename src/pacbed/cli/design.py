@@ -99,11 +99,10 @@ def design(
         Keep the table of bounds (.parquet or .csv).
     """
     from pacbed.precision.bound_table import read_bounds, required_doses
+    from pacbed.storage.files import check_writable
     from pacbed.storage.tables import write_table
 
-    for option, path in (("figure", figure), ("save", save)):
-        if path is not None and not path.parent.is_dir():
-            raise PacbedError(f"--{option} {path}: there is no folder {path.parent}")
+    check_writable(figure, save)
     # None of them has a default of its own: where it does nothing, what is given is refused.
     for_plane_waves = {"phonons": phonons, "threads": threads}
     if bounds is None:

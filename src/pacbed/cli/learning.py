@@ -80,8 +80,10 @@ def evaluate(
     from pacbed.learning.prediction import predict
     from pacbed.learning.training import configure
     from pacbed.precision.metrics import errors
+    from pacbed.storage.files import check_writable
     from pacbed.storage.tables import write_table
 
+    check_writable(output)
     paths = (dataset, *datasets)
     model, settings = model_folder / "model.keras", model_folder / "settings.json"
     _check_fit(paths, model, settings)

@@ -82,7 +82,7 @@ def compare(
     from pacbed.figures.patterns import compare_patterns
     from pacbed.figures.style import save
     from pacbed.patterns.difference import compare as changes
-    from pacbed.patterns.difference import differences
+    from pacbed.patterns.difference import simulated_differently
     from pacbed.patterns.store import read_patterns
 
     stores, names = (read_patterns(a), read_patterns(b)), (str(a), str(b))
@@ -93,7 +93,7 @@ def compare(
     save(compare_patterns(*stores, drawn, field, names), output)
     for letter, name, store in zip("AB", names, stores, strict=True):
         print(f"{letter}: {name}: {_made_by(store, common[-1])}")
-    if differing := differences(*stores):
+    if differing := simulated_differently(*stores):
         say(f"warning: they differ in what was simulated: {'; '.join(differing)}")
     table = Table(title="A against B in %, and how many of the electrons are in the field")
     for column in ("layers", "relative L1", "relative L1 at equal sums", "sum of A", "sum of B"):

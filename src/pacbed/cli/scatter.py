@@ -76,6 +76,7 @@ def scatter(
     from pacbed.engines.planewave.engine import PlaneWaveEngine
     from pacbed.scattering import fit
     from pacbed.scattering.strain import StrainRange
+    from pacbed.storage.files import check_writable
     from pacbed.study.configuration import load
 
     given: dict[str, Any] = {
@@ -102,6 +103,7 @@ def scatter(
             f"{output} is there, and not the series that is asked for: give another name with "
             "--output, or remove it"
         )
+    check_writable(output)
     engine = PlaneWaveEngine(settings, computation.threads, computation.device)
     folder = output.with_name(f".{output.name}.states")
     paths = [folder / f"{number:04d}.zarr.zip" for number in range(request.states)]

@@ -68,6 +68,17 @@ def arrays(device: Device) -> Arrays:
     return Arrays(cupy, cupyx.scipy.fft)
 
 
+def serial_linear_algebra() -> Any:
+    """Return a limit, for a block or a function: within, matrix products take one thread each.
+
+    Their last bits depend on the number of threads of the linear algebra. The limit holds for the
+    whole process: set it outside of our threads, which share out the work, never within.
+    """
+    from threadpoolctl import threadpool_limits  # here, since requests are made without it
+
+    return threadpool_limits.wrap(limits=1, user_api="blas")
+
+
 def fast_length(least: float, multiple: int, primes: Sequence[int]) -> int:
     """Return the next multiple for fast Fourier transforms: times a number of small primes only."""
 

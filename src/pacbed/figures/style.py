@@ -71,7 +71,6 @@ def save(figure: Figure, *paths: Path) -> None:
         except ValueError as error:
             raise RequestError(f"cannot draw {path}: {error}") from error
         with appearing_whole(path) as temporary:
-            path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(content.getvalue())
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pacbed.engines.request import ThermalMotion
 from pacbed.exceptions import PacbedError
 from pacbed.patterns.store import PatternStore
-from pacbed.storage.nested import flat
+from pacbed.storage.nested import differing
 
 SIMULATED = ("material", "deformation", "tilt_mrad", "energy_keV", "aperture")
 """What a request says of crystal and beam; the rest is how to compute it, and on what pixels."""
@@ -61,14 +61,10 @@ def compare(a: PatternStore, b: PatternStore) -> Comparison:
     return Comparison(layers, relative_l1(*patterns), relative_l1(*scaled), *sums)
 
 
-def differences(a: PatternStore, b: PatternStore) -> list[str]:
+def simulated_differently(a: PatternStore, b: PatternStore) -> list[str]:
     """Name what was simulated differently, with both values; engine and settings do not count."""
-    asked_a, asked_b = (dict(flat(_simulated(s))) for s in (a, b))
-    return [
-        f"{name} {asked_a.get(name)} in A, {asked_b.get(name)} in B"
-        for name in dict.fromkeys([*asked_a, *asked_b])
-        if asked_a.get(name) != asked_b.get(name)
-    ]
+    found = differing(_simulated(a), _simulated(b))
+    return [f"{name} {in_a} in A, {in_b} in B" for name, in_a, in_b in found]
 
 
 def _simulated(store: PatternStore) -> dict[str, Any]:

@@ -79,6 +79,9 @@ def plan(
             f"there is no {snakefile}: run this in the folder of the workflow, or name its "
             "Snakefile by --snakefile"
         )
+    for path in overlays:
+        if not path.is_file():
+            raise PacbedError(f"--config {path}: there is no such file")
     with tempfile.TemporaryDirectory(prefix="pacbed-plan-") as folder:
         table, result = Path(folder) / "budget.txt", Path(folder) / "budget.json"
         arguments = [

@@ -16,7 +16,7 @@ from pacbed.engines.request import PHYSICS_VERSION
 from pacbed.exceptions import ConfigError, PacbedError
 from pacbed.runs.locks import LockedError, lock, this_process
 from pacbed.storage.files import write_text
-from pacbed.storage.nested import flat
+from pacbed.storage.nested import differing
 from pacbed.study.configuration import of_record
 from pacbed.study.model import Configuration
 
@@ -92,20 +92,20 @@ def check_results(results: Path, study: Configuration) -> list[str]:
     # Without this line: made before there was one.
     physics = re.search(rf"^# {_PHYSICS} (\d+)$", text, re.MULTILINE)
     name = f"{_PHYSICS}, raised when a mistake in an engine is mended,"
-    differing = _differences(
+    changed = _changes(
         {**before.of_patterns(), name: int(physics[1]) if physics else 1},
         {**study.of_patterns(), name: PHYSICS_VERSION},
     )
     patterns = sum(1 for _ in (results / "patterns").glob("*/*.zarr.zip"))
-    if differing and patterns:
+    if changed and patterns:
         raise ConfigError(
             f"{results} has patterns ({patterns:,}) made with another configuration:\n"
-            + "\n".join(f"  - {line}" for line in differing)
+            + "\n".join(f"  - {line}" for line in changed)
             + f"\nNothing was started. Choose another folder (key `results`), or delete or move "
             f"{results}/patterns to simulate them again"
         )
     how = {"execution", "results"}  # nothing is made again for these
-    return _differences(before.plain(how), study.plain(how))
+    return _changes(before.plain(how), study.plain(how))
 
 
 def keep_config(results: Path, study: Configuration) -> None:
@@ -121,10 +121,5 @@ def keep_config(results: Path, study: Configuration) -> None:
     write_text(results / "config.yaml", f"# {_PHYSICS} {PHYSICS_VERSION}\n{text}")
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    old, new = dict(flat(before)), dict(flat(now))
-    return [
-        f"{key} was {old.get(key, 'not there')}, is {new.get(key, 'not there')}"
-        for key in dict.fromkeys([*old, *new])
-        if old.get(key) != new.get(key)
-    ]
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [f"{key} was {old}, is {new}" for key, old, new in differing(before, now)]

@@ -221,24 +221,31 @@ class ScatteringSeries:
     def _check_strain(self, strain: Sequence[float]) -> None:
         if not self.request.strain.contains(np.asarray(strain, float)):
             low, high = self.request.strain.stretch
+            asked = np.linalg.eigvalsh(deformation_of(np.asarray(strain)).gradient)
+            wide = min(low, -_up(-asked[0], 1e4)), max(high, _up(asked[1], 1e4))
             raise RequestError(
                 f"strain {', '.join(f'{100 * e:.3g}' for e in strain)} % (xx, yy, xy) is beyond "
-                f"the series, which holds principal stretches from {low:g} to {high:g}"
+                f"the series, which holds principal stretches from {low:g} to {high:g}: make one "
+                f"with pacbed scatter --stretch {wide[0]:g} {wide[1]:g}"
             )
 
     def check_layers(self, layers: Sequence[int]) -> None:
         if not 1 <= min(layers) <= max(layers) <= self.request.layers:
             raise RequestError(
-                f"the series holds 1 to {self.request.layers} layers, not {max(layers)}"
+                f"the series holds 1 to {self.request.layers} layers, not {max(layers)}: for more, "
+                "make one with another --layers of pacbed scatter"
             )
 
     def check_cone(self, aperture: Aperture, tilt_mrad: tuple[float, float]) -> None:
         tilt = math.hypot(*tilt_mrad)
         reach = self.request.semiangle_mrad + self.request.tilt_mrad
         if aperture.outer_mrad + tilt > reach * (1 + 1e-6):
+            own = self.request
+            wide = _up(max(own.semiangle_mrad, aperture.outer_mrad)), _up(max(own.tilt_mrad, tilt))
             raise RequestError(
                 f"a semi-angle of {aperture.semiangle_mrad:g} mrad at a tilt of {tilt:.4g} mrad is "
-                f"beyond the series, which holds waves up to {reach:g} mrad from the axis"
+                f"beyond the series, which holds waves up to {reach:g} mrad from the axis: make "
+                f"one with pacbed scatter --semiangle {wide[0]:g} --tilt {wide[1]:g}"
             )
 
     def _check_reach(self, largest_mrad: float, tilt_mrad: tuple[float, float]) -> None:
@@ -247,7 +254,8 @@ class ScatteringSeries:
         if largest_mrad + tilt > known * (1 + 1e-6):
             raise RequestError(
                 f"pixels up to {largest_mrad:.4g} mrad from the axis at a tilt of {tilt:.4g} mrad "
-                f"are beyond the series, which reaches {known - tilt:.4g} mrad"
+                f"are beyond the series, which reaches {known - tilt:.4g} mrad: make one with "
+                f"pacbed scatter --fov {_up(2 * (largest_mrad + tilt - self.request.tilt_mrad)):g}"
             )
 
     def image(
@@ -379,3 +387,8 @@ class ScatteringSeries:
         for i, turn in enumerate(turns):
             moved = np.einsum("iyx,ij,jyx->yx", angles, turn, by_angle)
             channels.by_strain[i] += values[1 + i] + moved + np.trace(turn) * values[0]
+
+
+def _up(value: float, per_unit: float = 100) -> float:
+    """Round up to a number that a user can type."""
+    return math.ceil(per_unit * (value - 1e-9 * abs(value))) / per_unit

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,9 +12,32 @@ from pathlib import Path
 from pacbed.exceptions import PacbedError
 
 
+def check_writable(*paths: Path | None) -> None:
+    """Check that files can be written, before what they are to hold is computed.
+
+    Nothing is left behind, no folder either. None is no file.
+
+    Raises
+    ------
+    PacbedError
+        If one cannot be written.
+    """
+    for path in filter(None, paths):
+        try:
+            if path.is_dir():
+                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+            existing = next(folder for folder in path.absolute().parents if folder.exists())
+            tempfile.TemporaryFile(dir=existing).close()
+        except OSError as error:
+            why = error.strerror or error
+            raise PacbedError(f"cannot write {path}: {why}; give another name or folder") from error
+
+
 @contextmanager
 def appearing_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary name in the same folder, which in the end becomes that of the file.
+
+    The folder is made if there is none.
 
     Raises
     ------
@@ -20,6 +46,7 @@ def appearing_whole(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
     except OSError as error:

@@ -13,3 +13,13 @@ def flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any
             yield from flat(value, f"{before}{name}.")
         else:
             yield f"{before}{name}", value
+
+
+def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return the names of the innermost values that differ, with both values."""
+    one, other = dict(flat(a)), dict(flat(b))
+    return [
+        (name, one.get(name, "not there"), other.get(name, "not there"))
+        for name in dict.fromkeys([*one, *other])
+        if one.get(name) != other.get(name)
+    ]

@@ -25,6 +25,7 @@ from pacbed.exceptions import DamagedStoreError, MissingStoreError, StoreError
 
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 _ENCRYPTED_OR_PATCHED = 0x61
+_ZIP_BEGINS = b"PK\3\4"
 
 
 def checkpoint_of(path: Path) -> Path:
@@ -94,7 +95,7 @@ def open_store(path: Path) -> Iterator[zarr.Group]:
     DamagedStoreError
         If it is damaged or incomplete.
     StoreError
-        If it cannot be read for another reason: see :func:`reading`.
+        If it never was a store, or cannot be read for another reason: see :func:`reading`.
     """
     path = Path(path)
     with reading(path):
@@ -166,6 +167,14 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _check_complete(path: Path) -> None:
+    with open(path, "rb") as file:
+        begins = file.read(len(_ZIP_BEGINS))
+    # A store that was cut short begins as others do, or is empty, or zeros after a crash.
+    cut = _ZIP_BEGINS.startswith(begins) or not begins.strip(b"\0")
+    if not cut and not zipfile.is_zipfile(path):
+        raise StoreError(
+            f"{path} is not a store, a zip archive of Zarr arrays (.zarr.zip) as pacbed writes them"
+        )
     with open_archive(path) as archive:
         names = set(archive.namelist())
         if "zarr.json" not in names:

@@ -18,7 +18,7 @@ _ALLOWED = {
     "float_type": "a number{null}{written}",
     "bool_type": "true or false",
     "string_type": "text{null}",
-    "greater_than_equal": "at least {ge}",
+    "greater_than_equal": "at least {ge}{meant}",
     "less_than_equal": "at most {le}",
     "string_pattern_mismatch": "the name of a folder, without spaces and braces",
     "too_short": "a list of at least {min_length} items",
@@ -33,6 +33,8 @@ _ALLOWED = {
 _REPLACED = dict.fromkeys(("debye_waller", "phonon_configurations"), "simulation.thermal_motion")
 """Keys of earlier versions, and what has taken their place."""
 
+_MEANT = {"simulation.thermal_motion = 0": " (without phonons, the discs alone: coherent)"}
+
 
 def problems(error: ValidationError, given: Any, model: type[Section]) -> Iterator[str]:
     """Yield what is wrong with a configuration that does not fit its model."""
@@ -41,25 +43,27 @@ def problems(error: ValidationError, given: Any, model: type[Section]) -> Iterat
         keys, value = _found(one["loc"], given)
         section, field = _described(keys, model)
         name = ".".join(map(str, keys))
+        what = f"{name or 'the configuration'} = {value!r}"
         if one["type"] in ("extra_forbidden", "invalid_key"):
             known = list(section.model_fields)
             close = difflib.get_close_matches(str(keys[-1]), known, n=1)
             meant = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
             if keys[-1] in _REPLACED:
                 meant = f"{_REPLACED[keys[-1]]} has taken its place"
-            yield f"{name} = {value!r}: unknown key; {meant}"
+            yield f"{what}: unknown key; {meant}"
         elif one["type"] == "missing" and isinstance(value, Mapping):
             yield f"{name}: '{one['loc'][-1]}' is missing"
         elif one["type"] == "too_short" and len(value) >= one["ctx"]["min_length"]:
             continue  # pydantic counts only the items that are right
         else:
-            texts = allowed.setdefault(f"{name or 'the configuration'} = {value!r}", [])
+            texts = allowed.setdefault(what, [])
             limits = {key: canonical(limit) for key, limit in one.get("ctx", {}).items()}
             hints = {
                 "null": " or null" if type(None) in _kinds(field) else "",
                 "point": ", without a decimal point" if isinstance(value, float) else "",
                 "written": _written(value),
                 "list": _list(value, field),
+                "meant": _MEANT.get(what, ""),
             }
             text = _ALLOWED.get(one["type"], one["msg"].removeprefix("Input should be "))
             texts.append(text.format(**hints | limits))

@@ -91,6 +91,11 @@ class IncidentSplines:
             knots.append(np.concatenate([[low] * 3, inner, [high] * 3]))
         return cls((knots[0], knots[1]))
 
+    @property
+    def size(self) -> int:
+        """Number of splines."""
+        return math.prod(len(knots) - 4 for knots in self.knots)
+
     def at(self, directions_mrad: np.ndarray) -> np.ndarray:
         """Return the values of all splines, shape (directions, splines)."""
         along = [

@@ -26,16 +26,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from pacbed.engines.arrays import arrays
+from pacbed.engines.arrays import arrays, serial_linear_algebra
 from pacbed.engines.planewave.atoms import (
     AtomTransmission,
     FormFactor,
     SampledFormFactor,
     analytic_form_factor,
 )
-from pacbed.engines.planewave.diffuse import DiffuseScattering, crystal_axis_mrad, diffuse_axes
+from pacbed.engines.planewave.diffuse import crystal_axis_mrad, diffuse_axes
 from pacbed.engines.planewave.library import (
     Recorder,
     ScatteringLibrary,
@@ -52,7 +51,7 @@ from pacbed.engines.planewave.multislice import (
     check_electrons,
     waves_together,
 )
-from pacbed.engines.planewave.sampling import sample_cones, scatter_diffusely
+from pacbed.engines.planewave.sampling import BATCH, Sampling, sample_cones
 from pacbed.engines.planewave.settings import (
     PRISMATIC_PIXEL_A,
     Numbers,
@@ -137,7 +136,7 @@ class PlaneWaveEngine(Engine):
         RequestError
             If the library does not hold the waves of a request.
         """
-        with _serial_linear_algebra(), ThreadPoolExecutor(self.threads) as pool:
+        with serial_linear_algebra(), ThreadPoolExecutor(self.threads) as pool:
             return list(
                 pool.map(
                     lambda r: library.synthesise(r.aperture, r.tilt_mrad, r.detector), requests
@@ -202,7 +201,7 @@ class PlaneWaveEngine(Engine):
             numbers = _numbers(requests, settings, stretch, reach)
         centre = self._band_centre_mrad(requests)
         band = numbers.band(centre, first.deformation)
-        _check_detectors(requests, centre, band, numbers)
+        _check_detectors(requests, centre, numbers, stretch)
         _check_incidence(incident, band, numbers)
         whole = incident.all_covered()
         if not configurations and _within(whole, band, numbers):
@@ -217,11 +216,12 @@ class PlaneWaveEngine(Engine):
         multislice = self._multislice(first, numbers, band, phonons)
         widest = stretch * first.material.in_plane_cell_A(Deformation())
         recorder = self._recorder(requests, multislice, incident, numbers.wavelength_A, widest)
-        self._check_memory(requests, recorder, multislice.atoms)
+        full = first.thermal.motion == "full"
+        sampling = self._sampling(requests, numbers, band, widest) if full else None
+        self._check_memory(requests, recorder, multislice.atoms, sampling)
         recorder.allocate()
         waves = len(incident.directions_mrad)
-        sampled = sample_cones(cones, settings.diffuse_waves)
-        of_all = waves + (len(sampled) if first.thermal.motion == "full" else 0)
+        of_all = waves + (len(sampling.directions_mrad) if sampling else 0)
 
         def report(before: int) -> Progress | None:
             return progress and (lambda done, total: progress(before + done, of_all))
@@ -240,9 +240,8 @@ class PlaneWaveEngine(Engine):
             "configurations_per_wave": configurations,
             "band_centre_mrad": list(centre),
         }
-        if first.thermal.motion == "full":
-            diffuse = self._diffuse(requests, sampled, numbers, band, widest, report(waves))
-            library = replace(library, diffuse=diffuse)
+        if sampling:
+            library = replace(library, diffuse=sampling.scatter(self.threads, report(waves)))
         return library, provenance
 
     def _multislice(
@@ -277,8 +276,7 @@ class PlaneWaveEngine(Engine):
         planes = atomic_planes(
             slab(request.material, request.deformation, request.layers), supercell
         )
-        # The last bits of a product may depend on the number of threads of the linear algebra.
-        with _serial_linear_algebra():
+        with serial_linear_algebra():
             return Multislice(
                 grid,
                 planes,
@@ -292,28 +290,25 @@ class PlaneWaveEngine(Engine):
                 self.settings.precision == "double",
             )
 
-    def _diffuse(
+    def _sampling(
         self,
         requests: Sequence[SimulationRequest],
-        directions_mrad: np.ndarray,
         numbers: Numbers,
         band: Band,
         widest_A: np.ndarray,
-        progress: Progress | None,
-    ) -> DiffuseScattering:
-        """Sample the diffuse scattering of the crystal of some requests."""
-        first = requests[0]
-        outgoing_mrad, incident_mrad = self.settings.diffuse_knots_mrad
+    ) -> Sampling:
+        """Prepare to sample the diffuse scattering of the crystal of some requests."""
+        first, settings = requests[0], self.settings
+        outgoing_mrad, incident_mrad = settings.diffuse_knots_mrad
         phonons = FrozenPhonons(first.material, 1, first.seed)
         displaced = self._multislice(first, numbers, band, phonons)
-        mean = self._multislice(first, numbers, band, None, mean_of_diffuse=True)
-        return scatter_diffusely(
+        return Sampling(
             displaced,
-            mean,
-            directions_mrad,
+            self._multislice(first, numbers, band, None, mean_of_diffuse=True),
+            sample_cones([cone(r.aperture, r.tilt_mrad) for r in requests], settings.diffuse_waves),
             diffuse_axes(
                 displaced.grid,
-                widest_A * np.array(self.settings.supercell)[:, None],
+                widest_A * np.array(settings.supercell)[:, None],
                 _reach_mrad(requests),
                 numbers.wavelength_A,
                 outgoing_mrad,
@@ -321,8 +316,6 @@ class PlaneWaveEngine(Engine):
             incident_mrad,
             first.layers,
             numbers.wavelength_A,
-            self.threads,
-            progress,
         )
 
     def _band_centre_mrad(self, requests: Sequence[SimulationRequest]) -> tuple[float, float]:
@@ -390,7 +383,11 @@ class PlaneWaveEngine(Engine):
         )
 
     def _check_memory(
-        self, requests: Sequence[SimulationRequest], recorder: Recorder, atoms: int
+        self,
+        requests: Sequence[SimulationRequest],
+        recorder: Recorder,
+        atoms: int,
+        sampling: Sampling | None,
     ) -> None:
         """Compare an estimate with what there is, before anything large is allocated."""
         layers, pixels = requests[0].layers, [math.prod(r.detector.pixels) for r in requests]
@@ -399,10 +396,14 @@ class PlaneWaveEngine(Engine):
         batch = self.batch or waves_together(recorder.configurations)
         item = 16 if self.settings.precision == "double" else 8
         working = bytes_per_wave(recorder.grid, recorder.configurations, atoms, item)
+        together, needed = batch * working, recorder.nbytes + patterns
+        if sampling:
+            of_one = bytes_per_wave(sampling.displaced.grid, 1, sampling.displaced.atoms, item)
+            working, together = max(working, of_one), max(together, BATCH * of_one)
+            needed += sampling.nbytes
         if self.device == "cpu":
-            needed = recorder.nbytes + patterns + self.threads * batch * working
+            needed += self.threads * together
         else:
-            needed = recorder.nbytes + patterns
             free = self._on.free_memory_bytes()
             if free is not None and working > free:
                 raise RequestError(
@@ -413,19 +414,10 @@ class PlaneWaveEngine(Engine):
         if needed > available:
             raise RequestError(
                 f"about {needed / 1e9:.1f} GB of memory would be needed, but this machine has "
-                f"{available / 1e9:.1f} GB: choose a larger incident_step_mrad, fewer pixels, a "
-                "smaller field of view or supercell, fewer layers, semi-angles or tilts at once, "
-                "or fewer threads"
+                f"{available / 1e9:.1f} GB: choose a larger incident_step_mrad, fewer pixels or "
+                "diffuse_waves, a smaller field of view or supercell, fewer layers, semi-angles or "
+                "tilts at once, or fewer threads"
             )
-
-
-def _serial_linear_algebra() -> threadpool_limits:
-    """Let our threads share out the work, and each do its products by itself.
-
-    Their last bits depend on the number of threads of the linear algebra. The limit holds for the
-    whole process: it is set outside of our threads, never within.
-    """
-    return threadpool_limits(1, user_api="blas")
 
 
 def _numbers(
@@ -448,22 +440,25 @@ def _numbers(
 def _check_detectors(
     requests: Sequence[SimulationRequest],
     band_centre_mrad: tuple[float, float],
-    band: Band,
     numbers: Numbers,
+    stretch: float,
 ) -> None:
-    limit = 1e3 * numbers.wavelength_A * band.smallest_per_A
+    chosen = numbers.settings.band_limit
+    limit = 1e3 * numbers.wavelength_A * numbers.cutoff_per_A
+    limit /= 1 if chosen == "prismatic" else stretch
+    other = "the band limit 'converged', which follows the field of view, or "
     for request in requests:
         axis = np.abs(np.subtract(crystal_axis_mrad(request.tilt_mrad), band_centre_mrad))
         reach = float((np.array(request.detector.field_of_view_mrad) / 2 + axis).max())
         if reach > limit:
             tilted = f" at a tilt of {request.tilt_mrad} mrad" if axis.any() else ""
-            # Rounded down, so that it is accepted.
-            widest = math.floor(20 * (limit - axis.max())) / 10
+            # Rounded up, so that it is accepted. A series has its tilts added to its field.
+            too_wide = math.ceil(20 * (reach - limit)) / 10
             raise RequestError(
-                f"the detector reaches {reach:.4g} mrad{tilted}, but the band limit "
-                f"'{numbers.settings.band_limit}' lets waves through up to {limit:.4g} mrad: "
-                "choose the band limit 'converged', which follows the field of view, or a field "
-                f"of view of at most {widest:g} mrad"
+                f"the detector reaches {reach:.4g} mrad{tilted}, but the band limit '{chosen}' "
+                f"lets waves through up to {limit:.4g} mrad: choose "
+                f"{'' if chosen == 'converged' else other}a field of view (--fov, "
+                f"field_of_view_mrad) that is {too_wide:g} mrad narrower"
             )
 
 

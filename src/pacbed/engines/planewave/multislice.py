@@ -10,9 +10,8 @@ from typing import Any
 
 import ase
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from pacbed.engines.arrays import Arrays
+from pacbed.engines.arrays import Arrays, serial_linear_algebra
 from pacbed.engines.planewave.atoms import AtomTransmission, FormFactor
 from pacbed.engines.planewave.library import Recorder
 from pacbed.engines.planewave.waves import ReciprocalGrid
@@ -275,8 +274,7 @@ def in_batches(
 ) -> None:
     """Work on parts of a numbered whole by several threads.
 
-    Within a thread, matrix products and transforms are serial: the order of summation, and so the
-    bytes, must not depend on the number of threads.
+    Within a thread, matrix products and transforms are serial.
 
     Parameters
     ----------
@@ -290,10 +288,7 @@ def in_batches(
         Called with the number done and `count`.
     """
     done = 0
-    with (
-        threadpool_limits(1, user_api="blas"),
-        ThreadPoolExecutor(max_workers=threads) as pool,
-    ):
+    with serial_linear_algebra(), ThreadPoolExecutor(max_workers=threads) as pool:
         parts = [slice(n, min(n + size, count)) for n in range(0, count, size)]
         futures = {pool.submit(work, part): part for part in parts}
         try:
@@ -425,7 +420,7 @@ class Multislice:
     def prepare(self) -> None:
         """Compute what all waves share: the transmissions of atoms at definite places."""
         if not self.phonons and not self._definite:
-            with threadpool_limits(1, user_api="blas"):
+            with serial_linear_algebra():
                 self._definite = self._definite_transmissions()
 
     def start_of(self, directions_mrad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
+from pacbed.engines.arrays import serial_linear_algebra
 from pacbed.engines.planewave.diffuse import DiffuseScattering, IncidentSplines, SplineAxis
 from pacbed.engines.planewave.multislice import Multislice, check_electrons, in_batches
 from pacbed.engines.planewave.waves import Cone
@@ -50,18 +51,9 @@ def sample_cones(cones: Sequence[Cone], waves: int) -> np.ndarray:
     return found
 
 
-def scatter_diffusely(
-    displaced: Multislice,
-    mean: Multislice,
-    directions_mrad: np.ndarray,
-    axes: tuple[SplineAxis, SplineAxis],
-    incident_step_mrad: float,
-    layers: int,
-    wavelength_A: float,
-    threads: int = 1,
-    progress: Progress | None = None,
-) -> DiffuseScattering:
-    """Compute the diffuse scattering of some incident waves.
+@dataclass(frozen=True)
+class Sampling:
+    """A calculation of the diffuse scattering of some incident waves.
 
     Parameters
     ----------
@@ -80,76 +72,99 @@ def scatter_diffusely(
         Number of layers.
     wavelength_A
         Wavelength in Å.
-    threads, progress
-        As for :meth:`Multislice.propagate`.
-
-    Returns
-    -------
-    DiffuseScattering
-        Of these waves.
     """
-    waves, on = len(directions_mrad), displaced.on
-    shape = (waves, layers, axes[0].size, axes[1].size)
-    coefficients, within = np.zeros(shape, np.float32), np.zeros((layers, waves))
-    cells = np.array(displaced.planes[0].cells)
-    limit, cell_limit = (np.array(m.grid.wave_limit) for m in (displaced, mean))
-    inner = tuple(slice(n - a.limit, n + a.limit + 1) for n, a in zip(limit, axes, strict=True))
 
-    def scatter(part: slice) -> None:
-        directions = directions_mrad[part]
-        start, offset = displaced.start_of(directions)
-        cell_start, _ = mean.start_of(directions)
-        project = [
-            on.xp.asarray(np.stack([axis.projection(o) for o in offsets]).astype(np.float32))
-            for axis, offsets in zip(axes, offset.T, strict=True)
-        ]
-        # Beams: lattice points of the cell, and where they lie in the supercell.
-        beams = np.stack(
-            np.meshgrid(*(np.arange(-2 * n, 2 * n + 1) for n in cell_limit), indexing="ij"), -1
-        ).reshape(-1, 2)
-        there = limit + start[:, None] + beams * cells
-        here = cell_limit + cell_start[:, None] + beams
-        possible = (there >= 0) & (there <= 2 * limit) & (here >= 0) & (here <= 2 * cell_limit)
-        wave, beam = np.nonzero(possible.all(axis=-1))
-        to, of = (
-            (on.xp.asarray(wave), *map(on.xp.asarray, points[wave, beam].T))
-            for points in (there, here)
+    displaced: Multislice
+    mean: Multislice
+    directions_mrad: np.ndarray
+    axes: tuple[SplineAxis, SplineAxis]
+    incident_step_mrad: float
+    layers: int
+    wavelength_A: float
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the samples, and of the splines that are made of them, in bytes."""
+        # Samples and what the splines leave of them; splines and their noise.
+        rows = 2 * len(self.directions_mrad) + 2 * self._splines.size
+        return 4 * rows * self.layers * self.axes[0].size * self.axes[1].size
+
+    @property
+    def _splines(self) -> IncidentSplines:
+        return IncidentSplines.over(self.directions_mrad, self.incident_step_mrad)
+
+    def scatter(self, threads: int = 1, progress: Progress | None = None) -> DiffuseScattering:
+        """Compute it; threads and progress are as for :meth:`Multislice.propagate`."""
+        displaced, mean, axes = self.displaced, self.mean, self.axes
+        directions_mrad = self.directions_mrad
+        waves, on = len(directions_mrad), displaced.on
+        shape = (waves, self.layers, axes[0].size, axes[1].size)
+        coefficients, within = np.zeros(shape, np.float32), np.zeros((self.layers, waves))
+        cells = np.array(displaced.planes[0].cells)
+        limit, cell_limit = (np.array(m.grid.wave_limit) for m in (displaced, mean))
+        inner = tuple(slice(n - a.limit, n + a.limit + 1) for n, a in zip(limit, axes, strict=True))
+
+        def scatter(part: slice) -> None:
+            directions = directions_mrad[part]
+            start, offset = displaced.start_of(directions)
+            cell_start, _ = mean.start_of(directions)
+            project = [
+                on.xp.asarray(np.stack([axis.projection(o) for o in offsets]).astype(np.float32))
+                for axis, offsets in zip(axes, offset.T, strict=True)
+            ]
+            # Beams: lattice points of the cell, and where they lie in the supercell.
+            beams = np.stack(
+                np.meshgrid(*(np.arange(-2 * n, 2 * n + 1) for n in cell_limit), indexing="ij"), -1
+            ).reshape(-1, 2)
+            there = limit + start[:, None] + beams * cells
+            here = cell_limit + cell_start[:, None] + beams
+            possible = (there >= 0) & (there <= 2 * limit) & (here >= 0) & (here <= 2 * cell_limit)
+            wave, beam = np.nonzero(possible.all(axis=-1))
+            to, of = (
+                (on.xp.asarray(wave), *map(on.xp.asarray, points[wave, beam].T))
+                for points in (there, here)
+            )
+            # The same batch of a slightly other strain, tilt or aperture has the same
+            # displacements, so that differences of patterns are not those of their speckle.
+            atoms = displaced.exit_waves(directions, np.array([[part.start // BATCH]]))
+            for layer, (exit_wave, coherent) in enumerate(
+                zip(atoms, mean.exit_waves(directions), strict=True)
+            ):
+                total = on.to_host((_squared(exit_wave[:, 0])).sum(axis=(1, 2), dtype=np.float64))
+                within[layer, part] = total
+                deviation = exit_wave[:, 0].copy()
+                deviation[to] -= coherent[:, 0][of]
+                points = _squared(deviation)[:, inner[0], inner[1]].astype(np.float32)
+                fitted = project[0] @ points @ project[1].swapaxes(1, 2)
+                coefficients[part, layer] = on.to_host(fitted)
+
+        mean.prepare()
+        in_batches(scatter, waves, BATCH, threads, progress)
+        check_electrons(within)
+        splines = self._splines
+        regression = splines.regression(directions_mrad)
+        flat = coefficients.reshape(waves, -1)
+        with serial_linear_algebra():
+            known = regression.astype(np.float32) @ flat
+            # What the splines leave of the samples is their noise. Half the difference of what two
+            # halves of the batches make of it is as large as the noise of all.
+            basis = splines.at(directions_mrad)
+            flat -= basis.astype(np.float32) @ known
+            halves = np.where(np.arange(waves) // BATCH % 2, -1, 1)
+            # Splines follow the noise of a wave that is far from others.
+            left = 1 - np.einsum("ws,sw->w", basis, regression)
+            noise = (regression * (halves / np.sqrt(left))).astype(np.float32) @ flat
+        shape = (len(known), *coefficients.shape[1:])
+        known, noise = known.reshape(shape), noise.reshape(shape)
+        return DiffuseScattering(
+            known,
+            noise,
+            axes,
+            displaced.grid.cell_A,
+            self.wavelength_A,
+            splines,
+            within @ regression.T,
         )
-        # The same batch of a slightly other strain, tilt or aperture has the same displacements, so
-        # that differences of patterns are not those of their speckle.
-        atoms = displaced.exit_waves(directions, np.array([[part.start // BATCH]]))
-        for layer, (exit_wave, coherent) in enumerate(
-            zip(atoms, mean.exit_waves(directions), strict=True)
-        ):
-            total = on.to_host((_squared(exit_wave[:, 0])).sum(axis=(1, 2), dtype=np.float64))
-            within[layer, part] = total
-            deviation = exit_wave[:, 0].copy()
-            deviation[to] -= coherent[:, 0][of]
-            points = _squared(deviation)[:, inner[0], inner[1]].astype(np.float32)
-            fitted = project[0] @ points @ project[1].swapaxes(1, 2)
-            coefficients[part, layer] = on.to_host(fitted)
-
-    mean.prepare()
-    in_batches(scatter, waves, BATCH, threads, progress)
-    check_electrons(within)
-    splines = IncidentSplines.over(directions_mrad, incident_step_mrad)
-    regression = splines.regression(directions_mrad)
-    flat = coefficients.reshape(waves, -1)
-    with threadpool_limits(1, user_api="blas"):
-        known = regression.astype(np.float32) @ flat
-        # What the splines leave of the samples is their noise. Half the difference of what two
-        # halves of the batches make of it is as large as the noise of all.
-        basis = splines.at(directions_mrad)
-        flat -= basis.astype(np.float32) @ known
-        halves = np.where(np.arange(waves) // BATCH % 2, -1, 1)
-        # Splines follow the noise of a wave that is far from others.
-        left = 1 - np.einsum("ws,sw->w", basis, regression)
-        noise = (regression * (halves / np.sqrt(left))).astype(np.float32) @ flat
-    shape = (len(known), *coefficients.shape[1:])
-    known, noise = known.reshape(shape), noise.reshape(shape)
-    return DiffuseScattering(
-        known, noise, axes, displaced.grid.cell_A, wavelength_A, splines, within @ regression.T
-    )
 
 
 def _squared(wave: Any) -> Any:

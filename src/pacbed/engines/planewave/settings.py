@@ -16,6 +16,7 @@ from pacbed.specimen.microscope import wavelength_A
 
 PRISMATIC_PIXEL_A = 0.15
 CONVERGED_CUTOFF_PER_A = 2.5
+_LARGEST_CUTOFF_PER_A = 10
 # Of the coarsest grid of incident waves; and the share of the fringes of rocking curves, 1/(t g)
 # apart at the first HOLZ ring, that splines can follow.
 _COARSEST_STEP_mrad, _SHARE_OF_FRINGE = 2.0, 0.5
@@ -33,8 +34,9 @@ class PlaneWaveSettings:
     ----------
     band_limit
         ``prismatic``: potential and band limit as Prismatic 2.0 at the paper's sampling of 0.15 Å.
-        ``converged``: exact potential, waves up to 2.5 1/Å, or further where the field of view or
-        the first HOLZ ring reaches further. A number: the same with another limit in 1/Å.
+        ``converged``: exact potential, waves up to 2.5 1/Å, or further where the field of view (at
+        most 10 1/Å) or the first HOLZ ring reaches further. A number: the same with another limit
+        in 1/Å.
     slices_per_layer
         Number of equal slices per layer, or ``planes``: one slice on every atomic plane, three per
         layer, with the exact transmission of whole atoms. With ``prismatic`` a number.
@@ -71,9 +73,10 @@ class PlaneWaveSettings:
                     "band limit must be 'converged', 'prismatic' or a number in 1/Å, not "
                     f"'{self.band_limit}'"
                 )
-        elif not 0.5 <= self.band_limit <= 10:
+        elif not 0.5 <= self.band_limit <= _LARGEST_CUTOFF_PER_A:
             raise RequestError(
-                f"a band limit must lie within 0.5 to 10 1/Å, not {self.band_limit} 1/Å"
+                f"a band limit must lie within 0.5 to {_LARGEST_CUTOFF_PER_A} 1/Å, not "
+                f"{self.band_limit} 1/Å"
             )
         if isinstance(self.slices_per_layer, str):
             if self.slices_per_layer != "planes":
@@ -136,7 +139,8 @@ class PlaneWaveSettings:
         if self.band_limit == "prismatic":
             cutoff = 1 / (4 * PRISMATIC_PIXEL_A)  # half of the Nyquist frequency
         elif self.band_limit == "converged":
-            farthest = max(_MARGIN, stretch) * max(ring, reach_mrad / (1e3 * wavelength))
+            margin, field = max(_MARGIN, stretch), reach_mrad / (1e3 * wavelength)
+            farthest = max(margin * ring, min(margin * field, _LARGEST_CUTOFF_PER_A))
             cutoff = max(CONVERGED_CUTOFF_PER_A, math.ceil(10 * farthest) / 10)
         else:
             cutoff = float(self.band_limit)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import numpy as np
 
-from pacbed.exceptions import DamagedStoreError, MissingStoreError, StoreError
+from pacbed.exceptions import DamagedStoreError, MissingStoreError
 from pacbed.storage.arrays import read_arrays, write_arrays
+from pacbed.storage.files import check_writable
 
 
 @dataclass
@@ -42,17 +42,13 @@ class Checkpoint:
 
         Raises
         ------
-        StoreError
+        PacbedError
             If nothing could be kept there, or what was kept cannot be read now.
         """
         empty = cls(path, fingerprint, np.zeros(shape), np.zeros(shape[1]))
         if path is None:
             return empty
-        try:  # before hours are spent, not after
-            path.parent.mkdir(parents=True, exist_ok=True)
-            TemporaryFile(dir=path.parent).close()
-        except OSError as error:
-            raise StoreError(f"cannot write into {path.parent}: {error.strerror}") from error
+        check_writable(path)
         try:
             kept = read_arrays(path)
             if str(kept["fingerprint"]) == fingerprint:

@@ -1,0 +1,40 @@
+"""Files that appear whole or not at all, and whether they can."""
+
+import errno
+import os
+import tempfile
+
+import pytest
+
+from pacbed.exceptions import PacbedError
+from pacbed.storage.files import check_writable, write_text
+
+
+def test_what_can_be_written_leaves_nothing_behind(tmp_path):
+    check_writable(tmp_path / "new" / "folder" / "file", None)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("file/new", "Not a directory"), ("folder", "Is a directory")]
+)
+def test_a_name_that_cannot_be_that_of_a_file_is_refused(tmp_path, name, why):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(PacbedError, match=rf"cannot write {tmp_path / name}: {why}; give another"):
+        check_writable(tmp_path / name)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_folder_where_no_file_can_be_made_is_refused(tmp_path, monkeypatch, number):
+    def refuse(**options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(PacbedError, match=os.strerror(number)):
+        check_writable(tmp_path / "file")
+
+
+def test_the_folder_of_a_file_is_made(tmp_path):
+    write_text(tmp_path / "new" / "file", "text")
+    assert (tmp_path / "new" / "file").read_text() == "text"
