@@ -98,7 +98,7 @@ class Task:
         if self.study.training.data != "online":
             return []
         if self.draws is None:
-            return [(self.data or self._result(results.DATASETS)) / "pool.zarr.zip"]
+            return [(self.data or self._result(results.DATASETS)) / "pool_train.zarr.zip"]
         folder = self.patterns or self._result(results.PATTERNS)
         return [Path(store) for store in results.stores(folder, self.draws)]
 

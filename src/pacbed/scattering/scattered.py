@@ -53,6 +53,7 @@ class Scattered(ABC):
     """
 
     request: SeriesRequest | StateRequest
+    provenance: dict[str, Any]
 
     def __init__(
         self, path: Path, group: zarr.Group, request: SeriesRequest | StateRequest

@@ -60,7 +60,7 @@ class ScatteredState(Scattered):
             super().__init__(path, group, StateRequest.from_dict(group.attrs["request"]))  # type: ignore[arg-type]
             self.provenance = {name: group.attrs[name] for name in ("engine", "settings")}
             """How it was simulated."""
-            self.draw = group.attrs.get("draw")
+            self.draw: Any = group.attrs.get("draw")
             """Number of its draw, if it is of one."""
         self.strain = self.request.deformation.strain[[0, 1, 0], [0, 1, 1]]
         """Components (xx, yy, xy) as fractions."""
@@ -230,7 +230,7 @@ def add_array(group: zarr.Group, name: str, values: np.ndarray) -> None:
         chunks=values.shape,
         dtype=values.dtype,
         # An array does not hold this: a chunk of it alone would not be written.
-        fill_value=np.nan if values.dtype.kind == "f" else -1,
+        fill_value=np.nan if values.dtype.kind == "f" else np.iinfo(values.dtype).min,
         compressors=_COMPRESSOR,
     )
     array[:] = values

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -155,13 +156,17 @@ class Configuration(Section):
         It is simulated as the patterns of the draw are, and kept for the thicknesses of examples.
         """
         from pacbed.scattering.request import StateRequest
+        from pacbed.specimen.microscope import Detector
 
+        # Images have pixels of their own.
+        detector = Detector((self.simulation.field_of_view_mrad,) * 2, (64, 64))
         ranges, shared = self.deformation.draw_ranges(), self.draws.shared_strain
         simulations = []
         for angle in semiangles_mrad:
             one = draw(self.seed, angle, index, ranges, shared)
             seed = simulation_seed(self.seed, angle, index, shared)
-            simulations.append(self.request(angle, one.deformation, one.tilt_mrad, seed))
+            request = self.request(angle, one.deformation, one.tilt_mrad, seed)
+            simulations.append(replace(request, detector=detector))
         return StateRequest(
             tuple(simulations), tuple(sorted(self.dataset.layers)), ranges.stretch[1]
         )
