@@ -7,7 +7,9 @@ from workspace import TINY, new_workspace
 
 from pacbed.examples.dataset import read_dataset
 from pacbed.examples.pool import read_pool
+from pacbed.examples.predictions import study_of
 from pacbed.precision.bound_table import read_bounds
+from pacbed.storage.tables import read_study
 from pacbed.study.draws import draw
 from pacbed.study.model import merge
 
@@ -38,8 +40,11 @@ def test_examples_are_of_pools_and_know_their_draws(studied):
     assert (train.draws < 0).all()
     assert len(set(train.draws)) > 10
     assert set(test.draws) == {2}
-    own, others = (data.attributes["simulation"] for data in (train, test))
-    assert own == others
+    # All are of one study, with the bounds.
+    ranges = studied.config().deformation.draw_ranges()
+    of_train, of_test = (study_of(data.attributes, ranges) for data in (train, test))
+    assert of_train == of_test
+    assert of_train.digest == read_study(studied.folder / TARGETS[2]).digest
     # No pattern is stored of any draw.
     assert not (studied.folder / "results/patterns").exists()
 
@@ -66,6 +71,13 @@ def test_states_are_removed_when_the_series_and_the_pools_are_made(studied):
     left = [path.name for path in (studied.folder / "results/series").rglob("*.zip")]
     assert left == ["series.zarr.zip"]
     assert studied.plan(*TARGETS).nothing_to_do
+
+
+def test_a_network_learns_from_the_pool_online(studied):
+    model = "results/models/6.35mrad/2layers/strain-rotation-tilt_linear/model.keras"
+    outcome = studied.run(model, change={"training": {"data": "online"}})
+    assert outcome.status == 0, outcome.text
+    assert outcome.jobs == {"scatter_draw": 1, "pool_of_draws": 1, "augment": 1, "train": 1}
 
 
 STRETCH = {"deformation": {"principal_stretch": [0.96, 1.04]}}

@@ -146,7 +146,7 @@ def stores_of(semiangle, split):
 def sources(wildcards, split):
     """What the examples of a set are made of: the patterns of its draws, or a pool of images."""
     if STRAIN_STATES:
-        return POOL.format(**{**dict(wildcards.items()), "split": split})
+        return [POOL.format(**{**dict(wildcards.items()), "split": split})]
     return stores_of(wildcards.semiangle, split)
 
 

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from pacbed.engines.request import Motion, SimulationRequest, ThermalMotion
 from pacbed.exceptions import RequestError
@@ -101,7 +100,8 @@ class StateRequest:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> StateRequest:
         """Make a request from :meth:`to_dict`."""
-        return TypeAdapter(cls).validate_python(values)
+        simulations = tuple(map(SimulationRequest.from_dict, values["simulations"]))
+        return cls(simulations, tuple(values["kept"]), values["largest_stretch"])
 
 
 @dataclass(frozen=True)
