@@ -8,7 +8,7 @@ Fisher information is the covariance of the result, and its Cramér-Rao bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -372,9 +372,7 @@ def _inverse(information: np.ndarray) -> np.ndarray:
     return np.asarray(np.linalg.inv(unit) / scale[:, :, None] / scale[:, None, :])
 
 
-def _binned(
-    images: np.ndarray, variances: np.ndarray, masks: np.ndarray, bins: int
-) -> _Patterns:
+def _binned(images: np.ndarray, variances: np.ndarray, masks: np.ndarray, bins: int) -> _Patterns:
     """Put pixels together. Of a square, at least half must count; what does not is filled up."""
 
     def total(values: np.ndarray) -> np.ndarray:

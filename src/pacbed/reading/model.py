@@ -21,7 +21,8 @@ from scipy.spatial import cKDTree
 from pacbed.engines.planewave.diffuse import crystal_axis_mrad
 from pacbed.scattering.fit import DIFFUSE_DEGREE
 from pacbed.scattering.image import GHOSTS, MARGIN, disc_radii_mrad, extended
-from pacbed.scattering.series import UNIT_STRAINS, ScatteringSeries
+from pacbed.scattering.scattered import UNIT_STRAINS
+from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.strain import deformation_of
 from pacbed.specimen.microscope import Aperture, wavelength_A
 
@@ -241,7 +242,9 @@ class ImageModel:
         y, x = np.meshgrid(nodes[1], nodes[0], indexing="ij")
         self._node_shape = x.shape
         self._node_x, self._node_y = (tf.constant(one.ravel(), tf.float32) for one in (x, y))
-        halo = np.exp(-np.hypot(*np.meshgrid(*axes)) ** 2 / 2 * (frame.pixel_mrad / _HALO_mrad) ** 2)
+        halo = np.exp(
+            -(np.hypot(*np.meshgrid(*axes)) ** 2) / 2 * (frame.pixel_mrad / _HALO_mrad) ** 2
+        )
         self._halo = tf.constant((halo / halo.sum()).ravel(), tf.float32)
 
     # What is computed once for the patterns of a batch, on the processor.
@@ -358,10 +361,10 @@ class ImageModel:
             "shift_y_px": lambda: -area * across[1] / bins,
             "log_scale": lambda: area * (2 * value + by_x * angle[0] + by_y * angle[1]),
             "log_semiangle": lambda: area * (by_radius - 2 * discs),
-            "ellipticity": lambda: stretched(x, -y)
-            - 2 * e / (1 - e**2 - d**2) * area * value,
-            "ellipticity_diagonal": lambda: stretched(y, x)
-            - 2 * d / (1 - e**2 - d**2) * area * value,
+            "ellipticity": lambda: stretched(x, -y) - 2 * e / (1 - e**2 - d**2) * area * value,
+            "ellipticity_diagonal": lambda: (
+                stretched(y, x) - 2 * d / (1 - e**2 - d**2) * area * value
+            ),
             "background": lambda: tf.ones_like(value) / value.shape[1],
             "halo": lambda: tf.broadcast_to(self._halo, tf.shape(value)),
         }
@@ -445,9 +448,7 @@ class ImageModel:
         values = [value, *tf.unstack(by_strain, axis=-1)]
         return values, by_x / self._step, by_y / self._step
 
-    def _shares(
-        self, x: Any, y: Any, radius: Any, grown: Any, pixel: Any
-    ) -> tuple[Any, Any]:
+    def _shares(self, x: Any, y: Any, radius: Any, grown: Any, pixel: Any) -> tuple[Any, Any]:
         """Return the part of each pixel in the disc per mrad², and its derivative by the radius.
 
         As of :func:`pacbed.specimen.microscope.disc_share`.
