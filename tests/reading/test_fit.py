@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
+from small_series import APERTURE, PIXELS, FIELD_mrad, pattern, random_states
 
 from pacbed.exceptions import RequestError
 from pacbed.reading.fit import ALWAYS_FREE, Fit, FitSettings
 from pacbed.reading.model import COLUMN, UNKNOWNS, Frame, ImageModel
-
-from small_series import APERTURE, FIELD_mrad, PIXELS, pattern, random_states
 
 FRAME = Frame.centred(PIXELS, FIELD_mrad)
 # As far from the truth as a small network is.

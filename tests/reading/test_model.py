@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
+from small_series import APERTURE, PIXELS, FIELD_mrad, pattern, random_states
 
 from pacbed.reading.model import UNKNOWNS, Frame, ImageModel
 from pacbed.scattering.image import Camera
 from pacbed.specimen.microscope import Aperture
-
-from small_series import APERTURE, FIELD_mrad, PIXELS, pattern, random_states
 
 STEPS = {
     **dict.fromkeys(("strain_xx", "strain_yy", "strain_xy"), 1e-4),

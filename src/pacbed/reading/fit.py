@@ -9,6 +9,7 @@ Fisher information is the covariance of the result, and its Cramér-Rao bound.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -182,17 +183,29 @@ class Fit:
         self.frame, self.settings = frame, settings
         self._free = [COLUMN[name] for name in UNKNOWNS if name in settings.free]
         self._models: dict[int, ImageModel] = {}
+        self._like: Fit | None = None
         series.check_cone(aperture, (0.0, 0.0))
         series.check_layers([layers])
 
     def model(self, bins: int = 1) -> ImageModel:
         """Return the model of images in which so many pixels along each axis are put together."""
-        if bins not in self._models:
+        if bins not in self._models and self._like:
+            self._models[bins] = self._like.model(bins).for_layers(self.layers)
+        elif bins not in self._models:
             frame = self.frame.binned(bins)
             self._models[bins] = ImageModel(
                 self.series, self.aperture, self.layers, frame, self.settings.free
             )
         return self._models[bins]
+
+    def for_layers(self, layers: int) -> Fit:
+        """Return the fit of another thickness, which shares what does not depend on it."""
+        if layers == self.layers:
+            return self
+        other = copy(self)
+        self.series.check_layers([layers])
+        other.layers, other._models, other._like = layers, {}, self
+        return other
 
     def fit(
         self,
@@ -333,7 +346,7 @@ class Fit:
             trial = states[rows]
             trial[:, self._free] += step
             trial = self.within_range(trial)
-            moved = trial[:, self._free] - states[np.ix_(rows, self._free)]
+            moved = trial[:, self._free] - states[rows][:, self._free]
             gained = np.einsum("bf,bf->b", best.slopes[rows], moved)
             small = np.minimum(promised, gained) < gain
             # So small a step is good, and changes nothing worth another look.

@@ -8,7 +8,8 @@ ellipticity, blur, background. For every pixel it sums over the few beams whose 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,59 +159,67 @@ class ImageModel:
         self._scale = 1e3 * wavelength_A(series.request.energy_keV)
         self._radii = disc_radii_mrad(aperture)
         read = series.coefficients(layers)
-        self._set_beams(read["beams"])
+        self._set_incidence(read["beams"])
         self._full = series.request.motion == "full"
-        if self._full:
-            self._set_diffuse(read["diffuse"])
+        self._set_layers(read)
         self._set_pixels()
         self._reach_mrad = self._radii.max() + frame.pixel_mrad * 0.75 + _LEEWAY_mrad
         self._overlapping = self._most()
         self._model = tf.function(self._image_and_columns, jit_compile=True)
         self._compare = tf.function(self._assess, jit_compile=True)
 
+    def for_layers(self, layers: int) -> ImageModel:
+        """Return the model of another thickness, for which nothing is compiled anew."""
+        other = copy(self)
+        other._set_layers(self.series.coefficients(layers))
+        return other
+
     # What does not change from pattern to pattern.
 
-    def _set_beams(self, beams: np.ndarray) -> None:
-        """Turn polynomials of intensities into those of spline coefficients."""
-        series, request = self.series, self.series.request
-        x = series.incident.x_mrad
-        step = float(x[1] - x[0])
-        reach = self.aperture.outer_mrad + request.tilt_mrad + MARGIN * step
-        inside = np.abs(x) <= reach
+    def _set_incidence(self, beams: np.ndarray) -> None:
+        """Choose the waves of the aperture at any tilt, and the beams that the lattice allows."""
+        series, x = self.series, self.series.incident.x_mrad
         assert np.array_equal(x, series.incident.y_mrad)
-        n = int(inside.sum())
-        number = np.full(len(x), -1)
-        number[inside] = np.arange(n)
-        row, column = (number[i] for i in np.divmod(series.wave, len(x)))
-        # Beams that the lattice forbids would only be in the way.
+        self._step = float(x[1] - x[0])
+        reach = self.aperture.outer_mrad + series.request.tilt_mrad + MARGIN * self._step
+        inside = np.flatnonzero(np.abs(x) <= reach)
+        self._corner = float(x[inside[0]]) - GHOSTS * self._step
+        self._waves = slice(inside[0], inside[-1] + 1)
+        row, column = (i - inside[0] for i in np.divmod(series.wave, len(x)))
         seen = np.bincount(series.beam, np.abs(beams).max(axis=1), len(series.hk))
-        near = (row >= 0) & (column >= 0) & (seen > _DARKEST_BEAM * seen.max())[series.beam]
+        seen = (seen > _DARKEST_BEAM * seen.max())[series.beam]
+        near = (np.minimum(row, column) >= 0) & (np.maximum(row, column) < len(inside)) & seen
         used, beam = np.unique(series.beam[near], return_inverse=True)
-        dense = np.zeros((len(used), n, n, beams.shape[1]), np.float32)
-        dense[beam, row[near], column[near]] = beams[near]
+        self._hk, self._near = series.hk[used], near
+        self._place = beam, row[near], column[near]
+        self._grid = len(inside) + 2 * GHOSTS
+
+    def _set_layers(self, read: Mapping[str, np.ndarray]) -> None:
+        """Turn polynomials of intensities into those of spline coefficients."""
+        n, terms = self._grid - 2 * GHOSTS, read["beams"].shape[1]
+        dense = np.zeros((len(self._hk), n, n, terms), np.float32)
+        dense[self._place] = read["beams"][self._near]
         for axis in (1, 2):
             dense = spline_filter1d(extended(dense, axis), 3, axis, np.float32)
-        strength = (self.frame.pixel_mrad / step) ** 2 / 24
+        # The mean over a pixel, instead of the value at its centre.
+        strength = (self.frame.pixel_mrad / self._step) ** 2 / 24
         for axis in (1, 2):
-            bend = np.zeros_like(dense)
             inner, before, after = (
                 (slice(None),) * axis + (slice(*ends),) for ends in ((1, -1), (0, -2), (2, None))
             )
-            bend[inner] = dense[before] - 2 * dense[inner] + dense[after]
-            dense += strength * bend
-        self._hk = series.hk[used]
-        self._grid = dense.shape[1]
-        self._step, self._corner = step, float(x[inside][0]) - GHOSTS * step
-        self._polynomials = tf.constant(dense.reshape(-1, beams.shape[1]))
+            bend = dense[before] - 2 * dense[inner] + dense[after]
+            dense[inner] += strength * bend
+        self._polynomials = [tf.constant(dense.reshape(-1, terms))]
+        if self._full:
+            self._polynomials.append(tf.constant(self._evenly_spaced(read["diffuse"])))
 
-    def _set_diffuse(self, diffuse: np.ndarray) -> None:
+    def _evenly_spaced(self, diffuse: np.ndarray) -> np.ndarray:
         """Turn splines with clamped ends into evenly spaced ones, which are the same."""
         self._ends = []
         for axis, knots in enumerate(self.series.knots):
             step, size = knots[4] - knots[3], len(knots) - 4
             even = knots[0] + step * np.arange(-3, size + 1)
-            # Where polynomial pieces are told apart.
-            points = np.interp(np.linspace(0, size - 1, 4 * size), *_greville(knots))
+            points = np.linspace(knots[0], knots[-1], 4 * size)
             clamped, uniform = (
                 BSpline.design_matrix(points, k, 3, extrapolate=True).toarray()
                 for k in (knots, even)
@@ -220,8 +229,7 @@ class ImageModel:
             # Position of the first coefficient, and spacing.
             self._ends.append((float(even[2]), float(step)))
         self._diffuse_shape = diffuse.shape[1:3]
-        flat = diffuse.reshape(len(diffuse), -1).astype(np.float32)
-        self._diffuse_polynomials = tf.constant(flat)
+        return diffuse.reshape(len(diffuse), -1).astype(np.float32)
 
     def _set_pixels(self) -> None:
         """Set positions of pixels and of nodes, and the matrices from these to those."""
@@ -320,18 +328,22 @@ class ImageModel:
 
     # What is compiled.
 
-    def _image_and_columns(self, near: Any, one: dict[str, Any]) -> tuple[Any, Any]:
-        """Return expected electrons, (patterns, pixels), and derivatives, (patterns, free, pixels)."""
+    def _image_and_columns(
+        self, polynomials: Sequence[Any], near: Any, one: dict[str, Any]
+    ) -> tuple[Any, Any]:
+        """Return expected electrons, (patterns, pixels), and derivatives, (patterns, free, ...)."""
         state = {name: one["state"][:, n, None] for name, n in COLUMN.items()}
         matrix = one["matrix"]
         area = tf.abs(_determinant(matrix))[:, None]
         x = self._x - state["shift_x_px"] / self.frame.bins
         y = self._y - state["shift_y_px"] / self.frame.bins
         angle = _turned(matrix, x, y)
-        value, by_angle, by_incidence, by_strain, by_radius = self._discs(near, one, angle)
+        value, by_angle, by_incidence, by_strain, by_radius = self._discs(
+            polynomials[0], near, one, angle
+        )
         discs = value
         if self._full:
-            more, turning, straining = self._background(one, x, y, matrix)
+            more, turning, straining = self._background(polynomials[1], one, x, y, matrix)
             value += more
             by_angle = [a + b for a, b in zip(by_angle, turning, strict=True)]
             by_strain = [a + b for a, b in zip(by_strain, straining, strict=True)]
@@ -377,20 +389,20 @@ class ImageModel:
         stacked = tf.stack([derivatives[name] for name in self.free], 1)
         return dose * image, dose[..., None] * stacked
 
-    def _discs(self, near: Any, one: dict[str, Any], angle: Sequence[Any]) -> tuple[Any, ...]:
+    def _discs(
+        self, polynomials: Any, near: Any, one: dict[str, Any], angle: Sequence[Any]
+    ) -> tuple[Any, ...]:
         """Return the sum over the discs of all beams, per mrad², and its derivatives."""
         g = tf.gather(one["g"], near, batch_dims=1)
         x, y = angle[0][..., None] - g[..., 0], angle[1][..., None] - g[..., 1]
         radius = tf.sqrt(x * x + y * y)
         grown = tf.exp(one["state"][:, COLUMN["log_semiangle"]])[:, None, None]
         share, slope = self._shares(x, y, radius, grown, one["matrix"])
-        values, by_x, by_y = self._intensities(near, one, x, y)
+        values, by_x, by_y = self._intensities(polynomials, near, one, x, y)
         filling = [share * by_x, share * by_y]
         outwards = values[0] * slope / tf.maximum(radius, 1e-6)
         moving = [filling[0] + outwards * x, filling[1] + outwards * y]
         turned = tf.einsum("bnki,bsij->sbnkj", g, one["turns"])
-        # A disc of a beam that stands for none is dark, but it lies far away.
-        turned = tf.where(radius < 1e5, turned, 0.0) if turned.shape.rank == 4 else turned
         by_strain = [
             share * values[1 + i] + turned[i, ..., 0] * moving[0] + turned[i, ..., 1] * moving[1]
             for i in range(3)
@@ -406,7 +418,7 @@ class ImageModel:
         return total[0], total[1:3], total[3:5], total[5:8], total[8]
 
     def _intensities(
-        self, near: Any, one: dict[str, Any], x: Any, y: Any
+        self, polynomials: Any, near: Any, one: dict[str, Any], x: Any, y: Any
     ) -> tuple[Sequence[Any], Any, Any]:
         """Return intensities and derivatives by strain, and of the first by the angle."""
         patterns = near.shape[0]
@@ -421,7 +433,7 @@ class ImageModel:
 
         def table(terms: Any) -> Any:
             """Return spline coefficients of all patterns, which are numbered fastest."""
-            return tf.matmul(self._polynomials, tf.transpose(terms))
+            return tf.matmul(polynomials, tf.transpose(terms))
 
         intensity = tf.reshape(table(one["terms"][:, 0]), (-1,))
         value, by_x, by_y = 0.0, 0.0, 0.0
@@ -474,13 +486,11 @@ class ImageModel:
         return share * density, slope * density
 
     def _background(
-        self, one: dict[str, Any], x: Any, y: Any, matrix: Any
+        self, polynomials: Any, one: dict[str, Any], x: Any, y: Any, matrix: Any
     ) -> tuple[Any, Sequence[Any], Sequence[Any]]:
         """Return the diffuse scattering per mrad², and its derivatives by angle and strain."""
         patterns, (n1, n2) = matrix.shape[0], self._diffuse_shape
-        averaged = tf.reshape(
-            tf.matmul(one["weights"], self._diffuse_polynomials), (patterns, n1 * n2, -1)
-        )
+        averaged = tf.reshape(tf.matmul(one["weights"], polynomials), (patterns, n1 * n2, -1))
         table = tf.reshape(tf.einsum("bnt,bct->bnc", averaged, one["diffuse_terms"]), (-1, 4))
         state, bins = one["state"], self.frame.bins
         shift = [state[:, COLUMN[f"shift_{axis}_px"], None] / bins for axis in "xy"]
@@ -540,7 +550,7 @@ class ImageModel:
         return flat[:, 0], found
 
     def _assess(self, expected: Any, columns: Any, image: Any, variance: Any, mask: Any) -> Any:
-        """Return the parts of an :class:`Assessment`; a variance of 0 is that of a Poisson number."""
+        """Return the parts of an :class:`Assessment`. The variance of electrons is given as 0."""
         floor = tf.maximum(
             _DARKEST * tf.reduce_mean(expected, 1, keepdims=True), _DARKEST_ELECTRONS
         )
@@ -560,8 +570,8 @@ class ImageModel:
 
     # What is asked from outside.
 
-    def _inputs(self, states: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        return self.nearby(states), self._geometry(states)
+    def _inputs(self, states: np.ndarray) -> tuple[Any, ...]:
+        return self._polynomials, self.nearby(states), self._geometry(states)
 
     def _parts(self, count: int) -> Iterator[np.ndarray]:
         """Yield the numbers of the patterns that are computed at a time.
@@ -616,12 +626,6 @@ class ImageModel:
             parts.append([each.numpy() for each in found])
         joined = [np.concatenate(each)[: len(states)] for each in zip(*parts, strict=True)]
         return Assessment(*joined)
-
-
-def _greville(knots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of splines, and where each is largest."""
-    places = np.convolve(knots[1:-1], np.ones(3) / 3, "valid")
-    return np.arange(len(places)), places
 
 
 def _turned(matrix: Any, x: Any, y: Any) -> list[Any]:

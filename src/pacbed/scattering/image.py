@@ -283,7 +283,7 @@ def _weights(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def disc_radii_mrad(aperture: Aperture) -> np.ndarray:
-    """Return the radius of an aperture with a hard edge; of a soft one, of discs whose mean it is."""
+    """Return the radius of an aperture, or radii of discs whose mean one with a soft edge is."""
     if not aperture.edge_mrad:
         return np.array([aperture.semiangle_mrad])
     inner = max(0.0, aperture.semiangle_mrad - 2 * aperture.edge_mrad)

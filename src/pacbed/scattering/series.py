@@ -59,6 +59,7 @@ class ScatteringSeries(Scattered):
         self._known = lru_cache(maxsize=20)(self._read)
 
     def coefficients(self, layer: int) -> dict[str, np.ndarray]:
+        """Return the arrays of a number of layers, their last axis that of the terms."""
         return self._known(layer)
 
     def check(self, request: SeriesRequest) -> None:

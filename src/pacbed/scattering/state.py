@@ -97,6 +97,7 @@ class ScatteredState(Scattered):
         return (camera.pixel_mrad**2 * channels.value).astype(np.float32)
 
     def coefficients(self, layer: int) -> dict[str, np.ndarray]:
+        """Return the arrays of a number of layers, their last axis that of the terms."""
         if layer not in self._known:
             row = self.request.kept.index(layer)
             names = ["beams", *(["diffuse"] if self.request.motion == "full" else [])]
@@ -108,6 +109,7 @@ class ScatteredState(Scattered):
         return self._known[layer]
 
     def check_layers(self, layers: Sequence[int]) -> None:
+        """Refuse numbers of layers that there are not."""
         if missing := set(layers) - set(self.request.kept):
             raise RequestError(
                 f"{self.path} holds {', '.join(map(str, self.request.kept))} layers, not "
@@ -115,6 +117,7 @@ class ScatteredState(Scattered):
             )
 
     def check_cone(self, aperture: Aperture, tilt_mrad: tuple[float, float]) -> None:
+        """Refuse a cone of incidence that is not known."""
         asked = cone(aperture, tilt_mrad)
         for one in self.request.simulations:
             known = cone(one.aperture, one.tilt_mrad)
