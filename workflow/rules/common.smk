@@ -69,6 +69,7 @@ POOL = f"{DATASETS}/pool_{{split}}.zarr.zip"
 NETWORK = results.NETWORK
 MODELS = f"{RESULTS}/{results.MODELS}"
 FIGURES = f"{RESULTS}/figures"
+FITS = f"{RESULTS}/fits/{{semiangle}}mrad/{{layers}}layers"
 CLASSICAL = f"{RESULTS}/classical/{{semiangle}}mrad/{{layers}}layers"
 
 
@@ -78,6 +79,8 @@ wildcard_constraints:
     base="|".join(BOUND_STATES),
     layers=r"\d+",
     split="|".join(SPLITS),
+    method=r"network\+fit|fit",
+    part=r"\d+",
     outputs="strain-rotation-tilt|strain-rotation",
     intensity="linear|sqrt|power",
 
@@ -211,6 +214,26 @@ def set_mb(split):
     return 2 * STUDY.dataset.pixels**2 * set_examples(split) // 1_000_000
 
 
+def part_of_fit(wildcards):
+    """The examples that a job fits."""
+    first = int(wildcards.part) * FITTED_PER_JOB
+    return range(first, min(first + FITTED_PER_JOB, FITTED))
+
+
+def network_of_fit(wildcards):
+    """What the network predicts with which fits begin; nothing if they begin without."""
+    if wildcards.method == "fit":
+        return []
+    sample = semiangle_mrad(wildcards), int(wildcards.layers)
+    chosen = [n for n in FITTING if (n.semiangle_mrad, n.layers) == sample]
+    return for_networks(f"{MODELS}/predictions_test.parquet", chosen)
+
+
+def fits_by(method):
+    """The tables of what fits of one kind have read, one for each of their samples."""
+    return for_networks(f"{FITS}/{method}_test.parquet", FITTING)
+
+
 def initial_network(wildcards):
     """The network of a neighbouring thickness with which a training begins, if any."""
     one = NetworkSpec(
@@ -268,3 +291,9 @@ SCATTER = selection.scatter(NETWORKS)
 COMPARED_ANGLE = selection.compared_angle(NETWORKS)
 WITH_AND_WITHOUT_TILT = selection.with_and_without_tilt(NETWORKS)
 DISCS = selection.classical(STUDY, NETWORKS)
+# What is read by a fit, and with which networks it begins.
+FITTED = min(STUDY.fit.examples, set_examples("test")) if STRAIN_STATES else 0
+FITTING = selection.fitted(NETWORKS) if FITTED else []
+FITTED_PER_JOB = 250
+FIT_PARTS = math.ceil(FITTED / FITTED_PER_JOB)
+FIT_METHODS = ["network+fit", "fit"]

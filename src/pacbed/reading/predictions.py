@@ -18,6 +18,7 @@ from pacbed.reading.fit import Fit, FitSettings
 from pacbed.reading.model import COLUMN, Frame
 from pacbed.reading.start import Dictionary, SearchRange, starts_from_table
 from pacbed.scattering.series import ScatteringSeries
+from pacbed.specimen.deformation import DrawRanges
 from pacbed.specimen.microscope import Aperture
 
 # Patterns that are read at a time.
@@ -87,6 +88,13 @@ def predict_by_fit(
         if progress:
             progress(some.stop - rows.start, len(rows))
     return pd.concat(read, ignore_index=True)
+
+
+def search_range(ranges: DrawRanges, settings: AugmentationSettings) -> SearchRange:
+    """Return where the examples of a study are, given the ranges of its draws and examples."""
+    low, high = settings.rotation_deg
+    tilt = max(map(abs, ranges.tilt_mrad))
+    return SearchRange(((low + high) / 2,), (high - low) / 2, tilt, ranges.stretch)
 
 
 _OF_EXAMPLES = ("images", "labels", "draws", "transformations")

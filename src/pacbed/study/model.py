@@ -21,6 +21,7 @@ from pacbed.study.sections import (
     DeformationSection,
     DrawsSection,
     ExecutionSection,
+    FitSection,
     MaterialSection,
     MicroscopeSection,
     NetworkSection,
@@ -61,6 +62,7 @@ class Configuration(Section):
     dataset: DatasetSection = Field(default_factory=DatasetSection)
     network: NetworkSection = Field(default_factory=NetworkSection)
     training: TrainingSection = Field(default_factory=TrainingSection)
+    fit: FitSection = Field(default_factory=FitSection)
     bound: BoundSection = Field(default_factory=BoundSection)
     variants: Some[VariantSection] = (
         VariantSection(

@@ -506,6 +506,14 @@ class BoundSection(Section):
         return Steps(self.strain_step, self.tilt_step_mrad)
 
 
+class FitSection(Section):
+    """Test examples that are read by a fit of the scattering series, too."""
+
+    examples: NoneOrMore = 1000
+    """Of each test set, with simulation.planewave.strain_states: each is read twice, from what a
+    network predicts and without a network; 0 for none."""
+
+
 class VariantSection(Section):
     """Networks of some outputs and one intensity scale, for some semi-angles and thicknesses."""
 
