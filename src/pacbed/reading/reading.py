@@ -1,0 +1,414 @@
+"""Strain, rotation, tilt and thickness of measured patterns, by a fit of a scattering series."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from pacbed.exceptions import PacbedError
+from pacbed.machine import Report
+from pacbed.reading.fit import ALWAYS_FREE, Fit, FitResult, FitSettings
+from pacbed.reading.model import COLUMN, UNKNOWNS, Frame
+from pacbed.reading.patterns import Window, noise_per_count, read_noise
+from pacbed.scattering.series import ScatteringSeries
+from pacbed.specimen.microscope import Aperture
+
+FREE: Mapping[str, tuple[str, ...]] = {
+    "semiangle": ("log_semiangle",),
+    "ellipticity": ("ellipticity", "ellipticity_diagonal"),
+    "blur": ("blur_px",),
+    "background": ("background", "halo"),
+}
+"""What may be fitted besides, and which unknowns that are."""
+
+Extra = Literal["semiangle", "ellipticity", "blur", "background"]
+
+READ = UNKNOWNS[:6]
+"""What is read of a pattern."""
+
+# A turn by half a circle is told from none if χ² differs by more: three standard deviations.
+_TOLD_APART = 9.0
+# Residuals so much larger than the noise between neighbours show that the model does not fit.
+_LARGE_RESIDUALS = 2.0
+# Turns of the pattern that are tried, in degrees.
+_TURNS = (0.0, 90.0)
+# A width of zero has no derivative.
+_FIRST_BLUR_PX = 0.7
+_COARSE = (8, 4)
+
+
+@dataclass(frozen=True)
+class ReadSettings:
+    """How patterns are read.
+
+    Parameters
+    ----------
+    aperture
+        Of the beam.
+    layers
+        Numbers of layers that are tried.
+    rotation_deg
+        Rotation of the patterns, as far as it is known, in degrees.
+    free
+        What is fitted besides, of :data:`FREE`.
+    pixel_uncertainty
+        Relative standard deviation of the size of a pixel; None if it is not known at all.
+    counts_per_electron
+        Gain of the camera.
+    electrons
+        Incident electrons of each pattern; with it the gain need not be known.
+    """
+
+    aperture: Aperture
+    layers: tuple[int, ...]
+    rotation_deg: float = 0.0
+    free: tuple[Extra, ...] = ()
+    pixel_uncertainty: float | None = None
+    counts_per_electron: float | None = None
+    electrons: float | None = None
+
+    def __post_init__(self) -> None:
+        if "semiangle" in self.free and self.pixel_uncertainty is None:
+            raise PacbedError(
+                "semi-angle and scale cannot both be unknown: give the size of a pixel "
+                "(--pixel-mrad), or do not fit the semi-angle"
+            )
+        if self.counts_per_electron is not None and self.electrons is not None:
+            raise PacbedError("give --counts-per-electron or --electrons, not both")
+
+    def fit_settings(self) -> FitSettings:
+        """Return what is unknown of each pattern."""
+        more = [name for extra in self.free for name in FREE[extra]]
+        known = self.pixel_uncertainty
+        priors = {} if known is None else {"log_scale": (0.0, known)}
+        return FitSettings((*ALWAYS_FREE, *more), priors)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read from one pattern.
+
+    Parameters
+    ----------
+    window
+        The part of the pattern that was compared.
+    state, covariance
+        All unknowns, as :data:`pacbed.reading.model.UNKNOWNS`, and their covariance.
+    layers
+        The likeliest number of layers.
+    probabilities
+        Of each number of layers that was tried.
+    chi2_per_pixel
+        Sum of squared residuals over variances, per pixel and degree of freedom. It is 1 by
+        construction if the gain follows from it.
+    turned_deg
+        By how much the pattern is turned besides its rotation: 0, 90, 180 or 270°.
+    opposite
+        By how much χ² is larger if the pattern is turned by 180°.
+    counts_per_electron
+        Gain of the camera.
+    gain_from
+        How the gain is known: ``given``, ``electrons`` or ``residuals``.
+    flags
+        What may be wrong.
+    image, fitted, variance
+        Electrons of each pixel, measured and as fitted, and their variance, shape (ny, nx).
+    """
+
+    window: Window
+    state: np.ndarray
+    covariance: np.ndarray
+    layers: int
+    probabilities: Mapping[int, float]
+    chi2_per_pixel: float
+    turned_deg: float
+    opposite: float
+    counts_per_electron: float
+    gain_from: str
+    flags: tuple[str, ...]
+    image: np.ndarray
+    fitted: np.ndarray
+    variance: np.ndarray
+
+    def value(self, name: str) -> float:
+        """Return an unknown; the rotation without the turn of the pattern."""
+        found = float(self.state[COLUMN[name]])
+        return found - self.turned_deg if name == "rotation_deg" else found
+
+    def sigma(self, name: str) -> float:
+        """Return the standard deviation of an unknown."""
+        return math.sqrt(self.covariance[COLUMN[name], COLUMN[name]])
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether the pattern tells that it is not turned by 180°."""
+        return self.opposite > _TOLD_APART
+
+    @property
+    def residuals(self) -> np.ndarray:
+        """Measured less fitted, in standard deviations of the noise; NaN where masked."""
+        differences = (self.image - self.fitted) / np.sqrt(self.variance)
+        return np.where(self.window.mask, differences, np.nan)
+
+
+@dataclass
+class _Batch:
+    """Patterns with pixels of the same shape and size, in electrons as far as is known."""
+
+    windows: Sequence[Window]
+    gains: np.ndarray
+    images: np.ndarray = field(init=False)
+    masks: np.ndarray = field(init=False)
+    frame: Frame = field(init=False)
+
+    def __post_init__(self) -> None:
+        first = self.windows[0]
+        ny, nx = first.image.shape
+        self.frame = Frame((ny, nx), first.pixel_mrad, (float(nx // 2), float(ny // 2)))
+        self.masks = np.stack([one.mask for one in self.windows])
+        self.set_gains(self.gains)
+
+    def set_gains(self, gains: np.ndarray) -> None:
+        """Turn counts into electrons."""
+        self.gains = gains
+        self.images = np.stack(
+            [one.image / gain for one, gain in zip(self.windows, gains, strict=True)]
+        )
+
+    def variances(self, expected: np.ndarray) -> np.ndarray | None:
+        """Return variances of pixels; None if all are counted electrons without more noise."""
+        noise = np.array(
+            [read_noise(i, m) for i, m in zip(self.images, self.masks, strict=True)]
+        )
+        if not noise.any():
+            return None
+        return np.asarray(np.maximum(expected, 0.02) + noise[:, None, None] ** 2)
+
+
+def read_patterns(
+    series: ScatteringSeries,
+    windows: Sequence[Window],
+    settings: ReadSettings,
+    starts: np.ndarray | None = None,
+    report: Report | None = None,
+) -> list[Reading]:
+    """Read patterns.
+
+    Parameters
+    ----------
+    series
+        What the crystal does to all waves.
+    windows
+        The patterns. Those with pixels of one shape and size are fitted together.
+    settings
+        What is known, and what is fitted.
+    starts
+        Where to begin, shape (patterns, 6), columns as :data:`READ`, for example as a network
+        reads them; the undeformed crystal if not given.
+    report
+        Receives how many patterns are done.
+
+    Raises
+    ------
+    RequestError
+        If the series does not hold what is asked for.
+    """
+    found: dict[int, Reading] = {}
+    groups: dict[tuple[tuple[int, ...], float], list[int]] = {}
+    for number, one in enumerate(windows):
+        groups.setdefault((one.image.shape, one.pixel_mrad), []).append(number)
+    for rows in groups.values():
+        if report:
+            report(len(found), len(windows))
+        own = None if starts is None else starts[rows]
+        read = _read_batch(series, [windows[n] for n in rows], settings, own)
+        found |= dict(zip(rows, read, strict=True))
+    if report:
+        report(len(windows), len(windows))
+    return [found[number] for number in range(len(windows))]
+
+
+def _read_batch(
+    series: ScatteringSeries,
+    windows: Sequence[Window],
+    settings: ReadSettings,
+    starts: np.ndarray | None,
+) -> list[Reading]:
+    given = settings.counts_per_electron
+    batch = _Batch(
+        windows, np.array([given or noise_per_count(one.image, one.mask) for one in windows])
+    )
+    neighbours = batch.gains
+    smooth = _smooth(batch)
+    fits = _Fits(series, settings, batch.frame)
+    turned, begin = _starts(fits, batch, settings, starts, batch.variances(smooth))
+    result, layers, probabilities = fits.thicknesses(batch, begin, batch.variances(smooth))
+    states = result.states
+    # The other way round: a crystal turned by 180° and tilted the other way looks nearly the same.
+    other = states.copy()
+    other[:, COLUMN["rotation_deg"]] += 180
+    other[:, 4:6] *= -1
+    variances = batch.variances(fits.images(states, layers))
+    one, two = (fits.refine(batch, s, layers, variances) for s in (states, other))
+    opposite = two.deviance - one.deviance
+    better = opposite < -_TOLD_APART
+    states = np.where(better[:, None], two.states, one.states)
+    turned = turned + 180.0 * better
+    gain_from = "given"
+    if settings.electrons is not None:
+        gain_from = "electrons"
+        batch.set_gains(batch.gains * np.exp(states[:, COLUMN["log_dose"]]) / settings.electrons)
+    elif given is None:
+        gain_from = "residuals"
+        batch.set_gains(batch.gains * np.where(better, two.chi2_per_pixel, one.chi2_per_pixel))
+    scaled = batch.gains / neighbours
+    states[:, COLUMN["log_dose"]] -= np.log(scaled)
+    variances = batch.variances(fits.images(states, layers))
+    last = fits.refine(batch, states, layers, variances)
+    expected = fits.images(last.states, layers)
+    known = batch.variances(expected)
+    noise = np.maximum(expected, 0.02) if known is None else known
+    readings = []
+    for row, one_window in enumerate(windows):
+        flags = [flag for flag in last.flags[row].split(", ") if flag]
+        opposed = abs(float(opposite[row])) / scaled[row]
+        if gain_from == "residuals":
+            flags.append("relative chi2")
+            if scaled[row] > _LARGE_RESIDUALS:
+                flags.append("bad chi2")
+        if opposed <= _TOLD_APART:
+            flags.append("turn by 180° undetermined")
+        readings.append(
+            Reading(
+                one_window,
+                last.states[row],
+                last.covariance[row],
+                int(layers[row]),
+                probabilities[row],
+                float(last.chi2_per_pixel[row]),
+                float(turned[row] % 360),
+                opposed,
+                float(batch.gains[row]),
+                gain_from,
+                tuple(dict.fromkeys(flags)),
+                batch.images[row],
+                expected[row],
+                noise[row],
+            )
+        )
+    return readings
+
+
+class _Fits:
+    """The fits of one batch, of each number of layers."""
+
+    def __init__(self, series: ScatteringSeries, settings: ReadSettings, frame: Frame) -> None:
+        self.settings, self.frame = settings, frame
+        self._fits = {
+            n: Fit(series, settings.aperture, n, frame, settings.fit_settings())
+            for n in settings.layers
+        }
+
+    def coarse(
+        self, batch: _Batch, rows: np.ndarray, starts: np.ndarray, variances: np.ndarray | None
+    ) -> FitResult:
+        """Fit patterns of the middle thickness with pixels put together."""
+        from pacbed.reading.fit import _FEWEST_PIXELS
+
+        bins = [b for b in (*_COARSE, 2) if min(self.frame.shape) // b >= _FEWEST_PIXELS] or [1]
+        middle = self._fits[sorted(self._fits)[len(self._fits) // 2]]
+        own = None if variances is None else variances[rows]
+        return middle.fit(batch.images[rows], starts, own, batch.masks[rows], bins[:2])
+
+    def thicknesses(
+        self, batch: _Batch, starts: np.ndarray, variances: np.ndarray | None
+    ) -> tuple[FitResult, np.ndarray, list[Mapping[int, float]]]:
+        """Fit all thicknesses; return the best fits, their layers, and probabilities of all."""
+        numbers = np.array(sorted(self._fits))
+        results = [
+            self._fits[n].fit(batch.images, starts, variances, batch.masks, (*_COARSE, 2, 1))
+            for n in numbers
+        ]
+        deviance = np.stack([one.deviance for one in results])
+        if self.settings.counts_per_electron is None:  # in units of the noise that is left
+            deviance /= np.maximum(np.min([one.chi2_per_pixel for one in results], 0), 1e-30)
+        weights = np.exp(-0.5 * (deviance - deviance.min(axis=0)))
+        weights /= weights.sum(axis=0)
+        best = weights.argmax(axis=0)
+        layers = numbers[best]
+        likely = [dict(zip(map(int, numbers), map(float, w), strict=True)) for w in weights.T]
+        return _chosen(results, best), layers, likely
+
+    def refine(
+        self, batch: _Batch, starts: np.ndarray, layers: np.ndarray, variances: np.ndarray | None
+    ) -> FitResult:
+        """Fit each pattern with its thickness, with all pixels."""
+        results = []
+        for n in np.unique(layers):
+            own = None if variances is None else variances
+            results.append(self._fits[int(n)].fit(batch.images, starts, own, batch.masks, (1,)))
+        return _chosen(results, np.searchsorted(np.unique(layers), layers))
+
+    def images(self, states: np.ndarray, layers: np.ndarray) -> np.ndarray:
+        """Return expected electrons, shape (patterns, ny, nx)."""
+        parts = [
+            self._fits[int(n)].model().images(state[None])
+            for n, state in zip(layers, states, strict=True)
+        ]
+        return np.concatenate(parts).reshape(-1, *self.frame.shape)
+
+
+def _chosen(results: Sequence[FitResult], which: np.ndarray) -> FitResult:
+    """Return of each pattern the result with some number."""
+    rows = np.arange(len(which))
+    return FitResult(
+        *(
+            np.stack([getattr(one, name) for one in results])[which, rows]
+            for name in FitResult.__dataclass_fields__
+        )
+    )
+
+
+def _smooth(batch: _Batch) -> np.ndarray:
+    from scipy.ndimage import gaussian_filter
+
+    return np.stack([gaussian_filter(image, 2.0) for image in batch.images])
+
+
+def _starts(
+    fits: _Fits,
+    batch: _Batch,
+    settings: ReadSettings,
+    known: np.ndarray | None,
+    variances: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return by how much patterns are turned, and where their fits begin.
+
+    Each place where the central disc may be and each turn is tried with pixels put together.
+    """
+    trials = [
+        (row, turn, centre)
+        for row, one in enumerate(batch.windows)
+        for turn in (_TURNS if known is None else _TURNS[:1])
+        for centre in one.centres
+    ]
+    states = np.zeros((len(trials), len(UNKNOWNS)))
+    for state, (row, turn, centre) in zip(states, trials, strict=True):
+        if known is not None:
+            state[: len(READ)] = known[row]
+        else:
+            state[COLUMN["rotation_deg"]] = settings.rotation_deg + turn
+        state[6:8] = centre - np.array(batch.frame.origin_px)
+        state[COLUMN["blur_px"]] = _FIRST_BLUR_PX * ("blur" in settings.free)
+    rows = np.array([row for row, _, _ in trials])
+    result = fits.coarse(batch, rows, states, variances)
+    turned, begin = np.zeros(len(batch.windows)), np.zeros((len(batch.windows), len(UNKNOWNS)))
+    for row in range(len(batch.windows)):
+        own = np.flatnonzero(rows == row)
+        best = own[result.deviance[own].argmin()]
+        turned[row], begin[row] = trials[best][1], result.states[best]
+    return turned, begin
