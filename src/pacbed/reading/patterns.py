@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +34,9 @@ _FEWEST_PIXELS, _MOST_PIXELS = 24, 512
 # Standard deviations by which a pixel differs from its neighbours if it is out of order.
 _OUTLIER = 8.0
 # Fewest pixels of exactly the largest value, and of zero in a bright place, that are no chance.
-_PLATEAU, _HOLE = 8, 9
+_PLATEAU, _HOLE = 8, 2
+# A hole of so many pixels is a beam stop, which crosses dark places, too.
+_LARGE_HOLE = 30
 # Electrons per pixel around a hole.
 _AROUND_HOLE = 20.0
 # Blocks of pixels in which noise is estimated.
@@ -131,11 +134,13 @@ def _loaded(path: Path) -> Any:
     except OSError as error:
         raise PacbedError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        if "pickle" in str(error).lower():
+        if str(error).startswith("Object arrays"):
             raise PacbedError(
-                f"{path} is no plain array: what is pickled could run any program, and is not "
-                "read. Save the numbers alone with numpy.save"
+                f"{path} holds pickled objects, which could run any program, and is not read: save "
+                "the numbers alone with numpy.save"
             ) from error
+        if "pickle" in str(error):
+            raise PacbedError(f"{path} is no file of NumPy") from error
         raise PacbedError(f"cannot read {path}: {error}") from error
 
 
@@ -148,8 +153,9 @@ def _read_npz(path: Path) -> tuple[Any, None]:
             )
         try:
             return archive[archive.files[0]], None
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
-            raise PacbedError(f"cannot read {path}: {error}") from error
+        except (ValueError, OSError, zipfile.BadZipFile, zlib.error) as error:
+            what = "it holds pickled objects" if "pickle" in str(error) else error
+            raise PacbedError(f"cannot read {path}: {what}") from error
 
 
 def _read_tiff(path: Path) -> tuple[Any, None]:
@@ -247,9 +253,7 @@ def clean(pattern: Pattern, mask: np.ndarray | None = None, mirrored: bool = Fal
             notes.append(f"{found.sum()} pixels {what} and were masked")
             valid &= ~found
     if negative := int((image[valid] < 0).sum()):
-        notes.append(
-            f"{negative} pixels are negative; they count, with the noise that this shows"
-        )
+        notes.append(f"{negative} pixels are negative; they count, with the noise that this shows")
     if valid.mean() < 0.2:
         raise PacbedError(f"{pattern.name}: only {valid.mean():.0%} of the pixels can be used")
     if mirrored:
@@ -260,7 +264,7 @@ def clean(pattern: Pattern, mask: np.ndarray | None = None, mirrored: bool = Fal
 def noise_per_count(image: np.ndarray, mask: np.ndarray) -> float:
     """Return the variance of pixels over their mean: of counted electrons their gain.
 
-    It is seen in differences between neighbours, in small blocks of which the bright half is used.
+    It is seen in differences between neighbours, in the quiet ones of small bright blocks.
     """
     kept = ndimage.binary_erosion(mask, np.ones((3, 3)), border_value=1)
     squares = ndimage.convolve(filled(image, mask), _ROUGHNESS) ** 2 / 36
@@ -275,7 +279,9 @@ def noise_per_count(image: np.ndarray, mask: np.ndarray) -> float:
     lit = counts > max(0.0, float(np.median(counts)))
     if not lit.any():
         return 1.0
-    return float(max(np.median(variances[lit] / counts[lit]), 1e-12 * image.max()))
+    # Most others have edges of discs in them.
+    quiet = np.quantile(variances[lit] / counts[lit], 0.25)
+    return float(max(quiet, 1e-12 * image.max()))
 
 
 def read_noise(image: np.ndarray, mask: np.ndarray) -> float:
@@ -325,8 +331,10 @@ def _holes(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     for number in np.flatnonzero(sizes >= _HOLE):
         if number:
             area = areas == number
-            rim = ndimage.binary_dilation(area, iterations=2) & ~area & mask
-            if rim.any() and np.median(image[rim]) > _AROUND_HOLE * gain:
+            rim = image[ndimage.binary_dilation(area, iterations=2) & ~area & mask]
+            # A small one may lie in the gap between bright discs.
+            darkest = 0.5 if area.sum() >= _LARGE_HOLE else 0.05
+            if rim.size and np.quantile(rim, darkest) > _AROUND_HOLE * gain:
                 found |= area
     return found
 
@@ -511,3 +519,12 @@ def window(
         bins,
         (places - corner - (bins - 1) / 2) / bins,
     )
+
+
+def centred(part: Window) -> np.ndarray:
+    """Return the largest square around the likeliest centre, which lies on pixel ``n // 2``."""
+    x, y = np.round(part.centres[0]).astype(int)
+    ny, nx = part.image.shape
+    half = min(x, y, nx - x, ny - y)
+    whole = filled(part.image, part.mask)
+    return whole[y - half : y + half, x - half : x + half]

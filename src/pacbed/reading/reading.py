@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -34,6 +34,8 @@ READ = UNKNOWNS[:6]
 _TOLD_APART = 9.0
 # Residuals so much larger than the noise between neighbours show that the model does not fit.
 _LARGE_RESIDUALS = 2.0
+# Standard deviations of a pixel that is far from a fit, and the largest part of such pixels.
+_FAR, _FEW = 8.0, 0.003
 # Turns of the pattern that are tried, in degrees.
 _TURNS = (0.0, 90.0)
 # A width of zero has no derivative.
@@ -144,6 +146,47 @@ class Reading:
         return math.sqrt(self.covariance[COLUMN[name], COLUMN[name]])
 
     @property
+    def centre_px(self) -> tuple[float, float]:
+        """Where zero angle lies in the pattern, in its pixels (x, y)."""
+        shift = np.array([self.value("shift_x_px"), self.value("shift_y_px")])
+        ny, nx = self.image.shape
+        x, y = self.window.in_pattern(shift + np.array([nx // 2, ny // 2]))
+        return float(x), float(y)
+
+    @property
+    def pixel_mrad(self) -> float:
+        """Size of a pixel of the pattern as fitted, in mrad."""
+        return self.window.pixel_mrad / self.window.bins * math.exp(self.value("log_scale"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the reading as plain values."""
+        extras = [n for n in UNKNOWNS[10:] if self.sigma(n) > 0]
+        return {
+            "pattern": self.window.pattern.name,
+            "layers": self.layers,
+            **{key: v for n in READ for key, v in self._pair(n).items()},
+            "chi2_per_pixel": self.chi2_per_pixel,
+            "flags": list(self.flags),
+            "probability_of_layers": {str(n): p for n, p in self.probabilities.items()},
+            "turned_deg": self.turned_deg,
+            "delta_chi2_of_opposite_turn": self.opposite,
+            "turned_by_180": bool(self.turned_deg >= 180) if self.told_apart else "undetermined",
+            "centre_px": list(self.centre_px),
+            "pixel_mrad": self.pixel_mrad,
+            "pixel_mrad_sigma": self.pixel_mrad * self.sigma("log_scale"),
+            "electrons": math.exp(self.value("log_dose")),
+            "counts_per_electron": self.counts_per_electron,
+            "gain_from": self.gain_from,
+            **{key: v for n in extras for key, v in self._pair(n).items()},
+            "pixels_compared": int(self.window.mask.sum()),
+            "pixels_put_together": self.window.bins,
+            "notes": list(self.window.pattern.notes),
+        }
+
+    def _pair(self, name: str) -> dict[str, float]:
+        return {name: self.value(name), f"{name}_sigma": self.sigma(name)}
+
+    @property
     def told_apart(self) -> bool:
         """Whether the pattern tells that it is not turned by 180°."""
         return self.opposite > _TOLD_APART
@@ -179,11 +222,26 @@ class _Batch:
             [one.image / gain for one, gain in zip(self.windows, gains, strict=True)]
         )
 
+    def mask_outliers(self, expected: np.ndarray) -> bool:
+        """Mask the few pixels that are far from a fit, and return whether there are any."""
+        away = (self.images - expected) / np.sqrt(np.maximum(expected, 1))
+        noise = [1.48 * np.median(np.abs(a[m])) for a, m in zip(away, self.masks, strict=True)]
+        limit = _FAR * np.maximum(noise, 1)[:, None, None]
+        far = self.masks & (np.abs(away) > limit)
+        # Many are no defects: another crystal, or thickness.
+        far &= (far.sum(axis=(1, 2)) <= _FEW * self.masks.sum(axis=(1, 2)))[:, None, None]
+        self.masks &= ~far
+        windows = []
+        for one, mask, count in zip(self.windows, self.masks, far.sum(axis=(1, 2)), strict=True):
+            note = f"{count} pixels are far from the fit and were masked"
+            notes = (*one.pattern.notes, note) if count else one.pattern.notes
+            windows.append(replace(one, mask=mask, pattern=replace(one.pattern, notes=notes)))
+        self.windows = windows
+        return bool(far.any())
+
     def variances(self, expected: np.ndarray) -> np.ndarray | None:
         """Return variances of pixels; None if all are counted electrons without more noise."""
-        noise = np.array(
-            [read_noise(i, m) for i, m in zip(self.images, self.masks, strict=True)]
-        )
+        noise = np.array([read_noise(i, m) for i, m in zip(self.images, self.masks, strict=True)])
         if not noise.any():
             return None
         return np.asarray(np.maximum(expected, 0.02) + noise[:, None, None] ** 2)
@@ -258,13 +316,17 @@ def _read_batch(
     better = opposite < -_TOLD_APART
     states = np.where(better[:, None], two.states, one.states)
     turned = turned + 180.0 * better
+    chi2 = np.where(better, two.chi2_per_pixel, one.chi2_per_pixel)
+    if batch.mask_outliers(fits.images(states, layers)):
+        again = fits.refine(batch, states, layers, variances)
+        states, chi2 = again.states, again.chi2_per_pixel
     gain_from = "given"
     if settings.electrons is not None:
         gain_from = "electrons"
         batch.set_gains(batch.gains * np.exp(states[:, COLUMN["log_dose"]]) / settings.electrons)
     elif given is None:
         gain_from = "residuals"
-        batch.set_gains(batch.gains * np.where(better, two.chi2_per_pixel, one.chi2_per_pixel))
+        batch.set_gains(batch.gains * chi2)
     scaled = batch.gains / neighbours
     states[:, COLUMN["log_dose"]] -= np.log(scaled)
     variances = batch.variances(fits.images(states, layers))
@@ -273,7 +335,7 @@ def _read_batch(
     known = batch.variances(expected)
     noise = np.maximum(expected, 0.02) if known is None else known
     readings = []
-    for row, one_window in enumerate(windows):
+    for row, one_window in enumerate(batch.windows):
         flags = [flag for flag in last.flags[row].split(", ") if flag]
         opposed = abs(float(opposite[row])) / scaled[row]
         if gain_from == "residuals":
@@ -326,7 +388,7 @@ class _Fits:
 
     def thicknesses(
         self, batch: _Batch, starts: np.ndarray, variances: np.ndarray | None
-    ) -> tuple[FitResult, np.ndarray, list[Mapping[int, float]]]:
+    ) -> tuple[FitResult, np.ndarray, list[dict[int, float]]]:
         """Fit all thicknesses; return the best fits, their layers, and probabilities of all."""
         numbers = np.array(sorted(self._fits))
         results = [
