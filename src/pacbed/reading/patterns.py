@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 from scipy.fft import irfft2, rfft2
+from scipy.spatial import ConvexHull
 from scipy.special import j1
 
 from pacbed.exceptions import PacbedError
-from pacbed.patterns.store import read_patterns
 from pacbed.storage.zipped import open_store, reading
 
 FORMATS = ".npy, .npz, .tif, .tiff, or a pattern store or dataset (.zarr.zip)"
@@ -35,17 +36,23 @@ _FEWEST_PIXELS, _MOST_PIXELS = 24, 512
 _OUTLIER = 8.0
 # Fewest pixels of exactly the largest value, and of zero in a bright place, that are no chance.
 _PLATEAU, _HOLE = 8, 2
-# A hole of so many pixels is a beam stop, which crosses dark places, too.
+# A hole of so many pixels may be a beam stop, which crosses dark places, too.
 _LARGE_HOLE = 30
-# Electrons per pixel around a hole.
-_AROUND_HOLE = 20.0
+# Least part of its convex hull that a hole fills, and largest part of the image.
+_SOLID, _LARGEST_HOLE = 0.55, 0.25
+# Electrons per pixel around a small hole, and around a large one.
+_AROUND_HOLE, _AROUND_LARGE_HOLE = 20.0, 3.0
 # Blocks of pixels in which noise is estimated.
 _BLOCK = 8
-# The response of noise of variance 1 to this mask has the variance 36; planes give none.
+# Planes give no response to this mask.
 _ROUGHNESS = np.outer([1, -2, 1], [1, -2, 1])
 # Width of the edge that is looked for, of the radius; lowest contrast of a disc; and how much less
 # contrast than the best place another one has that may be the centre, too.
-_EDGE, _LOWEST_CONTRAST, _RIVAL = 0.08, 4.0, 0.6
+_EDGE, _LOWEST_CONTRAST, _RIVAL = 0.08, 8.0, 0.6
+
+
+_Held = tuple[Any, float | None]
+"""What a file holds, an array of NumPy or Zarr, and the size of a pixel in mrad if it knows it."""
 
 
 @dataclass(frozen=True)
@@ -88,28 +95,23 @@ def read_file(path: Path, only: Sequence[int] = ()) -> list[Pattern]:
     PacbedError
         If it cannot be read, or holds something else.
     """
-    readers: dict[str, Callable[[Path], tuple[Any, float | None]]] = {
-        ".npy": lambda path: (_loaded(path), None),
-        ".npz": _read_npz,
-        ".tif": _read_tiff,
-        ".tiff": _read_tiff,
-        ".zip": _read_store,
-    }
+    readers = {".npy": _npy, ".npz": _npz, ".tif": _tiff, ".tiff": _tiff, ".zip": _store}
     if path.suffix.lower() not in readers:
         raise PacbedError(f"cannot read {path}: patterns come as {FORMATS}")
     if not path.is_file():
         raise PacbedError(f"{path} does not exist" if not path.exists() else f"{path} is no file")
-    values, pixel = readers[path.suffix.lower()](path)
-    stack = _checked(path, values)
-    wanted = list(only) or list(range(len(stack)))
-    if absent := [n for n in wanted if not 0 <= n < len(stack)]:
-        raise PacbedError(f"{path} has patterns 0 to {len(stack) - 1}, not {absent[0]}")
-    names = [str(path) if len(stack) == 1 else f"{path}[{n}]" for n in wanted]
-    whole = np.ones(stack.shape[1:], bool)
-    return [
-        Pattern(name, stack[n].astype(float), whole, pixel)
-        for name, n in zip(names, wanted, strict=True)
-    ]
+    with readers[path.suffix.lower()](path) as (values, pixel):
+        shape = _stack_shape(path, values)
+        wanted = list(only) or list(range(shape[0]))
+        if absent := [n for n in wanted if not 0 <= n < shape[0]]:
+            raise PacbedError(f"{path} has patterns 0 to {shape[0] - 1}, not {absent[0]}")
+        names = [str(path) if shape[0] == 1 else f"{path}[{n}]" for n in wanted]
+        images = [values[n] if values.ndim == 3 else values for n in wanted]
+        whole = np.ones(shape[1:], bool)
+        return [
+            Pattern(name, np.array(image, float), whole, pixel)
+            for name, image in zip(names, images, strict=True)
+        ]
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -120,90 +122,101 @@ def read_mask(path: Path) -> np.ndarray:
     PacbedError
         If it cannot be read, is not one image, or leaves no pixel.
     """
-    values = np.asarray(_loaded(path) if path.suffix == ".npy" else _read_tiff(path)[0])
-    mask = np.squeeze(values) != 0
+    with (_npy if path.suffix == ".npy" else _tiff)(path) as (values, _):
+        mask = np.squeeze(values) != 0
     if mask.ndim != 2 or not mask.any():
         raise PacbedError(f"{path} is no mask: it must be one image, not zero where pixels count")
     return mask
 
 
-def _loaded(path: Path) -> Any:
-    """Read an array, or an archive of arrays, of NumPy; never pickled objects."""
-    try:
-        return np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise PacbedError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        if str(error).startswith("Object arrays"):
-            raise PacbedError(
-                f"{path} holds pickled objects, which could run any program, and is not read: save "
-                "the numbers alone with numpy.save"
-            ) from error
-        if "pickle" in str(error):
-            raise PacbedError(f"{path} is no file of NumPy") from error
-        raise PacbedError(f"cannot read {path}: {error}") from error
+@contextmanager
+def _npy(path: Path) -> Iterator[_Held]:
+    with _numpy(path):
+        values = np.load(path, allow_pickle=False)
+        if not isinstance(values, np.ndarray):
+            raise PacbedError(f"{path} is an archive: name it .npz")
+    yield values, None
 
 
-def _read_npz(path: Path) -> tuple[Any, None]:
-    with _loaded(path) as archive:
+@contextmanager
+def _npz(path: Path) -> Iterator[_Held]:
+    with _numpy(path), np.load(path, allow_pickle=False) as archive:
+        if isinstance(archive, np.ndarray):
+            raise PacbedError(f"{path} is no archive: name it .npy")
         if len(archive.files) != 1:
             raise PacbedError(
                 f"{path} has {len(archive.files)} arrays ({', '.join(archive.files)}): keep the "
                 "patterns in a file of their own"
             )
-        try:
-            return archive[archive.files[0]], None
-        except (ValueError, OSError, zipfile.BadZipFile, zlib.error) as error:
-            what = "it holds pickled objects" if "pickle" in str(error) else error
-            raise PacbedError(f"cannot read {path}: {what}") from error
+        values = archive[archive.files[0]]
+    yield values, None
 
 
-def _read_tiff(path: Path) -> tuple[Any, None]:
+@contextmanager
+def _numpy(path: Path) -> Iterator[None]:
+    """Turn what goes wrong in reading a file of NumPy into an error that names it."""
+    try:
+        yield
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        if str(error).startswith("Object arrays"):
+            raise PacbedError(
+                f"{path} holds pickled objects, which could run any program, and is not read: save "
+                "the numbers alone with numpy.save"
+            ) from error
+        why = "it is no file of NumPy" if "pickle" in str(error) else error
+        raise PacbedError(f"cannot read {path}: {why}") from error
+
+
+@contextmanager
+def _tiff(path: Path) -> Iterator[_Held]:
     from PIL import Image, ImageSequence, UnidentifiedImageError
 
     try:
         with Image.open(path) as file:
             pages = [np.array(page) for page in ImageSequence.Iterator(file)]
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except UnidentifiedImageError as error:
+        raise PacbedError(f"cannot read {path}: it is no TIFF that is known") from error
+    except (OSError, ValueError, SyntaxError) as error:
         raise PacbedError(f"cannot read {path}: {error}") from error
     if {page.ndim for page in pages} != {2}:
         raise PacbedError(f"{path} is a picture in colours: a pattern has one number per pixel")
     if len({page.shape for page in pages}) > 1:
         raise PacbedError(f"{path} has pages of different shapes: save them as several files")
-    return np.stack(pages), None
+    yield np.stack(pages), None
 
 
-def _read_store(path: Path) -> tuple[Any, float | None]:
-    """Read a pattern store or a dataset of a study."""
+@contextmanager
+def _store(path: Path) -> Iterator[_Held]:
+    """Open a pattern store or a dataset of a study."""
     with open_store(path) as group, reading(path):
         if "images" in group:  # every example of a dataset has another field of view
-            return np.asarray(group["images"]), None
-    store = read_patterns(path)
-    x, y = store.pixel_mrad
-    if abs(x / y - 1) > 1e-6:
-        raise PacbedError(f"{path} has pixels of {x:.4g} × {y:.4g} mrad: they must be squares")
-    return store.patterns, x
+            yield group["images"], None
+            return
+        axes = [np.asarray(group[f"k{axis}_mrad"]) for axis in "xy"]
+        x, y = ((axis[-1] - axis[0]) / (len(axis) - 1) for axis in axes)
+        if abs(x / y - 1) > 1e-6:
+            raise PacbedError(f"{path} has pixels of {x:.4g} × {y:.4g} mrad, which are no squares")
+        yield group["patterns"], float(x)
 
 
-def _checked(path: Path, values: Any) -> np.ndarray:
-    """Return real numbers of shape (patterns, ny, nx)."""
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiu":
-        kind = "complex numbers" if array.dtype.kind == "c" else f"'{array.dtype}'"
+def _stack_shape(path: Path, values: Any) -> tuple[int, int, int]:
+    """Return the shape (patterns, ny, nx) of real numbers."""
+    if values.dtype.kind not in "fiu":
+        kind = "complex numbers" if values.dtype.kind == "c" else f"'{values.dtype}'"
         raise PacbedError(f"{path} holds {kind}: a pattern has a real number for each pixel")
-    if array.ndim not in (2, 3):
-        shape = " × ".join(map(str, array.shape)) or "one number"
+    if values.ndim not in (2, 3):
         raise PacbedError(
-            f"{path} has the shape {shape}: a pattern has two dimensions (y, x), several have three"
+            f"{path} has the shape {values.shape}: a pattern has two dimensions (y, x), several "
+            "patterns have three"
         )
-    array = array.reshape(-1, *array.shape[-2:])
-    if not len(array) or min(array.shape[1:]) < _FEWEST_PIXELS:
-        shape = " × ".join(map(str, array.shape[1:]))
+    ny, nx = values.shape[-2:]
+    count = values.shape[0] if values.ndim == 3 else 1
+    if not count or min(ny, nx) < _FEWEST_PIXELS:
         raise PacbedError(
-            f"{path} has {len(array)} patterns of {shape} pixels: at least {_FEWEST_PIXELS} along "
+            f"{path} has {count} patterns of {ny} × {nx} pixels: at least {_FEWEST_PIXELS} along "
             "each side are needed"
         )
-    return array
+    return count, ny, nx
 
 
 def clean(pattern: Pattern, mask: np.ndarray | None = None, mirrored: bool = False) -> Pattern:
@@ -267,7 +280,9 @@ def noise_per_count(image: np.ndarray, mask: np.ndarray) -> float:
     It is seen in differences between neighbours, in the quiet ones of small bright blocks.
     """
     kept = ndimage.binary_erosion(mask, np.ones((3, 3)), border_value=1)
-    squares = ndimage.convolve(filled(image, mask), _ROUGHNESS) ** 2 / 36
+    whole = filled(image, mask)
+    squares = ndimage.convolve(whole, _ROUGHNESS) ** 2
+    expected = ndimage.convolve(whole, _ROUGHNESS**2)  # if the variance is the mean
     ny, nx = (n // _BLOCK * _BLOCK for n in image.shape)
 
     def sums(values: np.ndarray) -> np.ndarray:
@@ -275,7 +290,7 @@ def noise_per_count(image: np.ndarray, mask: np.ndarray) -> float:
         blocks = cut.reshape(ny // _BLOCK, _BLOCK, nx // _BLOCK, _BLOCK)
         return np.asarray(blocks.sum(axis=(1, 3)).ravel())
 
-    counts, variances = sums(image), sums(squares)
+    counts, variances = sums(expected), sums(squares)
     lit = counts > max(0.0, float(np.median(counts)))
     if not lit.any():
         return 1.0
@@ -331,12 +346,23 @@ def _holes(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     for number in np.flatnonzero(sizes >= _HOLE):
         if number:
             area = areas == number
+            share = sizes[number] / ConvexHull(_corners(area)).volume
+            if share < _SOLID or sizes[number] > _LARGEST_HOLE * area.size:
+                continue  # the background between discs
             rim = image[ndimage.binary_dilation(area, iterations=2) & ~area & mask]
-            # A small one may lie in the gap between bright discs.
-            darkest = 0.5 if area.sum() >= _LARGE_HOLE else 0.05
-            if rim.size and np.quantile(rim, darkest) > _AROUND_HOLE * gain:
+            if not rim.size:
+                continue
+            large = sizes[number] >= _LARGE_HOLE
+            bright, least = (0.5, _AROUND_LARGE_HOLE) if large else (0.05, _AROUND_HOLE)
+            if np.quantile(rim, bright) > least * gain:
                 found |= area
     return found
+
+
+def _corners(area: np.ndarray) -> np.ndarray:
+    """Return the corners of the pixels of an area."""
+    y, x = np.nonzero(area)
+    return np.concatenate([np.column_stack([x + i, y + j]) for i in (0, 1) for j in (0, 1)])
 
 
 def disc_contrast(image: np.ndarray, mask: np.ndarray, radius_px: float) -> np.ndarray:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from pacbed.exceptions import PacbedError
 from pacbed.machine import Report
@@ -207,20 +208,31 @@ class _Batch:
     images: np.ndarray = field(init=False)
     masks: np.ndarray = field(init=False)
     frame: Frame = field(init=False)
+    noise: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         first = self.windows[0]
         ny, nx = first.image.shape
         self.frame = Frame((ny, nx), first.pixel_mrad, (float(nx // 2), float(ny // 2)))
         self.masks = np.stack([one.mask for one in self.windows])
+        noise = [read_noise(one.image, one.mask) for one in self.windows]
+        self.noise = np.array(noise) / self.gains
         self.set_gains(self.gains)
 
     def set_gains(self, gains: np.ndarray) -> None:
         """Turn counts into electrons."""
+        self.noise = self.noise * self.gains / gains
         self.gains = gains
         self.images = np.stack(
             [one.image / gain for one, gain in zip(self.windows, gains, strict=True)]
         )
+
+    def learn_noise(self, expected: np.ndarray) -> None:
+        """Learn from the dark half of a fit how much noise is added to that of the electrons."""
+        for row in np.flatnonzero(self.noise):
+            dark = self.masks[row] & (expected[row] <= np.median(expected[row]))
+            more = (self.images[row] - expected[row]) ** 2 - np.maximum(expected[row], 0)
+            self.noise[row] = math.sqrt(max(float(more[dark].mean()), 1e-6))
 
     def mask_outliers(self, expected: np.ndarray) -> bool:
         """Mask the few pixels that are far from a fit, and return whether there are any."""
@@ -241,10 +253,9 @@ class _Batch:
 
     def variances(self, expected: np.ndarray) -> np.ndarray | None:
         """Return variances of pixels; None if all are counted electrons without more noise."""
-        noise = np.array([read_noise(i, m) for i, m in zip(self.images, self.masks, strict=True)])
-        if not noise.any():
+        if not self.noise.any():
             return None
-        return np.asarray(np.maximum(expected, 0.02) + noise[:, None, None] ** 2)
+        return np.asarray(np.maximum(expected, 0.02) + self.noise[:, None, None] ** 2)
 
 
 def read_patterns(
@@ -310,7 +321,9 @@ def _read_batch(
     other = states.copy()
     other[:, COLUMN["rotation_deg"]] += 180
     other[:, 4:6] *= -1
-    variances = batch.variances(fits.images(states, layers))
+    expected = fits.images(states, layers)
+    batch.learn_noise(expected)
+    variances = batch.variances(expected)
     one, two = (fits.refine(batch, s, layers, variances) for s in (states, other))
     opposite = two.deviance - one.deviance
     better = opposite < -_TOLD_APART
@@ -329,8 +342,9 @@ def _read_batch(
         batch.set_gains(batch.gains * chi2)
     scaled = batch.gains / neighbours
     states[:, COLUMN["log_dose"]] -= np.log(scaled)
-    variances = batch.variances(fits.images(states, layers))
-    last = fits.refine(batch, states, layers, variances)
+    expected = fits.images(states, layers)
+    batch.learn_noise(expected)
+    last = fits.refine(batch, states, layers, batch.variances(expected))
     expected = fits.images(last.states, layers)
     known = batch.variances(expected)
     noise = np.maximum(expected, 0.02) if known is None else known
@@ -436,8 +450,7 @@ def _chosen(results: Sequence[FitResult], which: np.ndarray) -> FitResult:
 
 
 def _smooth(batch: _Batch) -> np.ndarray:
-    from scipy.ndimage import gaussian_filter
-
+    """Return about what is expected, before any fit, shape (patterns, ny, nx)."""
     return np.stack([gaussian_filter(image, 2.0) for image in batch.images])
 
 
