@@ -105,14 +105,13 @@ def test_the_centre_is_that_of_the_pattern(readings):
 
 
 def test_pixels_far_from_the_fit_are_masked(readings):
-    *_, note = readings["dead"].window.pattern.notes
-    assert note == "3 pixels are far from the fit and were masked"
+    assert "are far from the fit" in readings["dead"].window.pattern.notes[-1]
     assert not readings["dead"].window.mask[45:48, 50].any()
 
 
 def test_residuals_are_noise(readings):
-    residuals = readings["gain"].residuals
-    assert np.nanstd(residuals) == pytest.approx(1, abs=0.1)
+    one = readings["gain"]
+    assert np.nanstd(one.residuals[one.fitted > 0.5]) == pytest.approx(1, abs=0.1)
 
 
 def test_what_was_found_can_be_written_and_drawn(readings):

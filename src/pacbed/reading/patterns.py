@@ -10,7 +10,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ _ROUGHNESS = np.outer([1, -2, 1], [1, -2, 1])
 # contrast than the best place another one has that may be the centre, too.
 _EDGE, _LOWEST_CONTRAST, _RIVAL = 0.08, 8.0, 0.6
 
+# Relative difference of the radius of the discs from the expected one that is worth a word.
+_OTHER_RADIUS = 0.2
 
 _Held = tuple[Any, float | None]
 """What a file holds, an array of NumPy or Zarr, and the size of a pixel in mrad if it knows it."""
@@ -521,6 +523,14 @@ def window(
             f"neighbouring discs, {spacing_mrad:.3g} mrad apart, lie outside. Check the size of a "
             "pixel, or use a shorter camera length"
         )
+    with suppress(PacbedError):
+        seen = find_radius_px(pattern)
+        if abs(seen / radius - 1) > _OTHER_RADIUS:
+            note = (
+                f"the discs seem to have a radius of {seen:.3g} pixels, not {radius:.3g}: check the "
+                "semi-angle and the size of a pixel"
+            )
+            pattern = replace(pattern, notes=(*pattern.notes, note))
     if centre is None:
         places = find_centres(pattern, radius, spacing_mrad / pixel_mrad)
     else:

@@ -37,6 +37,8 @@ _TOLD_APART = 9.0
 _LARGE_RESIDUALS = 2.0
 # Standard deviations of a pixel that is far from a fit, and the largest part of such pixels.
 _FAR, _FEW = 8.0, 0.003
+# Electrons of a pixel from which the gain can be told.
+_LIT = 0.5
 # Turns of the pattern that are tried, in degrees.
 _TURNS = (0.0, 90.0)
 # A width of zero has no derivative.
@@ -83,11 +85,15 @@ class ReadSettings:
         if self.counts_per_electron is not None and self.electrons is not None:
             raise PacbedError("give --counts-per-electron or --electrons, not both")
 
-    def fit_settings(self) -> FitSettings:
-        """Return what is unknown of each pattern."""
+    def fit_settings(self, tilt_mrad: float) -> FitSettings:
+        """Return what is unknown of each pattern, and that tilts are about this large.
+
+        A thin crystal does not tell its tilt, which would wander through the range of the series.
+        """
         more = [name for extra in self.free for name in FREE[extra]]
-        known = self.pixel_uncertainty
-        priors = {} if known is None else {"log_scale": (0.0, known)}
+        priors = {f"tilt_{axis}_mrad": (0.0, max(tilt_mrad, 0.1)) for axis in "xy"}
+        if self.pixel_uncertainty is not None:
+            priors["log_scale"] = (0.0, self.pixel_uncertainty)
         return FitSettings((*ALWAYS_FREE, *more), priors)
 
 
@@ -251,6 +257,14 @@ class _Batch:
         self.windows = windows
         return bool(far.any())
 
+    def chi2(self, expected: np.ndarray) -> np.ndarray:
+        """Return mean squared residuals over variances, of pixels that have electrons."""
+        noise = self.noise[:, None, None] ** 2
+        squares = (self.images - expected) ** 2 / (np.maximum(expected, _LIT / 2) + noise)
+        brightest = expected.max(axis=(1, 2), keepdims=True)
+        lit = self.masks & (expected > np.minimum(_LIT, brightest / 10))
+        return np.array([max(float(s[m].mean()), 1e-12) for s, m in zip(squares, lit, strict=True)])
+
     def variances(self, expected: np.ndarray) -> np.ndarray | None:
         """Return variances of pixels; None if all are counted electrons without more noise."""
         if not self.noise.any():
@@ -326,20 +340,21 @@ def _read_batch(
     variances = batch.variances(expected)
     one, two = (fits.refine(batch, s, layers, variances) for s in (states, other))
     opposite = two.deviance - one.deviance
+    likelier = np.where((opposite < 0)[:, None], two.states, one.states)
+    # In units of the noise that is there, as far as the gain is not known.
+    opposite /= 1 if given else batch.chi2(fits.images(likelier, layers))
     better = opposite < -_TOLD_APART
     states = np.where(better[:, None], two.states, one.states)
     turned = turned + 180.0 * better
-    chi2 = np.where(better, two.chi2_per_pixel, one.chi2_per_pixel)
     if batch.mask_outliers(fits.images(states, layers)):
-        again = fits.refine(batch, states, layers, variances)
-        states, chi2 = again.states, again.chi2_per_pixel
+        states = fits.refine(batch, states, layers, variances).states
     gain_from = "given"
     if settings.electrons is not None:
         gain_from = "electrons"
         batch.set_gains(batch.gains * np.exp(states[:, COLUMN["log_dose"]]) / settings.electrons)
     elif given is None:
         gain_from = "residuals"
-        batch.set_gains(batch.gains * chi2)
+        batch.set_gains(batch.gains * batch.chi2(fits.images(states, layers)))
     scaled = batch.gains / neighbours
     states[:, COLUMN["log_dose"]] -= np.log(scaled)
     expected = fits.images(states, layers)
@@ -351,7 +366,7 @@ def _read_batch(
     readings = []
     for row, one_window in enumerate(batch.windows):
         flags = [flag for flag in last.flags[row].split(", ") if flag]
-        opposed = abs(float(opposite[row])) / scaled[row]
+        opposed = abs(float(opposite[row]))
         if gain_from == "residuals":
             flags.append("relative chi2")
             if scaled[row] > _LARGE_RESIDUALS:
@@ -384,10 +399,8 @@ class _Fits:
 
     def __init__(self, series: ScatteringSeries, settings: ReadSettings, frame: Frame) -> None:
         self.settings, self.frame = settings, frame
-        self._fits = {
-            n: Fit(series, settings.aperture, n, frame, settings.fit_settings())
-            for n in settings.layers
-        }
+        unknown = settings.fit_settings(series.request.tilt_mrad)
+        self._fits = {n: Fit(series, settings.aperture, n, frame, unknown) for n in settings.layers}
 
     def coarse(
         self, batch: _Batch, rows: np.ndarray, starts: np.ndarray, variances: np.ndarray | None
