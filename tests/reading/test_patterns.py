@@ -248,7 +248,7 @@ def test_a_window_shows_what_is_known():
 def test_a_wrong_scale_is_said():
     assert cut(pattern(discs())).pattern.notes == ()
     [note] = cut(pattern(discs()), pixel=1.4 * PIXEL).pattern.notes
-    assert "radius of 9 pixels, not 6.43" in note
+    assert "pixels, not 6.43: check" in note
 
 
 def test_many_pixels_are_put_together():

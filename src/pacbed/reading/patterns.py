@@ -527,8 +527,8 @@ def window(
         seen = find_radius_px(pattern)
         if abs(seen / radius - 1) > _OTHER_RADIUS:
             note = (
-                f"the discs seem to have a radius of {seen:.3g} pixels, not {radius:.3g}: check the "
-                "semi-angle and the size of a pixel"
+                f"the discs seem to have a radius of {seen:.3g} pixels, not {radius:.3g}: check "
+                "the semi-angle and the size of a pixel"
             )
             pattern = replace(pattern, notes=(*pattern.notes, note))
     if centre is None:

@@ -43,7 +43,8 @@ _LIT = 0.5
 _TURNS = (0.0, 90.0)
 # A width of zero has no derivative.
 _FIRST_BLUR_PX = 0.7
-_COARSE = (8, 4)
+# Pixels along each axis that are put together at first, and fewest that must be left.
+_COARSE, _FEWEST_COARSE = (8, 4), 24
 
 
 @dataclass(frozen=True)
@@ -406,9 +407,7 @@ class _Fits:
         self, batch: _Batch, rows: np.ndarray, starts: np.ndarray, variances: np.ndarray | None
     ) -> FitResult:
         """Fit patterns of the middle thickness with pixels put together."""
-        from pacbed.reading.fit import _FEWEST_PIXELS
-
-        bins = [b for b in (*_COARSE, 2) if min(self.frame.shape) // b >= _FEWEST_PIXELS] or [1]
+        bins = [b for b in (*_COARSE, 2) if min(self.frame.shape) // b >= _FEWEST_COARSE] or [1]
         middle = self._fits[sorted(self._fits)[len(self._fits) // 2]]
         own = None if variances is None else variances[rows]
         return middle.fit(batch.images[rows], starts, own, batch.masks[rows], bins[:2])
