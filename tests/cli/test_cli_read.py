@@ -16,6 +16,12 @@ COARSE = ["--supercell", "3", "2", "--incident-step", "2.5", "--phonons", "0"]
 TRUTH = (0.008, -0.006, 0.005)
 
 
+@pytest.fixture(autouse=True)
+def _threads(monkeypatch):
+    """TensorFlow takes a number of threads once only; other tests may have used it."""
+    monkeypatch.setattr("pacbed.learning.training.configure", lambda *_, **__: None)
+
+
 @pytest.fixture(scope="module")
 def series(tmp_path_factory):
     path = tmp_path_factory.mktemp("read") / "mos2.series.zarr.zip"
