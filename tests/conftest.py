@@ -25,6 +25,7 @@ SLOW = [
         "learning/test_online.py",
         "learning/test_training.py",
         "precision/test_bound.py",
+        "reading/test_reading.py",
     )
 ]
 

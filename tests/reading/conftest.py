@@ -1,4 +1,4 @@
-"""A small scattering series."""
+"""Small scattering series."""
 
 import pytest
 
@@ -10,18 +10,30 @@ from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.strain import StrainRange
 from pacbed.specimen.crystal import material
 
+STRETCH = StrainRange((0.97, 1.03))
+COARSE = PlaneWaveSettings(supercell=(3, 2), diffuse_waves=16, incident_step_mrad=2.5)
+
+
+def made(folder, asked):
+    paths = [folder / f"{number:02d}.zarr.zip" for number in range(asked.states)]
+    engine = PlaneWaveEngine(COARSE, 2)
+    for number, path in enumerate(paths):
+        write_state(path, asked, number, engine)
+    assemble(folder / "series.zarr.zip", paths)
+    return ScatteringSeries(folder / "series.zarr.zip")
+
 
 @pytest.fixture(scope="session")
 def series(tmp_path_factory):
     """MoS2, four layers, 5 mrad."""
-    folder = tmp_path_factory.mktemp("series")
+    asked = SeriesRequest(material("MoS2"), 80, 4, STRETCH, 5.0, 4.0, 52.0, states=15, degree=2)
+    return made(tmp_path_factory.mktemp("series"), asked)
+
+
+@pytest.fixture(scope="session")
+def coherent_series(tmp_path_factory):
+    """MoS2, two layers, 6 mrad, without diffuse scattering."""
     asked = SeriesRequest(
-        material("MoS2"), 80, 4, StrainRange((0.97, 1.03)), 5.0, 4.0, 52.0, states=15, degree=2
+        material("MoS2"), 80, 2, STRETCH, 6.0, 5.0, 64.0, states=6, degree=1, motion="coherent"
     )
-    coarse = PlaneWaveSettings(supercell=(3, 2), diffuse_waves=16, incident_step_mrad=2.5)
-    engine = PlaneWaveEngine(coarse, 2)
-    states = [folder / f"{number:02d}.zarr.zip" for number in range(asked.states)]
-    for number, path in enumerate(states):
-        write_state(path, asked, number, engine)
-    assemble(folder / "series.zarr.zip", states)
-    return ScatteringSeries(folder / "series.zarr.zip")
+    return made(tmp_path_factory.mktemp("coherent"), asked)

@@ -557,7 +557,7 @@ class ImageModel:
         mean = tf.maximum(expected, floor)
         counted = variance <= 0
         weight = mask / tf.where(counted, mean, variance)
-        residual = image - mean
+        residual = image - tf.where(counted, mean, expected)
         chi2 = tf.reduce_sum(tf.cast(weight * residual**2, tf.float64), 1)
         positive = tf.maximum(image, 1e-6)
         poisson = 2 * (tf.maximum(image, 0.0) * tf.math.log(positive / mean) - residual)
