@@ -72,7 +72,7 @@ def test_a_pattern_is_read_and_all_is_written(measured, series, tmp_path, capsys
         (["--material", "MoS2"], "these are of a new series"),
         (["--pixel-mrad", "0.1"], "shows 9.6 × 9.6 mrad"),
         (["--pixel-mrad", "5"], "a radius of 1.2 pixels"),
-        (["--fit", "semiangle"], "cannot both be unknown"),
+        (["--fit-semiangle"], "cannot both be unknown"),
         (["--mask", "none.npy"], "cannot read none.npy"),
         (["--only", "4"], "has patterns 0 to 0, not 4"),
         (["--centre", "200", "3", "--pixel-mrad", "0.5"], "lies outside of its pixels"),

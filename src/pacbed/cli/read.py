@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from cyclopts import Parameter
@@ -29,7 +29,7 @@ from pacbed.specimen.microscope import Aperture
 
 if TYPE_CHECKING:
     from pacbed.reading.patterns import Pattern, Window
-    from pacbed.reading.reading import Reading
+    from pacbed.reading.reading import Extra, Reading
     from pacbed.scattering.series import ScatteringSeries
 
 Positive = Annotated[float | None, Parameter(validator=Number(gt=0))]
@@ -37,6 +37,7 @@ Positive = Annotated[float | None, Parameter(validator=Number(gt=0))]
 _WITHOUT_SERIES = "Without --series"
 _NEW_SERIES = Parameter(name="*", group=_WITHOUT_SERIES)
 _CAMERA = Parameter(name="*", group="Camera")
+_FITTED = Parameter(name="*", group="Fitted besides")
 # A wider field would cost more than its few electrons tell.
 _WIDEST_FIELD_mrad = 134.0
 
@@ -104,6 +105,40 @@ class CameraOptions:
     electrons: Positive = None
 
 
+@dataclass(frozen=True)
+class FitOptions:
+    """What is fitted besides strain, rotation, tilt, shift, scale and dose.
+
+    Parameters
+    ----------
+    fit_semiangle
+        The semi-angle. By default it is fitted if the size of a pixel is known: a radius of the
+        discs that is a little wrong would bias strain.
+    fit_ellipticity
+        Ellipticity of the camera.
+    fit_blur
+        A Gaussian blur, as of the point spread of the camera.
+    fit_background
+        A constant background and a broad halo.
+    """
+
+    fit_semiangle: Annotated[bool | None, Parameter(show_default="if --pixel-mrad is known")] = None
+    fit_ellipticity: Annotated[bool, Parameter(negative=())] = False
+    fit_blur: Annotated[bool, Parameter(negative=())] = False
+    fit_background: Annotated[bool, Parameter(negative=())] = False
+
+    def free(self, scale_known: bool) -> tuple[Extra, ...]:
+        """Return what is fitted besides."""
+        semiangle = scale_known if self.fit_semiangle is None else self.fit_semiangle
+        chosen: dict[Extra, bool] = {
+            "semiangle": semiangle,
+            "ellipticity": self.fit_ellipticity,
+            "blur": self.fit_blur,
+            "background": self.fit_background,
+        }
+        return tuple(name for name, on in chosen.items() if on)
+
+
 def read(
     pattern: Path,
     /,
@@ -113,11 +148,11 @@ def read(
     series: Path | None = None,
     only: tuple[int, ...] = (),
     rotation: float = 0.0,
-    fit: tuple[Literal["semiangle", "ellipticity", "blur", "background"], ...] = (),
     network: Path | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     figure: Path | None = None,
     threads: Threads = usable_cores(),
+    fit: Annotated[FitOptions, _FITTED] = FitOptions(),
     camera: Annotated[CameraOptions, _CAMERA] = CameraOptions(),
     new_series: Annotated[NewSeries, _NEW_SERIES] = NewSeries(),
 ) -> None:
@@ -142,8 +177,6 @@ def read(
         Numbers of the patterns to read in each file, from zero.
     rotation
         Rotation of the patterns as far as it is known, in degrees.
-    fit
-        What to fit besides strain, rotation, tilt, shift, scale and dose.
     network
         Folder of a trained network, whose predictions are where the fit begins.
     json_file
@@ -328,7 +361,7 @@ def _read(
     layers: tuple[int, ...],
     semiangle: float,
     rotation: float,
-    fit: tuple[Any, ...],
+    fit: FitOptions,
     network: Path | None,
     camera: CameraOptions,
     threads: int,
@@ -341,7 +374,7 @@ def _read(
         Aperture(semiangle),
         layers,
         rotation,
-        fit,
+        fit.free(scale_known),
         camera.pixel_uncertainty if scale_known else None,
         camera.counts_per_electron,
         camera.electrons,

@@ -74,7 +74,6 @@ def scatter(
         Degree of the polynomials of the discs.
     """
     from pacbed.scattering.strain import StrainRange
-    from pacbed.storage.files import check_writable
     from pacbed.study.configuration import load
 
     given: dict[str, Any] = {
@@ -112,6 +111,7 @@ def make_series(
     """
     from pacbed.engines.planewave.engine import PlaneWaveEngine
     from pacbed.scattering import fit
+    from pacbed.storage.files import check_writable
 
     settings = plane_wave.settings(computation.slices)
     if _holds(output, request, settings):

@@ -127,7 +127,7 @@ def calibration(fits: pd.DataFrame) -> pd.DataFrame:
     """
     fine = (fits["flags"] == "").to_numpy()
     rows = []
-    for column in fits.filter(like="sigma_"):
+    for column in map(str, fits.filter(like="sigma_")):
         name = column.removeprefix("sigma_")
         error = fits[f"predicted_{name}"] - fits[f"true_{name}"]
         ratio = (error / fits[column]).to_numpy()

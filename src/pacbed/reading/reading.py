@@ -41,6 +41,8 @@ _FAR, _FEW = 8.0, 0.003
 _LIT = 0.5
 # Turns of the pattern that are tried, in degrees.
 _TURNS = (0.0, 90.0)
+# Relative standard deviation of a semi-angle that is fitted.
+_SEMIANGLE_UNCERTAINTY = 0.03
 # A width of zero has no derivative.
 _FIRST_BLUR_PX = 0.7
 # Pixels along each axis that are put together at first, and fewest that must be left.
@@ -95,6 +97,8 @@ class ReadSettings:
         priors = {f"tilt_{axis}_mrad": (0.0, max(tilt_mrad, 0.1)) for axis in "xy"}
         if self.pixel_uncertainty is not None:
             priors["log_scale"] = (0.0, self.pixel_uncertainty)
+            if "semiangle" in self.free:
+                priors["log_semiangle"] = (0.0, _SEMIANGLE_UNCERTAINTY)
         return FitSettings((*ALWAYS_FREE, *more), priors)
 
 
@@ -401,7 +405,8 @@ class _Fits:
     def __init__(self, series: ScatteringSeries, settings: ReadSettings, frame: Frame) -> None:
         self.settings, self.frame = settings, frame
         unknown = settings.fit_settings(series.request.tilt_mrad)
-        self._fits = {n: Fit(series, settings.aperture, n, frame, unknown) for n in settings.layers}
+        first = Fit(series, settings.aperture, settings.layers[0], frame, unknown)
+        self._fits = {n: first.for_layers(n) for n in settings.layers}
 
     def coarse(
         self, batch: _Batch, rows: np.ndarray, starts: np.ndarray, variances: np.ndarray | None
