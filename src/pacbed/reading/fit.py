@@ -8,6 +8,7 @@ Fisher information is the covariance of the result, and its Cramér-Rao bound.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -182,17 +183,27 @@ class Fit:
         self.frame, self.settings = frame, settings
         self._free = [COLUMN[name] for name in UNKNOWNS if name in settings.free]
         self._models: dict[int, ImageModel] = {}
+        self._compiled: Fit | None = None
         series.check_cone(aperture, (0.0, 0.0))
         series.check_layers([layers])
 
     def model(self, bins: int = 1) -> ImageModel:
         """Return the model of images in which so many pixels along each axis are put together."""
-        if bins not in self._models:
+        if bins not in self._models and self._compiled is not None:
+            self._models[bins] = self._compiled.model(bins).with_layers(self.layers)
+        elif bins not in self._models:
             frame = self.frame.binned(bins)
             self._models[bins] = ImageModel(
                 self.series, self.aperture, self.layers, frame, self.settings.free
             )
         return self._models[bins]
+
+    def with_layers(self, layers: int) -> Fit:
+        """Return the same fit of another thickness; what is compiled for one serves both."""
+        self.series.check_layers([layers])
+        other = copy.copy(self)
+        other.layers, other._models, other._compiled = layers, {}, self
+        return other
 
     def fit(
         self,

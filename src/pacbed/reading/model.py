@@ -7,6 +7,7 @@ ellipticity, blur, background. For every pixel it sums over the few beams whose 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -167,10 +168,19 @@ class ImageModel:
         self._model = tf.function(self._image_and_columns, jit_compile=True)
         self._compare = tf.function(self._assess, jit_compile=True)
 
+    def with_layers(self, layers: int) -> ImageModel:
+        """Return the same model of another thickness; nothing is compiled again for it."""
+        other = copy.copy(self)
+        read = self.series.coefficients(layers)
+        other._set_beams(read["beams"], self._used)
+        if self._full:
+            other._set_diffuse(read["diffuse"])
+        return other
+
     # What does not change from pattern to pattern.
 
-    def _set_beams(self, beams: np.ndarray) -> None:
-        """Turn polynomials of intensities into those of spline coefficients."""
+    def _set_beams(self, beams: np.ndarray, used: np.ndarray | None = None) -> None:
+        """Turn polynomials of intensities into those of spline coefficients, of some beams."""
         series, request = self.series, self.series.request
         x = series.incident.x_mrad
         step = float(x[1] - x[0])
@@ -181,10 +191,13 @@ class ImageModel:
         number = np.full(len(x), -1)
         number[inside] = np.arange(n)
         row, column = (number[i] for i in np.divmod(series.wave, len(x)))
-        # Beams that the lattice forbids would only be in the way.
-        seen = np.bincount(series.beam, np.abs(beams).max(axis=1), len(series.hk))
-        near = (row >= 0) & (column >= 0) & (seen > _DARKEST_BEAM * seen.max())[series.beam]
-        used, beam = np.unique(series.beam[near], return_inverse=True)
+        near = (row >= 0) & (column >= 0)
+        if used is None:
+            # Beams that the lattice forbids would only be in the way.
+            seen = np.bincount(series.beam, np.abs(beams).max(axis=1), len(series.hk))
+            used = np.unique(series.beam[near & (seen > _DARKEST_BEAM * seen.max())[series.beam]])
+        near &= np.isin(series.beam, used)
+        beam = np.searchsorted(used, series.beam[near])
         dense = np.zeros((len(used), n, n, beams.shape[1]), np.float32)
         dense[beam, row[near], column[near]] = beams[near]
         for axis in (1, 2):
@@ -197,7 +210,7 @@ class ImageModel:
             )
             bend[inner] = dense[before] - 2 * dense[inner] + dense[after]
             dense += strength * bend
-        self._hk = series.hk[used]
+        self._used, self._hk = used, series.hk[used]
         self._grid = dense.shape[1]
         self._step, self._corner = step, float(x[inside][0]) - GHOSTS * step
         self._polynomials = tf.constant(dense.reshape(-1, beams.shape[1]))
@@ -410,7 +423,7 @@ class ImageModel:
         # Last: pattern, and intensity or its derivative.
         terms = tf.transpose(one["terms"], (2, 0, 1))
         terms = tf.reshape(terms, (terms.shape[0], -1))
-        table = tf.reshape(tf.matmul(self._polynomials, terms), (-1, 4))
+        table = tf.reshape(tf.matmul(one["polynomials"], terms), (-1, 4))
         axis = one["axis"][:, None, None]
         place = [(x + axis[..., 0] - self._corner) / self._step]
         place += [(y + axis[..., 1] - self._corner) / self._step]
@@ -465,7 +478,7 @@ class ImageModel:
         """Return the diffuse scattering per mrad², and its derivatives by angle and strain."""
         patterns, (n1, n2) = matrix.shape[0], self._diffuse_shape
         averaged = tf.reshape(
-            tf.matmul(one["weights"], self._diffuse_polynomials), (patterns, n1 * n2, -1)
+            tf.matmul(one["weights"], one["diffuse_polynomials"]), (patterns, n1 * n2, -1)
         )
         table = tf.reshape(tf.einsum("bnt,bct->bnc", averaged, one["diffuse_terms"]), (-1, 4))
         state, bins = one["state"], self.frame.bins
@@ -546,8 +559,11 @@ class ImageModel:
 
     # What is asked from outside.
 
-    def _inputs(self, states: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        return self.nearby(states), self._geometry(states)
+    def _inputs(self, states: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+        tables = {"polynomials": self._polynomials}
+        if self._full:
+            tables["diffuse_polynomials"] = self._diffuse_polynomials
+        return self.nearby(states), self._geometry(states) | tables
 
     def _parts(self, count: int) -> Iterator[np.ndarray]:
         """Yield the numbers of the patterns that are computed at a time.
@@ -568,6 +584,12 @@ class ImageModel:
         """
         parts = [self._model(*self._inputs(states[rows]))[0] for rows in self._parts(len(states))]
         return np.concatenate([part.numpy() for part in parts])[: len(states)]
+
+    def images_and_columns(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return expected images, (states, pixels), and derivatives, (states, free, pixels)."""
+        parts = [self._model(*self._inputs(states[rows])) for rows in self._parts(len(states))]
+        images, columns = (np.concatenate(each)[: len(states)] for each in zip(*parts, strict=True))
+        return images, columns
 
     def image_and_columns(self, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the expected image of one state, (ny, nx), and derivatives, (free, ny, nx)."""
