@@ -26,6 +26,8 @@ SLOW = [
         "learning/test_training.py",
         "precision/test_bound.py",
         "reading/test_reading.py",
+        "reading/test_start.py",
+        "reading/test_thickness.py",
     )
 ]
 

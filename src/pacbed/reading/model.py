@@ -593,6 +593,12 @@ class ImageModel:
         parts = [self._model(*self._inputs(states[rows]))[0] for rows in self._parts(len(states))]
         return np.concatenate([part.numpy() for part in parts])[: len(states)]
 
+    def images_and_columns(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return expected images, (states, pixels), and derivatives, (states, free, pixels)."""
+        parts = [self._model(*self._inputs(states[rows])) for rows in self._parts(len(states))]
+        images, columns = (np.concatenate(each)[: len(states)] for each in zip(*parts, strict=True))
+        return images, columns
+
     def image_and_columns(self, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the expected image of one state, (ny, nx), and derivatives, (free, ny, nx)."""
         rows = next(self._parts(1))

@@ -70,11 +70,11 @@ def predict_by_fit(
     frame = Frame.centred(settings.pixels, settings.field_of_view_mrad)
     fit = Fit(series, aperture, data.attributes["layers"], frame, FitSettings(priors=priors))
     dictionary = Dictionary(fit, search) if predictions is None else None
-    read = []
+    read: list[pd.DataFrame] = []
     for first in range(rows.start, rows.stop, _AT_A_TIME):
         some = slice(first, min(first + _AT_A_TIME, rows.stop))
         images = data.images[some].astype(np.float32)
-        if predictions is None:
+        if dictionary is not None:
             states, _ = dictionary.starts(_electrons(images, data.electrons[some]))
         else:
             states = _predicted(predictions, data, some)
