@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pacbed.reading.start import Dictionary
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -39,6 +38,7 @@ from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.reading.fit import Fit, FitSettings
 from pacbed.reading.model import COLUMN, UNKNOWNS, Frame
+from pacbed.reading.start import Dictionary, starts_from_dictionary
 from pacbed.scattering.fit import assemble, write_state
 from pacbed.scattering.image import Camera
 from pacbed.scattering.request import StateRequest
@@ -168,7 +168,7 @@ def precision(
 
             def read(mine: Fit = mine, images: Any = images, truths: Any = truths) -> Any:
                 if dictionary:
-                    return mine.fit(images, Dictionary(mine).starts(images)[0])
+                    return mine.fit(images, starts_from_dictionary(mine, Dictionary(mine), images))
                 return mine.fit(images, starts_near(truths))
 
             read()  # compiles

@@ -120,12 +120,16 @@ class FitOptions:
         A Gaussian blur, as of the point spread of the camera.
     fit_background
         A constant background and a broad halo.
+    model_error
+        Relative standard deviation of the expected intensity of a pixel: what is not known of the
+        potential and of thermal motion. It matters where there are many electrons.
     """
 
     fit_semiangle: Annotated[bool | None, Parameter(show_default="if --pixel-mrad is known")] = None
     fit_ellipticity: Annotated[bool, Parameter(negative=())] = False
     fit_blur: Annotated[bool, Parameter(negative=())] = False
     fit_background: Annotated[bool, Parameter(negative=())] = False
+    model_error: Annotated[float, Parameter(validator=Number(gte=0))] = 0.05
 
     def free(self, scale_known: bool) -> tuple[Extra, ...]:
         """Return what is fitted besides."""
@@ -378,6 +382,7 @@ def _read(
         camera.pixel_uncertainty if scale_known else None,
         camera.counts_per_electron,
         camera.electrons,
+        fit.model_error,
     )
     console = stderr()
     configure(threads, log=lambda line: say(line, console))

@@ -16,7 +16,12 @@ from pacbed.examples.predictions import prediction_table
 from pacbed.exceptions import PacbedError
 from pacbed.reading.fit import Fit, FitSettings
 from pacbed.reading.model import COLUMN, Frame
-from pacbed.reading.start import Dictionary, SearchRange, starts_from_table
+from pacbed.reading.start import (
+    Dictionary,
+    SearchRange,
+    starts_from_dictionary,
+    starts_from_table,
+)
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.deformation import DrawRanges
 from pacbed.specimen.microscope import Aperture
@@ -74,10 +79,12 @@ def predict_by_fit(
     for first in range(rows.start, rows.stop, _AT_A_TIME):
         some = slice(first, min(first + _AT_A_TIME, rows.stop))
         images = data.images[some].astype(np.float32)
-        if dictionary is not None:
-            states, _ = dictionary.starts(_electrons(images, data.electrons[some]))
-        else:
+        if predictions is not None:
             states = _predicted(predictions, data, some)
+        elif dictionary is not None:
+            states = starts_from_dictionary(
+                fit, dictionary, _electrons(images, data.electrons[some])
+            )
         seen = fit.part_seen(states)[:, None, None]
         result = fit.fit(_electrons(images, data.electrons[some]) * seen, states)
         chosen = replace(data, **{n: getattr(data, n)[some] for n in _OF_EXAMPLES})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from pacbed.machine import Report
 from pacbed.reading.fit import ALWAYS_FREE, Fit, FitResult, FitSettings
 from pacbed.reading.model import COLUMN, UNKNOWNS, Frame
 from pacbed.reading.patterns import Window, noise_per_count, read_noise
+from pacbed.reading.start import Dictionary, SearchRange
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
 
@@ -39,8 +40,10 @@ _LARGE_RESIDUALS = 2.0
 _FAR, _FEW = 8.0, 0.003
 # Electrons of a pixel from which the gain can be told.
 _LIT = 0.5
-# Turns of the pattern that are tried, in degrees.
-_TURNS = (0.0, 90.0)
+# A pattern may be turned by this much, or transposed.
+_TURN_deg = 90.0
+# Thicknesses with which a start is looked for, and candidates of each.
+_DICTIONARIES, _CANDIDATES = 4, 2
 # Relative standard deviation of a semi-angle that is fitted.
 _SEMIANGLE_UNCERTAINTY = 0.03
 # A width of zero has no derivative.
@@ -69,6 +72,9 @@ class ReadSettings:
         Gain of the camera.
     electrons
         Incident electrons of each pattern; with it the gain need not be known.
+    model_error
+        Relative standard deviation of the expected intensity of a pixel: what is not known of the
+        potential and of thermal motion. It matters where there are many electrons.
     """
 
     aperture: Aperture
@@ -78,6 +84,7 @@ class ReadSettings:
     pixel_uncertainty: float | None = None
     counts_per_electron: float | None = None
     electrons: float | None = None
+    model_error: float = 0.05
 
     def __post_init__(self) -> None:
         if "semiangle" in self.free and self.pixel_uncertainty is None:
@@ -210,6 +217,10 @@ class Reading:
         return np.where(self.window.mask, differences, np.nan)
 
 
+_Trial = tuple[int, np.ndarray, np.ndarray]
+"""A thickness, numbers of patterns, and where their fits may begin."""
+
+
 @dataclass
 class _Batch:
     """Patterns with pixels of the same shape and size, in electrons as far as is known."""
@@ -220,6 +231,7 @@ class _Batch:
     masks: np.ndarray = field(init=False)
     frame: Frame = field(init=False)
     noise: np.ndarray = field(init=False)
+    model_error: float = 0.0
 
     def __post_init__(self) -> None:
         first = self.windows[0]
@@ -264,17 +276,18 @@ class _Batch:
 
     def chi2(self, expected: np.ndarray) -> np.ndarray:
         """Return mean squared residuals over variances, of pixels that have electrons."""
-        noise = self.noise[:, None, None] ** 2
-        squares = (self.images - expected) ** 2 / (np.maximum(expected, _LIT / 2) + noise)
+        more = self.noise[:, None, None] ** 2 + (self.model_error * expected) ** 2
+        squares = (self.images - expected) ** 2 / (np.maximum(expected, _LIT / 2) + more)
         brightest = expected.max(axis=(1, 2), keepdims=True)
         lit = self.masks & (expected > np.minimum(_LIT, brightest / 10))
         return np.array([max(float(s[m].mean()), 1e-12) for s, m in zip(squares, lit, strict=True)])
 
     def variances(self, expected: np.ndarray) -> np.ndarray | None:
         """Return variances of pixels; None if all are counted electrons without more noise."""
-        if not self.noise.any():
+        if not self.noise.any() and not self.model_error:
             return None
-        return np.asarray(np.maximum(expected, 0.02) + self.noise[:, None, None] ** 2)
+        more = self.noise[:, None, None] ** 2 + (self.model_error * expected) ** 2
+        return np.asarray(np.maximum(expected, 0.02) + more)
 
 
 def read_patterns(
@@ -332,6 +345,7 @@ def _read_batch(
     )
     neighbours = batch.gains
     smooth = _smooth(batch)
+    batch.model_error = settings.model_error
     fits = _Fits(series, settings, batch.frame)
     turned, begin = _starts(fits, batch, settings, starts, batch.variances(smooth))
     result, layers, probabilities = fits.thicknesses(batch, begin, batch.variances(smooth))
@@ -403,19 +417,44 @@ class _Fits:
     """The fits of one batch, of each number of layers."""
 
     def __init__(self, series: ScatteringSeries, settings: ReadSettings, frame: Frame) -> None:
-        self.settings, self.frame = settings, frame
+        self.series, self.settings, self.frame = series, settings, frame
         unknown = settings.fit_settings(series.request.tilt_mrad)
         first = Fit(series, settings.aperture, settings.layers[0], frame, unknown)
         self._fits = {n: first.for_layers(n) for n in settings.layers}
 
+    @property
+    def middle(self) -> int:
+        """A middle thickness."""
+        return sorted(self._fits)[len(self._fits) // 2]
+
+    def dictionaries(self) -> Iterator[tuple[int, Dictionary]]:
+        """Yield dictionaries of a few thicknesses."""
+        numbers, request = sorted(self._fits), self.series.request
+        few = np.unique(np.linspace(0, len(numbers) - 1, _DICTIONARIES).round().astype(int))
+        rotation = self.settings.rotation_deg
+        search = SearchRange(
+            (rotation, rotation + _TURN_deg),
+            tilt_mrad=min(request.tilt_mrad, SearchRange.tilt_mrad),
+            stretch=(
+                max(request.strain.stretch[0], SearchRange.stretch[0]),
+                min(request.strain.stretch[1], SearchRange.stretch[1]),
+            ),
+        )
+        for number in few:
+            yield numbers[number], Dictionary(self._fits[numbers[number]], search)
+
     def coarse(
-        self, batch: _Batch, rows: np.ndarray, starts: np.ndarray, variances: np.ndarray | None
+        self,
+        batch: _Batch,
+        layers: int,
+        rows: np.ndarray,
+        starts: np.ndarray,
+        variances: np.ndarray | None,
     ) -> FitResult:
-        """Fit patterns of the middle thickness with pixels put together."""
+        """Fit patterns of one thickness with pixels put together."""
         bins = [b for b in (*_COARSE, 2) if min(self.frame.shape) // b >= _FEWEST_COARSE] or [1]
-        middle = self._fits[sorted(self._fits)[len(self._fits) // 2]]
         own = None if variances is None else variances[rows]
-        return middle.fit(batch.images[rows], starts, own, batch.masks[rows], bins[:2])
+        return self._fits[layers].fit(batch.images[rows], starts, own, batch.masks[rows], bins[:2])
 
     def thicknesses(
         self, batch: _Batch, starts: np.ndarray, variances: np.ndarray | None
@@ -480,27 +519,48 @@ def _starts(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return by how much patterns are turned, and where their fits begin.
 
-    Each place where the central disc may be and each turn is tried with pixels put together.
+    Each place where the central disc may be is tried, and so are two turns and a few thicknesses:
+    the nearest states of dictionaries, improved with pixels put together.
     """
-    trials = [
-        (row, turn, centre)
-        for row, one in enumerate(batch.windows)
-        for turn in (_TURNS if known is None else _TURNS[:1])
-        for centre in one.centres
-    ]
-    states = np.zeros((len(trials), len(UNKNOWNS)))
-    for state, (row, turn, centre) in zip(states, trials, strict=True):
-        if known is not None:
-            state[: len(READ)] = known[row]
-        else:
-            state[COLUMN["rotation_deg"]] = settings.rotation_deg + turn
-        state[6:8] = centre - np.array(batch.frame.origin_px)
-        state[COLUMN["blur_px"]] = _FIRST_BLUR_PX * ("blur" in settings.free)
-    rows = np.array([row for row, _, _ in trials])
-    result = fits.coarse(batch, rows, states, variances)
-    turned, begin = np.zeros(len(batch.windows)), np.zeros((len(batch.windows), len(UNKNOWNS)))
-    for row in range(len(batch.windows)):
-        own = np.flatnonzero(rows == row)
-        best = own[result.deviance[own].argmin()]
-        turned[row], begin[row] = trials[best][1], result.states[best]
-    return turned, begin
+    trials = _known_trials(batch, fits, known) if known is not None else _trials(batch, fits)
+    begin = np.zeros((len(batch.windows), len(UNKNOWNS)))
+    deviance = np.full(len(batch.windows), np.inf)
+    for number, rows, states in trials:
+        states[:, COLUMN["blur_px"]] = _FIRST_BLUR_PX * ("blur" in settings.free)
+        result = fits.coarse(batch, number, rows, states, variances)
+        for row, state, left in zip(rows, result.states, result.deviance, strict=True):
+            if left < deviance[row]:
+                begin[row], deviance[row] = state, left
+    turns = (begin[:, COLUMN["rotation_deg"]] - settings.rotation_deg) / _TURN_deg
+    return _TURN_deg * np.round(turns), begin
+
+
+def _known_trials(batch: _Batch, fits: _Fits, known: np.ndarray) -> Iterator[_Trial]:
+    """Yield what a network says, for each centre."""
+    rows = np.array([row for row, one in enumerate(batch.windows) for _ in one.centres])
+    states = np.zeros((len(rows), len(UNKNOWNS)))
+    states[:, : len(READ)] = known[rows]
+    centres = np.concatenate([one.centres for one in batch.windows])
+    states[:, 6:8] = centres - np.array(batch.frame.origin_px)
+    yield fits.middle, rows, states
+
+
+def _trials(batch: _Batch, fits: _Fits) -> Iterator[_Trial]:
+    """Yield a thickness, numbers of patterns, and states of a dictionary that are near to them."""
+    rows, shifts, images = [], [], []
+    for row, one in enumerate(batch.windows):
+        # What is hidden looks as its neighbours do.
+        mask = batch.masks[row]
+        seen, weight = (
+            gaussian_filter(a.astype(float), 3) for a in (batch.images[row] * mask, mask)
+        )
+        filled = np.where(mask, batch.images[row], seen / np.maximum(weight, 1e-6))
+        for centre in one.centres:
+            shift = np.rint(centre - np.array(batch.frame.origin_px)).astype(int)
+            rows.append(row)
+            shifts.append(shift)
+            images.append(np.roll(filled, -shift[::-1], (0, 1)))
+    for number, dictionary in fits.dictionaries():
+        for states in dictionary.candidates(np.array(images), _CANDIDATES)[0]:
+            states[:, 6:8] += shifts
+            yield number, np.array(rows), states
