@@ -12,6 +12,8 @@ from pacbed.reading.reading import READ, ReadSettings, read_patterns
 from pacbed.scattering.image import Camera
 from pacbed.specimen.microscope import Aperture
 
+pytestmark = pytest.mark.xdist_group("reading")
+
 APERTURE, PIXELS, FIELD = Aperture(6.0), 96, 48.0
 TRUTH = np.array([0.008, -0.006, 0.005, 2.0, 1.0, -0.5])
 SPACING = 15.25

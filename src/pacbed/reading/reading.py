@@ -276,8 +276,8 @@ class _Batch:
 
     def chi2(self, expected: np.ndarray) -> np.ndarray:
         """Return mean squared residuals over variances, of pixels that have electrons."""
-        more = self.noise[:, None, None] ** 2 + (self.model_error * expected) ** 2
-        squares = (self.images - expected) ** 2 / (np.maximum(expected, _LIT / 2) + more)
+        noise = self.noise[:, None, None] ** 2
+        squares = (self.images - expected) ** 2 / (np.maximum(expected, _LIT / 2) + noise)
         brightest = expected.max(axis=(1, 2), keepdims=True)
         lit = self.masks & (expected > np.minimum(_LIT, brightest / 10))
         return np.array([max(float(s[m].mean()), 1e-12) for s, m in zip(squares, lit, strict=True)])
