@@ -30,7 +30,12 @@ rule all:
         f"{RESULTS}/draws.csv",
         expand(
             f"{RESULTS}/tables/{{name}}.{{kind}}",
-            name=["errors", "bounds", "bounds_mean", *(["calibration"] if FITTING else [])],
+            name=[
+                "errors",
+                "bounds",
+                "bounds_mean",
+                *(["calibration"] if FITTING else []),
+            ],
             kind=["csv", "parquet"],
         ),
         expand(f"{FIGURES}/{{name}}.{{kind}}", name=TITLES, kind=["png", "pdf"]),

@@ -71,3 +71,10 @@ def test_pixels_put_together_hold_the_electrons_of_all(series):
     sums = fine.reshape(-1, half, 2, half, 2).sum(axis=(2, 4)).reshape(len(states), -1)
     # Edges of discs are straight in a pixel: of larger ones that is less true.
     assert np.abs(sums - coarse).sum() < 0.01 * sums.sum()
+
+
+def test_a_pixel_in_the_centre_of_a_disc_is_lit(series):
+    model = ImageModel(series, APERTURE, 1, Frame.centred(PIXELS, FIELD_mrad), UNKNOWNS[:10])
+    image, columns = model.image_and_columns(np.zeros(len(UNKNOWNS)))
+    assert np.isfinite(image).all()
+    assert np.isfinite(columns).all()

@@ -9,7 +9,7 @@ from pacbed.examples.dataset import read_dataset
 from pacbed.examples.pool import read_pool
 from pacbed.examples.predictions import study_of
 from pacbed.precision.bound_table import read_bounds
-from pacbed.storage.tables import read_study
+from pacbed.storage.tables import read_study, read_table
 from pacbed.study.draws import draw
 from pacbed.study.model import merge
 
@@ -78,6 +78,21 @@ def test_a_network_learns_from_the_pool_online(studied):
     outcome = studied.run(model, change={"training": {"data": "online"}})
     assert outcome.status == 0, outcome.text
     assert outcome.jobs == {"scatter_draw": 1, "pool_of_draws": 1, "augment": 1, "train": 1}
+
+
+def test_test_examples_are_fitted_from_the_network_and_without(studied):
+    outcome = studied.run("results/tables/calibration.parquet", "results/tables/errors.parquet")
+    assert outcome.status == 0, outcome.text
+    assert (
+        outcome.jobs["fit"] == outcome.jobs["fits"] == 2
+    )  # from the one network of tilt, and without
+    errors = read_table(studied.folder / "results/tables/errors.parquet")
+    methods = errors.groupby("method")["examples"].sum()
+    assert methods["fit"] == methods["network+fit"] > 0
+    bars = read_table(studied.folder / "results/tables/calibration.parquet")
+    assert set(bars["method"]) == {"fit", "network+fit"}
+    assert set(bars["layers"]) == {2}
+    assert bars["flagged"].between(0, 1).all()
 
 
 STRETCH = {"deformation": {"principal_stretch": [0.96, 1.04]}}

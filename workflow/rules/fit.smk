@@ -29,7 +29,10 @@ rule fit:
         mem_mb=lambda wildcards, attempt: attempt * (5000 + set_mb("test")),
         runtime=minutes(120),
     params:
-        rows=lambda wildcards: [part_of_fit(wildcards).start, part_of_fit(wildcards).stop],
+        rows=lambda wildcards: [
+            part_of_fit(wildcards).start,
+            part_of_fit(wildcards).stop,
+        ],
         deformation=config["deformation"],
     script:
         "../scripts/fit.py"

@@ -335,7 +335,8 @@ class Fit:
         damping = np.full(len(states), 1e-3)
         done = np.zeros(len(states), bool)
         for _ in range(steps):
-            rows = np.flatnonzero(~done & (damping < _STRONGEST))
+            fine = np.isfinite(best.information).all(axis=(1, 2))
+            rows = np.flatnonzero(~done & fine & (damping < _STRONGEST))
             if not len(rows):
                 break
             information = best.information[rows] + np.diag(weight)

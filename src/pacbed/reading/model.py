@@ -470,7 +470,8 @@ class ImageModel:
             tf.abs(pixel[:, 0, side, None, None] * x + pixel[:, 1, side, None, None] * y) / safe
             for side in range(2)
         ]
-        a = tf.maximum(*across)
+        # At the centre of a disc there is no direction.
+        a = tf.maximum(tf.maximum(*across), 1e-6)
         b = tf.maximum(tf.minimum(*across), 1e-6 * a)
         area = tf.abs(_determinant(pixel))[:, None, None]
         share, slope = 0.0, 0.0
