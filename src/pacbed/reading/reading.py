@@ -310,7 +310,7 @@ def read_patterns(
         What is known, and what is fitted.
     starts
         Where to begin, shape (patterns, 6), columns as :data:`READ`, for example as a network
-        reads them; the undeformed crystal if not given.
+        reads them; a dictionary says it if not given.
     report
         Receives how many patterns are done.
 
