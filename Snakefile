@@ -14,6 +14,7 @@ include: "workflow/rules/simulate.smk"
 include: "workflow/rules/series.smk"
 include: "workflow/rules/augment.smk"
 include: "workflow/rules/train.smk"
+include: "workflow/rules/fit.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/start.smk"
@@ -29,7 +30,12 @@ rule all:
         f"{RESULTS}/draws.csv",
         expand(
             f"{RESULTS}/tables/{{name}}.{{kind}}",
-            name=["errors", "bounds", "bounds_mean"],
+            name=[
+                "errors",
+                "bounds",
+                "bounds_mean",
+                *(["calibration"] if FITTING else []),
+            ],
             kind=["csv", "parquet"],
         ),
         expand(f"{FIGURES}/{{name}}.{{kind}}", name=TITLES, kind=["png", "pdf"]),

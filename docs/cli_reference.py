@@ -26,6 +26,8 @@ EXAMPLES = {
     "simulate": "pacbed simulate --semiangle 6.35 18.13 --tilt 3 -2 --phonons 2 "
     "--output mos2.zarr.zip",
     "scatter": "pacbed scatter --output mos2.series.zarr.zip --layers 10 --semiangle 18.13",
+    "read": "pacbed read measured.npy --series mos2.series.zarr.zip --semiangle 6.35 --layers 1-10 "
+    "--figure a.png",
     "show": "pacbed show mos2.zarr.zip --layers 1 10 20",
     "compare": "pacbed compare a.zarr.zip b.zarr.zip --output compare.pdf",
     "converge": "pacbed converge --semiangle 6.35 --layers 5 --supercell 4 3",
@@ -43,6 +45,7 @@ EXAMPLES = {
 MORE = {
     "simulate": "[Engines](engines.md)",
     "scatter": "[Scattering series](series.md)",
+    "read": "[Reading measured patterns](read.md)",
     "converge": "[Convergence](accuracy.md#convergence)",
     "train": "[Training](training.md#one-network-without-snakemake)",
     "evaluate": "[Training](training.md#one-network-without-snakemake)",

@@ -13,16 +13,23 @@ from pacbed.examples.augment_layer import Augmentation
 from pacbed.examples.dataset import read_dataset, refuse_other_simulation, write_dataset
 from pacbed.examples.labels import PARAMETERS, LabelScaling
 from pacbed.examples.pattern_set import PatternSet, read_pattern_set
-from pacbed.examples.pool import GEOMETRY, read_pool, write_pool
+from pacbed.examples.pool import GEOMETRY, read_pool, write_pool, write_pool_of_draws
 from pacbed.examples.source import ExampleSource
-from pacbed.exceptions import DamagedStoreError, MissingStoreError, PacbedError, StoreError
+from pacbed.exceptions import (
+    DamagedStoreError,
+    MissingStoreError,
+    PacbedError,
+    RequestError,
+    StoreError,
+)
 from pacbed.learning.sequences import OnlineSequence
 from pacbed.learning.training import on_device
 from pacbed.patterns.store import write_patterns
 from pacbed.scattering.fit import assemble, write_state
 from pacbed.scattering.image import Camera
-from pacbed.scattering.request import SeriesRequest
+from pacbed.scattering.request import SeriesRequest, StateRequest
 from pacbed.scattering.series import ScatteringSeries
+from pacbed.scattering.state import ScatteredState, write_scattered
 from pacbed.scattering.strain import StrainRange
 from pacbed.specimen.crystal import material
 from pacbed.specimen.deformation import Deformation
@@ -41,7 +48,7 @@ ASKED = SeriesRequest(
     degree=1,
     motion="coherent",
 )
-COARSE = PlaneWaveSettings(incident_step_mrad=2.5)
+ENGINE = PlaneWaveEngine(PlaneWaveSettings(incident_step_mrad=2.5), 2)
 APERTURE, LAYERS, PIXELS = Aperture(5.0), 2, 24
 SETTINGS = replace(
     Configuration().augmentation(),
@@ -66,9 +73,8 @@ ADDRESS = (7, 5.0, LAYERS, "train")
 def series(tmp_path_factory):
     folder = tmp_path_factory.mktemp("series")
     paths = [folder / f"{number}.zarr.zip" for number in range(ASKED.states)]
-    engine = PlaneWaveEngine(COARSE, 2)
     for number, path in enumerate(paths):
-        write_state(path, ASKED, number, engine)
+        write_state(path, ASKED, number, ENGINE)
     assemble(folder / "series.zarr.zip", paths)
     return ScatteringSeries(folder / "series.zarr.zip")
 
@@ -280,6 +286,93 @@ def test_examples_of_a_file_are_those_made_online(file, tmp_path, noise):
     expected = scaling.scale(data.columns(scaling.parameters))
     np.testing.assert_allclose(targets, expected, rtol=1e-5, atol=1e-6)
     assert set(data.draws) == set(source.library.draws)
+
+
+# Pools of draws
+
+
+DRAWS = (3, 8, 12)
+
+
+def state_of(folder, row, draw, energy_keV=80):
+    request = SimulationRequest(
+        ASKED.material,
+        Deformation.from_strain(*STRAINS[row].tolist()),
+        tuple(TILTS[row].tolist()),
+        LAYERS,
+        energy_keV,
+        APERTURE,
+        Detector((44.0, 44.0), (64, 64)),
+        ThermalMotion("coherent"),
+    )
+    path = folder / f"{draw}-{energy_keV}.zarr.zip"
+    write_scattered(path, StateRequest((request,), (LAYERS,), 1.03), ENGINE, draw=draw)
+    return path
+
+
+@pytest.fixture(scope="module")
+def draws(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("draws")
+    return [state_of(folder, row, draw) for row, draw in enumerate(DRAWS)]
+
+
+def made_of(path, states, images=2, **changes):
+    asked = {"aperture": APERTURE, "layers": LAYERS, "settings": SETTINGS, "seed": 3, **changes}
+    write_pool_of_draws(path, states, images, **asked)
+    return path
+
+
+@pytest.fixture(scope="module")
+def pool_of_draws(draws):
+    return read_pool(made_of(draws[0].parent / "pool", draws), 5.0, LAYERS)
+
+
+def test_each_draw_has_images_in_places_of_their_own(draws, pool_of_draws):
+    assert pool_of_draws.draws == [3, 3, 8, 8, 12, 12]
+    rows = [0, 0, 1, 1, 2, 2]
+    shown = np.column_stack([STRAINS, TILTS])[rows]
+    np.testing.assert_allclose(pool_of_draws.parameters, shown, atol=1e-12)
+    assert len(np.unique(pool_of_draws.geometry, axis=0)) == 6
+    for n, row in enumerate(rows):
+        rotation, field, *shift = pool_of_draws.geometry[n].tolist()
+        camera = Camera(PIXELS, field, rotation, tuple(shift))
+        state = ScatteredState(draws[row])
+        image = state.image(tuple(TILTS[row]), APERTURE, LAYERS, camera)
+        expected = (PIXELS**2 * np.maximum(image, 0)).astype(np.float16)
+        np.testing.assert_array_equal(pool_of_draws.patterns[n], expected)
+
+
+def test_images_of_draws_are_those_of_the_series(series, pool_of_draws):
+    for n in range(6):
+        rotation, field, *shift = pool_of_draws.geometry[n].tolist()
+        strain, tilt = np.split(pool_of_draws.parameters[n], [3])
+        expected = image_of(series, strain, tilt, rotation, field, shift)
+        assert apart(pool_of_draws.patterns[n].astype(float), expected) < 0.002
+
+
+def test_the_images_of_a_draw_depend_on_no_other(draws, pool_of_draws, tmp_path):
+    alone = read_pool(made_of(tmp_path / "pool", draws[1:2], 3), 5.0, LAYERS)
+    for name in ("patterns", "geometry", "parameters"):
+        np.testing.assert_array_equal(getattr(alone, name)[:2], getattr(pool_of_draws, name)[2:4])
+
+
+def test_examples_know_their_draws(draws, tmp_path):
+    made_of(tmp_path / "pool", draws)
+    source = ExampleSource.read([tmp_path / "pool"], None, SETTINGS, 40, ADDRESS)
+    write_dataset(tmp_path / "test.zarr.zip", source)
+    data = read_dataset(tmp_path / "test.zarr.zip")
+    assert set(data.draws) == set(DRAWS)
+    for draw, label in zip(data.draws, data.labels, strict=True):
+        np.testing.assert_allclose(label[:3], STRAINS[DRAWS.index(draw)], atol=1e-7)
+
+
+def test_draws_that_were_simulated_otherwise_make_no_pool(draws, tmp_path):
+    other = state_of(tmp_path, 1, 8, energy_keV=60)
+    with pytest.raises(StoreError, match=r"8-60\.zarr\.zip was simulated otherwise than .*3-80"):
+        made_of(tmp_path / "pool", [draws[0], other])
+    with pytest.raises(RequestError, match="not simulated for a semi-angle of 4 mrad"):
+        made_of(tmp_path / "pool", draws, aperture=Aperture(4.0))
+    assert not (tmp_path / "pool").exists()
 
 
 # What is no pool of this address

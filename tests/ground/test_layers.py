@@ -11,7 +11,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 # Modules that may import Keras; what they do is imported only where networks are trained or used.
-KERAS = ("pacbed.examples.augment_layer", "pacbed.learning", "pacbed.study.training_settings")
+KERAS = (
+    "pacbed.examples.augment_layer",
+    "pacbed.learning",
+    "pacbed.reading.fit",
+    "pacbed.reading.model",
+    "pacbed.reading.predictions",
+    "pacbed.reading.reading",
+    "pacbed.reading.start",
+    "pacbed.reading.thickness",
+    "pacbed.study.training_settings",
+)
 
 # Imports each module in a process of its own, forked from one that has imported what others have
 # written and nothing of pacbed. Keras is hidden from the modules that must do without.

@@ -131,6 +131,21 @@ def test_shared_strain_costs_less_than_the_sum(paper, waves):
     assert together == pytest.approx(5 * each)
 
 
+def test_a_study_from_a_series_costs_what_is_documented(waves):
+    # Found: 9.9 and 5 × 3.7 core-seconds of a draw for validation or test (docs/cost.md).
+    alone = [costs.scattering_of_draw(waves, (angle,), 1) for angle in ANGLES]
+    together = costs.scattering_of_draw(
+        waves.changed({"draws": {"shared_strain": True}}), ANGLES, 1
+    )
+    assert together.seconds - START_s == pytest.approx(9.9, rel=0.25)
+    assert sum(one.seconds - START_s for one in alone) == pytest.approx(5 * 3.7, rel=0.25)
+    # Forty pools of 10,000 images for training, and half as many for validation and test.
+    pools = [costs.pool(waves, angle, 10_000).seconds for angle in ANGLES]
+    assert 8 * sum(pools) / 3600 == pytest.approx(19, rel=0.05)
+    half = costs.pool(waves, 6.35, 5000).seconds - START_s
+    assert half == pytest.approx((pools[0] - START_s) / 2)
+
+
 @pytest.mark.parametrize(
     ("motion", "key", "value", "factor"),
     [

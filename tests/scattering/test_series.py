@@ -17,7 +17,7 @@ from pacbed.examples.augment import (
     resample,
 )
 from pacbed.exceptions import RequestError, StoreError
-from pacbed.scattering import series as module
+from pacbed.scattering import scattered as module
 from pacbed.scattering.fit import assemble, write_state
 from pacbed.scattering.image import Camera
 from pacbed.scattering.request import SeriesRequest

@@ -1,6 +1,7 @@
 """The configuration: the shipped one is the paper's, and what cannot be used is refused early."""
 
 import copy
+import json
 import math
 import re
 import subprocess
@@ -15,9 +16,12 @@ import yaml
 from pacbed.engines import ThermalMotion
 from pacbed.exceptions import ConfigError
 from pacbed.learning.specification import NetworkSpec
+from pacbed.scattering.request import StateRequest
 from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation
+from pacbed.storage.zipped import plain
 from pacbed.study.configuration import checked, load, of_record, of_workflow, schema
+from pacbed.study.draws import draw, simulation_seed
 from pacbed.study.model import Configuration
 from pacbed.study.networks import evaluated_splits, neighbour, networks
 from pacbed.study.prismatic import memory_MB
@@ -858,6 +862,7 @@ def test_reading_a_configuration_needs_no_engine_and_no_network():
             "other physics.*slices_per_layer: planes",
         ),
         ({"simulation.thermal_motion": "coherent"}, "thermal_motion: full"),
+        ({"simulation.thermal_motion": 2}, "thermal_motion: full"),
         ({"execution.draws_per_job": 10}, "draws_per_job: 1"),
         ({"deformation.principal_stretch": [1, 1]}, "principal_stretch does not vary"),
         ({"simulation.planewave.strain_states": 5}, "at least 6 states"),
@@ -880,3 +885,39 @@ def test_series_holds_what_the_draws_of_a_study_need(config):
     assert asked.semiangle_mrad == 32.94
     assert asked.tilt_mrad == pytest.approx(50**0.5)
     assert asked.strain.stretch == (0.95, 1.05)
+
+
+def test_strain_state_of_a_draw_is_the_simulation_of_its_patterns(config):
+    change(config, "simulation.engine", "planewave")
+    study = checked(config)
+    asked = study.state_of_draw(3, (12.65,))
+    one = draw(study.seed, 12.65, 3, study.deformation.draw_ranges())
+    patterns = study.request(
+        12.65, one.deformation, one.tilt_mrad, simulation_seed(study.seed, 12.65, 3)
+    )
+    (simulation,) = asked.simulations
+    assert replace(simulation, detector=patterns.detector) == patterns
+    assert asked.kept == study.dataset.layers
+    assert asked.reach_mrad == 67 + max(map(abs, one.tilt_mrad))
+    # Other displacements than in the states of the series.
+    assert simulation.seed not in {study.series().requests(n)[0].seed for n in range(50)}
+    # How patterns are stored does not matter.
+    change(config, "simulation.pixels", 1280)
+    assert checked(config).state_of_draw(3, (12.65,)) == asked
+
+
+def test_semiangles_share_the_strain_state_of_a_draw_but_not_its_tilts(config):
+    change(config, "simulation.engine", "planewave")
+    change(config, "draws.shared_strain", True)
+    angles = (6.35, 32.94)
+    first, second = checked(config).state_of_draw(3, angles).simulations
+    assert (first.aperture.semiangle_mrad, second.aperture.semiangle_mrad) == angles
+    assert (first.deformation, first.seed) == (second.deformation, second.seed)
+    assert first.tilt_mrad != second.tilt_mrad
+
+
+def test_a_state_of_a_draw_survives_being_a_parameter_of_a_rule(config):
+    change(config, "simulation.engine", "planewave")
+    asked = checked(config).state_of_draw(3, (6.35, 12.65))
+    stored = json.loads(json.dumps(plain(asked.to_dict())))
+    assert StateRequest.from_dict(stored) == asked

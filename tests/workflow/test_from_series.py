@@ -1,15 +1,21 @@
 """A study whose training examples and bounds come from a scattering series."""
 
+import numpy as np
 import pytest
 import yaml
 from workspace import TINY, new_workspace
 
 from pacbed.examples.dataset import read_dataset
+from pacbed.examples.pool import read_pool
+from pacbed.examples.predictions import study_of
 from pacbed.precision.bound_table import read_bounds
+from pacbed.storage.tables import read_study, read_table
+from pacbed.study.draws import draw
 from pacbed.study.model import merge
 
 SERIES = {"simulation": {"planewave": {"strain_states": 6}}, "dataset": {"pool": 20}}
 FOLDER = "results/datasets/6.35mrad/2layers"
+# Of four draws the fourth is for validation and the third for test.
 TARGETS = [
     f"{FOLDER}/train.zarr.zip",
     f"{FOLDER}/test.zarr.zip",
@@ -28,17 +34,29 @@ def studied(tmp_path_factory):
     return made
 
 
-def test_training_examples_are_of_a_pool_and_others_of_direct_simulations(studied):
+def test_examples_are_of_pools_and_know_their_draws(studied):
     train, test = (read_dataset(studied.folder / path) for path in TARGETS[:2])
-    # Images of a pool have numbers of their own, which are not those of draws.
+    # Images of the series have numbers of their own, which are not those of draws.
     assert (train.draws < 0).all()
     assert len(set(train.draws)) > 10
     assert set(test.draws) == {2}
-    own, others = (data.attributes["simulation"] for data in (train, test))
-    for name in ("material", "energy_keV", "thermal", "aperture", "physics_version"):
-        assert own[name] == others[name]
-    simulated = {path.name for path in (studied.folder / "results/patterns/6.35mrad").iterdir()}
-    assert simulated == {"00002.zarr.zip"}
+    # All are of one study, with the bounds.
+    ranges = studied.config().deformation.draw_ranges()
+    of_train, of_test = (study_of(data.attributes, ranges) for data in (train, test))
+    assert of_train == of_test
+    assert of_train.digest == read_study(studied.folder / TARGETS[2]).digest
+    # No pattern is stored of any draw.
+    assert not (studied.folder / "results/patterns").exists()
+
+
+def test_images_for_test_are_of_the_draw_itself_in_several_places(studied):
+    config = studied.config()
+    pool = read_pool(studied.folder / FOLDER / "pool_test.zarr.zip", 6.35, 2)
+    assert pool.draws == [2] * 5  # 20 images of a pool for 4 draws
+    assert len(np.unique(pool.geometry, axis=0)) == 5
+    one = draw(config.seed, 6.35, 2, config.deformation.draw_ranges())
+    (xx, xy), (_, yy) = one.deformation.strain
+    np.testing.assert_allclose(pool.parameters, [[xx, yy, xy, *one.tilt_mrad]] * 5, atol=1e-12)
 
 
 def test_bounds_are_those_of_the_study(studied):
@@ -49,24 +67,64 @@ def test_bounds_are_those_of_the_study(studied):
     assert strain["sigma"].between(1e-6, 1).all()
 
 
-def test_states_are_removed_when_the_series_is_made(studied):
-    left = [path.name for path in (studied.folder / "results/series").iterdir()]
+def test_states_are_removed_when_the_series_and_the_pools_are_made(studied):
+    left = [path.name for path in (studied.folder / "results/series").rglob("*.zip")]
     assert left == ["series.zarr.zip"]
     assert studied.plan(*TARGETS).nothing_to_do
 
 
+def test_a_network_learns_from_the_pool_online(studied):
+    model = "results/models/6.35mrad/2layers/strain-rotation-tilt_linear/model.keras"
+    outcome = studied.run(model, change={"training": {"data": "online"}})
+    assert outcome.status == 0, outcome.text
+    assert outcome.jobs == {"scatter_draw": 1, "pool_of_draws": 1, "augment": 1, "train": 1}
+
+
+def test_test_examples_are_fitted_from_the_network_and_without(studied):
+    outcome = studied.run("results/tables/calibration.parquet", "results/tables/errors.parquet")
+    assert outcome.status == 0, outcome.text
+    assert (
+        outcome.jobs["fit"] == outcome.jobs["fits"] == 2
+    )  # from the one network of tilt, and without
+    errors = read_table(studied.folder / "results/tables/errors.parquet")
+    methods = errors.groupby("method")["examples"].sum()
+    assert methods["fit"] == methods["network+fit"] > 0
+    bars = read_table(studied.folder / "results/tables/calibration.parquet")
+    assert set(bars["method"]) == {"fit", "network+fit"}
+    assert set(bars["layers"]) == {2}
+    assert bars["flagged"].between(0, 1).all()
+
+
+STRETCH = {"deformation": {"principal_stretch": [0.96, 1.04]}}
+
+
 @pytest.mark.parametrize(
-    ("change", "planned"),
+    ("target", "change", "planned"),
     [
-        ({"deformation": {"principal_stretch": [0.96, 1.04]}}, {"scatter": 6, "series": 1}),
-        ({"dataset": {"pool": 30}}, {"pool": 1}),
-        ({"dataset": {"examples": {"train": 64}}}, {"augment": 1}),
+        (0, STRETCH, {"scatter": 6, "series": 1, "pool": 1, "augment": 1}),
+        (0, {"dataset": {"pool": 30}}, {"pool": 1, "augment": 1}),
+        (0, {"dataset": {"examples": {"train": 64}}}, {"augment": 1}),
+        (1, STRETCH, {"scatter_draw": 1, "pool_of_draws": 1, "augment": 1}),
+        (1, {"dataset": {"pool": 30}}, {"scatter_draw": 1, "pool_of_draws": 1, "augment": 1}),
+        (1, {"dataset": {"examples": {"test": 64}}}, {"augment": 1}),
+        # Another draw joins the set.
+        (1, {"draws": {"count": 8}}, {"scatter_draw": 2, "pool_of_draws": 1, "augment": 1}),
     ],
 )
-def test_a_change_makes_again_what_depends_on_it(studied, change, planned):
-    jobs = studied.plan(TARGETS[0], change=change).jobs
-    assert {name: jobs.get(name) for name in planned} == planned
+def test_a_change_makes_again_what_depends_on_it(studied, target, change, planned):
+    assert studied.plan(TARGETS[target], change=change).jobs == planned
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_draw_is_scattered_once_for_all_thicknesses_and_shared_semiangles(workspace, shared):
+    change = {**SERIES, "microscope": {"semiangles_mrad": [6.35, 12.65]}}
+    outcome = workspace.plan(change={**change, "draws": {"shared_strain": shared}})
+    jobs = outcome.jobs
     assert "simulate" not in jobs
+    assert jobs["scatter_draw"] == (2 if shared else 4)
+    # Of two semi-angles and two thicknesses.
+    assert (jobs["pool"], jobs["pool_of_draws"]) == (4, 8)
+    assert f"results/series/{'shared' if shared else '6.35mrad'}/00002.zarr.zip" in outcome.text
 
 
 def test_more_states_keep_those_that_there_would_be(workspace):

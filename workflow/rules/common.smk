@@ -46,7 +46,8 @@ DRAWS_PER_JOB = STUDY.execution.draws_per_job
 DRAW_SPLITS = STUDY.draws.splits()
 # From which strain and tilt are drawn.
 DRAWN = {k: v for k, v in config["deformation"].items() if k != "rotation_deg"}
-# With strain states, training examples and bounds are made from a scattering series.
+# With strain states, training examples and bounds are made from a scattering series, and all images
+# lie on the pixels of the camera.
 STRAIN_STATES = STUDY.simulation.planewave.strain_states
 # How examples are made of patterns.
 AUGMENTATION = {
@@ -64,10 +65,11 @@ EVALUATED = evaluated_splits(STUDY)
 PATTERNS = f"{RESULTS}/{results.PATTERNS}"
 DATASETS = f"{RESULTS}/{results.DATASETS}"
 SERIES = f"{RESULTS}/series/series.zarr.zip"
-POOL = f"{DATASETS}/pool.zarr.zip"
+POOL = f"{DATASETS}/pool_{{split}}.zarr.zip"
 NETWORK = results.NETWORK
 MODELS = f"{RESULTS}/{results.MODELS}"
 FIGURES = f"{RESULTS}/figures"
+FITS = f"{RESULTS}/fits/{{semiangle}}mrad/{{layers}}layers"
 CLASSICAL = f"{RESULTS}/classical/{{semiangle}}mrad/{{layers}}layers"
 
 
@@ -77,6 +79,8 @@ wildcard_constraints:
     base="|".join(BOUND_STATES),
     layers=r"\d+",
     split="|".join(SPLITS),
+    method=r"network\+fit|fit",
+    part=r"\d+",
     outputs="strain-rotation-tilt|strain-rotation",
     intensity="linear|sqrt|power",
 
@@ -142,21 +146,28 @@ def stores_of(semiangle, split):
     return results.stores(PATTERNS.format(semiangle=semiangle), draws_of(split))
 
 
-def has_pool(split):
-    """Whether the examples of a set are made of images of the scattering series."""
-    return bool(STRAIN_STATES) and split == "train"
-
-
 def sources(wildcards, split):
     """What the examples of a set are made of: the patterns of its draws, or a pool of images."""
-    if has_pool(split):
-        return POOL.format(**wildcards)
+    if STRAIN_STATES:
+        return [POOL.format(**{**dict(wildcards.items()), "split": split})]
     return stores_of(wildcards.semiangle, split)
 
 
 def source_draws(split):
-    """The draws of these patterns; None of a pool."""
-    return None if has_pool(split) else draws_of(split)
+    """The draws of these patterns; None of a pool, which knows its own."""
+    return None if STRAIN_STATES else draws_of(split)
+
+
+def images_per_draw():
+    """The number of images of each draw in a pool for validation or test."""
+    return math.ceil(STUDY.dataset.pool / STUDY.draws.count)
+
+
+def pool_images(split):
+    """The number of images of the pool of a set."""
+    if split == "train":
+        return STUDY.dataset.pool
+    return images_per_draw() * len(draws_of(split))
 
 
 def training_examples(wildcards):
@@ -180,8 +191,8 @@ def online_examples(wildcards):
 
 def sources_mb(split):
     """The memory of what the examples of a set are made of, and of its copies."""
-    if has_pool(split):  # in half precision
-        each, number = 2 * STUDY.dataset.pixels**2, STUDY.dataset.pool
+    if STRAIN_STATES:  # in half precision
+        each, number = 2 * STUDY.dataset.pixels**2, pool_images(split)
     else:
         each, number = 4 * math.prod(STORED.pixels), len(draws_of(split))
     # As read, averaged, and as the framework holds them.
@@ -201,6 +212,26 @@ def set_examples(split):
 def set_mb(split):
     """The memory of the images of a set, in half precision."""
     return 2 * STUDY.dataset.pixels**2 * set_examples(split) // 1_000_000
+
+
+def part_of_fit(wildcards):
+    """The examples that a job fits."""
+    first = int(wildcards.part) * FITTED_PER_JOB
+    return range(first, min(first + FITTED_PER_JOB, FITTED))
+
+
+def network_of_fit(wildcards):
+    """What the network predicts with which fits begin; nothing if they begin without."""
+    if wildcards.method == "fit":
+        return []
+    sample = semiangle_mrad(wildcards), int(wildcards.layers)
+    chosen = [n for n in FITTING if (n.semiangle_mrad, n.layers) == sample]
+    return for_networks(f"{MODELS}/predictions_test.parquet", chosen)
+
+
+def fits_by(method):
+    """The tables of what fits of one kind have read, one for each of their samples."""
+    return for_networks(f"{FITS}/{method}_test.parquet", FITTING)
 
 
 def initial_network(wildcards):
@@ -260,3 +291,9 @@ SCATTER = selection.scatter(NETWORKS)
 COMPARED_ANGLE = selection.compared_angle(NETWORKS)
 WITH_AND_WITHOUT_TILT = selection.with_and_without_tilt(NETWORKS)
 DISCS = selection.classical(STUDY, NETWORKS)
+# What is read by a fit, and with which networks it begins.
+FITTED = min(STUDY.fit.examples, set_examples("test")) if STRAIN_STATES else 0
+FITTING = selection.fitted(NETWORKS) if FITTED else []
+FITTED_PER_JOB = 250
+FIT_PARTS = math.ceil(FITTED / FITTED_PER_JOB)
+FIT_METHODS = ["network+fit", "fit"]

@@ -118,6 +118,7 @@ rule errors:
         ],
         discs=for_networks(f"{CLASSICAL}/discs_test.parquet", DISCS),
         calibrated=for_networks(f"{CLASSICAL}/discs-calibrated_test.parquet", DISCS),
+        fits=[file for method in FIT_METHODS for file in fits_by(method)],
         bounds=f"{RESULTS}/tables/bounds.parquet",
     output:
         table("errors", "Errors"),
@@ -139,6 +140,8 @@ rule errors:
     params:
         networks=[vars(network) for network in NETWORKS],
         classical=[vars(network) for network in DISCS],
+        fitted=[vars(network) for network in FITTING],
+        fit_methods=FIT_METHODS,
         splits=EVALUATED,
         electrons=config["dataset"]["electrons"],
     script:

@@ -105,6 +105,7 @@ rule summary:
     input:
         errors=f"{RESULTS}/tables/errors.parquet",
         bounds=f"{RESULTS}/tables/bounds.parquet",
+        calibration=[f"{RESULTS}/tables/calibration.parquet"] if FITTING else [],
         draws=f"{RESULTS}/draws.csv",
         undeformed=f"{PATTERNS}/undeformed.zarr.zip".format(semiangle=SEMIANGLES[0]),
         figures=expand(f"{FIGURES}/{{name}}.png", name=TITLES),

@@ -20,6 +20,11 @@ with job(snakemake.log[0]):
             Predicted(Path(path), network, "test", method)
             for network, path in zip(classical, paths, strict=True)
         ]
+    fitted = [(m, NetworkSpec(**one)) for m in params.fit_methods for one in params.fitted]
+    predicted += [
+        Predicted(Path(path), network, "test", method)
+        for (method, network), path in zip(fitted, files.fits, strict=True)
+    ]
     # The baseline is the training set or, where no file holds one, the validation set.
     table, study = error_table(predicted, params.splits[0], params.electrons, Path(files.bounds))
     for path in snakemake.output:

@@ -10,7 +10,8 @@ from snakemake_logger_plugin_budget.jobs import read_benchmarks
 
 with job(snakemake.log[0]):
     config, files = snakemake.params.config, snakemake.input
-    errors, bounds = read_of_one_study(Path(files.errors), Path(files.bounds))
+    tables = [files.errors, files.bounds, *files.calibration]
+    errors, bounds, *calibration = read_of_one_study(*map(Path, tables))
     with open_store(Path(files.undeformed)) as store:
         patterns = dict(store.attrs)
     write_report(
@@ -18,6 +19,7 @@ with job(snakemake.log[0]):
         errors=errors,
         draws=pd.read_csv(files.draws),
         bounds=bounds,
+        calibration=calibration[0] if calibration else None,
         figures=[Path(file) for file in files.figures],
         captions=read_captions(ROOT / "workflow/report", config),
         config=config,

@@ -16,6 +16,7 @@ from pacbed.machine import clear_away_on_sigterm
 COMMANDS = {
     "simulate": ("simulate", "Compute the patterns of one crystal."),
     "scatter": ("scatter", "Make a scattering series, from which patterns of any strain follow."),
+    "read": ("read", "Read strain, rotation, tilt and thickness of measured patterns."),
     "show": ("patterns", "Draw the patterns of a store."),
     "compare": ("patterns", "Compare the patterns of two stores."),
     "converge": ("converge", "Find out how much the numerical settings matter."),

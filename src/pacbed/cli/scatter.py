@@ -73,10 +73,7 @@ def scatter(
     degree
         Degree of the polynomials of the discs.
     """
-    from pacbed.engines.planewave.engine import PlaneWaveEngine
-    from pacbed.scattering import fit
     from pacbed.scattering.strain import StrainRange
-    from pacbed.storage.files import check_writable
     from pacbed.study.configuration import load
 
     given: dict[str, Any] = {
@@ -94,14 +91,35 @@ def scatter(
     }
     known = {name: value for name, value in given.items() if value is not None}
     request = load(config).series(**known)
+    made = make_series(output, request, plane_wave, computation)
+    print(f"{output}{':' if made else ' is this series already:'} {_described(output)}")
+
+
+def make_series(
+    output: Path,
+    request: SeriesRequest,
+    plane_wave: PlaneWaveOptions,
+    computation: Computation,
+    option: str = "--output",
+) -> bool:
+    """Make a series, unless it is there already, and return whether it was made.
+
+    Raises
+    ------
+    PacbedError
+        If the file is there and holds something else; `option` names it.
+    """
+    from pacbed.engines.planewave.engine import PlaneWaveEngine
+    from pacbed.scattering import fit
+    from pacbed.storage.files import check_writable
+
     settings = plane_wave.settings(computation.slices)
     if _holds(output, request, settings):
-        print(f"{output} is this series already: {_described(output)}")
-        return
+        return False
     if output.exists():
         raise PacbedError(
             f"{output} is there, and not the series that is asked for: give another name with "
-            "--output, or remove it"
+            f"{option}, or remove it"
         )
     check_writable(output)
     engine = PlaneWaveEngine(settings, computation.threads, computation.device)
@@ -116,7 +134,7 @@ def scatter(
         report(len(paths), len(paths))
         fit.assemble(output, paths)
     shutil.rmtree(folder, ignore_errors=True)
-    print(f"{output}: {_described(output)}")
+    return True
 
 
 def _holds(path: Path, request: SeriesRequest, settings: PlaneWaveSettings) -> bool:

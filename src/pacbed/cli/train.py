@@ -98,7 +98,7 @@ class Task:
         if self.study.training.data != "online":
             return []
         if self.draws is None:
-            return [(self.data or self._result(results.DATASETS)) / "pool.zarr.zip"]
+            return [(self.data or self._result(results.DATASETS)) / "pool_train.zarr.zip"]
         folder = self.patterns or self._result(results.PATTERNS)
         return [Path(store) for store in results.stores(folder, self.draws)]
 
@@ -124,7 +124,8 @@ class Task:
         datasets = [self.dataset(name) for name in names]
         initial = [self.first_weights] if self.first_weights else []
         # Of stores there may be hundreds: they are named by the model that needs them.
-        online = [f"{self._result(results.MODELS) / 'model.keras'} --until simulate augment"]
+        made_by = "pool" if self.draws is None else "simulate"
+        online = [f"{self._result(results.MODELS) / 'model.keras'} --until {made_by} augment"]
         for paths, targets, given, option in (
             (datasets, online if self.stores else datasets, self.data, "--data"),
             (self.stores, online, self.patterns, "--patterns"),

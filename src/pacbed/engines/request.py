@@ -137,6 +137,19 @@ class SimulationRequest:
         """Return the request as nested plain values, for provenance."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SimulationRequest:
+        """Make a request from :meth:`to_dict`, with lists or tuples."""
+        parts = {
+            "material": Material(**values["material"]),
+            "deformation": Deformation(**values["deformation"]),
+            "tilt_mrad": tuple(values["tilt_mrad"]),
+            "aperture": Aperture(**values["aperture"]),
+            "detector": Detector(**{k: tuple(v) for k, v in values["detector"].items()}),
+            "thermal": ThermalMotion(**values["thermal"]),
+        }
+        return cls(**{**values, **parts})
+
 
 @dataclass(frozen=True)
 class SimulationResult:

@@ -1,4 +1,4 @@
-"""A pool of noise-free images from a scattering series, each of a deformation of its own.
+"""A pool of noise-free images, from a scattering series or from the strain states of some draws.
 
 The images lie on the pixels of the camera already, turned, scaled and shifted. Only dose, noise and
 image mean are drawn when an example is made of one.
@@ -6,9 +6,11 @@ image mean are drawn when an example is made of one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
@@ -19,7 +21,9 @@ from pacbed.examples.augment import TRANSFORMATIONS, AugmentationSettings
 from pacbed.examples.pattern_set import PatternSet
 from pacbed.exceptions import StoreError
 from pacbed.scattering.image import Camera
+from pacbed.scattering.scattered import Scattered
 from pacbed.scattering.series import ScatteringSeries
+from pacbed.scattering.state import ScatteredState, add_array
 from pacbed.seeding import stream
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture
@@ -29,6 +33,15 @@ GEOMETRY = TRANSFORMATIONS[:4]
 """What of a transformation an image of a pool has already."""
 
 _CHUNK = 64
+
+
+class _Entry(NamedTuple):
+    """An image and what it shows."""
+
+    image: np.ndarray
+    geometry: np.ndarray
+    parameters: tuple[float, ...]
+    draw: int
 
 
 def write_pool(
@@ -41,7 +54,7 @@ def write_pool(
     seed: int,
     progress: Progress | None = None,
 ) -> None:
-    """Make the images of a pool.
+    """Make the images of a pool from a scattering series, each of a deformation of its own.
 
     Parameters
     ----------
@@ -67,52 +80,128 @@ def write_pool(
     StoreError
         If the file cannot be written.
     """
-    address = ("pool", float(aperture.semiangle_mrad), layers)
-    uniform = np.array([stream(seed, *address, n).random(6) for n in range(len(states))])
-    geometry = settings.transformations(uniform)[:, :4]
-    strains = np.array([d.strain[[0, 1, 0], [0, 1, 1]] for d, _ in states])
-    attributes = {
+    address = (seed, "pool", float(aperture.semiangle_mrad), layers)
+
+    def entries() -> Iterator[_Entry]:
+        for number, (deformation, tilt) in enumerate(states):
+            camera, geometry = _camera(settings, *address, number)
+            strain = tuple(deformation.strain[[0, 1, 0], [0, 1, 1]].tolist())
+            image = series.image(strain, tilt, aperture, layers, camera)
+            # They are none of the draws of the study, whose numbers are not negative.
+            yield _Entry(image, geometry, (*strain, *tilt), number - len(states))
+
+    attributes = _attributes(series, aperture, layers, settings, seed)
+    _write(path, len(states), entries(), attributes, settings.pixels, progress)
+
+
+def write_pool_of_draws(
+    path: Path,
+    states: Sequence[Path],
+    images: int,
+    aperture: Aperture,
+    layers: int,
+    settings: AugmentationSettings,
+    seed: int,
+    progress: Progress | None = None,
+) -> None:
+    """Make the images of a pool from the simulated strain states of some draws.
+
+    Parameters
+    ----------
+    path, layers, settings, seed, progress
+        As of :func:`write_pool`.
+    states
+        A file of each draw, as of :func:`pacbed.scattering.state.write_scattered`.
+    images
+        Number of images of each, with transformations of their own.
+    aperture
+        Of all images. Each state has its own tilt for it.
+
+    Raises
+    ------
+    RequestError
+        If a state was not simulated for the aperture, or does not reach that far.
+    StoreError
+        If a state cannot be read or the file cannot be written.
+    """
+    address = (seed, "pool of draws", float(aperture.semiangle_mrad), layers)
+    attributes = _attributes(ScatteredState(states[0]), aperture, layers, settings, seed)
+
+    def entries() -> Iterator[_Entry]:
+        for file in states:
+            state = ScatteredState(file)
+            if {**attributes, **_made_of(state, aperture)} != attributes:
+                raise StoreError(
+                    f"{file} was simulated otherwise than {states[0]}: delete both, and they will "
+                    "be made again"
+                )
+            tilt = state.request.tilt_mrad(aperture)
+            parameters = (*state.strain.tolist(), *tilt)
+            for number in range(images):
+                camera, geometry = _camera(settings, *address, state.draw, number)
+                image = state.image(tilt, aperture, layers, camera)
+                yield _Entry(image, geometry, parameters, state.draw)
+
+    _write(path, images * len(states), entries(), attributes, settings.pixels, progress)
+
+
+def _made_of(source: Scattered, aperture: Aperture) -> dict[str, Any]:
+    return {"simulation": source.simulation(aperture), **source.provenance}
+
+
+def _attributes(
+    source: Scattered, aperture: Aperture, layers: int, settings: AugmentationSettings, seed: int
+) -> dict[str, Any]:
+    return {
         "seed": seed,
         "semiangle_mrad": aperture.semiangle_mrad,
         "layers": layers,
         "augmentation": asdict(settings),
-        "simulation": series.simulation(aperture),
-        **series.provenance,
+        **_made_of(source, aperture),
     }
+
+
+def _camera(
+    settings: AugmentationSettings, seed: int, *address: str | float
+) -> tuple[Camera, np.ndarray]:
+    """Return the pixels of the image at an address, and its geometry as :data:`GEOMETRY`."""
+    uniform = stream(seed, *address).random((1, 6))
+    geometry = settings.transformations(uniform)[0, :4]
+    rotation, field, x, y = geometry.tolist()
+    return Camera(settings.pixels, field, rotation, (x, y)), geometry
+
+
+def _write(
+    path: Path,
+    count: int,
+    entries: Iterator[_Entry],
+    attributes: dict[str, Any],
+    pixels: int,
+    progress: Progress | None,
+) -> None:
     with zip_writer(path) as folder:
         group = zarr.create_group(LocalStore(folder), attributes=plain(attributes))
-        n = settings.pixels
         # A chunk of nothing but the fill value would not be written.
         images = group.create_array(
             "images",
-            shape=(len(states), n, n),
-            chunks=(_CHUNK, n, n),
+            shape=(count, pixels, pixels),
+            chunks=(_CHUNK, pixels, pixels),
             dtype="float16",
             fill_value=np.nan,
         )
-        for first in range(0, len(states), _CHUNK):
+        shown = []
+        for first in range(0, count, _CHUNK):
             made = []
-            for number in range(first, min(first + _CHUNK, len(states))):
-                rotation, field, x, y = geometry[number].tolist()
-                camera = Camera(n, field, rotation, (x, y))
-                tilt = states[number][1]
-                made.append(series.image(strains[number], tilt, aperture, layers, camera))
+            for entry in islice(entries, _CHUNK):
+                made.append(entry.image)
+                shown.append(entry[1:])
                 if progress:
-                    progress(number + 1, len(states))
+                    progress(len(shown), count)
             # Of a mean near one, which half precision holds.
-            images[first : first + len(made)] = np.maximum(made, 0) * n**2
-        for name, values in (
-            ("geometry", geometry),
-            ("parameters", np.column_stack([strains, [tilt for _, tilt in states]])),
-        ):
-            array = group.create_array(
-                name,
-                shape=values.shape,
-                chunks=values.shape,
-                dtype="float64",
-                fill_value=np.nan,
-            )
-            array[:] = values
+            images[first : first + len(made)] = np.maximum(made, 0) * pixels**2
+        names = ("geometry", "parameters", "draws")
+        for name, values in zip(names, zip(*shown, strict=True), strict=True):
+            add_array(group, name, np.array(values))
 
 
 def read_pool(path: Path, semiangle_mrad: float, layers: int) -> PatternSet:
@@ -140,15 +229,14 @@ def read_pool(path: Path, semiangle_mrad: float, layers: int) -> PatternSet:
                 f"{path} is of {found[0]} mrad and {found[1]} layers, not of {semiangle_mrad:g} "
                 f"mrad and {layers}: it was copied or renamed. Delete it, and make it again"
             )
-        images, geometry, parameters = (
-            np.asarray(group[name]) for name in ("images", "geometry", "parameters")
+        images, geometry, parameters, draws = (
+            np.asarray(group[name]) for name in ("images", "geometry", "parameters", "draws")
         )
     settings = AugmentationSettings(**attributes["augmentation"])  # type: ignore[arg-type]
     return PatternSet(
         images,
         (settings.pixel_mrad,) * 2,
-        # They are none of the draws of the study, whose numbers are not negative.
-        range(-len(images), 0),
+        draws.tolist(),
         parameters,
         attributes["simulation"],  # type: ignore[arg-type]
         geometry,

@@ -33,7 +33,7 @@ from pacbed.figures.style import (
     shown_parameters,
 )
 from pacbed.learning.specification import NetworkSpec
-from pacbed.precision.error_table import CALIBRATED, NETWORK
+from pacbed.precision.error_table import CALIBRATED, FIT, NETWORK, NETWORK_FIT
 
 # The first three as in the paper's Fig. 7, black, red and green, in hues that the colour-blind tell
 # apart (Okabe and Ito).
@@ -49,6 +49,8 @@ VARIANTS: dict[tuple[str, str], dict[str, str]] = {
 
 METHODS: dict[str, tuple[str, dict[str, str]]] = {
     NETWORK: ("network", {"color": "#000000", "marker": "o"}),
+    NETWORK_FIT: ("network and fit", {"color": "#009E73", "marker": "v"}),
+    FIT: ("fit without network", {"color": "#CC79A7", "marker": "x"}),
     "discs": ("disc positions", {"color": "#D55E00", "marker": "s"}),
     CALIBRATED: ("disc positions, calibrated", {"color": "#0072B2", "marker": "^"}),
 }

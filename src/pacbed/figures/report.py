@@ -57,6 +57,7 @@ def write_report(
     errors: pd.DataFrame,
     draws: pd.DataFrame,
     bounds: pd.DataFrame,
+    calibration: pd.DataFrame | None,
     figures: Sequence[Path],
     captions: Mapping[str, str],
     config: Mapping[str, Any],
@@ -77,6 +78,8 @@ def write_report(
         The draws of the study, with columns ``semiangle_mrad`` and ``split``.
     bounds
         ``tables/bounds``.
+    calibration
+        ``tables/calibration``, if there are fits.
     figures
         PNG files, named ``fig1`` and so on as in `TITLES`, in the order in which they are shown.
     captions
@@ -129,6 +132,7 @@ def write_report(
         errors=_error_rows(shown),
         bounds=_bound_rows(bounds),
         bound_parameters=shown_parameters(bounds),
+        calibration=_calibration_rows(calibration),
         captions=captions,
         costs=costs.to_dict("records"),
         total=costs.sum(numeric_only=True).to_dict(),
@@ -214,6 +218,17 @@ def _error_rows(shown: pd.DataFrame) -> list[dict[str, Any]]:
         if network:
             label = variant_label(first["outputs"], first["intensity"])
         rows.append({**first, "network": network, "label": label, "of": of})
+    return rows
+
+
+def _calibration_rows(table: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """Return a row for the fits of each sample and method."""
+    if table is None:
+        return []
+    rows = []
+    for _, group in table.groupby([*SAMPLE, "method"], sort=True):
+        of = {row["parameter"]: row for row in group.to_dict("records")}
+        rows.append({**group.iloc[0], "label": METHODS[group["method"].iloc[0]][0], "of": of})
     return rows
 
 

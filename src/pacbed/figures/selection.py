@@ -64,6 +64,15 @@ def with_and_without_tilt(networks: Sequence[NetworkSpec]) -> list[NetworkSpec]:
     return list(kinds[chosen].values())
 
 
+def fitted(networks: Sequence[NetworkSpec]) -> list[NetworkSpec]:
+    """Return the networks with which fits begin: of each sample the first that predicts tilt."""
+    found: dict[tuple[float, int], NetworkSpec] = {}
+    for network in networks:
+        if network.outputs == "strain-rotation-tilt":
+            found.setdefault((network.semiangle_mrad, network.layers), network)
+    return list(found.values())
+
+
 def classical(study: Configuration, networks: Sequence[NetworkSpec]) -> list[NetworkSpec]:
     """Return with what networks the classical method is compared, as if it were one.
 

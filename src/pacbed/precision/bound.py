@@ -284,6 +284,27 @@ def prior_covariance(ranges: DrawRanges, settings: AugmentationSettings) -> np.n
     return covariance
 
 
+def priors(ranges: DrawRanges, settings: AugmentationSettings) -> dict[str, tuple[float, float]]:
+    """Return mean and standard deviation of what is unknown, over the examples of a study.
+
+    Parameters
+    ----------
+    ranges, settings
+        As of :func:`prior_covariance`.
+
+    Returns
+    -------
+    dict
+        By the names of :data:`pacbed.reading.model.UNKNOWNS`, without the dose. What does not vary
+        is known, to a millionth.
+    """
+    sigmas = np.maximum(np.sqrt(np.diag(prior_covariance(ranges, settings))), 1e-6).tolist()
+    strain, tilt = sum(ranges.stretch) / 2 - 1, sum(ranges.tilt_mrad) / 2
+    means = [strain, strain, 0.0, sum(settings.rotation_deg) / 2, tilt, tilt, 0.0, 0.0, 0.0]
+    names = [*PARAMETERS, "shift_x_px", "shift_y_px", "log_scale"]
+    return {name: (mean, sigma) for name, mean, sigma in zip(names, means, sigmas, strict=False)}
+
+
 def _strain_covariance(ranges: DrawRanges) -> np.ndarray:
     """Covariance of (ε_xx, ε_yy, ε_xy).
 

@@ -20,7 +20,9 @@ from pacbed.precision.metrics import errors_by_dose, varies
 from pacbed.storage.tables import Study, one_study, read_table
 
 NETWORK, CALIBRATED = "network", "discs-calibrated"
-"""Methods of predictions: of a network; of disc positions with the scale of the pattern known."""
+NETWORK_FIT, FIT = "network+fit", "fit"
+"""Methods of predictions: of a network; of disc positions with the scale of the pattern known; of a
+fit that begins with a network, and without one."""
 
 
 @dataclass(frozen=True)

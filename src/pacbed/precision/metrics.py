@@ -22,6 +22,8 @@ for known ranges and the noise of the examples.
 DOSES = 10
 """Number of bins of the dose."""
 
+# An error of so many stated standard deviations is a failure.
+_FAILED = 10.0
 # True values that differ by less are the same but for rounding: strain, degrees, mrad.
 _SAME = 1e-6
 # Columns besides those that end in mae that have the unit of the parameter.
@@ -43,8 +45,9 @@ def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row per parameter, strain as a fraction: ``parameter``, ``unit``, ``examples``,
-        ``draws``, ``failed`` (share of the examples of which a method could say nothing: those with
-        ``discs`` = 0, if there is such a column), ``mae``, its 95 % interval ``mae_low`` to
+        ``draws``, ``failed`` (share of the examples of which a method could say nothing, or says
+        itself that it may be wrong: those with ``discs`` = 0, or with ``flags``, if there is such a
+        column), ``mae``, its 95 % interval ``mae_low`` to
         ``mae_high``, ``rmse``, ``bias`` (mean of predicted minus true), ``sd`` (standard deviation
         of the error among examples of one draw, whose strain and tilt are the same), ``p95`` (95th
         percentile of the absolute error), ``r2`` (coefficient of determination) and
@@ -70,7 +73,11 @@ def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
         raise PacbedError("no predictions to evaluate")
     draws, draw = np.unique(predictions["draw"], return_inverse=True)
     count = np.bincount(draw)
-    failed = (predictions["discs"] == 0).mean() if "discs" in predictions else 0.0
+    failed = 0.0
+    if "discs" in predictions:
+        failed = (predictions["discs"] == 0).mean()
+    elif "flags" in predictions:
+        failed = (predictions["flags"] != "").mean()
     rows: list[Mapping[str, object]] = []
     for name in names:
         true = predictions[f"true_{name}"].to_numpy(float)
@@ -95,6 +102,47 @@ def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
                 "p95": np.percentile(size, 95),
                 "r2": 1 - np.square(error).mean() / true.var() if varies(true) else np.nan,
                 "baseline_mae": np.abs(training[f"true_{name}"].mean() - true).mean(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def calibration(fits: pd.DataFrame) -> pd.DataFrame:
+    """Compare the errors of fits with the standard deviations that they state.
+
+    Parameters
+    ----------
+    fits
+        Columns ``flags``, and for each parameter ``true_*``, ``predicted_*`` and ``sigma_*``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per parameter: ``parameter``, ``examples``, ``flagged`` (share of the examples whose
+        fit says that it may be wrong); of the error over the stated standard deviation, in fits
+        without a flag, ``spread`` (root mean square; 1 if errors are as large as stated) and the
+        quantiles ``q025``, ``q16``, ``q50``, ``q84`` and ``q975`` (-1.96, -0.99, 0, 0.99 and 1.96
+        for normal errors); ``failed``, the share of examples beyond ten standard deviations, and
+        ``failed_unflagged``, those of them without a flag.
+    """
+    fine = (fits["flags"] == "").to_numpy()
+    rows = []
+    for column in map(str, fits.filter(like="sigma_")):
+        name = column.removeprefix("sigma_")
+        error = fits[f"predicted_{name}"] - fits[f"true_{name}"]
+        ratio = (error / fits[column]).to_numpy()
+        far = np.abs(ratio) > _FAILED
+        good = ratio[fine] if fine.any() else np.array([np.nan])
+        quantiles = np.quantile(good, [0.025, 0.16, 0.5, 0.84, 0.975])
+        rows.append(
+            {
+                "parameter": name,
+                "examples": len(ratio),
+                "flagged": 1 - fine.mean(),
+                "spread": np.sqrt(np.mean(good**2)),
+                **dict(zip(("q025", "q16", "q50", "q84", "q975"), quantiles, strict=True)),
+                "failed": far.mean(),
+                "failed_unflagged": (far & fine).mean(),
             }
         )
     return pd.DataFrame(rows)

@@ -63,6 +63,8 @@ _NOISE_PIXELS = 128
 # of a disc in it.
 _STATE_s, _FIT_s = 0.08, 0.045
 _IMAGE_s, _IMAGE_DISC_s, _IMAGE_PIXEL_s = 0.04, 0.2e-3, 0.1e-6
+# Fits: of a pixel, and of a disc over it; compiling the model for each size of pixels.
+_FITTED_PIXEL_s, _FITTED_DISC_s, _COMPILE_s = 2e-6, 1e-6, 30.0
 _SERIES = "scattering series (docs/performance.md)"
 # Draws over which a simulation of plane waves is averaged.
 _SAMPLE = 8
@@ -254,16 +256,38 @@ def series(config: Configuration) -> Cost:
     return Cost(_START_s + seconds, 40.0 * asked.layers, _SERIES)
 
 
-def pool(config: Configuration, semiangle_mrad: float) -> Cost:
-    """Estimate a pool of images of one semi-angle and thickness."""
+@lru_cache(maxsize=1024)
+def scattering_of_draw(
+    config: Configuration, semiangles_mrad: tuple[float, ...], threads: int
+) -> Cost:
+    """Estimate the strain state of a draw for some semi-angles: the mean of the first draws."""
+    settings = config.simulation.planewave.settings()
+    states = [config.state_of_draw(index, semiangles_mrad) for index in range(_SAMPLE)]
+    waves = sum(_waves_s(one.simulations, settings) for one in states) / (_SAMPLE * threads)
+    layers = len(states[0].kept)
+    return Cost(_START_s + waves + _STATE_s * layers, 2.6 * layers, _SERIES)
+
+
+def pool(config: Configuration, semiangle_mrad: float, images: int) -> Cost:
+    """Estimate a pool of so many images of one semi-angle and thickness."""
     section = config.dataset
     area, field = math.pi * semiangle_mrad**2, section.field_of_view_mrad
     request = config.for_bound().request(semiangle_mrad, Deformation())
     density = _cell_A2(request) / (1e3 * wavelength_A(request.energy_keV)) ** 2
     discs = density * (field + 2 * semiangle_mrad) ** 2
     each = _IMAGE_s + discs * _IMAGE_DISC_s + density * area * section.pixels**2 * _IMAGE_PIXEL_s
-    megabytes = 2e-6 * 0.9 * section.pixels**2 * section.pool
-    return Cost(_START_s + section.pool * each, megabytes, _SERIES)
+    megabytes = 2e-6 * 0.9 * section.pixels**2 * images
+    return Cost(_START_s + images * each, megabytes, _SERIES)
+
+
+def fits(config: Configuration, semiangle_mrad: float, patterns: int, searched: bool) -> Cost:
+    """Estimate fits of so many patterns of a semi-angle and thickness, with a search for starts."""
+    pixels, area = config.dataset.pixels**2, math.pi * semiangle_mrad**2
+    request = config.for_bound().request(semiangle_mrad, Deformation())
+    overlapping = _cell_A2(request) / (1e3 * wavelength_A(request.energy_keV)) ** 2 * area
+    each = pixels * (_FITTED_PIXEL_s + overlapping * _FITTED_DISC_s) * (1 + searched)
+    start = _START_TENSORFLOW_s + _COMPILE_s * (1 + searched)
+    return Cost(start + patterns * each, 150e-6 * patterns, _SERIES)
 
 
 def network_size(network: NetworkSection, pixels: int, outputs: int) -> tuple[int, float]:

@@ -9,32 +9,23 @@ from typing import Any
 
 import numpy as np
 import zarr
-from threadpoolctl import threadpool_limits
-from zarr.codecs import BloscCodec
 from zarr.storage import LocalStore
 
 from pacbed import __version__
+from pacbed.engines.arrays import serial_linear_algebra
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
-from pacbed.engines.planewave.waves import IncidentGrid
 from pacbed.engines.request import PHYSICS_VERSION, Progress
 from pacbed.exceptions import DamagedStoreError, MissingStoreError, StoreError
 from pacbed.scattering.request import SeriesRequest
-from pacbed.scattering.strain import StrainRange, deformation_of
-from pacbed.specimen.microscope import wavelength_A
+from pacbed.scattering.state import add_array, append_row, write_scattered
+from pacbed.scattering.strain import StrainRange
 from pacbed.storage.zipped import open_store, plain, reading, zip_writer
 
 DIFFUSE_DEGREE = 1
 """Degree of the polynomials of the diffuse scattering."""
 
-# Beams are kept this many steps of the incident grid beyond the field of view, where the splines
-# over incident directions no longer feel their end.
-_MARGIN_STEPS = 3
-# Bits of the same weight next to each other: sign and exponent of neighbours are alike.
-_COMPRESSOR = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
 
-
-@threadpool_limits.wrap(limits=1, user_api="blas")
 def write_state(
     path: Path,
     request: SeriesRequest,
@@ -46,16 +37,12 @@ def write_state(
 
     Parameters
     ----------
-    path
-        The store, by convention ``*.zarr.zip``. It appears whole or not at all.
+    path, engine, progress
+        As of :func:`pacbed.scattering.state.write_scattered`.
     request
         The series.
     state
         Number of the state.
-    engine
-        Simulates it.
-    progress
-        Called with the number of waves done and their total.
 
     Raises
     ------
@@ -64,34 +51,8 @@ def write_state(
     StoreError
         If the file cannot be written.
     """
-    requests = request.requests(state)
-    stretch = request.strain.stretch[1]
-    library, provenance = engine.scatter(requests, progress, largest_stretch=stretch)
-    cell = request.material.in_plane_cell_A(requests[0].deformation)
-    scale = 1e3 * wavelength_A(request.energy_keV)
-    hk = np.rint(library.g_mrad / scale @ cell.T).astype(np.int32)
-    wave, beam = _visible(request, library.incident, hk)
-    used = np.unique(beam)
-    arrays = {
-        "beams": library.beams[:, wave, beam],
-        "within_band": library.within_band.astype(np.float32),
-        "wave": wave.astype(np.int32),
-        "beam": np.searchsorted(used, beam).astype(np.int32),
-        "hk": hk[used],
-        "x_mrad": library.incident.x_mrad,
-        "y_mrad": library.incident.y_mrad,
-    }
-    if library.diffuse is not None:
-        diffuse = library.diffuse
-        assert diffuse.incident is not None
-        arrays |= {
-            "diffuse": np.moveaxis(diffuse.coefficients, 1, 0),
-            "diffuse_within_band": np.asarray(diffuse.within_band, np.float32),
-            **{f"knots_{i}": axis.knots for i, axis in enumerate(diffuse.axes)},
-            **{f"incident_knots_{i}": knots for i, knots in enumerate(diffuse.incident.knots)},
-        }
-    attributes = _attributes(request, engine.settings, state=state)
-    _write(path, arrays, {**provenance, **attributes})
+    series = request.to_dict()
+    write_scattered(path, request.state(state), engine, progress, series=series, state=state)
 
 
 def holds_state(
@@ -107,22 +68,6 @@ def holds_state(
     return all(found.get(name) == value for name, value in asked.items())
 
 
-def _visible(
-    request: SeriesRequest, incident: IncidentGrid, hk: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the waves and beams (pairs of numbers) that can fall on a pattern at any strain."""
-    scale = 1e3 * wavelength_A(request.energy_keV)
-    cell = request.material.in_plane_cell_A(deformation_of(np.zeros(3)))
-    g_mrad = scale * hk @ np.linalg.inv(cell).T
-    # How far strain moves a beam inwards.
-    inwards = np.hypot(*g_mrad.T) * max(0.0, 1 - 1 / request.strain.stretch[1])
-    step = incident.x_mrad[1] - incident.x_mrad[0]
-    reach = request.field_of_view_mrad / 2 + request.tilt_mrad + _MARGIN_STEPS * step
-    out = np.abs(incident.directions_mrad[:, None] + g_mrad).max(axis=-1)
-    wave, beam = np.nonzero(out - inwards <= reach)
-    return wave, beam
-
-
 def _attributes(request: SeriesRequest, settings: PlaneWaveSettings, **more: Any) -> dict[str, Any]:
     return {
         "series": request.to_dict(),
@@ -133,32 +78,7 @@ def _attributes(request: SeriesRequest, settings: PlaneWaveSettings, **more: Any
     }
 
 
-def _write(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
-    with zip_writer(path) as folder:
-        group = zarr.create_group(LocalStore(folder), attributes=plain(dict(attributes)))
-        for name, values in arrays.items():
-            if name in ("beams", "diffuse"):
-                for layer, of_layer in enumerate(values):
-                    _append(group, name, layer, len(values), of_layer)
-            else:
-                _add(group, name, values)
-
-
-def _add(group: zarr.Group, name: str, values: np.ndarray) -> None:
-    """Write an array as one chunk."""
-    array = group.create_array(
-        name,
-        shape=values.shape,
-        chunks=values.shape,
-        dtype=values.dtype,
-        # An array does not hold this: a chunk of it alone would not be written.
-        fill_value=np.nan if values.dtype.kind == "f" else -1,
-        compressors=_COMPRESSOR,
-    )
-    array[:] = values
-
-
-@threadpool_limits.wrap(limits=1, user_api="blas")
+@serial_linear_algebra()
 def assemble(path: Path, states: Sequence[Path]) -> None:
     """Fit the polynomials of a series to its strain states and write it.
 
@@ -192,10 +112,10 @@ def assemble(path: Path, states: Sequence[Path]) -> None:
     with zip_writer(path) as folder:
         group = zarr.create_group(LocalStore(folder), attributes=plain(attributes))
         for name, values in common.items():
-            _add(group, name, values)
+            add_array(group, name, values)
 
         def keep(name: str, coefficients: np.ndarray) -> None:
-            _append(group, name, layer, number, _rounded(coefficients))
+            append_row(group, name, layer, number, _rounded(coefficients))
 
         for layer in range(number):
             beams = _stack(states, "beams", layer)
@@ -210,7 +130,7 @@ def assemble(path: Path, states: Sequence[Path]) -> None:
             keep("diffuse_noise", diffuse_fit.noise(diffuse))
             within = _stack(states, "diffuse_within_band", layer)
             keep("diffuse_within_band", diffuse_fit.coefficients(within))
-        _add(group, "leave_out_error", errors)
+        add_array(group, "leave_out_error", errors)
 
 
 _OF_A_SERIES = ("series", "settings", "physics_version")
@@ -246,23 +166,6 @@ def _stack(states: Sequence[Path], name: str, layer: int) -> np.ndarray:
             assert isinstance(array, zarr.Array)
             found.append(np.asarray(array[layer]))
     return np.stack(found)
-
-
-def _append(group: zarr.Group, name: str, layer: int, layers: int, values: np.ndarray) -> None:
-    """Write one layer of an array, a chunk of its own."""
-    if layer == 0:
-        shape = (layers, *values.shape)
-        group.create_array(
-            name,
-            shape=shape,
-            chunks=(1, *shape[1:]),
-            dtype="float32",
-            fill_value=np.nan,
-            compressors=_COMPRESSOR,
-        )
-    array = group[name]
-    assert isinstance(array, zarr.Array)
-    array[layer] = values
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

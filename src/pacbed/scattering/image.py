@@ -18,9 +18,9 @@ from pacbed.engines.planewave.waves import IncidentGrid
 from pacbed.specimen.microscope import Aperture, disc_share
 
 # Waves that splines over incident directions need beyond a cone, to be free of their ends.
-_MARGIN = 4
+MARGIN = 4
 # Points of the incident grid that are extrapolated where the waves end.
-_GHOSTS = 4
+GHOSTS = 4
 # A soft edge is the mean of so many hard ones.
 _EDGE_DISCS = 16
 # Diffuse scattering is evaluated on a grid with this spacing, and from there interpolated.
@@ -149,7 +149,7 @@ class Beams:
             Together the cone of incidence.
         """
         step = float(incident.x_mrad[1] - incident.x_mrad[0])
-        reach, parts = aperture.outer_mrad + _MARGIN * step, []
+        reach, parts = aperture.outer_mrad + MARGIN * step, []
         for axis, centre in zip(
             (incident.x_mrad, incident.y_mrad), crystal_axis_mrad(tilt_mrad), strict=True
         ):
@@ -158,8 +158,8 @@ class Beams:
         x, y = parts
         found = np.moveaxis(intensities[:, y, x], -1, 1).astype(np.float32)
         for along in (2, 3):
-            found = spline_filter1d(_extended(found, along), 3, along, np.float32)
-        corner = np.array([incident.x_mrad[x][0], incident.y_mrad[y][0]]) - _GHOSTS * step
+            found = spline_filter1d(extended(found, along), 3, along, np.float32)
+        corner = np.array([incident.x_mrad[x][0], incident.y_mrad[y][0]]) - GHOSTS * step
         return cls(found, corner, step, g_mrad, by_strain)
 
     def blurred(self, width_mrad: float) -> Beams:
@@ -171,10 +171,10 @@ class Beams:
         return Beams(mean, self.corner_mrad, self.step_mrad, self.g_mrad, self.by_strain)
 
 
-def _extended(values: np.ndarray, axis: int) -> np.ndarray:
+def extended(values: np.ndarray, axis: int) -> np.ndarray:
     """Continue values by cubic polynomials beyond both ends of an axis."""
     values = np.moveaxis(values, axis, 0)
-    for _ in range(_GHOSTS):
+    for _ in range(GHOSTS):
         before = 4 * values[0] - 6 * values[1] + 4 * values[2] - values[3]
         after = 4 * values[-1] - 6 * values[-2] + 4 * values[-3] - values[-4]
         values = np.concatenate([before[None], values, after[None]])
@@ -282,6 +282,16 @@ def _weights(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(value) / 6, np.stack(slope) / 2
 
 
+def disc_radii_mrad(aperture: Aperture) -> np.ndarray:
+    """Return the radius of an aperture, or radii of discs whose mean one with a soft edge is."""
+    if not aperture.edge_mrad:
+        return np.array([aperture.semiangle_mrad])
+    inner = max(0.0, aperture.semiangle_mrad - 2 * aperture.edge_mrad)
+    fine = np.linspace(inner, aperture.outer_mrad, 2000)
+    levels = (np.arange(_EDGE_DISCS) + 0.5) / _EDGE_DISCS
+    return np.interp(levels, 1 - aperture.transmission(fine), fine)
+
+
 @dataclass(frozen=True)
 class _Edge:
     """How much of a pixel lies within a disc: of an aperture of unit intensity.
@@ -299,13 +309,7 @@ class _Edge:
 
     @classmethod
     def of(cls, aperture: Aperture, camera: Camera) -> _Edge:
-        radii = np.array([aperture.semiangle_mrad])
-        if aperture.edge_mrad:
-            inner = max(0.0, aperture.semiangle_mrad - 2 * aperture.edge_mrad)
-            fine = np.linspace(inner, aperture.outer_mrad, 2000)
-            levels = (np.arange(_EDGE_DISCS) + 0.5) / _EDGE_DISCS
-            radii = np.interp(levels, 1 - aperture.transmission(fine), fine)
-        return cls(radii, camera.matrix)
+        return cls(disc_radii_mrad(aperture), camera.matrix)
 
     @property
     def reach_mrad(self) -> float:

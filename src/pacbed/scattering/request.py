@@ -14,6 +14,7 @@ from pacbed.exceptions import RequestError
 from pacbed.scattering.strain import StrainRange, deformation_of, exponents
 from pacbed.seeding import stream
 from pacbed.specimen.crystal import Material
+from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 
 # Cones in which the diffuse scattering is sampled, over the largest: densest near the axis, for the
@@ -27,6 +28,80 @@ def degree_for(states: int) -> int:
     """Return the degree, three at most, that so many strain states allow."""
     fit = [d for d in (3, 2) if states >= _STATES_PER_TERM * len(exponents(d))]
     return fit[0] if fit else 1
+
+
+@dataclass(frozen=True)
+class StateRequest:
+    """One strain state, and what is wanted of it.
+
+    Parameters
+    ----------
+    simulations
+        What is simulated together, one for each cone of incidence. They differ in aperture, tilt
+        and detector only; of the detector only the field of view matters.
+    kept
+        Numbers of layers that are kept.
+    largest_stretch
+        Largest principal stretch of all states that are to have the same beams.
+    """
+
+    simulations: tuple[SimulationRequest, ...]
+    kept: tuple[int, ...]
+    largest_stretch: float
+
+    @property
+    def material(self) -> Material:
+        """The crystal."""
+        return self.simulations[0].material
+
+    @property
+    def deformation(self) -> Deformation:
+        """Its deformation."""
+        return self.simulations[0].deformation
+
+    @property
+    def energy_keV(self) -> float:
+        """Beam energy in keV."""
+        return self.simulations[0].energy_keV
+
+    @property
+    def motion(self) -> Motion:
+        """Thermal motion."""
+        return self.simulations[0].thermal.motion
+
+    @property
+    def reach_mrad(self) -> float:
+        """Largest angle, along x or y and in the frame of the crystal, of a pixel in mrad."""
+        return max(
+            max(one.detector.field_of_view_mrad) / 2 + max(map(abs, one.tilt_mrad))
+            for one in self.simulations
+        )
+
+    def tilt_mrad(self, aperture: Aperture) -> tuple[float, float]:
+        """Return the sample tilt (φx, φy) in mrad that was simulated with an aperture.
+
+        Raises
+        ------
+        RequestError
+            If none was.
+        """
+        for one in self.simulations:
+            if one.aperture == aperture:
+                return one.tilt_mrad
+        raise RequestError(
+            f"the strain state was not simulated for a semi-angle of {aperture.semiangle_mrad:g} "
+            "mrad: simulate it again"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the request as nested plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> StateRequest:
+        """Make a request from :meth:`to_dict`."""
+        simulations = tuple(map(SimulationRequest.from_dict, values["simulations"]))
+        return cls(simulations, tuple(values["kept"]), values["largest_stretch"])
 
 
 @dataclass(frozen=True)
@@ -131,6 +206,16 @@ class SeriesRequest:
             )
             for share in _CONES
         ]
+
+    def state(self, number: int) -> StateRequest:
+        """Return a strain state."""
+        layers = tuple(range(1, self.layers + 1))
+        return StateRequest(tuple(self.requests(number)), layers, self.strain.stretch[1])
+
+    @property
+    def reach_mrad(self) -> float:
+        """Largest angle, along x or y and in the frame of the crystal, of a pixel in mrad."""
+        return self.field_of_view_mrad / 2 + self.tilt_mrad
 
     def to_dict(self) -> dict[str, Any]:
         """Return the request as nested plain values."""

@@ -9,37 +9,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from pacbed.engines.planewave import PlaneWaveSettings
-from pacbed.engines.planewave.diffuse import (
-    DiffuseScattering,
-    IncidentSplines,
-    SplineAxis,
-    crystal_axis_mrad,
-)
+from pacbed.engines.arrays import serial_linear_algebra
+from pacbed.engines.planewave.diffuse import DiffuseScattering
 from pacbed.engines.planewave.library import ScatteringLibrary, Synthesis
-from pacbed.engines.planewave.waves import IncidentGrid
-from pacbed.engines.request import PHYSICS_VERSION
 from pacbed.exceptions import RequestError, StoreError
 from pacbed.scattering.fit import DIFFUSE_DEGREE
-from pacbed.scattering.image import Beams, Camera, Channels, Image, add_discs, background, compose
+from pacbed.scattering.image import Camera, Channels, Image, compose
 from pacbed.scattering.request import SeriesRequest
+from pacbed.scattering.scattered import Scattered
 from pacbed.scattering.strain import deformation_of
-from pacbed.specimen.microscope import Aperture, Detector, wavelength_A
+from pacbed.specimen.microscope import Aperture, Detector
 from pacbed.storage.zipped import open_store, plain, reading
 
-# Strain xx, yy and xy of one.
-_UNIT_STRAINS = np.array([[[1.0, 0], [0, 0]], [[0, 0], [0, 1]], [[0, 1], [1, 0]]])
 
-
-class ScatteringSeries:
+class ScatteringSeries(Scattered):
     """A scattering series, read from its file.
 
     Parameters
@@ -53,36 +41,26 @@ class ScatteringSeries:
         If it is missing, damaged, of another kind, or made with other physics.
     """
 
+    request: SeriesRequest
+    _kind = "the series"
+
     def __init__(self, path: Path) -> None:
-        self.path = path
         with open_store(path) as group, reading(path):
-            attributes: dict[str, Any] = dict(group.attrs)
-            if "series" not in attributes or "leave_out_error" not in group:
+            if "series" not in group.attrs or "leave_out_error" not in group:
                 raise StoreError(f"{path} is not a scattering series: make one with pacbed scatter")
-            if attributes["physics_version"] != PHYSICS_VERSION:
-                raise StoreError(
-                    f"{path} was made with version {attributes['physics_version']} of the "
-                    f"physics, this is {PHYSICS_VERSION}: make it again"
-                )
-            self.request = SeriesRequest.from_dict(attributes["series"])
+            super().__init__(path, group, SeriesRequest.from_dict(group.attrs["series"]))  # type: ignore[arg-type]
             self.provenance = {
                 "engine": "series",
-                **{name: attributes[name] for name in ("settings", "series")},
+                **{name: group.attrs[name] for name in ("settings", "series")},
             }
             """What a pattern made of the series says of it."""
-            self.settings = PlaneWaveSettings(**attributes["settings"])
-            names = ("wave", "beam", "hk", "x_mrad", "y_mrad", "leave_out_error")
-            found = {name: np.asarray(group[name]) for name in names}
-            if self.request.motion == "full":
-                self._knots = [np.asarray(group[f"knots_{i}"]) for i in range(2)]
-                first, second = (np.asarray(group[f"incident_knots_{i}"]) for i in range(2))
-                self._incident_splines = IncidentSplines((first, second))
-        self.wave, self.beam, self.hk = found["wave"], found["beam"], found["hk"]
-        x, y = found["x_mrad"], found["y_mrad"]
-        self.incident = IncidentGrid(x, y, np.ones((len(y), len(x)), bool))
-        self.leave_out_error = found["leave_out_error"]
-        """Relative L1 error of the beams of each state, by all others, (layers, states)."""
-        self._coefficients = lru_cache(maxsize=20)(self._read)
+            self.leave_out_error = np.asarray(group["leave_out_error"])
+            """Relative L1 error of the beams of each state, by all others, (layers, states)."""
+        self._known = lru_cache(maxsize=20)(self._read)
+
+    def coefficients(self, layer: int) -> dict[str, np.ndarray]:
+        """Return the arrays of a number of layers, their last axis that of the terms."""
+        return self._known(layer)
 
     def check(self, request: SeriesRequest) -> None:
         """Check that the series is what a request asks for.
@@ -99,16 +77,6 @@ class ScatteringSeries:
                 "it, and it will be made again"
             )
 
-    def simulation(self, aperture: Aperture) -> dict[str, Any]:
-        """Return what images of an aperture say of their simulation, as pattern stores do."""
-        return {
-            "material": plain(asdict(self.request.material)),
-            "energy_keV": self.request.energy_keV,
-            "thermal": {"motion": self.request.motion},
-            "aperture": {"edge_mrad": aperture.edge_mrad, "profile": aperture.profile},
-            "physics_version": PHYSICS_VERSION,
-        }
-
     def _read(self, layer: int) -> dict[str, np.ndarray]:
         names = ["beams", "within_band"]
         if self.request.motion == "full":
@@ -116,7 +84,7 @@ class ScatteringSeries:
         with open_store(self.path) as group, reading(self.path):
             return {name: np.asarray(group[name][layer - 1]) for name in names}  # type: ignore[index]
 
-    @threadpool_limits.wrap(limits=1, user_api="blas")
+    @serial_linear_algebra()
     def library(self, strain: Sequence[float], layers: Sequence[int]) -> ScatteringLibrary:
         """Return what the crystal does to all waves at a strain, after some layers.
 
@@ -133,32 +101,25 @@ class ScatteringSeries:
             If the series does not reach to the strain or a layer.
         """
         self._check_strain(strain)
-        self._check_layers(layers)
+        self.check_layers(layers)
         at = np.asarray(strain, float)
         terms = self._terms(at, self.request.degree, False)[0]
         waves = len(self.incident.x_mrad) * len(self.incident.y_mrad)
         beams = np.zeros((len(layers), waves, len(self.hk)), np.float32)
         within = np.zeros((len(layers), waves))
         for row, layer in enumerate(layers):
-            read = self._coefficients(layer)
+            read = self.coefficients(layer)
             beams[row, self.wave, self.beam] = read["beams"] @ terms
             within[row] = read["within_band"] @ terms
         return ScatteringLibrary(
             self.incident, self._g_mrad(at), beams, within, diffuse=self._diffuse_at(at, layers)
         )
 
-    def _cell_A(self, strain: np.ndarray) -> np.ndarray:
-        return self.request.material.in_plane_cell_A(deformation_of(strain))
-
-    def _g_mrad(self, strain: np.ndarray) -> np.ndarray:
-        scale = 1e3 * wavelength_A(self.request.energy_keV)
-        return np.asarray(scale * self.hk @ np.linalg.inv(self._cell_A(strain)).T)
-
     def _diffuse_at(self, strain: np.ndarray, layers: Sequence[int]) -> DiffuseScattering | None:
         if self.request.motion != "full":
             return None
         terms = self._terms(strain, DIFFUSE_DEGREE, False)[0]
-        read = [self._coefficients(layer) for layer in layers]
+        read = [self.coefficients(layer) for layer in layers]
         coefficients, noise, within = (
             np.stack([one[name] @ terms for one in read])
             for name in ("diffuse", "diffuse_noise", "diffuse_within_band")
@@ -166,26 +127,7 @@ class ScatteringSeries:
         swapped = np.moveaxis(coefficients, 0, 1), np.moveaxis(noise, 0, 1)
         return self._splines_at(strain, *swapped, within)
 
-    def _splines_at(
-        self,
-        strain: np.ndarray,
-        coefficients: np.ndarray,
-        noise: np.ndarray | None = None,
-        within: np.ndarray | None = None,
-    ) -> DiffuseScattering:
-        """Return diffuse scattering with some coefficients, on the lattice of a strain."""
-        axes = [SplineAxis(round(knots[-1] - 0.5), knots) for knots in self._knots]
-        return DiffuseScattering(
-            coefficients,
-            noise,
-            (axes[0], axes[1]),
-            self._cell_A(strain) * np.array(self.settings.supercell)[:, None],
-            wavelength_A(self.request.energy_keV),
-            self._incident_splines,
-            within,
-        )
-
-    @threadpool_limits.wrap(limits=1, user_api="blas")
+    @serial_linear_algebra()
     def pattern(
         self,
         strain: Sequence[float],
@@ -214,7 +156,7 @@ class ScatteringSeries:
         RequestError
             If the series does not reach that far: which quantity, and how far it reaches.
         """
-        self._check_cone(aperture, tilt_mrad)
+        self.check_cone(aperture, tilt_mrad)
         self._check_reach(max(detector.field_of_view_mrad) / 2, tilt_mrad)
         return self.library(strain, layers).synthesise(aperture, tilt_mrad, detector)
 
@@ -229,14 +171,20 @@ class ScatteringSeries:
                 f"with pacbed scatter --stretch {wide[0]:g} {wide[1]:g}"
             )
 
-    def _check_layers(self, layers: Sequence[int]) -> None:
+    def _advice(self, field_of_view_mrad: float) -> str:
+        field = _up(field_of_view_mrad - 2 * self.request.tilt_mrad)
+        return f": make one with pacbed scatter --fov {field:g}"
+
+    def check_layers(self, layers: Sequence[int]) -> None:
+        """Refuse numbers of layers that there are not."""
         if not 1 <= min(layers) <= max(layers) <= self.request.layers:
             raise RequestError(
                 f"the series holds 1 to {self.request.layers} layers, not {max(layers)}: for more, "
                 "make one with another --layers of pacbed scatter"
             )
 
-    def _check_cone(self, aperture: Aperture, tilt_mrad: tuple[float, float]) -> None:
+    def check_cone(self, aperture: Aperture, tilt_mrad: tuple[float, float]) -> None:
+        """Refuse a cone of incidence that is not known."""
         tilt = math.hypot(*tilt_mrad)
         reach = self.request.semiangle_mrad + self.request.tilt_mrad
         if aperture.outer_mrad + tilt > reach * (1 + 1e-6):
@@ -246,16 +194,6 @@ class ScatteringSeries:
                 f"a semi-angle of {aperture.semiangle_mrad:g} mrad at a tilt of {tilt:.4g} mrad is "
                 f"beyond the series, which holds waves up to {reach:g} mrad from the axis: make "
                 f"one with pacbed scatter --semiangle {wide[0]:g} --tilt {wide[1]:g}"
-            )
-
-    def _check_reach(self, largest_mrad: float, tilt_mrad: tuple[float, float]) -> None:
-        tilt = max(map(abs, tilt_mrad))
-        known = self.request.field_of_view_mrad / 2 + self.request.tilt_mrad
-        if largest_mrad + tilt > known * (1 + 1e-6):
-            raise RequestError(
-                f"pixels up to {largest_mrad:.4g} mrad from the axis at a tilt of {tilt:.4g} mrad "
-                f"are beyond the series, which reaches {known - tilt:.4g} mrad: make one with "
-                f"pacbed scatter --fov {_up(2 * (largest_mrad + tilt - self.request.tilt_mrad)):g}"
             )
 
     def image(
@@ -310,7 +248,6 @@ class ScatteringSeries:
         channels = self._channels(strain, tilt_mrad, aperture, layers, camera, True)
         return compose(channels, camera, tilt_mrad)
 
-    @threadpool_limits.wrap(limits=1, user_api="blas")
     def _channels(
         self,
         strain: Sequence[float],
@@ -321,40 +258,11 @@ class ScatteringSeries:
         derivatives: bool,
     ) -> Channels:
         self._check_strain(strain)
-        self._check_layers([layers])
-        self._check_cone(aperture, tilt_mrad)
-        self._check_reach(np.abs(camera.directions_mrad()).max(), tilt_mrad)
-        channels = Channels(camera.pixels, derivatives)
-        read, at = self._coefficients(layers), np.asarray(strain, float)
-        gradient = deformation_of(at).gradient
-        turns = _UNIT_STRAINS @ np.linalg.inv(gradient)
-        g_mrad = self._g_mrad(at)
-        near = self._near(aperture, tilt_mrad)
-        terms = self._terms(at, self.request.degree, derivatives)
-        ny, nx = len(self.incident.y_mrad), len(self.incident.x_mrad)
-        dense = np.zeros((len(terms), ny * nx, len(self.hk)), np.float32)
-        dense[:, self.wave[near], self.beam[near]] = terms @ read["beams"][near].T
-        beams = Beams.around(
-            self.incident,
-            dense.reshape(len(terms), ny, nx, -1),
-            g_mrad,
-            aperture,
-            tilt_mrad,
-            -g_mrad @ turns if derivatives else None,
+        at = np.asarray(strain, float)
+        beams, diffuse = (
+            self._terms(at, degree, derivatives) for degree in (self.request.degree, DIFFUSE_DEGREE)
         )
-        add_discs(channels, beams, aperture, tilt_mrad, camera)
-        if self.request.motion == "full":
-            self._add_diffuse(channels, at, tilt_mrad, aperture, layers, camera, turns)
-        return channels
-
-    def _near(self, aperture: Aperture, tilt_mrad: tuple[float, float]) -> np.ndarray:
-        """Return the numbers of the pairs whose waves are needed for an aperture."""
-        reach = aperture.outer_mrad + 6 * (self.incident.x_mrad[1] - self.incident.x_mrad[0])
-        x, y = crystal_axis_mrad(tilt_mrad)
-        wanted = (np.abs(self.incident.y_mrad - y) <= reach)[:, None] & (
-            np.abs(self.incident.x_mrad - x) <= reach
-        )
-        return np.nonzero(wanted.ravel()[self.wave])[0]
+        return self._fill(at, (beams, diffuse), tilt_mrad, aperture, layers, camera)
 
     def _terms(self, strain: np.ndarray, degree: int, derivatives: bool) -> np.ndarray:
         """Return the monomials, and their derivatives if wanted, shape (1 or 4, terms)."""
@@ -362,31 +270,6 @@ class ScatteringSeries:
         if derivatives:
             terms = np.vstack([terms, self.request.strain.slopes(strain, degree)])
         return terms.astype(np.float32)
-
-    def _add_diffuse(
-        self,
-        channels: Channels,
-        strain: np.ndarray,
-        tilt_mrad: tuple[float, float],
-        aperture: Aperture,
-        layers: int,
-        camera: Camera,
-        turns: np.ndarray,
-    ) -> None:
-        read = self._coefficients(layers)["diffuse"]
-        axis = np.array(crystal_axis_mrad(tilt_mrad))
-        weights = self._incident_splines.weights(aperture, tilt_mrad).astype(np.float32)
-        terms = self._terms(strain, DIFFUSE_DEGREE, channels.derivatives)
-        averaged = np.moveaxis(np.tensordot(weights, read, 1) @ terms.T, -1, 0)
-        values, by_angle = background(self._splines_at(strain, averaged), axis, camera)
-        channels.value += values[0]
-        if not channels.derivatives:
-            return
-        angles = camera.directions_mrad() + axis[:, None, None]
-        channels.by_angle += by_angle
-        for i, turn in enumerate(turns):
-            moved = np.einsum("iyx,ij,jyx->yx", angles, turn, by_angle)
-            channels.by_strain[i] += values[1 + i] + moved + np.trace(turn) * values[0]
 
 
 def _up(value: float, per_unit: float = 100) -> float:

@@ -158,14 +158,14 @@ def _of_series(study: Configuration) -> Iterator[str]:
             f"{name}: networks would be validated with other physics than they learn from; set "
             "simulation.engine: planewave and slices_per_layer: planes, or strain_states: 0"
         )
-    elif simulation.motion in ("coherent", "none"):
+    elif simulation.motion != "full":
         yield (
-            f"{name}: a series needs diffuse scattering, without which bounds are too small; set "
-            "simulation.thermal_motion: full, or strain_states: 0"
+            f"{name}: images need smooth beams, and diffuse scattering, without which bounds are "
+            "too small; set simulation.thermal_motion: full, or strain_states: 0"
         )
     elif study.execution.draws_per_job > 1:
         yield (
-            f"{name}: only draws for validation and test are simulated, one job each; set "
+            f"{name}: only draws for validation and test are simulated, each in a job; set "
             "execution.draws_per_job: 1"
         )
     elif len(set(study.deformation.principal_stretch)) == 1:

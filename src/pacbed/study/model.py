@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from pacbed.exceptions import RequestError
+from pacbed.study.draws import draw, simulation_seed
 from pacbed.study.sections import (
     BoundSection,
     DatasetSection,
     DeformationSection,
     DrawsSection,
     ExecutionSection,
+    FitSection,
     MaterialSection,
     MicroscopeSection,
     NetworkSection,
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from pacbed.engines import Engine, SimulationRequest
     from pacbed.examples.augment import AugmentationSettings
     from pacbed.precision.design import Experiment
-    from pacbed.scattering.request import SeriesRequest
+    from pacbed.scattering.request import SeriesRequest, StateRequest
     from pacbed.specimen.deformation import Deformation
     from pacbed.specimen.microscope import Detector
 
@@ -59,6 +62,7 @@ class Configuration(Section):
     dataset: DatasetSection = Field(default_factory=DatasetSection)
     network: NetworkSection = Field(default_factory=NetworkSection)
     training: TrainingSection = Field(default_factory=TrainingSection)
+    fit: FitSection = Field(default_factory=FitSection)
     bound: BoundSection = Field(default_factory=BoundSection)
     variants: Some[VariantSection] = (
         VariantSection(
@@ -146,6 +150,27 @@ class Configuration(Section):
             detector=self.detector(),
             thermal=ThermalMotion("coherent" if discs_only and motion == "full" else motion),
             seed=self.seed if seed is None else seed,
+        )
+
+    def state_of_draw(self, index: int, semiangles_mrad: tuple[float, ...]) -> StateRequest:
+        """Return the strain state of a draw, for semi-angles that share it.
+
+        It is simulated as the patterns of the draw are, and kept for the thicknesses of examples.
+        """
+        from pacbed.scattering.request import StateRequest
+        from pacbed.specimen.microscope import Detector
+
+        # Images have pixels of their own.
+        detector = Detector((self.simulation.field_of_view_mrad,) * 2, (64, 64))
+        ranges, shared = self.deformation.draw_ranges(), self.draws.shared_strain
+        simulations = []
+        for angle in semiangles_mrad:
+            one = draw(self.seed, angle, index, ranges, shared)
+            seed = simulation_seed(self.seed, angle, index, shared)
+            request = self.request(angle, one.deformation, one.tilt_mrad, seed)
+            simulations.append(replace(request, detector=detector))
+        return StateRequest(
+            tuple(simulations), tuple(sorted(self.dataset.layers)), ranges.stretch[1]
         )
 
     def engine(self, threads: int, log: Callable[[str], None] = lambda line: None) -> Engine:

@@ -266,7 +266,7 @@ class PlaneWaveSection(Section):
     strain_states: NoneOrMore = 0
     """0 for one simulation of every draw; or the number of strain states, some 50, of a scattering
     series, from which the training examples and the bound are made. Validation and test draws stay
-    simulations of their own."""
+    simulations of their own. All images are exact on the pixels of the camera."""
     diffuse_waves: Annotated[Whole, Field(ge=16)] = 48
     """Plane waves of each aperture that sample the diffuse scattering."""
     diffuse_knots_mrad: tuple[SplineStep, SplineStep] = (3.3, 8)
@@ -396,8 +396,9 @@ class DatasetSection(Section):
     image_mean: Range[ImageMean] = (0.2, 0.3)
     """Range of the image mean after normalisation."""
     pool: Count = 10000
-    """Images from a scattering series of which training examples are made, if there is one
-    (simulation.planewave.strain_states), each of a deformation of its own."""
+    """With simulation.planewave.strain_states, noise-free images of which training examples are
+    made, each of a deformation of its own. For validation and test this number is shared out among
+    draws.count draws, rounded up: so many images show a draw."""
     examples: ExamplesSection = Field(default_factory=ExamplesSection)
     """Number of examples in each set."""
 
@@ -503,6 +504,15 @@ class BoundSection(Section):
     def steps(self) -> Steps:
         """Return the half-widths of the central differences."""
         return Steps(self.strain_step, self.tilt_step_mrad)
+
+
+class FitSection(Section):
+    """Test examples that are read by a fit of the scattering series, too."""
+
+    examples: NoneOrMore = 1000
+    """Of each test set, with simulation.planewave.strain_states and a network that predicts tilt:
+    each is read by two fits, one that begins with what the network predicts and one that begins
+    without a network; 0 for none."""
 
 
 class VariantSection(Section):

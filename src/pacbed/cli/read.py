@@ -1,0 +1,487 @@
+"""``pacbed read``: strain, rotation, tilt and thickness of measured patterns."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from cyclopts import Parameter
+from cyclopts.validators import Number
+from rich.table import Table
+from rich.text import Text
+
+from pacbed.cli.common import Count, Threads, progress, say, show_table, stderr
+from pacbed.cli.scatter import make_series
+from pacbed.cli.simulate import Computation, PlaneWaveOptions
+from pacbed.exceptions import PacbedError
+from pacbed.machine import usable_cores
+from pacbed.specimen.crystal import material as known_material
+from pacbed.specimen.microscope import Aperture
+
+if TYPE_CHECKING:
+    from pacbed.reading.patterns import Pattern, Window
+    from pacbed.reading.reading import Extra, Reading
+    from pacbed.scattering.series import ScatteringSeries
+
+Positive = Annotated[float | None, Parameter(validator=Number(gt=0))]
+
+_WITHOUT_SERIES = "Without --series"
+_NEW_SERIES = Parameter(name="*", group=_WITHOUT_SERIES)
+_CAMERA = Parameter(name="*", group="Camera")
+_FITTED = Parameter(name="*", group="Fitted besides")
+# A wider field would cost more than its few electrons tell.
+_WIDEST_FIELD_mrad = 134.0
+
+
+@dataclass(frozen=True)
+class NewSeries:
+    """The series that is made where none is given.
+
+    Parameters
+    ----------
+    material
+        MoS2, MoSe2, WS2, WSe2 or MoTe2.
+    energy_keV
+        Beam energy in keV.
+    stretch
+        Smallest and largest principal stretch.
+    tilt_mrad
+        Largest sample tilt, in any direction, in mrad.
+    states
+        Number of strain states.
+    keep_series
+        Keep the series in this file; the next time it is not made again.
+    """
+
+    material: str | None = None
+    energy_keV: float | None = None
+    stretch: Annotated[tuple[float, float] | None, Parameter(show_default="0.95 1.05")] = None
+    tilt_mrad: Annotated[float | None, Parameter(show_default="5")] = None
+    states: Annotated[Count | None, Parameter(show_default="30")] = None
+    keep_series: Path | None = None
+
+
+@dataclass(frozen=True)
+class CameraOptions:
+    """What is known of the camera.
+
+    Parameters
+    ----------
+    pixel_mrad
+        Size of a pixel in mrad. Without it, and if the file does not know it, the scale follows
+        from the radius of the discs.
+    pixel_uncertainty
+        Relative standard deviation of the size of a pixel.
+    mirrored
+        The images are mirror images of the patterns.
+    centre
+        Where zero angle lies, in pixels x and y from zero.
+    mask
+        Image (.npy or TIFF) that is zero where pixels do not count, as behind a beam stop.
+    counts_per_electron
+        Gain of the camera.
+    electrons
+        Incident electrons of each pattern, from which the gain follows. Without both it is
+        estimated from the residuals.
+    """
+
+    pixel_mrad: Annotated[Positive, Parameter(name="--pixel-mrad")] = None
+    pixel_uncertainty: Annotated[float, Parameter(validator=Number(gt=0))] = 0.002
+    mirrored: Annotated[bool, Parameter(negative=())] = False
+    centre: Annotated[tuple[float, float] | None, Parameter(show_default="of the central disc")] = (
+        None
+    )
+    mask: Path | None = None
+    counts_per_electron: Positive = None
+    electrons: Positive = None
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What is fitted besides strain, rotation, tilt, shift, scale and dose.
+
+    Parameters
+    ----------
+    fit_semiangle
+        The semi-angle. By default it is fitted if the size of a pixel is known: a radius of the
+        discs that is a little wrong would bias strain.
+    fit_ellipticity
+        Ellipticity of the camera.
+    fit_blur
+        A Gaussian blur, as of the point spread of the camera.
+    fit_background
+        A constant background and a broad halo.
+    model_error
+        Relative standard deviation of the expected intensity of a pixel: what is not known of the
+        potential and of thermal motion. It matters where there are many electrons.
+    """
+
+    fit_semiangle: Annotated[bool | None, Parameter(show_default="if --pixel-mrad is known")] = None
+    fit_ellipticity: Annotated[bool, Parameter(negative=())] = False
+    fit_blur: Annotated[bool, Parameter(negative=())] = False
+    fit_background: Annotated[bool, Parameter(negative=())] = False
+    model_error: Annotated[float, Parameter(validator=Number(gte=0))] = 0.05
+
+    def free(self, scale_known: bool) -> tuple[Extra, ...]:
+        """Return what is fitted besides."""
+        semiangle = scale_known if self.fit_semiangle is None else self.fit_semiangle
+        chosen: dict[Extra, bool] = {
+            "semiangle": semiangle,
+            "ellipticity": self.fit_ellipticity,
+            "blur": self.fit_blur,
+            "background": self.fit_background,
+        }
+        return tuple(name for name, on in chosen.items() if on)
+
+
+def read(
+    pattern: Path,
+    /,
+    *patterns: Path,
+    semiangle: Annotated[float, Parameter(validator=Number(gt=0))],
+    layers: Annotated[tuple[str, ...], Parameter(show_default="all of the series")] = (),
+    series: Path | None = None,
+    only: tuple[int, ...] = (),
+    rotation: float = 0.0,
+    network: Path | None = None,
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+    figure: Path | None = None,
+    threads: Threads = usable_cores(),
+    fit: Annotated[FitOptions, _FITTED] = FitOptions(),
+    camera: Annotated[CameraOptions, _CAMERA] = CameraOptions(),
+    new_series: Annotated[NewSeries, _NEW_SERIES] = NewSeries(),
+) -> None:
+    """Read strain, rotation, tilt and thickness of measured patterns.
+
+    A scattering series is fitted to each pattern. Print what was found with standard deviations,
+    and what may be wrong.
+
+    Parameters
+    ----------
+    pattern
+        Pattern or stack of patterns: .npy, .npz, TIFF, a pattern store or a dataset.
+    patterns
+        More of them.
+    semiangle
+        Convergence semi-angle in mrad.
+    layers
+        Number of layers, or those to try: 5, 4 5 6 or 1-10.
+    series
+        Scattering series of the crystal (see `pacbed scatter`).
+    only
+        Numbers of the patterns to read in each file, from zero.
+    rotation
+        Rotation of the patterns as far as it is known, in degrees.
+    network
+        Folder of a trained network, whose predictions are where the fit begins.
+    json_file
+        Also write all that was found to this file, as JSON.
+    figure
+        Also draw measured and fitted patterns and residuals (PNG or PDF).
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    for option, path in (("json", json_file), ("figure", figure)):
+        if path is not None and not path.parent.is_dir():
+            raise PacbedError(f"--{option} {path}: there is no folder {path.parent}")
+    asked = _numbers(layers)
+    clean, refused = _clean_patterns((pattern, *patterns), only, camera)
+    pixels = _pixels_mrad(clean, semiangle, camera, refused)
+    with _series(series, new_series, asked, semiangle, clean, pixels, threads) as held:
+        numbers = asked or tuple(range(1, held.request.layers + 1))
+        windows = _windows(held, clean, pixels, semiangle, camera, refused)
+        if not windows:
+            raise PacbedError("\n".join(refused.values()))
+        readings = _read(held, windows, numbers, semiangle, rotation, fit, network, camera, threads)
+    for message in refused.values():
+        say(f"warning: not read: {message}")
+    for one in readings:
+        for note in one.window.pattern.notes:
+            say(f"{one.window.pattern.name}: {note}")
+    _print(readings)
+    assumed = _assumed(camera, rotation, semiangle, held)
+    print(", ".join(f"{name}: {value}" for name, value in assumed["said"].items()))
+    if json_file:
+        _write_json(json_file, readings, refused, assumed)
+        print(json_file)
+    if figure:
+        from pacbed.figures.readings import MOST, measured_and_fitted
+        from pacbed.figures.style import save
+
+        save(measured_and_fitted(readings), figure)
+        more = f" (the first {MOST} of {len(readings)} patterns)" if len(readings) > MOST else ""
+        print(f"{figure}{more}")
+
+
+def _numbers(layers: Sequence[str]) -> tuple[int, ...]:
+    """Return numbers of layers, each written as 5 or 1-10."""
+    found: set[int] = set()
+    for word in layers:
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", word)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 1 <= first <= last:
+            raise PacbedError(f"--layers {word}: write a number such as 5, or a range such as 1-10")
+        found |= set(range(first, last + 1))
+    return tuple(sorted(found))
+
+
+def _clean_patterns(
+    paths: Sequence[Path], only: Sequence[int], camera: CameraOptions
+) -> tuple[list[Pattern], dict[str, str]]:
+    """Read and clean patterns; return them, and why others cannot be read."""
+    from pacbed.reading.patterns import clean, read_file, read_mask
+
+    mask = read_mask(camera.mask) if camera.mask else None
+    found, refused = [], {}
+    for path in paths:
+        try:
+            measured = read_file(path, only)
+        except PacbedError as error:
+            refused[str(path)] = str(error)
+            continue
+        for one in measured:
+            try:
+                found.append(clean(one, mask, camera.mirrored))
+            except PacbedError as error:
+                refused[one.name] = str(error)
+    if not found:
+        raise PacbedError("\n".join(refused.values()))
+    return found, refused
+
+
+def _pixels_mrad(
+    patterns: list[Pattern], semiangle: float, camera: CameraOptions, refused: dict[str, str]
+) -> dict[str, float]:
+    """Return the nominal size of the pixels of each pattern.
+
+    If it is not known, it follows from the radius of the discs: those with equally many pixels are
+    taken to be of one camera length.
+    """
+    from pacbed.reading.patterns import find_radius_px
+
+    known = {one.name: camera.pixel_mrad or one.pixel_mrad for one in patterns}
+    found: dict[tuple[int, ...], list[float]] = {}
+    for one in patterns:
+        if known[one.name] is None:
+            try:
+                found.setdefault(one.image.shape, []).append(semiangle / find_radius_px(one))
+            except PacbedError as error:
+                refused[one.name] = str(error)
+    return {
+        one.name: known[one.name] or float(np.median(found[one.image.shape]))
+        for one in patterns
+        if known[one.name] or (one.image.shape in found and one.name not in refused)
+    }
+
+
+@contextmanager
+def _series(
+    path: Path | None,
+    new: NewSeries,
+    layers: tuple[int, ...],
+    semiangle: float,
+    patterns: Sequence[Pattern],
+    pixels: dict[str, float],
+    threads: int,
+) -> Iterator[ScatteringSeries]:
+    """Provide the series that is given, or make one for these patterns."""
+    from pacbed.scattering.request import SeriesRequest, degree_for
+    from pacbed.scattering.series import ScatteringSeries
+    from pacbed.scattering.strain import StrainRange
+
+    if path:
+        if given := [n for n, value in vars(new).items() if value is not None]:
+            options = ", ".join(f"--{n.split('_')[0]}" for n in given)
+            raise PacbedError(f"{options}: these are of a new series; leave them or --series out")
+        yield ScatteringSeries(path)
+        return
+    if not (new.material and new.energy_keV and layers):
+        raise PacbedError(
+            "name a scattering series with --series, or say with --material, --energy and --layers "
+            "for which crystal one is to be made"
+        )
+    widths = [max(p.image.shape) * pixels[p.name] for p in patterns if p.name in pixels]
+    states = new.states or 30
+    request = SeriesRequest(
+        material=known_material(new.material),
+        energy_keV=new.energy_keV,
+        layers=max(layers),
+        strain=StrainRange(new.stretch or (0.95, 1.05)),
+        semiangle_mrad=semiangle,
+        tilt_mrad=5.0 if new.tilt_mrad is None else new.tilt_mrad,
+        field_of_view_mrad=max(2.1 * semiangle, min(max(widths, default=0), _WIDEST_FIELD_mrad)),
+        states=states,
+        degree=degree_for(states),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        output = new.keep_series or Path(folder) / "series.zarr.zip"
+        started = time.monotonic()
+        computation = Computation(threads=threads)
+        if make_series(output, request, PlaneWaveOptions(), computation, "--keep-series"):
+            advice = "" if new.keep_series else ": keep it with --keep-series FILE to save that"
+            say(f"the scattering series took {time.monotonic() - started:.0f} s{advice}")
+        yield ScatteringSeries(output)
+
+
+def _windows(
+    series: ScatteringSeries,
+    patterns: Sequence[Pattern],
+    pixels: dict[str, float],
+    semiangle: float,
+    camera: CameraOptions,
+    refused: dict[str, str],
+) -> list[Window]:
+    """Cut out of each pattern what is compared with the series."""
+    from pacbed.reading.discs import reflections_mrad
+    from pacbed.reading.patterns import window
+
+    request, found = series.request, []
+    reach = request.field_of_view_mrad / 2
+    spacing = float(np.hypot(*reflections_mrad(request.material, request.energy_keV, reach)[1]))
+    for one in patterns:
+        if one.name not in pixels:
+            continue
+        centre = camera.centre
+        if centre and camera.mirrored:
+            centre = one.image.shape[1] - 1 - centre[0], centre[1]
+        try:
+            found.append(window(one, pixels[one.name], semiangle, spacing, reach, centre))
+        except PacbedError as error:
+            refused[one.name] = str(error)
+    return found
+
+
+def _read(
+    series: ScatteringSeries,
+    windows: Sequence[Window],
+    layers: tuple[int, ...],
+    semiangle: float,
+    rotation: float,
+    fit: FitOptions,
+    network: Path | None,
+    camera: CameraOptions,
+    threads: int,
+) -> list[Reading]:
+    from pacbed.learning.training import configure
+    from pacbed.reading.reading import ReadSettings, read_patterns
+
+    scale_known = all(camera.pixel_mrad or one.pattern.pixel_mrad for one in windows)
+    settings = ReadSettings(
+        Aperture(semiangle),
+        layers,
+        rotation,
+        fit.free(scale_known),
+        camera.pixel_uncertainty if scale_known else None,
+        camera.counts_per_electron,
+        camera.electrons,
+        fit.model_error,
+    )
+    console = stderr()
+    configure(threads, log=lambda line: say(line, console))
+    starts = _predicted(network, windows) if network else None
+    with progress(console) as start:
+        return read_patterns(series, windows, settings, starts, start("patterns"))
+
+
+def _predicted(network: Path, windows: Sequence[Window]) -> np.ndarray:
+    """Return what a network reads of patterns, zero for what it does not, shape (patterns, 6)."""
+    from pacbed.examples.labels import PARAMETERS
+    from pacbed.learning.prediction import predict_images
+    from pacbed.reading.patterns import centred
+
+    starts = np.zeros((len(windows), len(PARAMETERS)))
+    for row, one in enumerate(windows):
+        pixel = one.pixel_mrad, one.pixel_mrad
+        table = predict_images(
+            network / "model.keras",
+            network / "settings.json",
+            centred(one),
+            pixel,
+            lambda line: None,
+        )
+        for column, name in enumerate(PARAMETERS):
+            if f"predicted_{name}" in table:
+                starts[row, column] = table[f"predicted_{name}"].iloc[0]
+    return starts
+
+
+def _print(readings: Sequence[Reading]) -> None:
+    from pacbed.figures.style import SYMBOLS
+
+    heads = ("ε_xx (%)", "ε_yy (%)", "ε_xy (%)", "γ (°)", "φ_x (mrad)", "φ_y (mrad)")
+    table = Table(title="What was read, and its standard deviation")
+    table.add_column("pattern", overflow="fold")
+    for head in ("layers", *heads, "χ² per pixel"):
+        table.add_column(head, justify="right")
+    table.add_column("flags")
+    for one in readings:
+        values = []
+        for name in SYMBOLS:
+            factor = 100.0 if name.startswith("strain") else 1.0
+            values.append(_with_error(factor * one.value(name), factor * one.sigma(name)))
+        likely = one.probabilities[one.layers]
+        number = str(one.layers) if likely > 0.995 else f"{one.layers} ({likely:.0%})"
+        flags = "; ".join(one.flags)
+        table.add_row(
+            Text(one.window.pattern.name),
+            number,
+            *values,
+            f"{one.chi2_per_pixel:.3g}",
+            flags,
+        )
+    show_table(table, 180)
+
+
+def _with_error(value: float, sigma: float) -> str:
+    """Return a value and its error with two digits of the error."""
+    digits = max(0, min(4, 1 - int(np.floor(np.log10(sigma))))) if sigma > 0 else 3
+    return f"{value:.{digits}f} ± {sigma:.{digits}f}"
+
+
+def _assumed(
+    camera: CameraOptions, rotation: float, semiangle: float, series: ScatteringSeries
+) -> dict[str, Any]:
+    """Return what was assumed, in full and as it is printed."""
+    request = series.request
+    known = camera.pixel_mrad is not None
+    return {
+        "said": {
+            "handedness": "mirrored" if camera.mirrored else "as recorded, not mirrored",
+            "scale": f"{camera.pixel_mrad:g} mrad per pixel (± {camera.pixel_uncertainty:.2g})"
+            if known
+            else "of the file, or from the radius of the discs",
+            "crystal": f"{request.material.formula} at {request.energy_keV:g} keV",
+        },
+        "semiangle_mrad": semiangle,
+        "rotation_deg": rotation,
+        "material": request.material.formula,
+        "energy_keV": request.energy_keV,
+        "mirrored": camera.mirrored,
+        "pixel_mrad": camera.pixel_mrad,
+        "pixel_uncertainty": camera.pixel_uncertainty,
+        "counts_per_electron": camera.counts_per_electron,
+        "electrons": camera.electrons,
+    }
+
+
+def _write_json(
+    path: Path, readings: Sequence[Reading], refused: dict[str, str], assumed: dict[str, Any]
+) -> None:
+    from pacbed import __version__
+    from pacbed.storage.files import write_text
+
+    content = {
+        "pacbed_version": __version__,
+        "assumed": {name: value for name, value in assumed.items() if name != "said"},
+        "patterns": [one.to_dict() for one in readings],
+        "not_read": refused,
+    }
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -1,0 +1,136 @@
+"""The examples of a study read by the fit, from a network's prediction or from the dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from pacbed.engines.request import Progress
+from pacbed.examples.augment import AugmentationSettings
+from pacbed.examples.dataset import Dataset
+from pacbed.examples.labels import PARAMETERS
+from pacbed.examples.predictions import prediction_table
+from pacbed.exceptions import PacbedError
+from pacbed.reading.fit import Fit, FitSettings
+from pacbed.reading.model import COLUMN, Frame
+from pacbed.reading.start import (
+    Dictionary,
+    SearchRange,
+    starts_from_dictionary,
+    starts_from_table,
+)
+from pacbed.scattering.series import ScatteringSeries
+from pacbed.specimen.deformation import DrawRanges
+from pacbed.specimen.microscope import Aperture
+
+# Patterns that are read at a time.
+_AT_A_TIME = 32
+
+
+def predict_by_fit(
+    series: ScatteringSeries,
+    data: Dataset,
+    rows: range,
+    priors: Mapping[str, tuple[float, float]],
+    search: SearchRange,
+    predictions: pd.DataFrame | None = None,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Read examples by a fit.
+
+    Parameters
+    ----------
+    series
+        What the crystal does to all waves.
+    data
+        The examples.
+    rows
+        Which of them are read.
+    priors
+        Mean and standard deviation of unknowns over the examples of the study.
+    search
+        Where to look for a start without a network.
+    predictions
+        Of a network for all examples, with which the fit starts; None for the dictionary.
+    progress
+        Called with the number of examples that are done, and of all.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As of :func:`pacbed.examples.predictions.prediction_table`, and for each parameter
+        ``sigma_*``, its standard deviation as stated by the fit; ``chi2_per_pixel`` and ``flags``.
+
+    Raises
+    ------
+    PacbedError
+        If the examples are of another crystal, beam or thermal motion than the series, or the
+        predictions of other examples.
+    """
+    aperture = _aperture(series, data)
+    settings = AugmentationSettings(**data.attributes["augmentation"])
+    frame = Frame.centred(settings.pixels, settings.field_of_view_mrad)
+    fit = Fit(series, aperture, data.attributes["layers"], frame, FitSettings(priors=priors))
+    dictionary = Dictionary(fit, search) if predictions is None else None
+    read: list[pd.DataFrame] = []
+    for first in range(rows.start, rows.stop, _AT_A_TIME):
+        some = slice(first, min(first + _AT_A_TIME, rows.stop))
+        images = data.images[some].astype(np.float32)
+        if predictions is not None:
+            states = _predicted(predictions, data, some)
+        elif dictionary is not None:
+            states = starts_from_dictionary(
+                fit, dictionary, _electrons(images, data.electrons[some])
+            )
+        seen = fit.part_seen(states)[:, None, None]
+        result = fit.fit(_electrons(images, data.electrons[some]) * seen, states)
+        chosen = replace(data, **{n: getattr(data, n)[some] for n in _OF_EXAMPLES})
+        table = prediction_table(chosen, PARAMETERS, result.states[:, : len(PARAMETERS)])
+        for name in PARAMETERS:
+            table[f"sigma_{name}"] = result.sigma[:, COLUMN[name]]
+        read.append(table.assign(chi2_per_pixel=result.chi2_per_pixel, flags=result.flags))
+        if progress:
+            progress(some.stop - rows.start, len(rows))
+    return pd.concat(read, ignore_index=True)
+
+
+def search_range(ranges: DrawRanges, settings: AugmentationSettings) -> SearchRange:
+    """Return where the examples of a study are, given the ranges of its draws and examples."""
+    low, high = settings.rotation_deg
+    tilt = max(map(abs, ranges.tilt_mrad))
+    return SearchRange(((low + high) / 2,), (high - low) / 2, tilt, ranges.stretch)
+
+
+_OF_EXAMPLES = ("images", "labels", "draws", "transformations")
+
+
+def _electrons(images: np.ndarray, electrons: np.ndarray) -> np.ndarray:
+    """Return images whose sums are as many electrons."""
+    return images * (electrons / images.sum(axis=(1, 2), dtype=float))[:, None, None]
+
+
+def _aperture(series: ScatteringSeries, data: Dataset) -> Aperture:
+    """Return the aperture of examples, which must be of the crystal of the series."""
+    simulation = data.attributes.get("simulation") or {}
+    aperture = Aperture(data.attributes["semiangle_mrad"], **simulation.get("aperture", {}))
+    own = series.simulation(aperture)
+    if differing := [name for name in own if own[name] != simulation.get(name)]:
+        raise PacbedError(
+            f"the examples are of another simulation than {series.path}: they differ in "
+            f"{', '.join(differing)}. Use a series and examples of one study"
+        )
+    return aperture
+
+
+def _predicted(predictions: pd.DataFrame, data: Dataset, rows: slice) -> np.ndarray:
+    """Return starts from what a network says of examples."""
+    if len(predictions) != len(data.images):
+        raise PacbedError(
+            f"{len(predictions)} predictions are not of the {len(data.images)} examples that are "
+            "to be fitted: predict them anew"
+        )
+    columns = {name: predictions[f"predicted_{name}"].to_numpy()[rows] for name in PARAMETERS}
+    return starts_from_table(columns)

@@ -1,0 +1,163 @@
+"""Patterns of unknown thickness: the number of layers by likelihood.
+
+Without a start, patterns are compared with dictionaries of all thicknesses, and of each pattern the
+few that are nearest are fitted with large pixels; with one, all are. Those that are not hopeless
+are fitted with all pixels. What a fit leaves unexplained, its deviance, tells how probable a
+thickness is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+import numpy as np
+
+from pacbed.exceptions import RequestError
+from pacbed.reading.fit import Fit, FitResult
+from pacbed.reading.start import Dictionary, SearchRange, coarse_bins
+
+# Thicknesses of a pattern that are fitted with large pixels, and at least with all of them.
+_NEAREST, _LIKELY = 4, 2
+# Thicknesses whose deviance with large pixels is so much larger than the smallest, in units of χ²
+# per pixel, are not fitted with all pixels.
+_HOPELESS = 100.0
+
+
+@dataclass(frozen=True)
+class ThicknessResult:
+    """What was read from patterns of unknown thickness.
+
+    Parameters
+    ----------
+    fit
+        Of the most probable thickness.
+    layers
+        Most probable number of layers, shape (patterns,).
+    probabilities
+        Of each number of layers, shape (patterns, thicknesses); before, all were equally probable.
+        Where a pattern is not described within its noise, its χ² per pixel is taken as the variance
+        of what is left.
+    """
+
+    fit: FitResult
+    layers: np.ndarray
+    probabilities: np.ndarray
+
+
+class ThicknessFit:
+    """Fits patterns whose number of layers is unknown.
+
+    Parameters
+    ----------
+    fit
+        Of any thickness: what the patterns have in common.
+    layers
+        The numbers of layers that may be.
+    search
+        Where to look for a start.
+    mask
+        Whether a pixel counts in the dictionaries, shape (ny, nx); None if all do.
+
+    Raises
+    ------
+    RequestError
+        If no number of layers is given, one occurs twice, or the series does not reach that far.
+    """
+
+    def __init__(
+        self,
+        fit: Fit,
+        layers: Sequence[int],
+        search: SearchRange | None = None,
+        mask: np.ndarray | None = None,
+    ) -> None:
+        if not len(layers) or len(set(layers)) != len(layers):
+            raise RequestError(
+                f"thicknesses must be different numbers of layers, not {list(layers)}"
+            )
+        fit.series.check_layers(layers)
+        self.layers, self._fit = np.array(layers), fit
+        self._search, self._mask = search or SearchRange(), mask
+
+    @cached_property
+    def _dictionaries(self) -> list[Dictionary]:
+        return [
+            Dictionary(self._fit.for_layers(number), self._search, self._mask)
+            for number in self.layers.tolist()
+        ]
+
+    def fit(
+        self,
+        images: np.ndarray,
+        starts: np.ndarray | None = None,
+        variances: np.ndarray | None = None,
+        masks: np.ndarray | None = None,
+    ) -> ThicknessResult:
+        """Fit patterns.
+
+        Parameters
+        ----------
+        images
+            Electrons in each pixel, shape (patterns, ny, nx).
+        starts
+            Where to begin with any thickness, shape (patterns, unknowns); None if dictionaries are
+            to say it.
+        variances, masks
+            As of :meth:`pacbed.reading.fit.Fit.fit`.
+        """
+        count = len(images)
+        if starts is None:
+            found = [dictionary.candidates(images, 1) for dictionary in self._dictionaries]
+            distances = np.stack([distance[0] for _, distance in found], 1)
+            states = np.stack([state[0] for state, _ in found], 1)
+            near = distances.argsort(axis=1).argsort(axis=1) < _NEAREST
+        else:
+            states = np.repeat(starts[:, None], len(self.layers), axis=1)
+            near = np.ones(states.shape[:2], bool)
+        coarse = coarse_bins(self._fit)
+        bins = (coarse, coarse // 2) if coarse > 1 else (1,)
+        given = variances, masks
+        first = self._round(images, states, given, near, bins)
+        deviance = first.deviance.reshape(count, -1)
+        chi2 = first.chi2_per_pixel.reshape(count, -1) * bins[-1] ** 2
+        unit = np.maximum(np.take_along_axis(chi2, deviance.argmin(1)[:, None], 1), 1)
+        likely = deviance <= deviance.min(axis=1, keepdims=True) + _HOPELESS * unit
+        likely |= deviance.argsort(axis=1).argsort(axis=1) < _LIKELY
+        likely &= np.isfinite(deviance)
+        states = first.states.reshape(states.shape)
+        finer = tuple(b for b in (4, 2, 1) if b < bins[-1]) or (1,)
+        last = self._round(images, states, given, likely, finer)
+        deviance = last.deviance.reshape(count, -1)
+        best = deviance.argmin(axis=1)
+        rows = np.arange(count) * len(self.layers) + best
+        fit = FitResult(**{f.name: getattr(last, f.name)[rows] for f in fields(FitResult)})
+        unit = np.maximum(fit.chi2_per_pixel, 1)[:, None]
+        weight = np.exp(-(deviance - deviance.min(axis=1, keepdims=True)) / (2 * unit))
+        return ThicknessResult(fit, self.layers[best], weight / weight.sum(axis=1, keepdims=True))
+
+    def _round(
+        self,
+        images: np.ndarray,
+        states: np.ndarray,
+        given: tuple[np.ndarray | None, np.ndarray | None],
+        wanted: np.ndarray,
+        bins: Sequence[int],
+    ) -> FitResult:
+        """Fit each pattern with the thicknesses that are wanted of it.
+
+        The result has one row for each pattern and thickness; where a thickness was not wanted, the
+        deviance is infinite.
+        """
+        thicknesses, unknowns = states.shape[1:]
+        total = FitResult.none(states.reshape(-1, unknowns))
+        for column, number in enumerate(self.layers.tolist()):
+            rows = np.flatnonzero(wanted[:, column])
+            if not len(rows):
+                continue
+            variances, masks = (None if v is None else v[rows] for v in given)
+            fit = self._fit.for_layers(number)
+            found = fit.fit(images[rows], states[rows, column], variances, masks, bins)
+            total.put(rows * thicknesses + column, found)
+        return total

@@ -1,0 +1,130 @@
+"""``pacbed read``."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pacbed.cli import main
+from pacbed.cli.read import _numbers, _with_error
+from pacbed.scattering.image import Camera
+from pacbed.scattering.series import ScatteringSeries
+from pacbed.specimen.microscope import Aperture
+
+RANGE = ["--layers", "1", "--semiangle", "6", "--tilt", "5", "--fov", "64", "--states", "6"]
+COARSE = ["--supercell", "3", "2", "--incident-step", "2.5", "--phonons", "0"]
+TRUTH = (0.008, -0.006, 0.005)
+
+
+@pytest.fixture(autouse=True)
+def _threads(monkeypatch):
+    """TensorFlow takes a number of threads once only; other tests may have used it."""
+    monkeypatch.setattr("pacbed.learning.training.configure", lambda *_, **__: None)
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    path = tmp_path_factory.mktemp("read") / "mos2.series.zarr.zip"
+    narrow = ["--stretch", "0.97", "1.03"]
+    assert main(["scatter", "--output", path, *RANGE, *narrow, *COARSE]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def measured(series):
+    """Return a file with a pattern, shifted by (4, -3) pixels."""
+    camera = Camera(96, 48.0, 2.0, (4.0, -3.0))
+    image = ScatteringSeries(series).image(TRUTH, (1.0, -0.5), Aperture(6.0), 1, camera)
+    path = series.parent / "measured.npy"
+    np.save(path, np.random.default_rng(0).poisson(3e6 * np.maximum(image, 0)))
+    return path
+
+
+def test_a_pattern_is_read_and_all_is_written(measured, series, tmp_path, capsys):
+    broken = tmp_path / "broken.npy"
+    np.save(broken, np.zeros((96, 96)))
+    words = ["read", measured, broken, "--series", series, "--semiangle", "6", "--layers", "1"]
+    outputs = ["--json", tmp_path / "read.json", "--figure", tmp_path / "read.png"]
+    assert main([*words, "--pixel-mrad", "0.5", "--electrons", "3e6", *outputs]) == 0
+    said = capsys.readouterr()
+    assert f"warning: not read: {broken} is empty" in said.err
+    assert "ε_xx" in said.out
+    assert "not mirrored" in said.out
+    found = json.loads((tmp_path / "read.json").read_text())
+    [one] = found["patterns"]
+    for name, truth in zip(("strain_xx", "strain_yy", "strain_xy"), TRUTH, strict=True):
+        assert abs(one[name] - truth) < 5 * one[f"{name}_sigma"]
+    assert one["rotation_deg"] == pytest.approx(2, abs=0.1)
+    assert one["centre_px"] == pytest.approx([52, 45], abs=0.1)
+    assert one["counts_per_electron"] == pytest.approx(1, rel=0.02)
+    assert (one["layers"], one["probability_of_layers"]) == (1, {"1": 1.0})
+    assert found["assumed"]["mirrored"] is False
+    assert list(found["not_read"]) == [str(broken)]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["broken.npy", "read.json", "read.png"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--layers", "x"], "write a number such as 5, or a range"),
+        (["--layers", "3-1"], "write a number such as 5, or a range"),
+        (["--layers", "1-2"], "the series holds 1 to 1 layers, not 2"),
+        (["--material", "MoS2"], "these are of a new series"),
+        (["--pixel-mrad", "0.1"], "shows 9.6 × 9.6 mrad"),
+        (["--pixel-mrad", "5"], "a radius of 1.2 pixels"),
+        (["--fit-semiangle"], "cannot both be unknown"),
+        (["--mask", "none.npy"], "cannot read none.npy"),
+        (["--only", "4"], "has patterns 0 to 0, not 4"),
+        (["--centre", "200", "3", "--pixel-mrad", "0.5"], "lies outside of its pixels"),
+        (["--json", "nowhere/read.json"], "there is no folder nowhere"),
+        (["--network", "nowhere", "--pixel-mrad", "0.5"], "nowhere"),
+    ],
+)
+def test_what_cannot_be_done_is_said(measured, series, complaint, options, message):
+    given = ["--layers", "1"] if "--layers" not in options else []
+    words = ["read", measured, "--series", series, "--semiangle", "6", *given, *options]
+    assert message in complaint(*words)
+
+
+def test_nothing_that_can_be_read_is_an_error(series, complaint, tmp_path):
+    words = [tmp_path / "no.npy", tmp_path / "no.tif", "--series", series, "--semiangle", "6"]
+    said = complaint("read", *words)
+    assert said.splitlines() == [
+        f"error: {tmp_path}/no.npy does not exist",
+        f"{tmp_path}/no.tif does not exist",
+    ]
+
+
+def test_without_a_series_the_crystal_must_be_named(measured, complaint):
+    said = complaint("read", measured, "--semiangle", "6", "--layers", "1")
+    assert "--material, --energy and --layers" in said
+
+
+def test_without_a_series_one_is_made_and_may_be_kept(measured, tmp_path, monkeypatch, capsys):
+    def stop(series, windows, *others):
+        seen.append(series.request)
+        return []
+
+    seen = []
+    monkeypatch.setattr("pacbed.cli.read._read", stop)
+    crystal = ["--material", "WS2", "--energy", "60", "--layers", "1", "--states", "6"]
+    kept = tmp_path / "ws2.zarr.zip"
+    words = ["read", measured, "--semiangle", "6", "--pixel-mrad", "0.5", *crystal]
+    assert main([*words, "--keep-series", kept, "--stretch", "0.98", "1.02"]) == 0
+    assert "the scattering series took" in capsys.readouterr().err
+    assert main([*words, "--keep-series", kept, "--stretch", "0.98", "1.02"]) == 0
+    assert "the scattering series took" not in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [kept]
+    assert (seen[0].material.formula, seen[0].energy_keV) == ("WS2", 60)
+    assert seen[0].field_of_view_mrad == 48
+
+
+def test_layers_are_numbers_and_ranges():
+    assert _numbers(["5"]) == (5,)
+    assert _numbers(["3-5", "1", "4"]) == (1, 3, 4, 5)
+
+
+def test_two_digits_of_an_error_are_shown():
+    assert _with_error(1.23456, 0.0234) == "1.235 ± 0.023"
+    assert _with_error(12.3, 4.2) == "12.3 ± 4.2"
+    assert _with_error(-123.0, 45.0) == "-123 ± 45"

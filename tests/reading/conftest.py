@@ -1,0 +1,108 @@
+"""Small scattering series for all tests of fits."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pacbed.engines.planewave import PlaneWaveSettings
+from pacbed.engines.planewave.engine import PlaneWaveEngine
+from pacbed.reading.model import COLUMN, UNKNOWNS, Frame
+from pacbed.scattering.fit import assemble, write_state
+from pacbed.scattering.image import Camera
+from pacbed.scattering.request import SeriesRequest
+from pacbed.scattering.series import ScatteringSeries
+from pacbed.scattering.strain import StrainRange
+from pacbed.specimen.crystal import material
+from pacbed.specimen.microscope import Aperture
+
+APERTURE, LAYERS, FIELD_mrad, PIXELS = Aperture(6.35), 6, 60.0, 64
+FRAME = Frame.centred(PIXELS, FIELD_mrad)
+STRETCH, TILT_mrad = (0.97, 1.03), 3.0
+ELECTRONS = 1e7
+
+
+@pytest.fixture(scope="session")
+def study():
+    """What the patterns of these tests have in common."""
+    return SimpleNamespace(
+        aperture=APERTURE, layers=LAYERS, frame=FRAME, field_mrad=FIELD_mrad, tilt_mrad=TILT_mrad
+    )
+
+
+COARSE = PlaneWaveSettings(supercell=(3, 2), diffuse_waves=16, incident_step_mrad=2.5)
+
+
+def made(folder, asked):
+    paths = [folder / f"{number:02d}.zarr.zip" for number in range(asked.states)]
+    engine = PlaneWaveEngine(COARSE, 2)
+    for number, path in enumerate(paths):
+        write_state(path, asked, number, engine)
+    assemble(folder / "series.zarr.zip", paths)
+    return ScatteringSeries(folder / "series.zarr.zip")
+
+
+@pytest.fixture(scope="session")
+def small_series(tmp_path_factory):
+    """MoS2, six layers, 6.35 mrad."""
+    asked = SeriesRequest(
+        material("MoS2"), 80, LAYERS, StrainRange((0.96, 1.04)), 6.35, 5.0, 76.0, 15, 2
+    )
+    return made(tmp_path_factory.mktemp("small"), asked)
+
+
+@pytest.fixture(scope="session")
+def series(tmp_path_factory):
+    """MoS2, four layers, 5 mrad."""
+    asked = SeriesRequest(
+        material("MoS2"), 80, 4, StrainRange(STRETCH), 5.0, 4.0, 52.0, states=15, degree=2
+    )
+    return made(tmp_path_factory.mktemp("series"), asked)
+
+
+@pytest.fixture(scope="session")
+def coherent_series(tmp_path_factory):
+    """MoS2, two layers, 6 mrad, without diffuse scattering."""
+    asked = SeriesRequest(
+        material("MoS2"),
+        80,
+        2,
+        StrainRange(STRETCH),
+        6.0,
+        5.0,
+        64.0,
+        states=6,
+        degree=1,
+        motion="coherent",
+    )
+    return made(tmp_path_factory.mktemp("coherent"), asked)
+
+
+@pytest.fixture(scope="session")
+def patterns(small_series):
+    """Return a function that draws states and their patterns, counted electrons."""
+
+    def draw(layers, seed=0):
+        random, layers = np.random.default_rng(seed), list(layers)
+        states = np.zeros((len(layers), len(UNKNOWNS)))
+        states[:, :3] = StrainRange(STRETCH).states(len(layers))
+        ranges = {
+            "rotation_deg": 10.0,
+            "tilt_x_mrad": TILT_mrad,
+            "tilt_y_mrad": TILT_mrad,
+            "shift_x_px": 1.0,
+            "shift_y_px": 1.0,
+            "log_scale": 0.03,
+        }
+        for name, half in ranges.items():
+            states[:, COLUMN[name]] = random.uniform(-half, half, len(layers))
+        states[:, COLUMN["log_dose"]] = np.log(ELECTRONS)
+        images = []
+        for state, number in zip(states, layers, strict=True):
+            field = FIELD_mrad * np.exp(state[COLUMN["log_scale"]])
+            camera = Camera(PIXELS, field, state[3], (state[6], state[7]))
+            image = small_series.image(state[:3], tuple(state[4:6]), APERTURE, number, camera)
+            images.append(random.poisson(np.maximum(ELECTRONS * image, 0)))
+        return states, np.array(images, np.float32)
+
+    return draw

@@ -1,0 +1,80 @@
+"""The batched model of images against that of the series, and its derivatives."""
+
+import numpy as np
+import pytest
+from small_series import APERTURE, PIXELS, FIELD_mrad, pattern, random_states
+
+from pacbed.reading.model import UNKNOWNS, Frame, ImageModel
+from pacbed.scattering.image import Camera
+from pacbed.specimen.microscope import Aperture
+
+STEPS = {
+    **dict.fromkeys(("strain_xx", "strain_yy", "strain_xy"), 1e-4),
+    **dict.fromkeys(("log_scale", "ellipticity", "ellipticity_diagonal"), 1e-3),
+    **dict.fromkeys(("background", "halo", "log_dose"), 1e-2),
+    "log_semiangle": 2e-3,
+    "blur_px": 0.02,
+}
+
+
+@pytest.mark.parametrize("layers", [1, 4])
+def test_images_are_those_of_the_series(series, layers):
+    model = ImageModel(series, APERTURE, layers, Frame.centred(PIXELS, FIELD_mrad), UNKNOWNS[:10])
+    states = random_states(3, 1e6)
+    for state, image in zip(states, model.images(states), strict=True):
+        expected = pattern(series, state, layers).ravel()
+        assert np.abs(image - expected).sum() < 1e-4 * expected.sum()
+
+
+def test_derivatives_are_those_of_the_series(series):
+    state = random_states(1, 1.0)[0]
+    model = ImageModel(series, APERTURE, 4, Frame.centred(PIXELS, FIELD_mrad), UNKNOWNS[:10])
+    columns = model.images_and_columns(state[None])[1][0].reshape(-1, PIXELS, PIXELS)
+    camera = Camera(PIXELS, FIELD_mrad * np.exp(state[8]), state[3], tuple(state[6:8]))
+    expected = series.image_and_derivatives(
+        tuple(state[:3]), tuple(state[4:6]), APERTURE, 4, camera
+    )
+    of_numpy = [
+        *expected.by_strain,
+        expected.by_rotation,
+        *expected.by_tilt,
+        *expected.by_shift,
+        expected.by_field,
+        expected.expected,
+    ]
+    for name, one, other in zip(UNKNOWNS, columns, of_numpy, strict=False):
+        assert np.abs(one - other).sum() < 0.02 * np.abs(other).sum(), name
+
+
+@pytest.mark.parametrize("aperture", [APERTURE, Aperture(4.0, 0.4)])
+def test_derivatives_by_all_unknowns_are_those_of_differences(series, aperture):
+    model = ImageModel(series, aperture, 4, Frame.centred(PIXELS, FIELD_mrad), UNKNOWNS)
+    state = random_states(1, 1.0)[0]
+    state[10:] = 0.02, 0.03, 0.01, 0.01, -0.007, 0.8
+    columns = model.images_and_columns(state[None])[1][0].reshape(-1, PIXELS, PIXELS)
+    for number, name in enumerate(UNKNOWNS):
+        step = np.zeros(len(UNKNOWNS))
+        step[number] = STEPS.get(name, 0.05)
+        low, high = model.images(np.stack([state - step, state + step]))
+        slope = (high - low) / (2 * step[number])
+        assert np.abs(columns[number].ravel() - slope).sum() < 0.03 * np.abs(slope).sum(), name
+
+
+def test_pixels_put_together_hold_the_electrons_of_all(series):
+    frame = Frame.centred(PIXELS, FIELD_mrad)
+    states = random_states(2, 1e6)
+    fine, coarse = (
+        ImageModel(series, APERTURE, 4, f, UNKNOWNS[:10]).images(states)
+        for f in (frame, frame.binned(2))
+    )
+    half = PIXELS // 2
+    sums = fine.reshape(-1, half, 2, half, 2).sum(axis=(2, 4)).reshape(len(states), -1)
+    # Edges of discs are straight in a pixel: of larger ones that is less true.
+    assert np.abs(sums - coarse).sum() < 0.01 * sums.sum()
+
+
+def test_a_pixel_in_the_centre_of_a_disc_is_lit(series):
+    model = ImageModel(series, APERTURE, 1, Frame.centred(PIXELS, FIELD_mrad), UNKNOWNS[:10])
+    image, columns = model.images_and_columns(np.zeros((1, len(UNKNOWNS))))
+    assert np.isfinite(image).all()
+    assert np.isfinite(columns).all()
