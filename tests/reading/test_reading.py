@@ -147,3 +147,11 @@ def test_impossible_settings_are_refused():
         ReadSettings(APERTURE, (1,), free=("semiangle",))
     with pytest.raises(PacbedError, match="not both"):
         ReadSettings(APERTURE, (1,), counts_per_electron=1.0, electrons=1e6)
+
+
+def test_where_a_network_is_far_off_a_dictionary_says_where_to_begin(coherent_series):
+    settings = ReadSettings(APERTURE, (2,), pixel_uncertainty=0.002)
+    wrong = np.array([-0.02, 0.02, -0.015, -9.0, -4.0, 4.0])
+    image = measured(coherent_series)
+    (one,) = read_patterns(coherent_series, windows([image]), settings, wrong[None])
+    assert np.abs(deviations(one)).max() < 4

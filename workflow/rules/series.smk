@@ -9,6 +9,13 @@ NUMERICS = dict(
     physics=PHYSICS_VERSION,
     settings=asdict(STUDY.simulation.planewave.settings()) if STRAIN_STATES else None,
 )
+NUMERICS_OF_DRAWS = NUMERICS | dict(
+    settings=(
+        asdict(STUDY.simulation.planewave.settings_of_draws())
+        if STRAIN_STATES
+        else None
+    ),
+)
 SERIES_PARAMS = NUMERICS | dict(
     series=STUDY.series().to_dict() if STRAIN_STATES else None
 )
@@ -113,7 +120,7 @@ rule scatter_draw:
         mem_mb=lambda wildcards, attempt: attempt * 2500,
         runtime=minutes(30),
     params:
-        **NUMERICS,
+        **NUMERICS_OF_DRAWS,
         state=lambda wildcards: STUDY.state_of_draw(
             int(wildcards.draw), together(wildcards)
         ).to_dict(),
@@ -147,7 +154,7 @@ rule pool_of_draws:
         mem_mb=lambda wildcards, attempt: attempt * 2000,
         runtime=minutes(240),
     params:
-        **NUMERICS,
+        **NUMERICS_OF_DRAWS,
         **POOL_PARAMS,
         images=images_per_draw(),
     script:

@@ -39,6 +39,8 @@ _TOLD_APART = 9.0
 _LARGE_RESIDUALS = 2.0
 # Standard deviations of a pixel that is far from a fit, and the largest part of such pixels.
 _FAR, _FEW = 8.0, 0.003
+# Flags that may be due to the start.
+_DOUBTFUL = {"not converged", "at the edge of the range", "bad chi2"}
 # Electrons of a pixel from which the gain can be told.
 _LIT = 0.5
 # A pattern may be turned by this much, or transposed.
@@ -310,7 +312,7 @@ def read_patterns(
         What is known, and what is fitted.
     starts
         Where to begin, shape (patterns, 6), columns as :data:`READ`, for example as a network
-        reads them; a dictionary says it if not given.
+        reads them; a dictionary says it if not given, and where these lead to a doubtful fit.
     report
         Receives how many patterns are done.
 
@@ -328,10 +330,30 @@ def read_patterns(
             report(len(found), len(windows))
         own = None if starts is None else starts[rows]
         read = _read_batch(series, [windows[n] for n in rows], settings, own)
+        if own is not None:
+            read = _read_doubtful_again(series, read, settings)
         found |= dict(zip(rows, read, strict=True))
     if report:
         report(len(windows), len(windows))
     return [found[number] for number in range(len(windows))]
+
+
+def _read_doubtful_again(
+    series: ScatteringSeries, read: list[Reading], settings: ReadSettings
+) -> list[Reading]:
+    """Begin again from dictionaries where a known start led to a fit that does not describe all."""
+    doubtful = [n for n, one in enumerate(read) if _DOUBTFUL & set(one.flags)]
+    if doubtful:
+        others = _read_batch(series, [read[n].window for n in doubtful], settings, None)
+        for n, other in zip(doubtful, others, strict=True):
+            if _unexplained(other) < _unexplained(read[n]):
+                read[n] = other
+    return read
+
+
+def _unexplained(reading: Reading) -> float:
+    """Return χ² in counts, of which the gain that was found is a part."""
+    return reading.chi2_per_pixel * reading.counts_per_electron
 
 
 def _read_batch(

@@ -261,7 +261,7 @@ def scattering_of_draw(
     config: Configuration, semiangles_mrad: tuple[float, ...], threads: int
 ) -> Cost:
     """Estimate the strain state of a draw for some semi-angles: the mean of the first draws."""
-    settings = config.simulation.planewave.settings()
+    settings = config.simulation.planewave.settings_of_draws()
     states = [config.state_of_draw(index, semiangles_mrad) for index in range(_SAMPLE)]
     waves = sum(_waves_s(one.simulations, settings) for one in states) / (_SAMPLE * threads)
     layers = len(states[0].kept)
