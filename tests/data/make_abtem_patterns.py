@@ -36,7 +36,6 @@ class Pattern:
     """
 
     semiangle_mrad: float
-    soft_edge: bool
     tilt_mrad: tuple[float, float]
     layers: tuple[int, ...]
     box: tuple[tuple[float, float], tuple[float, float]]
@@ -59,12 +58,8 @@ class Pattern:
 
 
 PATTERNS = {
-    "6_soft": Pattern(
-        6.35, True, (2.0, -1.5), (5, 10), ((22, 1), (-2, 13)), 70.79, 800, (2, 2), 12, 1
-    ),
-    "18_hard": Pattern(
-        18.13, False, (-1.5, 1.0), (5,), ((13.5, -0.5), (1, 8)), 43.17, 512, (3, 5), 10, 2
-    ),
+    "6_soft": Pattern(6.35, (2.0, -1.5), (5, 10), ((22, 1), (-2, 13)), 70.79, 800, (2, 2), 12, 1),
+    "18_soft": Pattern(18.13, (-1.5, 1.0), (5,), ((13.5, -0.5), (1, 8)), 43.17, 512, (3, 5), 10, 2),
 }
 
 
@@ -101,7 +96,6 @@ def pattern(asked):
     probe = abtem.Probe(
         energy=1e3 * ENERGY_keV,
         semiangle_cutoff=asked.semiangle_mrad,
-        soft=asked.soft_edge,
         tilt=tilt,
     )
     random, total = np.random.default_rng(asked.seed), 0.0

@@ -7,6 +7,7 @@ import pytest
 
 from pacbed.exceptions import PacbedError
 from pacbed.figures.readings import measured_and_fitted
+from pacbed.reading.model import COLUMN
 from pacbed.reading.patterns import Pattern, clean, find_radius_px, window
 from pacbed.reading.reading import READ, ReadSettings, read_patterns
 from pacbed.scattering.image import Camera
@@ -70,9 +71,20 @@ def readings(coherent_series):
 def test_the_truth_lies_within_the_error_bars(readings, name):
     one = readings[name]
     assert np.abs(deviations(one)).max() < 4
-    assert one.sigma("strain_xx") < 1e-3
+    assert one.sigma("strain_xy") < 5e-4
     assert "bad chi2" not in one.flags
     assert one.value("log_dose") == pytest.approx(np.log(3e6), abs=0.1)
+
+
+def test_a_known_scale_is_kept_and_its_uncertainty_is_that_of_strain(readings):
+    one = readings["plain"]
+    scale, xx, yy, xy = (COLUMN[n] for n in ("log_scale", "strain_xx", "strain_yy", "strain_xy"))
+    assert abs(one.value("log_scale")) < 1e-4
+    assert one.sigma("log_scale") == pytest.approx(0.002)
+    # Angles that are larger than they are taken for mean a crystal that is stretched less.
+    assert one.sigma("strain_xx") == pytest.approx(0.002, rel=0.2)
+    assert one.covariance[scale, [xx, yy]] == pytest.approx(-(0.002**2), rel=0.2)
+    assert abs(one.covariance[scale, xy]) < 0.1 * 0.002**2
 
 
 def test_layers_are_told_with_their_probability(readings):

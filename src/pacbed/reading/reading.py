@@ -46,6 +46,8 @@ _TURN_deg = 90.0
 _DICTIONARIES, _CANDIDATES = 4, 2
 # Relative standard deviation of a semi-angle that is fitted.
 _SEMIANGLE_UNCERTAINTY = 0.03
+# A scale that is known is held with this relative standard deviation.
+_HELD = 1e-5
 # A width of zero has no derivative.
 _FIRST_BLUR_PX = 0.7
 # Pixels along each axis that are put together at first, and fewest that must be left.
@@ -67,7 +69,8 @@ class ReadSettings:
     free
         What is fitted besides, of :data:`FREE`.
     pixel_uncertainty
-        Relative standard deviation of the size of a pixel; None if it is not known at all.
+        Relative standard deviation of the size of a pixel; None if it is not known at all. A known
+        size is kept, and its uncertainty becomes part of that of strain.
     counts_per_electron
         Gain of the camera.
     electrons
@@ -99,14 +102,26 @@ class ReadSettings:
         """Return what is unknown of each pattern, and that tilts are about this large.
 
         A thin crystal does not tell its tilt, which would wander through the range of the series.
+        A known scale is held: brightnesses of discs would move it, together with strain, to where
+        they fit a little better, and they are less certain than any camera length.
         """
         more = [name for extra in self.free for name in FREE[extra]]
         priors = {f"tilt_{axis}_mrad": (0.0, max(tilt_mrad, 0.1)) for axis in "xy"}
         if self.pixel_uncertainty is not None:
-            priors["log_scale"] = (0.0, self.pixel_uncertainty)
+            priors["log_scale"] = (0.0, _HELD)
             if "semiangle" in self.free:
                 priors["log_semiangle"] = (0.0, _SEMIANGLE_UNCERTAINTY)
         return FitSettings((*ALWAYS_FREE, *more), priors)
+
+    def covariance(self, fitted: np.ndarray) -> np.ndarray:
+        """Return covariances of unknowns, with what is not known of a scale that was held."""
+        if self.pixel_uncertainty is None:
+            return fitted
+        scale = COLUMN["log_scale"]
+        held = fitted[:, scale, scale][:, None, None]
+        along = fitted[:, :, scale : scale + 1] / held
+        more = np.maximum(self.pixel_uncertainty**2 - held, 0)
+        return np.asarray(fitted + more * along * along.transpose(0, 2, 1))
 
 
 @dataclass(frozen=True)
@@ -380,6 +395,7 @@ def _read_batch(
     batch.learn_noise(expected)
     last = fits.refine(batch, states, layers, batch.variances(expected))
     expected = fits.images(last.states, layers)
+    covariance = settings.covariance(last.covariance)
     known = batch.variances(expected)
     noise = np.maximum(expected, 0.02) if known is None else known
     readings = []
@@ -396,7 +412,7 @@ def _read_batch(
             Reading(
                 one_window,
                 last.states[row],
-                last.covariance[row],
+                covariance[row],
                 int(layers[row]),
                 probabilities[row],
                 float(last.chi2_per_pixel[row]),
