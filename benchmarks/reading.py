@@ -203,7 +203,7 @@ def speed(series: ScatteringSeries, angles: list[float], layers: int) -> None:
     table = titled(f"Core-seconds of a fit, {layers} layers", "α (mrad)", "pixels", "fit", "SciPy")
     table.add_column("ratio", justify="right")
     random = np.random.default_rng(SEED)
-    for angle, pixels in {(angles[0], 128), (angles[0], 256), (angles[-1], 256)}:
+    for angle, pixels in dict.fromkeys([(angles[0], 128), (angles[0], 256), (angles[-1], 256)]):
         aperture, count = Aperture(angle), 16
         fit = Fit(series, aperture, layers, frame(pixels))
         truths = np.zeros((count, len(UNKNOWNS)))

@@ -19,7 +19,7 @@ from pacbed.study.configuration import load
 
 ROOT = Path(__file__).resolve().parents[2]
 CAPTIONS = ROOT / "workflow/report"
-OTHERS = {"errors", "bounds", "bounds_mean", "draws", "report", "workflow"}
+OTHERS = {"errors", "bounds", "bounds_mean", "calibration", "draws", "report", "workflow"}
 BASELINE = {"rotation_deg": 5.0, "tilt_x_mrad": 2.5, "tilt_y_mrad": 2.5}
 COMPLETE = {"strain-rotation-tilt": "linear", "strain-rotation": "sqrt"}
 
@@ -93,6 +93,7 @@ def page(tmp_path, config):
                 {"semiangle_mrad": 6.35, "split": ["train", "train", "validation", "test"]}
             ),
             "bounds": bounds("undeformed"),
+            "calibration": None,
             "figures": [png(tmp_path / f"{name}.png") for name in names],
             "captions": read_captions(CAPTIONS, config),
             "config": config,
@@ -317,6 +318,18 @@ def test_every_figure_and_table_has_a_caption_of_some_sentences(config):
         assert caption.endswith("."), name
         assert 2 <= len(re.findall(r"[.!?](?: |$)", caption)) <= 4, name
         assert not re.search(r"[{}`*]", caption), f"{name}: plain sentences only"
+
+
+def test_error_bars_of_fits_have_a_table(page):
+    of_sample = {"semiangle_mrad": 6.35, "layers": 5, "split": "test", "method": "fit"}
+    quantiles = dict(zip(("q025", "q16", "q50", "q84", "q975"), (-1.9, -1, 0, 1, 2.1), strict=True))
+    of_fit = {"flagged": 0.03, "spread": 1.07, "failed": 0.01, "failed_unflagged": 0.0, **quantiles}
+    rows = [{"parameter": name, "examples": 100, **of_sample, **of_fit} for name in PARAMETERS]
+    shown = text(page(calibration=pd.DataFrame(rows)), "errorbars")
+    assert "fit without network" in shown
+    assert "1.1" in shown
+    assert "-1.9 to 2.1" in shown
+    assert "errorbars" not in page()
 
 
 def test_captions_are_what_snakemake_can_show(config):

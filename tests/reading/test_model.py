@@ -29,7 +29,7 @@ def test_images_are_those_of_the_series(series, layers):
 def test_derivatives_are_those_of_the_series(series):
     state = random_states(1, 1.0)[0]
     model = ImageModel(series, APERTURE, 4, Frame.centred(PIXELS, FIELD_mrad), UNKNOWNS[:10])
-    _, columns = model.image_and_columns(state)
+    columns = model.images_and_columns(state[None])[1][0].reshape(-1, PIXELS, PIXELS)
     camera = Camera(PIXELS, FIELD_mrad * np.exp(state[8]), state[3], tuple(state[6:8]))
     expected = series.image_and_derivatives(
         tuple(state[:3]), tuple(state[4:6]), APERTURE, 4, camera
@@ -51,7 +51,7 @@ def test_derivatives_by_all_unknowns_are_those_of_differences(series, aperture):
     model = ImageModel(series, aperture, 4, Frame.centred(PIXELS, FIELD_mrad), UNKNOWNS)
     state = random_states(1, 1.0)[0]
     state[10:] = 0.02, 0.03, 0.01, 0.01, -0.007, 0.8
-    _, columns = model.image_and_columns(state)
+    columns = model.images_and_columns(state[None])[1][0].reshape(-1, PIXELS, PIXELS)
     for number, name in enumerate(UNKNOWNS):
         step = np.zeros(len(UNKNOWNS))
         step[number] = STEPS.get(name, 0.05)
@@ -75,6 +75,6 @@ def test_pixels_put_together_hold_the_electrons_of_all(series):
 
 def test_a_pixel_in_the_centre_of_a_disc_is_lit(series):
     model = ImageModel(series, APERTURE, 1, Frame.centred(PIXELS, FIELD_mrad), UNKNOWNS[:10])
-    image, columns = model.image_and_columns(np.zeros(len(UNKNOWNS)))
+    image, columns = model.images_and_columns(np.zeros((1, len(UNKNOWNS))))
     assert np.isfinite(image).all()
     assert np.isfinite(columns).all()

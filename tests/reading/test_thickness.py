@@ -11,12 +11,14 @@ from pacbed.reading.thickness import ThicknessFit
 SEARCH = SearchRange(tilt_mrad=3.0)
 
 
+def fit_of(series, study):
+    return Fit(series, study.aperture, study.layers, study.frame)
+
+
 def test_thickness_and_its_probability_are_found(small_series, patterns, study):
     truth = np.arange(1, study.layers + 1)
     states, images = patterns(truth)
-    result = ThicknessFit(
-        small_series, study.aperture, list(truth), study.frame, search=SEARCH
-    ).fit(images)
+    result = ThicknessFit(fit_of(small_series, study), truth.tolist(), SEARCH).fit(images)
     assert result.layers.tolist() == truth.tolist()
     assert result.probabilities.shape == (study.layers, study.layers)
     np.testing.assert_allclose(result.probabilities.sum(axis=1), 1)
@@ -26,9 +28,7 @@ def test_thickness_and_its_probability_are_found(small_series, patterns, study):
 
 def test_starts_that_are_given_are_used(small_series, patterns, study):
     states, images = patterns([3, 5])
-    result = ThicknessFit(small_series, study.aperture, (3, 5), study.frame, search=SEARCH).fit(
-        images, states
-    )
+    result = ThicknessFit(fit_of(small_series, study), (3, 5)).fit(images, states)
     assert result.layers.tolist() == [3, 5]
     assert result.fit.converged.all()
 
@@ -43,4 +43,4 @@ def test_fit_of_another_thickness_is_that_of_its_own(small_series, patterns, stu
 
 def test_thickness_given_twice_is_refused(small_series, study):
     with pytest.raises(RequestError, match="different"):
-        ThicknessFit(small_series, study.aperture, (2, 2), study.frame)
+        ThicknessFit(fit_of(small_series, study), (2, 2))

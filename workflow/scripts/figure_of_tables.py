@@ -5,7 +5,13 @@ from _job import job
 
 from pacbed.figures import bounds, errors
 from pacbed.figures.style import save
-from pacbed.precision.error_table import NETWORK, of_test_set, of_variant, read_of_one_study
+from pacbed.precision.error_table import (
+    NETWORK,
+    NETWORK_FIT,
+    of_test_set,
+    of_variant,
+    read_of_one_study,
+)
 
 params = snakemake.params
 with job(snakemake.log[0]):
@@ -24,7 +30,8 @@ with job(snakemake.log[0]):
     elif params.figure == "bound":
         figure = bounds.bound_against_thickness(means, main)
     elif params.figure == "efficiency":
-        figure = bounds.efficiency_map(main)
+        fits = table[table["method"] == NETWORK_FIT]
+        figure = bounds.efficiency_map(pd.concat([main, fits]))
     else:
         figure = bounds.precision_against_probe_size(means, main)
     save(figure, *snakemake.output)

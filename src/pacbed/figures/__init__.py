@@ -9,7 +9,7 @@ TITLES = {
     "fig6": "Predicted against true values",
     "fig7": "Kinds of network for thin samples",
     "fig8": "With and without tilt among the outputs",
-    "classical": "Networks and the classical method",
+    "classical": "Networks, fits and the classical method",
     "bound": "The bound on precision",
     "efficiency": "How close to the bound",
     "tradeoff": "Precision against resolution",

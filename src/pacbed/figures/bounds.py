@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 
 from pacbed.exceptions import PacbedError
+from pacbed.figures.errors import METHODS
 from pacbed.figures.style import (
     PAGE,
     SYMBOLS,
@@ -27,7 +28,7 @@ from pacbed.figures.style import (
     shown_parameters,
 )
 from pacbed.precision.bound_table import KEY
-from pacbed.precision.error_table import NETWORK, of_test_set
+from pacbed.precision.error_table import NETWORK, NETWORK_FIT, of_test_set
 
 
 def bound_against_thickness(means: pd.DataFrame, errors: pd.DataFrame) -> Figure:
@@ -68,30 +69,35 @@ def bound_against_thickness(means: pd.DataFrame, errors: pd.DataFrame) -> Figure
 
 
 def efficiency_map(errors: pd.DataFrame) -> Figure:
-    """Draw how near networks come to the bound: its share in their error, one panel per parameter.
+    """Draw how near networks, and fits that begin with them, come to the bound.
 
-    It is more than 1 where the noise of the examples tells more than that of counted electrons.
+    There is a panel for every parameter and method, with the share of the bound in the error. It is
+    more than 1 where the noise of the
+    examples tells more than that of counted electrons.
 
     Parameters
     ----------
     errors
-        Error table of one variant; rows of networks and the test set are shown.
+        Error table of one variant; rows of networks, of fits and of the test set are shown.
 
     Raises
     ------
     PacbedError
         If no efficiency is known.
     """
-    networks = _networks(errors)
-    known = networks[np.isfinite(networks["efficiency"])]
+    shown = of_test_set(errors[errors["method"].isin([NETWORK, NETWORK_FIT])])
+    known = shown[np.isfinite(shown["efficiency"])]
+    if known.duplicated([*KEY, "method"]).any():
+        raise PacbedError("the errors are of several variants: choose outputs and intensity")
     if known.empty:
         raise PacbedError("no network has an efficiency: the table was made without bounds")
-    parameters = shown_parameters(known)
+    methods = [method for method in METHODS if method in set(known["method"])]
+    each = [(m, p) for m in methods for p in shown_parameters(known)]
     with paper_style():
-        figure, panels = lettered_panels(len(parameters), 1.9)
+        figure, panels = lettered_panels(len(each), 1.9)
         norm = LogNorm(0.01, 1, clip=True)
-        for panel, parameter in zip(panels, parameters, strict=True):
-            rows = known[known["parameter"] == parameter]
+        for panel, (method, parameter) in zip(panels, each, strict=True):
+            rows = known[(known["parameter"] == parameter) & (known["method"] == method)]
             grid = rows.pivot(index="semiangle_mrad", columns="layers", values="efficiency")
             image = panel.imshow(grid, norm=norm, cmap="cividis", origin="lower", aspect="auto")
             for (row, column), value in np.ndenumerate(grid):
@@ -103,7 +109,8 @@ def efficiency_map(errors: pd.DataFrame) -> Figure:
             panel.set_xticks(range(len(grid.columns)), [f"{n}" for n in grid.columns])
             panel.set_yticks(range(len(grid)), [f"{a:g}" for a in grid.index])
             panel.tick_params(length=0)
-            panel.set_title(SYMBOLS[parameter])
+            of_method = f", {METHODS[method][0]}" if len(methods) > 1 else ""
+            panel.set_title(SYMBOLS[parameter] + of_method)
             panel.set_ylabel("semi-angle (mrad)")
         bar = figure.colorbar(image, ax=list(figure.axes), shrink=0.7, label="bound / MAE (%)")
         bar.set_ticks([0.01, 0.1, 1], labels=["1", "10", "100"])

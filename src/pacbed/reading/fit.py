@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -134,6 +134,25 @@ class FitResult:
         bad = self.chi2_per_pixel > (1 + _CHI2_SHARE) * (1 + _CHI2_SIGMA * spread)
         raised = np.stack([~self.converged, self.at_edge, bad], 1)
         return [", ".join(f for f, on in zip(FLAGS, row, strict=True) if on) for row in raised]
+
+    @classmethod
+    def none(cls, states: np.ndarray) -> FitResult:
+        """Return the results of fits that were not made, which describe nothing."""
+        count, unknowns = states.shape
+        return cls(
+            states.copy(),
+            np.zeros((count, unknowns, unknowns)),
+            np.full(count, np.inf),
+            np.full(count, np.inf),
+            np.zeros(count, bool),
+            np.zeros(count, bool),
+            np.zeros(count),
+        )
+
+    def put(self, rows: np.ndarray, others: FitResult) -> None:
+        """Replace the results of some patterns."""
+        for one in fields(self):
+            getattr(self, one.name)[rows] = getattr(others, one.name)
 
     def column(self, name: str) -> np.ndarray:
         """Return one unknown of all patterns."""

@@ -184,7 +184,6 @@ class ImageModel:
         reach = self.aperture.outer_mrad + series.request.tilt_mrad + MARGIN * self._step
         inside = np.flatnonzero(np.abs(x) <= reach)
         self._corner = float(x[inside[0]]) - GHOSTS * self._step
-        self._waves = slice(inside[0], inside[-1] + 1)
         row, column = (i - inside[0] for i in np.divmod(series.wave, len(x)))
         seen = np.bincount(series.beam, np.abs(beams).max(axis=1), len(series.hk))
         seen = (seen > _DARKEST_BEAM * seen.max())[series.beam]
@@ -599,12 +598,6 @@ class ImageModel:
         parts = [self._model(*self._inputs(states[rows])) for rows in self._parts(len(states))]
         images, columns = (np.concatenate(each)[: len(states)] for each in zip(*parts, strict=True))
         return images, columns
-
-    def image_and_columns(self, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the expected image of one state, (ny, nx), and derivatives, (free, ny, nx)."""
-        rows = next(self._parts(1))
-        image, columns = (f.numpy()[0] for f in self._model(*self._inputs(state[None][rows])))
-        return image.reshape(self.frame.shape), columns.reshape(-1, *self.frame.shape)
 
     def assess(
         self,

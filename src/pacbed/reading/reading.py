@@ -16,6 +16,7 @@ from pacbed.reading.fit import ALWAYS_FREE, Fit, FitResult, FitSettings
 from pacbed.reading.model import COLUMN, UNKNOWNS, Frame
 from pacbed.reading.patterns import Window, noise_per_count, read_noise
 from pacbed.reading.start import Dictionary, SearchRange
+from pacbed.reading.thickness import ThicknessFit
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
 
@@ -324,7 +325,7 @@ def read_patterns(
         What is known, and what is fitted.
     starts
         Where to begin, shape (patterns, 6), columns as :data:`READ`, for example as a network
-        reads them; the undeformed crystal if not given.
+        reads them; a dictionary says it if not given.
     report
         Receives how many patterns are done.
 
@@ -476,30 +477,25 @@ class _Fits:
         self, batch: _Batch, starts: np.ndarray, variances: np.ndarray | None
     ) -> tuple[FitResult, np.ndarray, list[dict[int, float]]]:
         """Fit all thicknesses; return the best fits, their layers, and probabilities of all."""
-        numbers = np.array(sorted(self._fits))
-        results = [
-            self._fits[n].fit(batch.images, starts, variances, batch.masks, (*_COARSE, 2, 1))
-            for n in numbers
-        ]
-        deviance = np.stack([one.deviance for one in results])
-        if self.settings.counts_per_electron is None:  # in units of the noise that is left
-            deviance /= np.maximum(np.min([one.chi2_per_pixel for one in results], 0), 1e-30)
-        weights = np.exp(-0.5 * (deviance - deviance.min(axis=0)))
-        weights /= weights.sum(axis=0)
-        best = weights.argmax(axis=0)
-        layers = numbers[best]
-        likely = [dict(zip(map(int, numbers), map(float, w), strict=True)) for w in weights.T]
-        return _chosen(results, best), layers, likely
+        numbers = sorted(self._fits)
+        fits = ThicknessFit(self._fits[numbers[-1]], numbers)
+        found = fits.fit(batch.images, starts, variances, batch.masks)
+        likely = [dict(zip(numbers, row.tolist(), strict=True)) for row in found.probabilities]
+        return found.fit, found.layers, likely
 
     def refine(
         self, batch: _Batch, starts: np.ndarray, layers: np.ndarray, variances: np.ndarray | None
     ) -> FitResult:
         """Fit each pattern with its thickness, with all pixels."""
-        results = []
-        for n in np.unique(layers):
-            own = None if variances is None else variances
-            results.append(self._fits[int(n)].fit(batch.images, starts, own, batch.masks, (1,)))
-        return _chosen(results, np.searchsorted(np.unique(layers), layers))
+        total = FitResult.none(starts)
+        for n in np.unique(layers).tolist():
+            rows = np.flatnonzero(layers == n)
+            own = None if variances is None else variances[rows]
+            found = self._fits[n].fit(
+                batch.images[rows], starts[rows], own, batch.masks[rows], (1,)
+            )
+            total.put(rows, found)
+        return total
 
     def images(self, states: np.ndarray, layers: np.ndarray) -> np.ndarray:
         """Return expected electrons, shape (patterns, ny, nx)."""
@@ -508,17 +504,6 @@ class _Fits:
             for n, state in zip(layers, states, strict=True)
         ]
         return np.concatenate(parts).reshape(-1, *self.frame.shape)
-
-
-def _chosen(results: Sequence[FitResult], which: np.ndarray) -> FitResult:
-    """Return of each pattern the result with some number."""
-    rows = np.arange(len(which))
-    return FitResult(
-        *(
-            np.stack([getattr(one, name) for one in results])[which, rows]
-            for name in FitResult.__dataclass_fields__
-        )
-    )
 
 
 def _smooth(batch: _Batch) -> np.ndarray:

@@ -1,23 +1,22 @@
 """Patterns of unknown thickness: the number of layers by likelihood.
 
-Patterns are compared with dictionaries of all thicknesses. Of each pattern the few thicknesses that
-are nearest are fitted with large pixels, and those that are left with all pixels. What a fit leaves
-unexplained, its deviance, tells how probable a thickness is.
+Without a start, patterns are compared with dictionaries of all thicknesses, and of each pattern the
+few that are nearest are fitted with large pixels; with one, all are. Those that are not hopeless
+are fitted with all pixels. What a fit leaves unexplained, its deviance, tells how probable a
+thickness is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 
 from pacbed.exceptions import RequestError
-from pacbed.reading.fit import Fit, FitResult, FitSettings
-from pacbed.reading.model import Frame
-from pacbed.reading.start import Dictionary, SearchRange
-from pacbed.scattering.series import ScatteringSeries
-from pacbed.specimen.microscope import Aperture
+from pacbed.reading.fit import Fit, FitResult
+from pacbed.reading.start import Dictionary, SearchRange, coarse_bins
 
 # Thicknesses of a pattern that are fitted with large pixels, and at least with all of them.
 _NEAREST, _LIKELY = 4, 2
@@ -52,18 +51,12 @@ class ThicknessFit:
 
     Parameters
     ----------
-    series
-        What the crystal does to all waves.
-    aperture
-        Of the beam, as it nominally is.
+    fit
+        Of any thickness: what the patterns have in common.
     layers
         The numbers of layers that may be.
-    frame
-        Pixels of the patterns.
-    settings
-        What is unknown besides.
     search
-        Where to look for it.
+        Where to look for a start.
     mask
         Whether a pixel counts in the dictionaries, shape (ny, nx); None if all do.
 
@@ -75,11 +68,8 @@ class ThicknessFit:
 
     def __init__(
         self,
-        series: ScatteringSeries,
-        aperture: Aperture,
+        fit: Fit,
         layers: Sequence[int],
-        frame: Frame,
-        settings: FitSettings | None = None,
         search: SearchRange | None = None,
         mask: np.ndarray | None = None,
     ) -> None:
@@ -87,19 +77,22 @@ class ThicknessFit:
             raise RequestError(
                 f"thicknesses must be different numbers of layers, not {list(layers)}"
             )
-        series.check_layers(layers)
-        self.layers = np.array(layers)
-        # The thickest crystal scatters into all beams.
-        self._fit = Fit(series, aperture, max(layers), frame, settings or FitSettings())
-        self._dictionaries = [
-            Dictionary(self._fit.for_layers(number), search or SearchRange(), mask)
-            for number in layers
+        fit.series.check_layers(layers)
+        self.layers, self._fit = np.array(layers), fit
+        self._search, self._mask = search or SearchRange(), mask
+
+    @cached_property
+    def _dictionaries(self) -> list[Dictionary]:
+        return [
+            Dictionary(self._fit.for_layers(number), self._search, self._mask)
+            for number in self.layers.tolist()
         ]
 
     def fit(
         self,
         images: np.ndarray,
         starts: np.ndarray | None = None,
+        variances: np.ndarray | None = None,
         masks: np.ndarray | None = None,
     ) -> ThicknessResult:
         """Fit patterns.
@@ -109,20 +102,24 @@ class ThicknessFit:
         images
             Electrons in each pixel, shape (patterns, ny, nx).
         starts
-            Where to begin, shape (patterns, unknowns); None if the dictionaries are to say it.
-        masks
-            Whether a pixel counts, same shape as the images; None if all do.
+            Where to begin with any thickness, shape (patterns, unknowns); None if dictionaries are
+            to say it.
+        variances, masks
+            As of :meth:`pacbed.reading.fit.Fit.fit`.
         """
         count = len(images)
-        found = [dictionary.candidates(images, 1) for dictionary in self._dictionaries]
-        distances = np.stack([distance[0] for _, distance in found], 1)
-        states = np.stack([state[0] for state, _ in found], 1)
-        if starts is not None:
-            states[:] = starts[:, None]
-        coarse = self._dictionaries[0].bins
+        if starts is None:
+            found = [dictionary.candidates(images, 1) for dictionary in self._dictionaries]
+            distances = np.stack([distance[0] for _, distance in found], 1)
+            states = np.stack([state[0] for state, _ in found], 1)
+            near = distances.argsort(axis=1).argsort(axis=1) < _NEAREST
+        else:
+            states = np.repeat(starts[:, None], len(self.layers), axis=1)
+            near = np.ones(states.shape[:2], bool)
+        coarse = coarse_bins(self._fit)
         bins = (coarse, coarse // 2) if coarse > 1 else (1,)
-        rank = distances.argsort(axis=1).argsort(axis=1)
-        first = self._round(images, states, masks, rank < _NEAREST, bins)
+        given = variances, masks
+        first = self._round(images, states, given, near, bins)
         deviance = first.deviance.reshape(count, -1)
         chi2 = first.chi2_per_pixel.reshape(count, -1) * bins[-1] ** 2
         unit = np.maximum(np.take_along_axis(chi2, deviance.argmin(1)[:, None], 1), 1)
@@ -131,7 +128,7 @@ class ThicknessFit:
         likely &= np.isfinite(deviance)
         states = first.states.reshape(states.shape)
         finer = tuple(b for b in (4, 2, 1) if b < bins[-1]) or (1,)
-        last = self._round(images, states, masks, likely, finer)
+        last = self._round(images, states, given, likely, finer)
         deviance = last.deviance.reshape(count, -1)
         best = deviance.argmin(axis=1)
         rows = np.arange(count) * len(self.layers) + best
@@ -144,7 +141,7 @@ class ThicknessFit:
         self,
         images: np.ndarray,
         states: np.ndarray,
-        masks: np.ndarray | None,
+        given: tuple[np.ndarray | None, np.ndarray | None],
         wanted: np.ndarray,
         bins: Sequence[int],
     ) -> FitResult:
@@ -153,24 +150,14 @@ class ThicknessFit:
         The result has one row for each pattern and thickness; where a thickness was not wanted, the
         deviance is infinite.
         """
-        count, thicknesses, unknowns = states.shape
-        size = count * thicknesses
-        total = FitResult(
-            states.reshape(size, unknowns).copy(),
-            np.zeros((size, unknowns, unknowns)),
-            np.full(size, np.inf),
-            np.full(size, np.inf),
-            np.zeros(size, bool),
-            np.zeros(size, bool),
-            np.zeros(size),
-        )
+        thicknesses, unknowns = states.shape[1:]
+        total = FitResult.none(states.reshape(-1, unknowns))
         for column, number in enumerate(self.layers.tolist()):
             rows = np.flatnonzero(wanted[:, column])
             if not len(rows):
                 continue
-            hidden = None if masks is None else masks[rows]
+            variances, masks = (None if v is None else v[rows] for v in given)
             fit = self._fit.for_layers(number)
-            found = fit.fit(images[rows], states[rows, column], masks=hidden, bins=bins)
-            for field in fields(FitResult):
-                getattr(total, field.name)[rows * thicknesses + column] = getattr(found, field.name)
+            found = fit.fit(images[rows], states[rows, column], variances, masks, bins)
+            total.put(rows * thicknesses + column, found)
         return total

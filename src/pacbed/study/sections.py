@@ -510,8 +510,9 @@ class FitSection(Section):
     """Test examples that are read by a fit of the scattering series, too."""
 
     examples: NoneOrMore = 1000
-    """Of each test set, with simulation.planewave.strain_states: each is read twice, from what a
-    network predicts and without a network; 0 for none."""
+    """Of each test set, with simulation.planewave.strain_states and a network that predicts tilt:
+    each is read by two fits, one that begins with what the network predicts and one that begins
+    without a network; 0 for none."""
 
 
 class VariantSection(Section):
