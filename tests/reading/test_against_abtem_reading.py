@@ -25,7 +25,7 @@ from pacbed.specimen.microscope import Aperture
 pytestmark = pytest.mark.xdist_group("other programs")
 
 DATA = Path(__file__).parents[1] / "data"
-LAYERS, ELECTRONS = 11, 1e7
+LAYERS, ELECTRONS = 10, 1e7
 # Between neighbouring discs, and up to where patterns are compared.
 SPACING_mrad, REACH_mrad = 15.25, 40.0
 
@@ -39,7 +39,7 @@ def settings(semiangle_mrad, layers):
 def other_series(tmp_path_factory):
     folder = tmp_path_factory.mktemp("other")
     asked = SeriesRequest(
-        material("MoS2"), 80, LAYERS, StrainRange((0.965, 1.025)), 18.13, 4.0, 80.0, 15, 2
+        material("MoS2"), 80, LAYERS, StrainRange((0.965, 1.025)), 18.13, 4.0, 2 * REACH_mrad, 15, 2
     )
     coarse = PlaneWaveSettings(supercell=(3, 2), diffuse_waves=16, incident_step_mrad=2.5)
     paths = [folder / f"{number:02d}.zarr.zip" for number in range(asked.states)]
@@ -52,9 +52,9 @@ def other_series(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "tried", "strain_percent", "rotation_deg", "tilt_mrad"),
     [
-        ("6_soft", (4, 5, 6, 9, 10, 11), 0.1, 0.03, 0.5),  # found 0.04, 0.001 and 0.08
+        ("6_soft", (5, 6, 9, 10), 0.1, 0.03, 0.5),  # found 0.04, 0.001 and 0.08
         # Discs overlap: where they lie is told by brightnesses, which are less certain.
-        ("18_soft", (4, 5, 6), 0.3, 0.03, 0.5),  # found 0.17, 0.006 and 0.09
+        ("18_soft", (5, 6), 0.3, 0.03, 0.5),  # found 0.17, 0.006 and 0.09
     ],
 )
 def test_patterns_of_abtem_are_read_right(
