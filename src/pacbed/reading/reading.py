@@ -49,6 +49,10 @@ _TURN_deg = 90.0
 _DICTIONARIES, _CANDIDATES = 4, 2
 # Relative standard deviation of a semi-angle that is fitted.
 _SEMIANGLE_UNCERTAINTY = 0.03
+# A scale that is held has this relative standard deviation in the fit.
+_HELD = 1e-5
+# Standard deviations of its prior by which a scale may differ from the given one.
+_SCALE_DIFFERS = 4.0
 # A width of zero has no derivative.
 _FIRST_BLUR_PX = 0.7
 # Pixels along each axis that are put together at first, and fewest that must be left.
@@ -70,7 +74,8 @@ class ReadSettings:
     free
         What is fitted besides, of :data:`FREE`.
     pixel_uncertainty
-        Relative standard deviation of the size of a pixel; None if it is not known at all.
+        Relative standard deviation of the size of a pixel; None if it is not known at all. If the
+        semi-angle is fitted, the size is kept, and its uncertainty becomes part of that of strain.
     counts_per_electron
         Gain of the camera.
     electrons
@@ -98,6 +103,16 @@ class ReadSettings:
         if self.counts_per_electron is not None and self.electrons is not None:
             raise PacbedError("give --counts-per-electron or --electrons, not both")
 
+    @property
+    def scale_held(self) -> bool:
+        """Whether the scale is kept as it is given.
+
+        If the semi-angle is fitted, the radius of the discs does not tell the scale. Brightnesses
+        would, but they are less certain than a camera length: strain and scale would move to where
+        they fit a little better.
+        """
+        return self.pixel_uncertainty is not None and "semiangle" in self.free
+
     def fit_settings(self, tilt_mrad: float) -> FitSettings:
         """Return what is unknown of each pattern, and that tilts are about this large.
 
@@ -106,10 +121,33 @@ class ReadSettings:
         more = [name for extra in self.free for name in FREE[extra]]
         priors = {f"tilt_{axis}_mrad": (0.0, max(tilt_mrad, 0.1)) for axis in "xy"}
         if self.pixel_uncertainty is not None:
-            priors["log_scale"] = (0.0, self.pixel_uncertainty)
-            if "semiangle" in self.free:
-                priors["log_semiangle"] = (0.0, _SEMIANGLE_UNCERTAINTY)
+            priors["log_scale"] = (0.0, _HELD if self.scale_held else self.pixel_uncertainty)
+        if "semiangle" in self.free:
+            priors["log_semiangle"] = (0.0, _SEMIANGLE_UNCERTAINTY)
         return FitSettings((*ALWAYS_FREE, *more), priors)
+
+    def scale_differs(self, state: np.ndarray) -> bool:
+        """Whether the scale of a fitted state is far from the one that is given."""
+        if self.pixel_uncertainty is None:
+            return False
+        return bool(abs(state[COLUMN["log_scale"]]) > _SCALE_DIFFERS * self.pixel_uncertainty)
+
+    def covariance(self, fitted: np.ndarray) -> np.ndarray:
+        """Return covariances of unknowns, with what is not known of a scale that was held.
+
+        Parameters
+        ----------
+        fitted
+            Covariances of the fit, shape (patterns, unknowns, unknowns).
+        """
+        if self.pixel_uncertainty is None or not self.scale_held:
+            return fitted
+        scale = COLUMN["log_scale"]
+        held = fitted[:, scale, scale][:, None, None]
+        # By how much each unknown changes with the scale.
+        slopes = fitted[:, :, scale : scale + 1] / held
+        more = np.maximum(self.pixel_uncertainty**2 - held, 0)
+        return np.asarray(fitted + more * slopes * slopes.transpose(0, 2, 1))
 
 
 @dataclass(frozen=True)
@@ -403,6 +441,7 @@ def _read_batch(
     batch.learn_noise(expected)
     last = fits.refine(batch, states, layers, batch.variances(expected))
     expected = fits.images(last.states, layers)
+    covariance = settings.covariance(last.covariance)
     known = batch.variances(expected)
     noise = np.maximum(expected, 0.02) if known is None else known
     readings = []
@@ -413,13 +452,15 @@ def _read_batch(
             flags.append("relative chi2")
             if scaled[row] > _LARGE_RESIDUALS:
                 flags.append("bad chi2")
+        if settings.scale_differs(last.states[row]):
+            flags.append("scale differs")
         if opposed <= _TOLD_APART:
             flags.append("turn by 180° undetermined")
         readings.append(
             Reading(
                 one_window,
                 last.states[row],
-                last.covariance[row],
+                covariance[row],
                 int(layers[row]),
                 probabilities[row],
                 float(last.chi2_per_pixel[row]),
