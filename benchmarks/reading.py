@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--series", type=Path, help="take this one, instead of making one")
     parser.add_argument("--draws", type=int, default=6, help="strain states, each seen three times")
     parser.add_argument("--states", type=Path, help="folder of the strain states, which are kept")
+    parser.add_argument("--angles", type=float, nargs="+", default=SEMIANGLES_mrad, help="in mrad")
     parser.add_argument("--pixels", type=int, default=PIXELS)
     parser.add_argument("--noise", choices=["poisson", "lognormal"], default="poisson")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
@@ -90,7 +91,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         series = ScatteringSeries(options.series or make_series(folder / "series.zarr.zip"))
         reach = series.request.semiangle_mrad
-        angles = [a for a in SEMIANGLES_mrad if a <= reach]
+        angles = [a for a in options.angles if a <= reach]
         thicknesses = [n for n in KEPT if n <= series.request.layers]
         layers = [n for n in LAYERS if n in thicknesses]
         if "speed" in options.parts:
@@ -122,6 +123,7 @@ class Test:
     pixels: int
     noise: str
     scale: float = SCALE
+    geometries: int = GEOMETRIES
 
     def patterns(
         self,
@@ -140,7 +142,7 @@ class Test:
             key = [SEED, state.draw, round(100 * aperture.semiangle_mrad), layers]
             random = np.random.default_rng(key)
             tilt = state.request.tilt_mrad(aperture)
-            for _ in range(GEOMETRIES):
+            for _ in range(self.geometries):
                 ranges = ROTATION_deg, self.scale, SHIFT_px, SHIFT_px
                 rotation, scale, x, y = random.uniform(-1, 1, 4) * ranges
                 log_dose = random.uniform(*np.log(electrons))
@@ -249,7 +251,7 @@ def thickness(test: Test, angles: list[float], thicknesses: list[int]) -> None:
         table = titled(f"Thickness right (of all), {angle:g} mrad", "layers", *heads)
         fit = Fit(test.series, Aperture(angle), 1, frame(128), FitSettings(priors=PRIORS))
         search = ThicknessFit(fit, list(layers))
-        coarse = replace(test, pixels=128)
+        coarse = replace(test, pixels=128, geometries=1)
         mistaken: dict[float, Counter[tuple[int, int]]] = {dose: Counter() for dose in DOSES}
         for number in thicknesses:
             row = []

@@ -165,8 +165,8 @@ class Reading:
     probabilities
         Of each number of layers that was tried.
     chi2_per_pixel
-        Sum of squared residuals over variances, per pixel and degree of freedom. It is 1 by
-        construction if the gain follows from it.
+        Sum of squared residuals over variances, per pixel and degree of freedom. It is at most
+        about 1 by construction if the gain follows from it.
     turned_deg
         By how much the pattern is turned besides its rotation: 0, 90, 180 or 270°.
     opposite
