@@ -65,7 +65,7 @@ _STATE_s, _FIT_s = 0.08, 0.045
 _IMAGE_s, _IMAGE_DISC_s, _IMAGE_PIXEL_s = 0.04, 0.2e-3, 0.1e-6
 # Fits: of a pixel, and of a disc over it; compiling the model for each size of pixels.
 _FITTED_PIXEL_s, _FITTED_DISC_s, _COMPILE_s = 2e-6, 1e-6, 30.0
-_SERIES = "scattering series (docs/performance.md)"
+_SERIES = "scattering series (docs/cost.md)"
 # Draws over which a simulation of plane waves is averaged.
 _SAMPLE = 8
 
