@@ -15,7 +15,8 @@ incident waves, more diffuse waves and other thermal displacements than the seri
 - core-seconds of a pattern, and how much longer `scipy.optimize.least_squares` takes with the
   images of the series and differences.
 
-Fits start as far from the truth as a small network predicts. --parts chooses some of these tables;
+Fits start as far from the truth as a small network predicts; flagged ones begin again from the
+dictionary, as in a study. --parts chooses some of these tables;
 --states keeps the simulated states for the next run. Figures measured so far: docs/read.md.
 """
 
@@ -43,7 +44,7 @@ from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.reading.fit import ALWAYS_FREE, Fit, FitResult, FitSettings
 from pacbed.reading.model import COLUMN, UNKNOWNS, Frame
-from pacbed.reading.start import Dictionary, starts_from_dictionary
+from pacbed.reading.start import Dictionary, fit_or_search, starts_from_dictionary
 from pacbed.reading.thickness import ThicknessFit
 from pacbed.scattering.fit import assemble, write_state
 from pacbed.scattering.image import Camera
@@ -215,7 +216,7 @@ def precision(test: Test, angles: list[float], layers: list[int], searched: bool
             def read(mine: Fit = mine, images: Any = images, truths: Any = truths) -> FitResult:
                 if searched:
                     return mine.fit(images, starts_from_dictionary(mine, Dictionary(mine), images))
-                return mine.fit(images, starts_near(truths))
+                return fit_or_search(mine, images, starts_near(truths), lambda: Dictionary(mine))
 
             read()  # compiles
             started = time.process_time()

@@ -20,6 +20,7 @@ from pacbed.reading.model import COLUMN, Frame
 from pacbed.reading.start import (
     Dictionary,
     SearchRange,
+    fit_or_search,
     starts_from_dictionary,
     starts_from_table,
 )
@@ -114,20 +115,16 @@ class _Reader:
         return Dictionary(self.fit, self.search)
 
     def from_dictionary(self, images: np.ndarray) -> FitResult:
-        return self._begin(images, starts_from_dictionary(self.fit, self.dictionary, images))
+        states = starts_from_dictionary(self.fit, self.dictionary, images)
+        return self.fit.fit(self._seen(images, states), states)
 
     def from_network(self, images: np.ndarray, states: np.ndarray) -> FitResult:
-        result = self._begin(images, states)
-        flagged = np.flatnonzero([flags != "" for flags in result.flags])
-        if len(flagged):
-            again = self.from_dictionary(images[flagged])
-            better = again.deviance < result.deviance[flagged]
-            result.put(flagged[better], again.of(better))
-        return result
+        seen = self._seen(images, states)
+        return fit_or_search(self.fit, seen, states, lambda: self.dictionary)
 
-    def _begin(self, images: np.ndarray, states: np.ndarray) -> FitResult:
-        # Not all electrons fall on the camera: counted are those that do.
-        return self.fit.fit(images * self.fit.part_seen(states)[:, None, None], states)
+    def _seen(self, images: np.ndarray, states: np.ndarray) -> np.ndarray:
+        """Return images whose sums are the electrons that fall on the camera."""
+        return images * self.fit.part_seen(states)[:, None, None]
 
 
 _OF_EXAMPLES = ("images", "labels", "draws", "transformations")

@@ -11,7 +11,7 @@ matrices. A few steps of the fit with large pixels then decide between the best 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from scipy.stats import qmc
 
 from pacbed.exceptions import RequestError
 from pacbed.reading.discs import DiscMethod
-from pacbed.reading.fit import Fit
+from pacbed.reading.fit import Fit, FitResult
 from pacbed.reading.model import COLUMN, UNKNOWNS
 from pacbed.scattering.strain import StrainRange
 
@@ -220,6 +220,31 @@ def starts_from_dictionary(
         kept = rows[better]
         states[kept], deviance[kept] = found.states[better], found.deviance[better]
     return states
+
+
+def fit_or_search(
+    fit: Fit, images: np.ndarray, starts: np.ndarray, dictionary: Callable[[], Dictionary]
+) -> FitResult:
+    """Fit patterns; what is flagged begins again from a dictionary, and the likelier fit is kept.
+
+    Parameters
+    ----------
+    fit
+        What is unknown.
+    images
+        Electrons in each pixel, shape (patterns, ny, nx).
+    starts
+        Where to begin, shape (patterns, unknowns).
+    dictionary
+        Called for the dictionary, if a fit is flagged.
+    """
+    result = fit.fit(images, starts)
+    flagged = np.flatnonzero([flags != "" for flags in result.flags])
+    if len(flagged):
+        again = fit.fit(images[flagged], starts_from_dictionary(fit, dictionary(), images[flagged]))
+        better = again.deviance < result.deviance[flagged]
+        result.put(flagged[better], again.of(better))
+    return result
 
 
 def coarse_bins(fit: Fit) -> int:
