@@ -30,7 +30,7 @@ CORES_NOTE = (
 LOG_WIDTH = 120
 OVER_LIMIT_STATUS = 3
 # Events that are shown besides warnings, errors, and messages that are no events.
-SHOWN = (LogEvent.RUN_INFO, LogEvent.JOB_ERROR, LogEvent.GROUP_ERROR)
+SHOWN = (LogEvent.JOB_ERROR, LogEvent.GROUP_ERROR)
 OVER_LIMIT = f"End with status {OVER_LIMIT_STATUS} if more than that is likely to be needed: "
 
 

@@ -16,7 +16,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-LINES = 20
+LINES = 10
 """How many lines a log has at most, besides the last."""
 UNKNOWN_s = 1.0  # a job of which nothing is known: a small one
 
