@@ -1,19 +1,22 @@
 """How precisely and how fast patterns are read by a fit.
 
-    python benchmarks/reading.py --series mos2.series.zarr.zip [--draws 20]
+    python benchmarks/reading.py --series mos2.series.zarr.zip --draws 20 --states states
     python benchmarks/reading.py    # makes a series of 6.35 mrad first: five minutes on one core
 
 Patterns to be read are simulated directly: each strain state by itself, with a finer grid of
 incident waves, more diffuse waves and other thermal displacements than the series. Prints
 
 - for semi-angles of the paper and several thicknesses the mean absolute error over the Cramér-Rao
-  bound (known ranges), for Poisson noise and doses from 5e6 to 5e7 electrons; how large errors are
-  in stated standard deviations; and how many are beyond ten of these;
+  bound (known ranges), for Poisson or lognormal noise and doses from 5e6 to 5e7 electrons; how
+  large errors are in stated standard deviations; and how many are beyond ten of these;
+- the same from a dictionary, without any knowledge;
+- how often a thickness from 1 to 20 layers is right, for several doses;
+- what a distorted camera does to strain, if it is fitted and if not;
 - core-seconds of a pattern, and how much longer `scipy.optimize.least_squares` takes with the
   images of the series and differences.
 
-Fits start as far from the truth as a small network predicts, or with --dictionary without any
-knowledge. Figures measured so far: docs/read.md.
+Fits start as far from the truth as a small network predicts. --parts chooses some of these tables;
+--states keeps the simulated states for the next run. Figures measured so far: docs/read.md.
 """
 
 from __future__ import annotations
@@ -22,8 +25,9 @@ import argparse
 import math
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +35,16 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from scipy.ndimage import gaussian_filter
 from scipy.optimize import least_squares
 
 from pacbed.engines import SimulationRequest, ThermalMotion
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
-from pacbed.reading.fit import Fit, FitSettings
+from pacbed.reading.fit import ALWAYS_FREE, Fit, FitResult, FitSettings
 from pacbed.reading.model import COLUMN, UNKNOWNS, Frame
 from pacbed.reading.start import Dictionary, starts_from_dictionary
+from pacbed.reading.thickness import ThicknessFit
 from pacbed.scattering.fit import assemble, write_state
 from pacbed.scattering.image import Camera
 from pacbed.scattering.request import StateRequest
@@ -49,11 +55,16 @@ from pacbed.specimen.microscope import Aperture, Detector
 from pacbed.study.configuration import load
 from pacbed.study.draws import draw
 
+PARTS = ("speed", "bound", "dictionary", "thickness", "camera")
 SEED, SEMIANGLES_mrad, LAYERS = 91, (6.35, 18.13, 32.94), (1, 5, 10, 20)
+KEPT, DOSES = (1, 2, 3, 5, 8, 10, 12, 15, 18, 20), (1e5, 1e6, 1e7)
 STRETCH, TILT_mrad, ROTATION_deg, SCALE, SHIFT_px = (0.97, 1.03), 5.0, 10.0, 0.03, 2.0
 ELECTRONS, FIELD_mrad, PIXELS, GEOMETRIES = (5e6, 5e7), 100.0, 256, 3
 # Errors of a small network: strain, rotation, tilt, shift, scale.
 OF_NETWORK = [0.002] * 3 + [0.2] + [0.3] * 2 + [0.5] * 2 + [0.005]
+FAULTS = ("background", "log_semiangle", "ellipticity", "ellipticity_diagonal", "blur_px")
+BACKGROUND, WRONG_SEMIANGLE, ELLIPTICITY, BLUR_px = 0.05, 1.02, (0.01, -0.005), 1.0
+CALIBRATED = 0.005  # relative range of the scale of a camera whose length is known
 DIRECT = PlaneWaveSettings(incident_step_mrad=1.25, diffuse_waves=260)
 # In a monolayer tilt and scale are known from their ranges at best.
 PRIORS = {
@@ -69,23 +80,87 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--series", type=Path, help="take this one, instead of making one")
     parser.add_argument("--draws", type=int, default=6, help="strain states, each seen three times")
+    parser.add_argument("--states", type=Path, help="folder of the strain states, which are kept")
+    parser.add_argument("--angles", type=float, nargs="+", default=SEMIANGLES_mrad, help="in mrad")
     parser.add_argument("--pixels", type=int, default=PIXELS)
-    parser.add_argument("--dictionary", action="store_true", help="start without a network")
+    parser.add_argument("--noise", choices=["poisson", "lognormal"], default="poisson")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pacbed-reading-") as name:
-        folder = Path(name)
-        path = options.series or make_series(folder / "series.zarr.zip")
-        series = ScatteringSeries(path)
+        folder = options.states or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        series = ScatteringSeries(options.series or make_series(folder / "series.zarr.zip"))
         reach = series.request.semiangle_mrad
-        angles = [a for a in SEMIANGLES_mrad if a <= reach]
-        layers = [n for n in LAYERS if n <= series.request.layers]
-        speed(series, angles, layers[-2:][0])
-        files = [
-            simulate(folder / f"{n:03d}.zarr.zip", series, angles, layers, n)
-            for n in counted(range(options.draws), "strain states")
-        ]
+        angles = [a for a in options.angles if a <= reach]
+        thicknesses = [n for n in KEPT if n <= series.request.layers]
+        layers = [n for n in LAYERS if n in thicknesses]
+        if "speed" in options.parts:
+            speed(series, angles, layers[-2:][0])
+        if options.parts == ["speed"]:
+            return
+        files = [folder / f"{n:03d}.zarr.zip" for n in range(options.draws)]
+        for number, file in enumerate(track(files, "strain states", console=Console(stderr=True))):
+            if not file.exists():
+                simulate(file, series, angles, thicknesses, number)
         states = [ScatteredState(file) for file in files]
-        precision(series, states, angles, layers, options.pixels, options.dictionary)
+        test = Test(series, states, options.pixels, options.noise)
+        if "bound" in options.parts:
+            precision(test, angles, layers, searched=False)
+        if "dictionary" in options.parts:
+            precision(test, angles, layers, searched=True)
+        if "thickness" in options.parts:
+            thickness(test, angles, thicknesses)
+        if "camera" in options.parts:
+            distorted(test, angles, layers[-2:][0])
+
+
+@dataclass
+class Test:
+    """What is read, and by what."""
+
+    series: ScatteringSeries
+    states: list[ScatteredState]
+    pixels: int
+    noise: str
+    scale: float = SCALE
+    geometries: int = GEOMETRIES
+
+    def patterns(
+        self,
+        aperture: Aperture,
+        layers: int,
+        electrons: tuple[float, float] = ELECTRONS,
+        camera: Callable[..., Camera] = Camera,
+        seen: Callable[[np.ndarray], np.ndarray] = lambda image: image,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return noisy patterns of all states, and truths, shape (patterns, unknowns).
+
+        Each state is seen several times, differently turned, scaled and shifted.
+        """
+        images, truths = [], []
+        for state in self.states:
+            key = [SEED, state.draw, round(100 * aperture.semiangle_mrad), layers]
+            random = np.random.default_rng(key)
+            tilt = state.request.tilt_mrad(aperture)
+            for _ in range(self.geometries):
+                ranges = ROTATION_deg, self.scale, SHIFT_px, SHIFT_px
+                rotation, scale, x, y = random.uniform(-1, 1, 4) * ranges
+                log_dose = random.uniform(*np.log(electrons))
+                truth = np.zeros(len(UNKNOWNS))
+                truth[:10] = *state.strain, rotation, *tilt, x, y, scale, log_dose
+                pixels = camera(self.pixels, FIELD_mrad * math.exp(scale), rotation, (x, y))
+                expected = seen(state.image(tilt, aperture, layers, pixels))
+                images.append(self.noisy(np.exp(log_dose) * np.maximum(expected, 0), random))
+                truths.append(truth)
+        return np.array(images, np.float32), np.array(truths)
+
+    def noisy(self, expected: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Return counts of electrons, or what the paper takes for them: lognormal numbers."""
+        if self.noise == "poisson":
+            return random.poisson(expected)
+        variance = np.log1p(1 / np.maximum(expected, 1e-9))
+        noise = random.standard_normal(expected.shape)
+        return np.asarray(expected * np.exp(np.sqrt(variance) * noise - variance / 2))
 
 
 def make_series(path: Path) -> Path:
@@ -114,7 +189,7 @@ def simulate(
             own.layers,
             own.energy_keV,
             Aperture(angle),
-            Detector((1.15 * FIELD_mrad,) * 2, (64, 64)),
+            Detector((1.27 * FIELD_mrad,) * 2, (64, 64)),
             ThermalMotion(own.motion),
             SEED + index,
         )
@@ -125,49 +200,20 @@ def simulate(
     return path
 
 
-def patterns_of(
-    state: ScatteredState, aperture: Aperture, layers: int, pixels: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return noisy patterns of a state, each differently turned, scaled and shifted, and truths."""
-    random = np.random.default_rng([SEED, state.draw, round(100 * aperture.semiangle_mrad), layers])
-    tilt = state.request.tilt_mrad(aperture)
-    images, truths = [], np.zeros((GEOMETRIES, len(UNKNOWNS)))
-    for truth in truths:
-        rotation, scale, x, y = random.uniform(-1, 1, 4) * (
-            ROTATION_deg,
-            SCALE,
-            SHIFT_px,
-            SHIFT_px,
-        )
-        log_dose = random.uniform(*np.log(ELECTRONS))
-        truth[:10] = *state.strain, rotation, *tilt, x, y, scale, log_dose
-        camera = Camera(pixels, FIELD_mrad * math.exp(scale), rotation, (x, y))
-        expected = np.exp(log_dose) * state.image(tilt, aperture, layers, camera)
-        images.append(random.poisson(np.maximum(expected, 0)))
-    return np.array(images, np.float32), truths
-
-
-def precision(
-    series: ScatteringSeries,
-    states: list[ScatteredState],
-    angles: list[float],
-    layers: list[int],
-    pixels: int,
-    dictionary: bool,
-) -> None:
+def precision(test: Test, angles: list[float], layers: list[int], searched: bool) -> None:
     """Compare errors with the bound."""
-    table = titled("Mean absolute error over the bound", "α (mrad)", "layers", *NAMES)
-    for name in ("error / σ", "failed (%)", "χ² per pixel", "core-s"):
+    title = "start by the dictionary" if searched else "start near the truth"
+    table = titled(f"Mean absolute error over the bound, {title}", "α (mrad)", "layers", *NAMES)
+    for name in ("ε_xx (%)", "error / σ", "failed", "flagged", "χ² per pixel", "core-s"):
         table.add_column(name, justify="right")
     for angle in angles:
-        fit = Fit(series, Aperture(angle), 1, frame(pixels), FitSettings(priors=PRIORS))
+        fit = Fit(test.series, Aperture(angle), 1, frame(test.pixels), FitSettings(priors=PRIORS))
         for number in layers:
-            of = [patterns_of(state, Aperture(angle), number, pixels) for state in states]
-            images, truths = (np.concatenate(each) for each in zip(*of, strict=True))
+            images, truths = test.patterns(Aperture(angle), number)
             mine = fit.for_layers(number)
 
-            def read(mine: Fit = mine, images: Any = images, truths: Any = truths) -> Any:
-                if dictionary:
+            def read(mine: Fit = mine, images: Any = images, truths: Any = truths) -> FitResult:
+                if searched:
                     return mine.fit(images, starts_from_dictionary(mine, Dictionary(mine), images))
                 return mine.fit(images, starts_near(truths))
 
@@ -176,16 +222,89 @@ def precision(
             result = read()
             cost = (time.process_time() - started) / len(images)
             error, sigma = (result.states - truths)[:, :6], result.sigma[:, :6]
-            ratio = error / sigma
-            over = np.abs(error).mean(axis=0) / (sigma.mean(axis=0) * math.sqrt(2 / math.pi))
+            failed = (np.abs(error / sigma) > 10).any(axis=1).sum()
+            flagged = sum(flags != "" for flags in result.flags)
             table.add_row(
                 f"{angle:g}",
                 str(number),
-                *(f"{value:.2f}" for value in over),
-                f"{np.sqrt((ratio**2).mean()):.2f}",
-                f"{100 * (np.abs(ratio) > 10).any(axis=1).mean():.1f}",
+                *(f"{value:.2f}" for value in over_bound(error, sigma)),
+                f"{100 * np.abs(error[:, 0]).mean():.4f}",
+                f"{np.sqrt(((error / sigma) ** 2).mean()):.2f}",
+                f"{failed} of {len(images)}",
+                f"{flagged}",
                 f"{result.chi2_per_pixel.mean():.3f}",
                 f"{cost:.2f}",
+            )
+    Console(width=150).print(table)
+
+
+def over_bound(error: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Return mean absolute errors over those of normal errors with these standard deviations."""
+    return np.abs(error).mean(axis=0) / (sigma.mean(axis=0) * math.sqrt(2 / math.pi))
+
+
+def thickness(test: Test, angles: list[float], thicknesses: list[int]) -> None:
+    """Read the number of layers, too."""
+    layers = range(1, test.series.request.layers + 1)
+    for angle in angles:
+        heads = [f"{dose:.0e}" for dose in DOSES]
+        table = titled(f"Thickness right (of all), {angle:g} mrad", "layers", *heads)
+        fit = Fit(test.series, Aperture(angle), 1, frame(128), FitSettings(priors=PRIORS))
+        search = ThicknessFit(fit, list(layers))
+        coarse = replace(test, pixels=128, geometries=1)
+        mistaken: dict[float, Counter[tuple[int, int]]] = {dose: Counter() for dose in DOSES}
+        for number in thicknesses:
+            row = []
+            for dose in DOSES:
+                images, _ = coarse.patterns(Aperture(angle), number, (dose, dose))
+                found = search.fit(images).layers.tolist()
+                mistaken[dose].update((number, other) for other in found if other != number)
+                row.append(f"{found.count(number)} of {len(found)}")
+            table.add_row(str(number), *row)
+        Console().print(table)
+        for dose, mistakes in mistaken.items():
+            told = [f"{one} as {other}: {count}" for (one, other), count in mistakes.items()]
+            print(f"{dose:.0e} electrons, taken for another:", ", ".join(told) or "none")
+
+
+class Distorted(Camera):
+    """A camera whose pixels are not squares."""
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """Of pixels to angles."""
+        one, two = ELLIPTICITY
+        return np.asarray(super().matrix @ [[1 + one, two], [two, 1 - one]])
+
+
+def distorted(test: Test, angles: list[float], layers: int) -> None:
+    """Read patterns of a camera with faults, with these free and without."""
+    table = titled("A distorted camera", "α (mrad)", "faults", *NAMES, "ε_xx (%)", "χ² per pixel")
+    table.add_column("bad χ²", justify="right")
+
+    def seen(image: np.ndarray) -> np.ndarray:
+        blurred = gaussian_filter(image.astype(float), BLUR_px, mode="nearest")
+        return np.asarray(blurred + BACKGROUND / image.size)
+
+    # Scale and semi-angle cannot both be unknown.
+    near = PRIORS | {"log_scale": (0.0, CALIBRATED / math.sqrt(3))}
+    test = replace(test, scale=CALIBRATED)
+    for angle in angles:
+        images, truths = test.patterns(Aperture(angle), layers, camera=Distorted, seen=seen)
+        for free in ((*ALWAYS_FREE, *FAULTS), ALWAYS_FREE):
+            starts = starts_near(truths)
+            starts[:, COLUMN["blur_px"]] = 0.5 * (len(free) > len(ALWAYS_FREE))
+            nominal = Aperture(angle / WRONG_SEMIANGLE)
+            fit = Fit(test.series, nominal, layers, frame(test.pixels), FitSettings(free, near))
+            result = fit.fit(images, starts)
+            error, sigma = (result.states - truths)[:, :6], result.sigma[:, :6]
+            table.add_row(
+                f"{angle:g}",
+                "free" if len(free) > len(ALWAYS_FREE) else "ignored",
+                *(f"{value:.2f}" for value in over_bound(error, sigma)),
+                f"{100 * np.abs(error[:, 0]).mean():.4f}",
+                f"{result.chi2_per_pixel.mean():.3f}",
+                f"{sum('bad chi2' in flags for flags in result.flags)} of {len(images)}",
             )
     Console(width=130).print(table)
 

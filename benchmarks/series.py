@@ -5,7 +5,8 @@
 
 The first makes a series of the paper's study, the second takes one that is there.
 
-Prints the core-seconds of a strain state, the time of the fit, the size of the file, and
+Prints the core-seconds of a strain state, the time of the fit, the memory that was needed, the size
+of the file, and
 
 - how far the patterns are from `--draws` direct simulations, for each semi-angle, of strains and
   tilts that the series has not seen: the coherent part, and the diffuse part of the first three
@@ -37,6 +38,7 @@ from pacbed.engines import SimulationRequest, ThermalMotion
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.engines.planewave.library import ScatteringLibrary
+from pacbed.machine import peak_memory_MB
 from pacbed.scattering.fit import assemble, write_state
 from pacbed.scattering.image import Camera
 from pacbed.scattering.request import SeriesRequest
@@ -84,6 +86,7 @@ def make(path: Path, request: SeriesRequest, threads: int) -> None:
 
     print(f"simulation of a state: {core_seconds(simulate) / request.states:.1f} core-seconds")
     print(f"fit: {core_seconds(lambda: assemble(path, paths)):.0f} core-seconds")
+    print(f"largest memory: {peak_memory_MB() / 1e3:.1f} GB")
     for one in paths:
         one.unlink()
 

@@ -25,6 +25,7 @@ SLOW = [
         "learning/test_online.py",
         "learning/test_training.py",
         "precision/test_bound.py",
+        "reading/test_against_abtem_reading.py",
         "reading/test_reading.py",
         "reading/test_start.py",
         "reading/test_thickness.py",

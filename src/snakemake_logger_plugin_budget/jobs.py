@@ -93,14 +93,17 @@ def reserved_gpus(resources: Mapping[str, Any]) -> int:
     resources
         Of the job: ``gpu``, a number; ``gpu_model``, which alone means one card; ``gres`` as SLURM
         writes it, ``gpu[:type][:number][(S:sockets)]``, also as one of several separated by commas;
-        ``--gpus-per-…`` in ``slurm_extra``. The largest counts.
+        ``--gpus-per-…`` or ``-G`` in ``slurm_extra``. The largest counts.
     """
     plain = _number(resources.get("gpu"))
     numbers = [int(plain) if plain is not None else int(bool(resources.get("gpu_model")))]
     generic = re.sub(r"\([^)]*\)|['\"\s]", "", str(resources.get("gres") or ""))
     cards = [item for item in generic.split(",") if re.match(r"(gres/)?gpu(:|$)", item)]
     numbers.append(sum(_count(item) for item in cards))
-    extra = re.findall(r"--gpus-per-\w+[=\s]([\w.:-]+)", str(resources.get("slurm_extra") or ""))
+    extra = re.findall(
+        r"(?:--gpus-per-\w+[=\s]|(?<!\S)-G\s*)([\w.:-]+)",
+        re.sub(r"['\"]", " ", str(resources.get("slurm_extra") or "")),
+    )
     return max(numbers + [_count(f"gpu:{value}") for value in extra])
 
 

@@ -95,6 +95,10 @@ def test_what_is_not_known_is_not_counted_and_is_named():
         ({"gpu_model": "a100", "gpu": 4}, 4),
         ({"gpu": 1, "gres": "gpu:a100:1"}, 1),
         ({"slurm_extra": "--signal=TERM@120 --gpus-per-node=a100:2"}, 2),
+        ({"slurm_extra": "'--gpus-per-task=1'"}, 1),
+        ({"slurm_extra": "-G 2"}, 2),
+        ({"slurm_extra": "'-Ga100:2 --exclusive'"}, 2),
+        ({"slurm_extra": "--comment=run-G4"}, 0),
     ],
 )
 def test_graphics_cards_are_recognised_however_a_site_names_them(resources, number):

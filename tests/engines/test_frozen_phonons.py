@@ -239,7 +239,7 @@ def moving(request, motion, **settings):
 @pytest.mark.parametrize("off_axis_mrad", [6.35, 32.94])
 def test_mean_transmissions_give_the_bragg_beams_of_frozen_phonons(off_axis_mrad):
     tilt = (0.8 * off_axis_mrad, -0.6 * off_axis_mrad)
-    request = requested(0.1, (0.01, -0.02, 0.015), tilt, layers=6)
+    request = requested(0.1, (0.01, -0.02, 0.015), tilt, layers=20)
     settings = {"supercell": (4, 3), "band_limit": 2.0, "incident_step_mrad": 0.5}
     coherent, static, frozen = (moving(request, m, **settings) for m in ("coherent", "none", 8))
 

@@ -34,9 +34,13 @@ def files(request, tmp_path_factory):
 
 
 def predicted(files, images, log=lambda line: pytest.fail(line), pixel_mrad=PIXEL_MRAD):
-    table = predict_images(*files, images, pixel_mrad, log)
+    def say(line):
+        if not line.startswith("note: "):  # of coarse pixels, as all are here
+            log(line)
+
+    table = predict_images(*files, images, pixel_mrad, say)
     columns = [f"predicted_{name}" for name in SCALING.parameters]
-    assert list(table) == ["pattern", "not_finite", "negative", *columns]
+    assert list(table) == ["pattern", "not_finite", "negative", *columns, "flags"]
     return table, table[columns].to_numpy()
 
 
@@ -98,3 +102,27 @@ def test_settings_without_a_field_of_view_are_refused(files, tmp_path):
     (tmp_path / "settings.json").write_text(json.dumps({"scaling": vars(SCALING), "data": {}}))
     with pytest.raises(PacbedError, match=r"settings\.json does not say how its images were made"):
         predict_images(files[0], tmp_path / "settings.json", PATTERN, PIXEL_MRAD)
+
+
+def test_a_prediction_outside_the_ranges_of_the_training_is_flagged(files, tmp_path):
+    network = keras.saving.load_model(files[0])
+    *_, last = network.layers
+    last.set_weights([np.zeros_like(last.get_weights()[0]), np.array([0.9, -1.2, 1.1, np.nan])])
+    network.save(tmp_path / "model.keras")
+    lines = []
+    table, _ = predicted((tmp_path / "model.keras", files[1]), PATTERN, lines.append)
+    assert list(table["flags"]) == ["strain_yy, strain_xy, rotation_deg"]
+    assert len(lines) == 1
+    assert "strain_yy, strain_xy, rotation_deg outside the range of the training" in lines[0]
+
+
+@pytest.mark.parametrize(("pixel", "said"), [(2.0, False), (1.0, True), (0.1, False)])
+def test_coarse_pixels_that_are_not_those_of_the_training_are_said(files, pixel, said):
+    points = round(40 / pixel)
+    image = np.zeros((points, points))
+    image[points // 2 - 1 : points // 2 + 2, points // 2 - 1 : points // 2 + 2] = 1
+    lines = []
+    predict_images(*files, image, (pixel, pixel), lines.append)
+    notes = [line for line in lines if line.startswith("note: in the pixels of the training, 2 m")]
+    assert len(notes) == said
+    assert not said or "pixels of 1 mrad differ by about 3 %" in notes[0]

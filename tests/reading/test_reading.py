@@ -7,6 +7,7 @@ import pytest
 
 from pacbed.exceptions import PacbedError
 from pacbed.figures.readings import measured_and_fitted
+from pacbed.reading.model import COLUMN
 from pacbed.reading.patterns import Pattern, clean, find_radius_px, window
 from pacbed.reading.reading import READ, ReadSettings, read_patterns
 from pacbed.scattering.image import Camera
@@ -73,6 +74,30 @@ def test_the_truth_lies_within_the_error_bars(readings, name):
     assert one.sigma("strain_xx") < 1e-3
     assert "bad chi2" not in one.flags
     assert one.value("log_dose") == pytest.approx(np.log(3e6), abs=0.1)
+
+
+def test_a_known_scale_is_kept_and_its_uncertainty_is_that_of_strain(coherent_series):
+    settings = ReadSettings(APERTURE, (2,), free=("semiangle",), pixel_uncertainty=0.002)
+    [one] = read_patterns(coherent_series, windows([measured(coherent_series)]), settings)
+    scale, xx, yy, xy = (COLUMN[n] for n in ("log_scale", "strain_xx", "strain_yy", "strain_xy"))
+    assert abs(one.value("log_scale")) < 1e-4
+    assert one.sigma("log_scale") == pytest.approx(0.002)
+    # Angles that are larger than they are taken for mean a crystal that is stretched less.
+    assert one.sigma("strain_xx") == pytest.approx(0.002, rel=0.2)
+    assert one.covariance[scale, [xx, yy]] == pytest.approx(-(0.002**2), rel=0.2)
+    assert abs(one.covariance[scale, xy]) < 0.1 * 0.002**2
+    assert np.abs(deviations(one)).max() < 4
+
+
+@pytest.mark.parametrize(("uncertainty", "differs"), [(0.0115, False), (0.002, True)])
+def test_a_known_radius_corrects_the_scale(coherent_series, uncertainty, differs):
+    wrong = windows([measured(coherent_series)], 0.985 * FIELD / PIXELS)
+    settings = ReadSettings(APERTURE, (2,), pixel_uncertainty=uncertainty)
+    [one] = read_patterns(coherent_series, wrong, settings)
+    assert one.value("log_scale") == pytest.approx(-np.log(0.985), abs=2e-3)
+    assert ("scale differs" in one.flags) == differs
+    if not differs:
+        assert np.abs(deviations(one)).max() < 4
 
 
 def test_layers_are_told_with_their_probability(readings):
@@ -147,3 +172,11 @@ def test_impossible_settings_are_refused():
         ReadSettings(APERTURE, (1,), free=("semiangle",))
     with pytest.raises(PacbedError, match="not both"):
         ReadSettings(APERTURE, (1,), counts_per_electron=1.0, electrons=1e6)
+
+
+def test_where_a_network_is_far_off_a_dictionary_says_where_to_begin(coherent_series):
+    settings = ReadSettings(APERTURE, (2,), pixel_uncertainty=0.002)
+    wrong = np.array([-0.02, 0.02, -0.015, -9.0, -4.0, 4.0])
+    image = measured(coherent_series)
+    (one,) = read_patterns(coherent_series, windows([image]), settings, wrong[None])
+    assert np.abs(deviations(one)).max() < 4

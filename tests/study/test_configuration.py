@@ -342,6 +342,16 @@ def test_all_problems_are_told_at_once(config):
         ("training.fast.averaged_epochs", 401, "must be at most training.fast.epochs = 400"),
         ("material.formula", "MoSe2", "material: no thermal displacement for Se in MoSe2"),
         ("material.formula", "Mo2S", "material: material 'Mo2S' is not of the form MX2"),
+        (
+            "material.zigzag_A",
+            5.4755,
+            "material.armchair_A = 5.4755: must be about 9.484 Å, √3 times",
+        ),
+        (
+            "material.rms_displacement_A.Mo",
+            0.45,
+            "of a B factor of 0.45 Å² it is √(B / 8π²) = 0.075",
+        ),
         ("material.chalcogen_height_A", 3.1, "must be less than half a layer, 3.07"),
         (
             "simulation.planewave.band_limit",
@@ -359,6 +369,15 @@ def test_all_problems_are_told_at_once(config):
 def test_values_that_do_not_fit_together_are_named(config, key, value, message):
     change(config, key, value)
     assert message in the_complaint(config)
+
+
+@pytest.mark.parametrize(
+    ("formula", "displacements"), [("SnS2", {"Sn": 0.1, "S": 0.1}), ("WTe2", {"W": 0.1, "Te": 0.1})]
+)
+def test_a_crystal_that_is_not_2h_is_refused(config, formula, displacements):
+    change(config, "material.formula", formula)
+    change(config, "material.rms_displacement_A", displacements)
+    assert f"{formula}: its layers are not those of a 2H crystal" in the_complaint(config)
 
 
 @pytest.mark.parametrize("key", ["principal_stretch", "tilt_mrad", "rotation_deg"])

@@ -10,6 +10,13 @@ NUMERICS = dict(
     physics=PHYSICS_VERSION,
     settings=asdict(STUDY.simulation.planewave.settings()) if STRAIN_STATES else None,
 )
+NUMERICS_OF_DRAWS = NUMERICS | dict(
+    settings=(
+        asdict(STUDY.simulation.planewave.settings_of_draws())
+        if STRAIN_STATES
+        else None
+    ),
+)
 SERIES_PARAMS = NUMERICS | dict(
     series=STUDY.series().to_dict() if STRAIN_STATES else None
 )
@@ -122,7 +129,7 @@ rule scatter_draw:
         mem_mb=lambda wildcards, attempt: attempt * 2500,
         runtime=minutes(10, lambda wildcards: STATES_PER_JOB),
     params:
-        **NUMERICS,
+        **NUMERICS_OF_DRAWS,
         states=lambda wildcards: {
             f"{number:05d}": STUDY.state_of_draw(number, together(wildcards)).to_dict()
             for number in batch(draws_of(wildcards.split), wildcards)
@@ -160,7 +167,7 @@ rule pool_of_draws:
         mem_mb=lambda wildcards, attempt: attempt * 2000,
         runtime=minutes(240),
     params:
-        **NUMERICS,
+        **NUMERICS_OF_DRAWS,
         **POOL_PARAMS | dict(layers=config["dataset"]["layers"]),
         images=images_per_draw(),
     script:

@@ -80,7 +80,8 @@ class CameraOptions:
         Size of a pixel in mrad. Without it, and if the file does not know it, the scale follows
         from the radius of the discs.
     pixel_uncertainty
-        Relative standard deviation of the size of a pixel.
+        Relative standard deviation of the size of a pixel. If the semi-angle is fitted, the size is
+        kept as given, and this goes into the error bars of strain.
     mirrored
         The images are mirror images of the patterns.
     centre

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,13 @@ import keras
 import numpy as np
 import pandas as pd
 
-from pacbed.examples.augment import Transformation, average_over_pixels, resample
+from pacbed.examples.augment import (
+    FINE_PIXEL_mrad,
+    Transformation,
+    average_over_pixels,
+    error_of_stored_pixels,
+    resample,
+)
 from pacbed.examples.dataset import Dataset, refuse_other_simulation
 from pacbed.examples.labels import LabelScaling
 from pacbed.examples.predictions import prediction_table
@@ -84,13 +91,15 @@ def predict_images(
     pixel_mrad
         Pixel size (x, y) in mrad.
     log
-        Receives a line about each pattern with pixels that are negative or not finite.
+        Receives a line about each pattern with pixels that are negative or not finite, or with a
+        prediction outside the ranges of the training, and one about coarse pixels.
 
     Returns
     -------
     pandas.DataFrame
         One row per pattern: ``pattern``, its number from zero; ``not_finite`` and ``negative``,
-        numbers of such pixels; and ``predicted_*`` in physical units.
+        numbers of such pixels; ``predicted_*`` in physical units; and ``flags``, which names the
+        parameters predicted outside the ranges of the training, where a network knows nothing.
 
     Raises
     ------
@@ -116,6 +125,15 @@ def predict_images(
             f"trained with {width_mrad:g} mrad: what is missing would count as dark. Record a "
             "wider field, or train with a smaller dataset.field_of_view_mrad"
         )
+    coarse = max(pixel_mrad)
+    if coarse > FINE_PIXEL_mrad and not math.isclose(coarse, width_mrad / pixels, rel_tol=1e-3):
+        angle = settings["data"].get("semiangle_mrad", 6.35)
+        log(
+            f"note: in the pixels of the training, {width_mrad / pixels:.3g} mrad, patterns with "
+            f"pixels of {coarse:.2g} mrad differ by about "
+            f"{100 * error_of_stored_pixels(coarse, angle):.1g} % (relative L1, at the edges of "
+            "discs) from what a camera with such pixels records"
+        )
     finite = np.isfinite(images)
     not_finite = (~finite).sum(axis=(1, 2))
     negative = (finite & (images < 0)).sum(axis=(1, 2))
@@ -132,9 +150,22 @@ def predict_images(
         if not shown.any():
             raise PacbedError(f"pattern {number} is empty: no pixel of the field is positive")
         made.append(shown * (mean / shown.mean()))
-    predicted = scaling.unscale(model.predict(np.stack(made)[..., None], verbose=0))
-    table = {"pattern": np.arange(len(made)), "not_finite": not_finite, "negative": negative}
+    scaled = model.predict(np.stack(made)[..., None], verbose=0)
+    predicted = scaling.unscale(scaled)
+    table: dict[str, Any] = {
+        "pattern": np.arange(len(made)),
+        "not_finite": not_finite,
+        "negative": negative,
+    }
     table |= {f"predicted_{name}": predicted[:, n] for n, name in enumerate(scaling.parameters)}
+    names = np.array(scaling.parameters)
+    table["flags"] = [", ".join(names[beyond]) for beyond in ~(np.abs(scaled) <= 1)]
+    for number, flags in enumerate(table["flags"]):
+        if flags:
+            log(
+                f"pattern {number}: {flags} outside the range of the training: the prediction is "
+                "not valid; is it another thickness, material, background or centre?"
+            )
     return pd.DataFrame(table)
 
 

@@ -149,6 +149,10 @@ class FitResult:
             np.zeros(count),
         )
 
+    def of(self, rows: np.ndarray) -> FitResult:
+        """Return the results of some patterns."""
+        return FitResult(**{one.name: getattr(self, one.name)[rows] for one in fields(self)})
+
     def put(self, rows: np.ndarray, others: FitResult) -> None:
         """Replace the results of some patterns."""
         for one in fields(self):

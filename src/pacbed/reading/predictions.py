@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from pacbed.examples.dataset import Dataset
 from pacbed.examples.labels import PARAMETERS
 from pacbed.examples.predictions import prediction_table
 from pacbed.exceptions import PacbedError
-from pacbed.reading.fit import Fit, FitSettings
+from pacbed.reading.fit import Fit, FitResult, FitSettings
 from pacbed.reading.model import COLUMN, Frame
 from pacbed.reading.start import (
     Dictionary,
@@ -54,7 +55,8 @@ def predict_by_fit(
     search
         Where to look for a start without a network.
     predictions
-        Of a network for all examples, with which the fit starts; None for the dictionary.
+        Of a network for all examples, with which the fit starts; None for the dictionary. A fit
+        that is flagged begins again from the dictionary, and the likelier of the two is kept.
     progress
         Called with the number of examples that are done, and of all.
 
@@ -74,19 +76,15 @@ def predict_by_fit(
     settings = AugmentationSettings(**data.attributes["augmentation"])
     frame = Frame.centred(settings.pixels, settings.field_of_view_mrad)
     fit = Fit(series, aperture, data.attributes["layers"], frame, FitSettings(priors=priors))
-    dictionary = Dictionary(fit, search) if predictions is None else None
+    reader = _Reader(fit, search)
     read: list[pd.DataFrame] = []
     for first in range(rows.start, rows.stop, _AT_A_TIME):
         some = slice(first, min(first + _AT_A_TIME, rows.stop))
-        images = data.images[some].astype(np.float32)
-        if predictions is not None:
-            states = _predicted(predictions, data, some)
-        elif dictionary is not None:
-            states = starts_from_dictionary(
-                fit, dictionary, _electrons(images, data.electrons[some])
-            )
-        seen = fit.part_seen(states)[:, None, None]
-        result = fit.fit(_electrons(images, data.electrons[some]) * seen, states)
+        images = _electrons(data.images[some].astype(np.float32), data.electrons[some])
+        if predictions is None:
+            result = reader.from_dictionary(images)
+        else:
+            result = reader.from_network(images, _predicted(predictions, data, some))
         chosen = replace(data, **{n: getattr(data, n)[some] for n in _OF_EXAMPLES})
         table = prediction_table(chosen, PARAMETERS, result.states[:, : len(PARAMETERS)])
         for name in PARAMETERS:
@@ -102,6 +100,34 @@ def search_range(ranges: DrawRanges, settings: AugmentationSettings) -> SearchRa
     low, high = settings.rotation_deg
     tilt = max(map(abs, ranges.tilt_mrad))
     return SearchRange(((low + high) / 2,), (high - low) / 2, tilt, ranges.stretch)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads images whose sums are as many electrons as were incident."""
+
+    fit: Fit
+    search: SearchRange
+
+    @cached_property
+    def dictionary(self) -> Dictionary:
+        return Dictionary(self.fit, self.search)
+
+    def from_dictionary(self, images: np.ndarray) -> FitResult:
+        return self._begin(images, starts_from_dictionary(self.fit, self.dictionary, images))
+
+    def from_network(self, images: np.ndarray, states: np.ndarray) -> FitResult:
+        result = self._begin(images, states)
+        flagged = np.flatnonzero([flags != "" for flags in result.flags])
+        if len(flagged):
+            again = self.from_dictionary(images[flagged])
+            better = again.deviance < result.deviance[flagged]
+            result.put(flagged[better], again.of(better))
+        return result
+
+    def _begin(self, images: np.ndarray, states: np.ndarray) -> FitResult:
+        # Not all electrons fall on the camera: counted are those that do.
+        return self.fit.fit(images * self.fit.part_seen(states)[:, None, None], states)
 
 
 _OF_EXAMPLES = ("images", "labels", "draws", "transformations")

@@ -39,6 +39,8 @@ _TOLD_APART = 9.0
 _LARGE_RESIDUALS = 2.0
 # Standard deviations of a pixel that is far from a fit, and the largest part of such pixels.
 _FAR, _FEW = 8.0, 0.003
+# Flags that may be due to the start.
+_DOUBTFUL = {"not converged", "at the edge of the range", "bad chi2"}
 # Electrons of a pixel from which the gain can be told.
 _LIT = 0.5
 # A pattern may be turned by this much, or transposed.
@@ -47,6 +49,10 @@ _TURN_deg = 90.0
 _DICTIONARIES, _CANDIDATES = 4, 2
 # Relative standard deviation of a semi-angle that is fitted.
 _SEMIANGLE_UNCERTAINTY = 0.03
+# A scale that is held has this relative standard deviation in the fit.
+_HELD = 1e-5
+# Standard deviations of its prior by which a scale may differ from the given one.
+_SCALE_DIFFERS = 4.0
 # A width of zero has no derivative.
 _FIRST_BLUR_PX = 0.7
 # Pixels along each axis that are put together at first, and fewest that must be left.
@@ -68,7 +74,8 @@ class ReadSettings:
     free
         What is fitted besides, of :data:`FREE`.
     pixel_uncertainty
-        Relative standard deviation of the size of a pixel; None if it is not known at all.
+        Relative standard deviation of the size of a pixel; None if it is not known at all. If the
+        semi-angle is fitted, the size is kept, and its uncertainty becomes part of that of strain.
     counts_per_electron
         Gain of the camera.
     electrons
@@ -96,6 +103,16 @@ class ReadSettings:
         if self.counts_per_electron is not None and self.electrons is not None:
             raise PacbedError("give --counts-per-electron or --electrons, not both")
 
+    @property
+    def scale_held(self) -> bool:
+        """Whether the scale is kept as it is given.
+
+        If the semi-angle is fitted, the radius of the discs does not tell the scale. Brightnesses
+        would, but they are less certain than a camera length: strain and scale would move to where
+        they fit a little better.
+        """
+        return self.pixel_uncertainty is not None and "semiangle" in self.free
+
     def fit_settings(self, tilt_mrad: float) -> FitSettings:
         """Return what is unknown of each pattern, and that tilts are about this large.
 
@@ -104,10 +121,33 @@ class ReadSettings:
         more = [name for extra in self.free for name in FREE[extra]]
         priors = {f"tilt_{axis}_mrad": (0.0, max(tilt_mrad, 0.1)) for axis in "xy"}
         if self.pixel_uncertainty is not None:
-            priors["log_scale"] = (0.0, self.pixel_uncertainty)
-            if "semiangle" in self.free:
-                priors["log_semiangle"] = (0.0, _SEMIANGLE_UNCERTAINTY)
+            priors["log_scale"] = (0.0, _HELD if self.scale_held else self.pixel_uncertainty)
+        if "semiangle" in self.free:
+            priors["log_semiangle"] = (0.0, _SEMIANGLE_UNCERTAINTY)
         return FitSettings((*ALWAYS_FREE, *more), priors)
+
+    def scale_differs(self, state: np.ndarray) -> bool:
+        """Whether the scale of a fitted state is far from the one that is given."""
+        if self.pixel_uncertainty is None:
+            return False
+        return bool(abs(state[COLUMN["log_scale"]]) > _SCALE_DIFFERS * self.pixel_uncertainty)
+
+    def covariance(self, fitted: np.ndarray) -> np.ndarray:
+        """Return covariances of unknowns, with what is not known of a scale that was held.
+
+        Parameters
+        ----------
+        fitted
+            Covariances of the fit, shape (patterns, unknowns, unknowns).
+        """
+        if self.pixel_uncertainty is None or not self.scale_held:
+            return fitted
+        scale = COLUMN["log_scale"]
+        held = fitted[:, scale, scale][:, None, None]
+        # By how much each unknown changes with the scale.
+        slopes = fitted[:, :, scale : scale + 1] / held
+        more = np.maximum(self.pixel_uncertainty**2 - held, 0)
+        return np.asarray(fitted + more * slopes * slopes.transpose(0, 2, 1))
 
 
 @dataclass(frozen=True)
@@ -125,8 +165,8 @@ class Reading:
     probabilities
         Of each number of layers that was tried.
     chi2_per_pixel
-        Sum of squared residuals over variances, per pixel and degree of freedom. It is 1 by
-        construction if the gain follows from it.
+        Sum of squared residuals over variances, per pixel and degree of freedom. It is at most
+        about 1 by construction if the gain follows from it.
     turned_deg
         By how much the pattern is turned besides its rotation: 0, 90, 180 or 270°.
     opposite
@@ -310,7 +350,7 @@ def read_patterns(
         What is known, and what is fitted.
     starts
         Where to begin, shape (patterns, 6), columns as :data:`READ`, for example as a network
-        reads them; a dictionary says it if not given.
+        reads them; a dictionary says it if not given, and where these lead to a doubtful fit.
     report
         Receives how many patterns are done.
 
@@ -328,10 +368,30 @@ def read_patterns(
             report(len(found), len(windows))
         own = None if starts is None else starts[rows]
         read = _read_batch(series, [windows[n] for n in rows], settings, own)
+        if own is not None:
+            read = _read_doubtful_again(series, read, settings)
         found |= dict(zip(rows, read, strict=True))
     if report:
         report(len(windows), len(windows))
     return [found[number] for number in range(len(windows))]
+
+
+def _read_doubtful_again(
+    series: ScatteringSeries, read: list[Reading], settings: ReadSettings
+) -> list[Reading]:
+    """Begin again from dictionaries where a known start led to a fit that does not describe all."""
+    doubtful = [n for n, one in enumerate(read) if _DOUBTFUL & set(one.flags)]
+    if doubtful:
+        others = _read_batch(series, [read[n].window for n in doubtful], settings, None)
+        for n, other in zip(doubtful, others, strict=True):
+            if _unexplained(other) < _unexplained(read[n]):
+                read[n] = other
+    return read
+
+
+def _unexplained(reading: Reading) -> float:
+    """Return χ² in counts, of which the gain that was found is a part."""
+    return reading.chi2_per_pixel * reading.counts_per_electron
 
 
 def _read_batch(
@@ -381,6 +441,7 @@ def _read_batch(
     batch.learn_noise(expected)
     last = fits.refine(batch, states, layers, batch.variances(expected))
     expected = fits.images(last.states, layers)
+    covariance = settings.covariance(last.covariance)
     known = batch.variances(expected)
     noise = np.maximum(expected, 0.02) if known is None else known
     readings = []
@@ -391,13 +452,15 @@ def _read_batch(
             flags.append("relative chi2")
             if scaled[row] > _LARGE_RESIDUALS:
                 flags.append("bad chi2")
+        if settings.scale_differs(last.states[row]):
+            flags.append("scale differs")
         if opposed <= _TOLD_APART:
             flags.append("turn by 180° undetermined")
         readings.append(
             Reading(
                 one_window,
                 last.states[row],
-                last.covariance[row],
+                covariance[row],
                 int(layers[row]),
                 probabilities[row],
                 float(last.chi2_per_pixel[row]),

@@ -9,7 +9,7 @@ thickness is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -132,7 +132,7 @@ class ThicknessFit:
         deviance = last.deviance.reshape(count, -1)
         best = deviance.argmin(axis=1)
         rows = np.arange(count) * len(self.layers) + best
-        fit = FitResult(**{f.name: getattr(last, f.name)[rows] for f in fields(FitResult)})
+        fit = last.of(rows)
         unit = np.maximum(fit.chi2_per_pixel, 1)[:, None]
         weight = np.exp(-(deviance - deviance.min(axis=1, keepdims=True)) / (2 * unit))
         return ThicknessResult(fit, self.layers[best], weight / weight.sum(axis=1, keepdims=True))

@@ -65,7 +65,7 @@ _STATE_s, _FIT_s = 0.08, 0.045
 _IMAGE_s, _IMAGE_DISC_s, _IMAGE_PIXEL_s = 0.04, 0.2e-3, 0.1e-6
 # Fits: of a pixel, and of a disc over it; compiling the model for each size of pixels.
 _FITTED_PIXEL_s, _FITTED_DISC_s, _COMPILE_s = 2e-6, 1e-6, 30.0
-_SERIES = "scattering series (docs/performance.md)"
+_SERIES = "scattering series (docs/cost.md)"
 # Draws over which a simulation of plane waves is averaged.
 _SAMPLE = 8
 
@@ -262,7 +262,7 @@ def scattering_of_draw(
     config: Configuration, semiangles_mrad: tuple[float, ...], threads: int, draws: int = 1
 ) -> Cost:
     """Estimate the strain states of some draws for some semi-angles, like the first draws."""
-    settings = config.simulation.planewave.settings()
+    settings = config.simulation.planewave.settings_of_draws()
     states = [config.state_of_draw(index, semiangles_mrad) for index in range(_SAMPLE)]
     waves = sum(_waves_s(one.simulations, settings) for one in states) / (_SAMPLE * threads)
     layers = len(states[0].kept)

@@ -16,6 +16,15 @@ from pacbed.study.draws import SPLITS
 from pacbed.study.model import Configuration
 from pacbed.study.states import GALLERY
 
+_NOT_2H = {*("Ti", "Zr", "Hf", "Sn", "Pb", "Cd", "Ni", "Pd", "Pt", "Re"), "WTe2", "NbTe2", "TaTe2"}
+"""Metals and formulae whose layers are octahedral (1T), distorted (1T', Td) or otherwise not 2H."""
+
+_HEXAGONAL = 1.1
+"""Largest ratio of an edge to that of the hexagonal crystal; strain is given elsewhere."""
+
+_LARGEST_RMS_A = 0.3
+"""Thermal displacement per axis above which a crystal would have molten."""
+
 
 def conflicts(study: Configuration) -> Iterator[str]:
     """Yield what does not fit together, one line each: key, value, what is allowed."""
@@ -54,6 +63,24 @@ def _of_material(study: Configuration) -> Iterator[str]:
     except RequestError as error:
         yield f"material: {error}"
         return
+    if made.elements[0] in _NOT_2H or made.formula in _NOT_2H:
+        yield (
+            f"material.formula = {made.formula}: its layers are not those of a 2H crystal, but "
+            "would be built so; only 2H crystals can be simulated"
+        )
+    hexagonal = made.zigzag_A * math.sqrt(3)
+    if not 1 / _HEXAGONAL < made.armchair_A / hexagonal < _HEXAGONAL:
+        yield (
+            f"material.armchair_A = {made.armchair_A:g}: must be about {hexagonal:.4g} Å, √3 times "
+            "zigzag_A, as in a 2H crystal; are the two exchanged, or those of a primitive cell?"
+        )
+    for element in made.elements:
+        if (u := made.rms_displacement_A[element]) > _LARGEST_RMS_A:
+            yield (
+                f"material.rms_displacement_A.{element} = {u:g}: must be at most {_LARGEST_RMS_A}, "
+                f"root mean square per axis in Å; of a B factor of {u:g} Å² it is √(B / 8π²) = "
+                f"{math.sqrt(u / (8 * math.pi**2)):.3f}"
+            )
     others = [m for m in MATERIALS.values() if m.formula != made.formula]
     for name in ("zigzag_A", "armchair_A", "stacking_A") if made.formula in MATERIALS else ():
         value, right = getattr(made, name), getattr(MATERIALS[made.formula], name)

@@ -9,6 +9,7 @@ where they are made, since every job of a run imports this module.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
@@ -248,6 +249,9 @@ class PrismaticSection(Section):
         return PrismaticSettings(**self.plain())
 
 
+_OF_SERIES = {"strain_states", "diffuse_waves_of_draws"}
+
+
 class PlaneWaveSection(Section):
     """Numerical settings of the plane-wave engine."""
 
@@ -269,6 +273,9 @@ class PlaneWaveSection(Section):
     simulations of their own. All images are exact on the pixels of the camera."""
     diffuse_waves: Annotated[Whole, Field(ge=16)] = 48
     """Plane waves of each aperture that sample the diffuse scattering."""
+    diffuse_waves_of_draws: Annotated[Whole, Field(ge=16)] = 192
+    """The same for validation and test draws, with strain_states. Nothing else averages their
+    noise."""
     diffuse_knots_mrad: tuple[SplineStep, SplineStep] = (3.3, 8)
     """Spacing of the knots of the splines of diffuse scattering, over outgoing and over incident
     directions, in mrad."""
@@ -285,7 +292,11 @@ class PlaneWaveSection(Section):
         """
         from pacbed.engines.planewave import PlaneWaveSettings
 
-        return PlaneWaveSettings(**self.plain({"strain_states"}))
+        return PlaneWaveSettings(**self.plain(_OF_SERIES))
+
+    def settings_of_draws(self) -> PlaneWaveSettings:
+        """Return the settings of validation and test draws beside a series."""
+        return replace(self.settings(), diffuse_waves=self.diffuse_waves_of_draws)
 
 
 class SimulationSection(Section):
@@ -330,7 +341,8 @@ class SimulationSection(Section):
         kept = self.plain({"auxiliary_engine", *({"prismatic", "planewave"} - {self.engine})})
         kept["thermal_motion"] = self.motion
         if self.engine == "planewave":
-            del kept["planewave"]["strain_states"]
+            for name in _OF_SERIES:
+                del kept["planewave"][name]
             if self.motion != "full":
                 del kept["planewave"]["diffuse_waves"]
             if self.motion in ("coherent", "none"):

@@ -1,0 +1,78 @@
+"""Examples of a study that fits read."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pacbed.examples.augment import TRANSFORMATIONS, AugmentationSettings
+from pacbed.examples.dataset import Dataset
+from pacbed.examples.labels import PARAMETERS
+from pacbed.exceptions import PacbedError
+from pacbed.reading.model import COLUMN
+from pacbed.reading.predictions import predict_by_fit
+from pacbed.reading.start import SearchRange
+
+PRIORS = {"tilt_x_mrad": (0.0, 2.0), "tilt_y_mrad": (0.0, 2.0), "log_scale": (0.0, 0.02)}
+
+
+@pytest.fixture(scope="module")
+def data(small_series, patterns, study):
+    states, images = patterns([5] * 6, seed=4)
+    settings = AugmentationSettings(
+        images.shape[1], study.field_mrad, 0.03, (-10, 10), 1, "poisson", (1e7, 1e7), (0.2, 0.3)
+    )
+    transformations = np.zeros((len(images), len(TRANSFORMATIONS)), np.float32)
+    transformations[:, TRANSFORMATIONS.index("electrons")] = np.exp(states[:, COLUMN["log_dose"]])
+    attributes = {
+        "semiangle_mrad": study.aperture.semiangle_mrad,
+        "layers": 5,
+        "augmentation": asdict(settings),
+        "simulation": small_series.simulation(study.aperture),
+    }
+    return Dataset(
+        images / images.sum(axis=(1, 2), keepdims=True),
+        states[:, : len(PARAMETERS)],
+        np.arange(len(images)),
+        transformations,
+        attributes,
+    )
+
+
+def read(series, data, predictions=None):
+    search = SearchRange(tilt_mrad=3.0)
+    return predict_by_fit(series, data, range(len(data.images)), PRIORS, search, predictions)
+
+
+def predicted(data, by):
+    """Return what a network would say whose errors are of this size."""
+    away = np.array([[*[0.003] * 3, 0.5, 0.5, 0.5]]) * by
+    return pd.DataFrame(
+        data.labels + away * np.random.default_rng(0).choice([-1, 1], data.labels.shape),
+        columns=[f"predicted_{name}" for name in PARAMETERS],
+    )
+
+
+def deviations(table):
+    return np.stack(
+        [(table[f"predicted_{n}"] - table[f"true_{n}"]) / table[f"sigma_{n}"] for n in PARAMETERS]
+    )
+
+
+@pytest.mark.parametrize("by", [1, 10])
+def test_a_fit_reads_the_truth_from_a_good_network_and_from_a_bad_one(small_series, data, by):
+    table = read(small_series, data, predicted(data, by))
+    assert np.abs(deviations(table)).max() < 5
+    assert (table["flags"] == "").all()
+
+
+def test_a_fit_needs_no_network(small_series, data):
+    table = read(small_series, data)
+    assert np.abs(deviations(table)).max() < 5
+    assert table["electrons"].tolist() == pytest.approx(data.electrons.tolist())
+
+
+def test_predictions_of_other_examples_are_refused(small_series, data):
+    with pytest.raises(PacbedError, match="5 predictions are not of the 6 examples"):
+        read(small_series, data, predicted(data, 1)[:5])
