@@ -1,6 +1,8 @@
 """What a controller costs: thousands of jobs, and a study in which nothing is to be done.
 
     python benchmarks/controller.py                 # 5000 trivial jobs with profiles/local
+    python benchmarks/controller.py --jobs 500 --seconds 0.1
+    python benchmarks/controller.py --rate 100/1s   # with the rate limit of Snakemake
     python benchmarks/controller.py --complete      # the paper's study, all of it there already
 
 The second writes a tiny file for every output of the study and has Snakemake take note of them
@@ -23,6 +25,11 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 PROFILE = ("--profile", str(ROOT / "profiles" / "local"))
 WORKFLOW = """
+from pacbed.runs.snakemake_adapter import lift_rate_limit
+
+onstart:
+    lift_rate_limit(workflow)
+
 rule all:
     input:
         expand("made/{{number}}", number=range({jobs})),
@@ -33,7 +40,7 @@ rule trivial:
     benchmark:
         "benchmarks/{{number}}.tsv"
     shell:
-        "touch {{output}}"
+        "sleep {seconds}; touch {{output}}"
 """
 
 
@@ -41,25 +48,28 @@ def main() -> None:
     """Run the benchmark that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=5000, help="number of trivial jobs")
+    parser.add_argument("--seconds", type=float, default=0, help="length of a job")
+    parser.add_argument("--rate", help="jobs that may be started in a time, such as 1000/3s")
     parser.add_argument("--complete", action="store_true", help="a study that is complete")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pacbed-controller-") as folder:
         if options.complete:
             complete(Path(folder))
         else:
-            trivial(Path(folder), options.jobs)
+            trivial(Path(folder), options.jobs, options.seconds, options.rate)
 
 
-def trivial(folder: Path, jobs: int) -> None:
+def trivial(folder: Path, jobs: int, seconds: float, rate: str | None) -> None:
     """Measure many jobs that do nothing, and a tenth of them."""
+    limit = ["--max-jobs-per-timespan", rate] if rate else []
     print(f"{'jobs':>6} {'s per job':>10} {'CPU s per job':>14} {'peak memory MB':>15}")
     for number in (jobs // 10, jobs):
         place = folder / str(number)
         place.mkdir()
-        (place / "Snakefile").write_text(WORKFLOW.format(jobs=number))
-        seconds, cpu_s, memory_MB = measure([*PROFILE, "--cores", "2"], place)
+        (place / "Snakefile").write_text(WORKFLOW.format(jobs=number, seconds=seconds))
+        took_s, cpu_s, memory_MB = measure([*PROFILE, "--cores", "2", *limit], place)
         assert len(list((place / "made").iterdir())) == number
-        print(f"{number:6} {seconds / number:10.4f} {cpu_s / number:14.4f} {memory_MB:15.0f}")
+        print(f"{number:6} {took_s / number:10.4f} {cpu_s / number:14.4f} {memory_MB:15.0f}")
 
 
 def complete(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: Snakemake makes options of the types of the settings.
 import json
+import logging
 import os
 import shutil
 import sys
@@ -12,13 +13,15 @@ from logging import LogRecord
 from pathlib import Path
 from typing import Any, Optional
 
+from rich.console import Console
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
 
 from snakemake_logger_plugin_budget import snakemake_names
-from snakemake_logger_plugin_budget.budget import Budget, Run, bill, budget, exceeded
+from snakemake_logger_plugin_budget.budget import Budget, HOUR_s, Run, bill, budget, exceeded
 from snakemake_logger_plugin_budget.jobs import Job, folder_of, read_benchmarks
+from snakemake_logger_plugin_budget.progress import RunProgress, UNKNOWN_s
 from snakemake_logger_plugin_budget.text import bill_json, bill_text, budget_json, budget_text
 
 CORES_NOTE = (
@@ -26,6 +29,8 @@ CORES_NOTE = (
 )
 LOG_WIDTH = 120
 OVER_LIMIT_STATUS = 3
+# Events that are shown besides warnings, errors, and messages that are no events.
+SHOWN = (LogEvent.JOB_ERROR, LogEvent.GROUP_ERROR)
 OVER_LIMIT = f"End with status {OVER_LIMIT_STATUS} if more than that is likely to be needed: "
 
 
@@ -38,6 +43,10 @@ class LogHandlerSettings(LogHandlerSettingsBase):
     """Options of the plugin."""
 
     json: Optional[Path] = _option("Write the budget or the bill to this file, as JSON.")  # noqa: RUF009
+    progress: bool = field(
+        default=False,
+        metadata={"help": "Show how far a run is, instead of a message for every step of a job."},
+    )
     text: Optional[Path] = _option("Write the table to this file, and not to the terminal.")  # noqa: RUF009
     jobs: Optional[int] = _option("Jobs that run at a time, for the wall-clock time.")
     cores: Optional[int] = _option("Cores in use at a time, for the wall-clock time.")
@@ -50,16 +59,30 @@ class LogHandler(LogHandlerBase):
     """Gathers what Snakemake says of jobs, and adds it up when Snakemake ends."""
 
     settings: LogHandlerSettings
-    # Snakemake's own messages stay, and all events are wanted, however quiet it is to be; the graph
-    # of the rules gives the longest chain of jobs.
-    writes_to_stream = False
+    # All events are wanted, however quiet Snakemake is to be; the graph of the rules gives the
+    # longest chain of jobs.
     writes_to_file = False
     has_filter = True
-    has_formatter = True
     needs_rulegraph = True
+
+    @property
+    def writes_to_stream(self) -> bool:
+        """Whether progress is shown here, and Snakemake's own messages are not."""
+        if not self.settings.progress:
+            return False
+        common = self.common_settings
+        more = common.dryrun or common.verbose or common.debug_dag or common.printshellcmds
+        return not (more or common.quiet)
+
+    @property
+    def has_formatter(self) -> bool:
+        """Whether Snakemake need not provide its own, which messages of errors are shown with."""
+        return not self.writes_to_stream
 
     def __post_init__(self) -> None:
         """Start with nothing."""
+        self.progress = RunProgress(self._console()) if self.writes_to_stream else None
+        self.said: set[str] = set()
         self.jobs: dict[int, Job] = {}  # that were planned or started
         self.finished: set[int] = set()
         self.failed: dict[int, tuple[str, ...]] = {}
@@ -67,10 +90,16 @@ class LogHandler(LogHandlerBase):
         self.run = Run()
         self.broken = self.closed = False
 
+    def _console(self) -> Console:
+        common = self.common_settings
+        return Console(stderr=not common.stdout, no_color=common.nocolor or None, highlight=False)
+
     def emit(self, record: LogRecord) -> None:
         """Take note of an event."""
         try:
             self._take(record)
+            if self.progress:
+                self._show(self.progress, record)
         except Exception:  # as every handler: an event that is not understood ends no run
             self.handleError(record)
 
@@ -96,6 +125,25 @@ class LogHandler(LogHandlerBase):
             case LogEvent.ERROR:
                 self.broken = True
 
+    def _show(self, progress: RunProgress, event: Any) -> None:
+        """Show progress, and what else is not said of every job."""
+        kind, grave = getattr(event, "event", None), event.levelno >= logging.WARNING
+        match kind:
+            case LogEvent.JOB_INFO:
+                progress.counts = self.counts
+                progress.started(event.rule_name)
+            case LogEvent.JOB_FINISHED if event.job_id in self.jobs:
+                progress.ended(self.jobs[event.job_id].rule)
+            case LogEvent.JOB_ERROR if event.jobid in self.jobs:
+                progress.ended(self.jobs[event.jobid].rule, well=False)
+        if not (grave or kind in (None, *SHOWN)) or hasattr(event, "quietness"):
+            return
+        # What is the same for every job is said once.
+        if (text := self.format(event)) and (grave or text not in self.said):
+            self.said.add(text)
+            red = event.levelno >= logging.ERROR
+            progress.say(text, "red" if red else "yellow" if grave else "")
+
     def close(self) -> None:
         """Report the budget of a dry run, or the bill of a run.
 
@@ -105,6 +153,8 @@ class LogHandler(LogHandlerBase):
         if self.closed:
             return
         self.closed, over_limit = True, False
+        if self.progress:
+            self.progress.close()
         try:
             if self.common_settings.dryrun and not self.broken:
                 over_limit = self._close_plan()
@@ -177,6 +227,13 @@ def start(workflow: Any) -> None:
     ours = next((h for h in snakemake_names.handlers(workflow) if isinstance(h, LogHandler)), None)
     found = _budget(snakemake_names.planned(workflow), *snakemake_names.at_a_time(workflow))
     print(budget_text(found, width=_width()), file=sys.stderr)
+    if ours and ours.progress:
+        likely = [(r.rule, r.to_run, r.core_h) for r in found.rules]
+        ours.progress.expected_s = {
+            rule: max(core_h.likely * HOUR_s / n, UNKNOWN_s)
+            for rule, n, core_h in likely
+            if n and core_h
+        }
     if ours and ours.exceeded(found):
         snakemake_names.end(OVER_LIMIT_STATUS)
 

@@ -5,9 +5,11 @@ import logging
 import subprocess
 import sys
 from dataclasses import replace
+from io import StringIO
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.tests import TestLogHandlerBase
 
@@ -21,6 +23,7 @@ from snakemake_logger_plugin_budget.jobs import (
     read_benchmarks,
     reserved_gpus,
 )
+from snakemake_logger_plugin_budget.progress import RunProgress
 
 HOUR = 3600.0
 NOTHING = Benchmarks({})
@@ -444,6 +447,80 @@ def test_a_run_within_its_limits_is_done_and_used_what_its_benchmarks_say(snakem
     (made,) = json.loads((tmp_path / "budget.json").read_text())["rules"]
     assert made["source"].startswith("1 finished job: ")
     assert made["job_s"] == pytest.approx(seconds)
+
+
+# Progress
+
+MANY = """
+rule all:
+    input:
+        expand("{number}", number=range(60)),
+
+rule one:
+    output:
+        temp("{number}"),
+    log:
+        "{number}.log",
+    shell:
+        "test {wildcards.number} != 7 || {{ echo oh dear > {log}; exit 1; }}; touch {output}"
+"""
+
+
+@pytest.fixture
+def shown(snakemake, tmp_path):
+    """Run many jobs of which one fails, and show progress."""
+
+    def run(*arguments, workflow=MANY):
+        (tmp_path / "Snakefile").write_text(workflow)
+        more = ("--keep-going", "--show-failed-logs", "--logger-budget-progress")
+        return snakemake(*more, *arguments)
+
+    return run
+
+
+def test_a_log_has_some_lines_of_progress_and_what_failed(shown):
+    lines = shown().stderr.splitlines()
+    assert len(lines) < 60
+    progress = [line for line in lines if " of 61 jobs" in line]
+    assert 5 < len(progress) <= 10
+    assert progress[0].startswith("7 of 61 jobs, 11% of the work, after 0:0")
+    assert progress[-1].startswith("59 of 61 jobs, after 0:0")
+    assert not [line for line in lines if line.startswith("rule one:") or "Job stats" in line]
+    assert "oh dear" in lines
+
+
+@pytest.mark.parametrize("arguments", [("--dry-run",), ("--quiet", "host"), ("--printshellcmds",)])
+def test_who_asks_for_more_or_less_gets_the_messages_of_snakemake(shown, arguments):
+    done = shown(*arguments)
+    assert "rule one:" in done.stdout + done.stderr
+    assert "of the work" not in done.stderr
+
+
+def test_a_mistake_is_said(shown):
+    workflow = (
+        'from snakemake.exceptions import WorkflowError\nraise WorkflowError("no such key")\n'
+    )
+    done = shown(workflow=workflow)
+    assert done.returncode == 1
+    assert "no such key" in done.stderr
+
+
+def test_a_terminal_has_one_display_that_leaves_nothing(monkeypatch):
+    terminal = StringIO()
+    monkeypatch.setenv("TERM", "xterm")
+    progress = RunProgress(Console(file=terminal, force_terminal=True, width=100))
+    progress.counts, progress.expected_s = {"fit": 2, "train": 1}, {"fit": 10.0, "train": 80.0}
+    for rule in ("fit", "fit", "train"):
+        progress.started(rule)
+    progress.say("something else")
+    progress.ended("fit")
+    progress.ended("fit", well=False)
+    progress.close()
+    printed = terminal.getvalue()
+    assert "something else" in printed
+    last = printed.split("\r")[-1]
+    assert "jobs" not in last.split("\x1b[2K")[-1]
+    assert "1 of 3 jobs" in printed
 
 
 def test_benchmark_files_are_read_without_snakemake():

@@ -387,13 +387,14 @@ def test_network_takes_overlays_of_the_paper_in_any_folder(tmp_path, monkeypatch
 # pacbed errors
 
 
-def test_errors_prints_a_set_with_the_baseline_in_brackets(tmp_path, capsys):
+def test_errors_prints_a_set_with_bound_and_baseline(tmp_path, capsys):
     rows = [
-        ("strain_xx", "1", 0.001234, 0.0246),
-        ("rotation_deg", "deg", 0.5, 5.0),
-        ("tilt_x_mrad", "mrad", 0.25, 2.5),
+        ("strain_xx", "1", 0.001234, 0.0246, 0.0001),
+        ("rotation_deg", "deg", 0.5, 5.0, 0.01),
+        ("tilt_x_mrad", "mrad", 0.25, 2.5, 0.02),
     ]
-    frame = pd.DataFrame(rows, columns=["parameter", "unit", "mae", "baseline_mae"])
+    columns = ["parameter", "unit", "mae", "baseline_mae", "bound_mae"]
+    frame = pd.DataFrame(rows, columns=columns)
     frame = frame.assign(
         semiangle_mrad=6.35, layers=10, outputs="strain-rotation-tilt", intensity="linear"
     )
@@ -406,14 +407,42 @@ def test_errors_prints_a_set_with_the_baseline_in_brackets(tmp_path, capsys):
     path = tmp_path / "errors.csv"
     pd.concat(sets).to_csv(path, index=False)
     assert main(["errors", path]) == 0
-    printed = capsys.readouterr().out
-    for part in ("6.35 mrad", "10", "strain_xx (%)", "rotation (°)", "tilt_x (mrad)"):
-        assert part in printed
-    for part in ("0.123 (2.46)", "0.5 (5)", "0.25 (2.5)", "network, strain-rotation-tilt, linear"):
-        assert part in printed
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["6.35", "mrad,", "10", "layers"] in printed
+    assert printed[-4:] == [
+        ["network", "0.123", "0.5", "0.25"],
+        ["discs", "5"],
+        ["bound", "0.01", "0.01", "0.02"],
+        ["always", "the", "mean", "2.46", "5", "2.5"],
+    ]
     assert main(["errors", path, "--split", "train"]) == 0
-    assert "0.05 (5)" in capsys.readouterr().out
-    assert main(["errors", path, "--split", "validation"]) == 0  # of which there are no rows
+    assert "0.0123" in capsys.readouterr().out
+    assert main(["errors", path, "--split", "validation"]) == 1
+    assert "no errors of the validation set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("columns", [None, 80, 150])
+def test_errors_are_as_wide_as_the_terminal(tmp_path, capsys, monkeypatch, columns):
+    names = [f"strain_{axes}" for axes in ("xx", "yy", "xy")]
+    names += ["rotation_deg", "tilt_x_mrad", "tilt_y_mrad"]
+    frame = pd.DataFrame({"parameter": names}).assign(
+        mae=0.000012345, baseline_mae=0.02, semiangle_mrad=32.94, layers=20, split="test"
+    )
+    variants = [
+        frame.assign(method="network", outputs=f"strain-rotation{tilt}", intensity="sqrt")
+        for tilt in ("", "-tilt")
+    ]
+    path = tmp_path / "errors.csv"
+    pd.concat(variants).to_csv(path, index=False)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["errors", path]) == 0
+    printed = capsys.readouterr().out
+    assert max(len(line.rstrip()) for line in printed.splitlines()) <= (columns or 80)
+    (row,) = [one for one in printed.splitlines() if one.startswith(" network without tilt")]
+    assert row.split()[3:] == ["0.00123"] * 3 + ["1.23e-05"] * 3
+    assert "…" not in printed
 
 
 @pytest.mark.parametrize("text", [None, "", "a,b\n1,2\n"])

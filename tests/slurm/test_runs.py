@@ -23,7 +23,7 @@ SHIPPED = ROOT / "profiles" / "slurm"
 QUICK = (
     *("--slurm-status-command", "squeue"),
     *("--slurm-init-seconds-before-status-checks", "2"),
-    *("--seconds-between-status-checks", "2", "--max-jobs-per-timespan", "1000/2s"),
+    *("--seconds-between-status-checks", "2"),
     *("--latency-wait", "10"),
 )
 STORES = "results/patterns/6.35mrad"

@@ -7,7 +7,7 @@ import tempfile
 import pytest
 
 from pacbed.exceptions import PacbedError
-from pacbed.storage.files import check_writable, write_text
+from pacbed.storage.files import check_writable, folder_appearing_whole, write_text
 
 
 def test_what_can_be_written_leaves_nothing_behind(tmp_path):
@@ -38,3 +38,24 @@ def test_a_folder_where_no_file_can_be_made_is_refused(tmp_path, monkeypatch, nu
 def test_the_folder_of_a_file_is_made(tmp_path):
     write_text(tmp_path / "new" / "file", "text")
     assert (tmp_path / "new" / "file").read_text() == "text"
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "folder"
+
+    def fill(names):
+        with folder_appearing_whole(path) as temporary:
+            # What a job that was killed has left is not in it.
+            assert list(temporary.iterdir()) == []
+            for name in names:
+                (temporary / name).touch()
+                assert not path.exists()
+
+    (path.parent / ".folder.tmp").mkdir(parents=True)
+    (path.parent / ".folder.tmp" / "left").touch()
+    with pytest.raises(PacbedError, match=f"cannot write {path}: "):
+        fill(["a", "not/there"])
+    assert list(path.parent.iterdir()) == []
+    fill(["a", "b"])
+    assert sorted(p.name for p in path.iterdir()) == ["a", "b"]
+    assert list(path.parent.iterdir()) == [path]

@@ -1,5 +1,7 @@
 """A study whose training examples and bounds come from a scattering series."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import yaml
@@ -101,14 +103,14 @@ STRETCH = {"deformation": {"principal_stretch": [0.96, 1.04]}}
 @pytest.mark.parametrize(
     ("target", "change", "planned"),
     [
-        (0, STRETCH, {"scatter": 6, "series": 1, "pool": 1, "augment": 1}),
+        (0, STRETCH, {"scatter": 1, "series": 1, "pool": 1, "augment": 1}),
         (0, {"dataset": {"pool": 30}}, {"pool": 1, "augment": 1}),
         (0, {"dataset": {"examples": {"train": 64}}}, {"augment": 1}),
         (1, STRETCH, {"scatter_draw": 1, "pool_of_draws": 1, "augment": 1}),
         (1, {"dataset": {"pool": 30}}, {"scatter_draw": 1, "pool_of_draws": 1, "augment": 1}),
         (1, {"dataset": {"examples": {"test": 64}}}, {"augment": 1}),
         # Another draw joins the set.
-        (1, {"draws": {"count": 8}}, {"scatter_draw": 2, "pool_of_draws": 1, "augment": 1}),
+        (1, {"draws": {"count": 8}}, {"scatter_draw": 1, "pool_of_draws": 1, "augment": 1}),
     ],
 )
 def test_a_change_makes_again_what_depends_on_it(studied, target, change, planned):
@@ -121,12 +123,32 @@ def test_a_draw_is_scattered_once_for_all_thicknesses_and_shared_semiangles(work
     outcome = workspace.plan(change={**change, "draws": {"shared_strain": shared}})
     jobs = outcome.jobs
     assert "simulate" not in jobs
+    # Of two sets, and two semi-angles.
     assert jobs["scatter_draw"] == (2 if shared else 4)
-    # Of two semi-angles and two thicknesses.
-    assert (jobs["pool"], jobs["pool_of_draws"]) == (4, 8)
-    assert f"results/series/{'shared' if shared else '6.35mrad'}/00002.zarr.zip" in outcome.text
+    # Of two thicknesses, for training in jobs of their own.
+    assert (jobs["pool"], jobs["pool_of_draws"]) == (4, 4)
+    assert f"results/series/{'shared' if shared else '6.35mrad'}/test0\n" in outcome.text
 
 
-def test_more_states_keep_those_that_there_would_be(workspace):
-    jobs = workspace.plan("results/series/series.zarr.zip", change=SERIES).jobs
-    assert jobs == {"scatter": 6, "series": 1}
+@pytest.mark.parametrize(("states", "jobs"), [(6, 1), (20, 2), (21, 3)])
+def test_a_job_simulates_ten_states(workspace, states, jobs):
+    change = {"simulation": {"planewave": {"strain_states": states}}, "dataset": {"pool": 20}}
+    outcome = workspace.plan("results/series/series.zarr.zip", change=change)
+    assert outcome.jobs == {"scatter": jobs, "series": 1}
+
+
+def test_a_job_that_fails_is_repeated_alone(workspace):
+    change = {"simulation": {"planewave": {"strain_states": 12}}, "dataset": {"pool": 20}}
+    target, series = "results/series/series.zarr.zip", workspace.folder / "results" / "series"
+    # No folder can be made where a file is.
+    series.mkdir(parents=True)
+    (series / ".states1.tmp").touch()
+    outcome = workspace.run(target, change=change)
+    assert outcome.status == 1
+    assert f"cannot write {Path('results/series/states1')}: File exists" in outcome.text
+    assert [p.name for p in series.iterdir() if p.suffix == ""] == ["states0"]
+    (series / ".states1.tmp").unlink()
+    outcome = workspace.run(target, change=change)
+    assert outcome.status == 0, outcome.text
+    assert outcome.jobs == {"scatter": 1, "series": 1}
+    assert [p.name for p in series.iterdir()] == ["series.zarr.zip"]

@@ -15,7 +15,8 @@ from pacbed.study.model import Configuration
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config" / "config.yaml"
-LOCAL = ("--profile", str(ROOT / "profiles" / "local"))
+# With Snakemake's messages of every job, instead of progress.
+LOCAL = ("--profile", str(ROOT / "profiles" / "local"), "--printshellcmds")
 
 # One semi-angle, two thicknesses, four draws; both kinds of outputs and of intensity.
 TINY = {

@@ -49,6 +49,9 @@ DRAWN = {k: v for k, v in config["deformation"].items() if k != "rotation_deg"}
 # With strain states, training examples and bounds are made from a scattering series, and all images
 # lie on the pixels of the camera.
 STRAIN_STATES = STUDY.simulation.planewave.strain_states
+# That a job simulates, seconds each. No option: names of files follow from it, and Snakemake makes
+# again what was made of files of other names.
+STATES_PER_JOB = 10
 # How examples are made of patterns.
 AUGMENTATION = {
     "deformation": {"rotation_deg": config["deformation"]["rotation_deg"]},
@@ -81,6 +84,7 @@ wildcard_constraints:
     split="|".join(SPLITS),
     method=r"network\+fit|fit",
     part=r"\d+",
+    batch=r"\d+",
     outputs="strain-rotation-tilt|strain-rotation",
     intensity="linear|sqrt|power",
 
@@ -156,6 +160,17 @@ def sources(wildcards, split):
 def source_draws(split):
     """The draws of these patterns; None of a pool, which knows its own."""
     return None if STRAIN_STATES else draws_of(split)
+
+
+def batches(things):
+    """The jobs that simulate strain states, some of them each."""
+    return range(math.ceil(len(things) / STATES_PER_JOB))
+
+
+def batch(things, wildcards):
+    """Those of which a job simulates the strain states."""
+    first = int(wildcards.batch) * STATES_PER_JOB
+    return things[first : first + STATES_PER_JOB]
 
 
 def images_per_draw():

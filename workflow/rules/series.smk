@@ -2,9 +2,10 @@
 # polynomials through them follow training examples of any deformation, and the bound. Draws for
 # validation and test are simulated one by one; their images too lie on the pixels of the camera.
 
-STATE = f"{RESULTS}/series/state{{state}}.zarr.zip"
-# One for all semi-angles that share their strain states.
-DRAW_STATE = f"{RESULTS}/series/{JOB}/{{draw}}.zarr.zip"
+# Folders with the states of a job: of the series, and of the draws of a set, the same for all
+# semi-angles that share their strain states.
+STATES = f"{RESULTS}/series/states{{batch}}"
+DRAW_STATES = f"{RESULTS}/series/{JOB}/{{split}}{{batch}}"
 NUMERICS = dict(
     physics=PHYSICS_VERSION,
     settings=asdict(STUDY.simulation.planewave.settings()) if STRAIN_STATES else None,
@@ -30,28 +31,33 @@ POOL_PARAMS = dict(
 
 rule scatter:
     output:
-        temp(STATE),
+        temp(directory(STATES)),
     log:
-        f"{RESULTS}/logs/series/state{{state}}.log",
+        f"{RESULTS}/logs/series/states{{batch}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/series/state{{state}}.tsv"
+        f"{RESULTS}/benchmarks/series/states{{batch}}.tsv"
     conda:
         f"../envs/simulate-{build('planewave')}.yaml"
     threads: 1
     resources:
         **({"gpu": 1} if DEVICE == "gpu" else {}),
-        **expected(lambda wildcards, threads: costs.scattering(STUDY, threads)),
+        **expected(
+            lambda wildcards, threads: costs.scattering(
+                STUDY, threads, len(batch(range(STRAIN_STATES), wildcards))
+            )
+        ),
         mem_mb=lambda wildcards, attempt: attempt * 2500,
-        runtime=minutes(30),
+        runtime=minutes(10, lambda wildcards: STATES_PER_JOB),
     params:
         **SERIES_PARAMS,
+        states=lambda wildcards: list(batch(range(STRAIN_STATES), wildcards)),
     script:
         "../scripts/scatter.py"
 
 
 rule series:
     input:
-        [STATE.format(state=f"{number:04d}") for number in range(STRAIN_STATES)],
+        [STATES.format(batch=number) for number in batches(range(STRAIN_STATES))],
     output:
         SERIES,
     log:
@@ -102,11 +108,11 @@ rule pool:
 
 rule scatter_draw:
     output:
-        temp(DRAW_STATE),
+        temp(directory(DRAW_STATES)),
     log:
-        f"{RESULTS}/logs/series/{JOB}/{{draw}}.log",
+        f"{RESULTS}/logs/series/{JOB}/{{split}}{{batch}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/series/{JOB}/{{draw}}.tsv"
+        f"{RESULTS}/benchmarks/series/{JOB}/{{split}}{{batch}}.tsv"
     conda:
         f"../envs/simulate-{build('planewave')}.yaml"
     threads: 1
@@ -114,32 +120,37 @@ rule scatter_draw:
         **({"gpu": 1} if DEVICE == "gpu" else {}),
         **expected(
             lambda wildcards, threads: costs.scattering_of_draw(
-                STUDY, together(wildcards), threads
+                STUDY,
+                together(wildcards),
+                threads,
+                len(batch(draws_of(wildcards.split), wildcards)),
             )
         ),
         mem_mb=lambda wildcards, attempt: attempt * 2500,
-        runtime=minutes(30),
+        runtime=minutes(10, lambda wildcards: STATES_PER_JOB),
     params:
         **NUMERICS_OF_DRAWS,
-        state=lambda wildcards: STUDY.state_of_draw(
-            int(wildcards.draw), together(wildcards)
-        ).to_dict(),
+        states=lambda wildcards: {
+            f"{number:05d}": STUDY.state_of_draw(number, together(wildcards)).to_dict()
+            for number in batch(draws_of(wildcards.split), wildcards)
+        },
     script:
         "../scripts/scatter_draw.py"
 
 
 rule pool_of_draws:
+    # All thicknesses: they read the same states.
     input:
         lambda wildcards: [
-            DRAW_STATE.format(draw=f"{number:05d}", semiangle=wildcards.semiangle)
-            for number in draws_of(wildcards.split)
+            DRAW_STATES.format(batch=number, **wildcards)
+            for number in batches(draws_of(wildcards.split))
         ],
     output:
-        POOL,
+        expand(POOL, layers=config["dataset"]["layers"], allow_missing=True),
     log:
-        f"{RESULTS}/logs/datasets/{{semiangle}}mrad/{{layers}}layers/pool_{{split}}.log",
+        f"{RESULTS}/logs/datasets/{{semiangle}}mrad/pool_{{split}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/datasets/{{semiangle}}mrad/{{layers}}layers/pool_{{split}}.tsv"
+        f"{RESULTS}/benchmarks/datasets/{{semiangle}}mrad/pool_{{split}}.tsv"
     wildcard_constraints:
         split="validation|test",
     conda:
@@ -148,14 +159,16 @@ rule pool_of_draws:
     resources:
         **expected(
             lambda wildcards, threads: costs.pool(
-                STUDY, semiangle_mrad(wildcards), pool_images(wildcards.split)
+                STUDY,
+                semiangle_mrad(wildcards),
+                pool_images(wildcards.split) * len(STUDY.dataset.layers),
             )
         ),
         mem_mb=lambda wildcards, attempt: attempt * 2000,
         runtime=minutes(240),
     params:
         **NUMERICS_OF_DRAWS,
-        **POOL_PARAMS,
+        **POOL_PARAMS | dict(layers=config["dataset"]["layers"]),
         images=images_per_draw(),
     script:
         "../scripts/pool_of_draws.py"

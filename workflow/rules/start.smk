@@ -30,6 +30,7 @@ def prepare_cluster():
 
 
 onstart:
+    adapter.lift_rate_limit(workflow)  # before the first job is chosen
     try:
         HELD.append(take_lock(Path(RESULTS)))
         changed = check_results(Path(RESULTS), STUDY)

@@ -48,6 +48,11 @@ def job(log: str) -> Iterator[None]:
             sys.exit(1)
 
 
+def states_in(folders) -> list[Path]:
+    """Return the files of strain states in some folders, in their order."""
+    return [file for folder in folders for file in sorted(Path(folder).glob("*.zarr.zip"))]
+
+
 def reserves_gpu(resources) -> bool:
     """Return whether a job has a graphics card, by whatever name."""
     return reserved_gpus(resources) > 0

@@ -1,6 +1,7 @@
 from functools import partial
 from pathlib import Path
 
+import _keras_alone  # noqa: F401
 from _job import job
 
 from pacbed.examples.dataset import write_dataset

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from _job import job
+from _job import job, states_in
 
 from pacbed.examples.pool import write_pool_of_draws
 from pacbed.machine import sparse_progress
@@ -11,13 +11,15 @@ with job(snakemake.log[0]):
     study = Configuration(
         **params.augmentation, microscope={"aperture_edge_mrad": params.aperture_edge_mrad}
     )
-    write_pool_of_draws(
-        Path(snakemake.output[0]),
-        [Path(state) for state in snakemake.input],
-        params.images,
-        study.microscope.aperture(params.semiangle_mrad),
-        params.layers,
-        study.augmentation(),
-        params.seed,
-        sparse_progress("images"),
-    )
+    states = states_in(snakemake.input)
+    for pool, layers in zip(snakemake.output, params.layers, strict=True):
+        write_pool_of_draws(
+            Path(pool),
+            states,
+            params.images,
+            study.microscope.aperture(params.semiangle_mrad),
+            layers,
+            study.augmentation(),
+            params.seed,
+            sparse_progress(f"images of {layers} layers"),
+        )

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import _keras_alone  # noqa: F401
 from _job import job, reserves_gpu
 
 from pacbed.examples.dataset import read_dataset

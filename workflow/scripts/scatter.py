@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 from _job import job
@@ -5,18 +6,18 @@ from _job import job
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.machine import sparse_progress
+from pacbed.runs.locks import sole_maker
 from pacbed.scattering.fit import write_state
 from pacbed.scattering.request import SeriesRequest
+from pacbed.storage.files import folder_appearing_whole
 
-params = snakemake.params
-with job(snakemake.log[0]):
+params, output = snakemake.params, Path(snakemake.output[0])
+say = partial(print, flush=True)
+with job(snakemake.log[0]), sole_maker(output, say), folder_appearing_whole(output) as folder:
     # Not a parameter of the rule: the states do not depend on it.
     device = snakemake.config["execution"]["device"]
     engine = PlaneWaveEngine(PlaneWaveSettings(**params.settings), snakemake.threads, device)
-    write_state(
-        Path(snakemake.output[0]),
-        SeriesRequest.from_dict(params.series),
-        int(snakemake.wildcards.state),
-        engine,
-        sparse_progress("plane waves"),
-    )
+    series = SeriesRequest.from_dict(params.series)
+    for state in params.states:
+        progress = sparse_progress(f"plane waves of state {state}")
+        write_state(folder / f"{state:04d}.zarr.zip", series, state, engine, progress)

@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 from _job import job
@@ -5,17 +6,22 @@ from _job import job
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.machine import sparse_progress
+from pacbed.runs.locks import sole_maker
 from pacbed.scattering.request import StateRequest
 from pacbed.scattering.state import write_scattered
+from pacbed.storage.files import folder_appearing_whole
 
-params = snakemake.params
-with job(snakemake.log[0]):
+params, output = snakemake.params, Path(snakemake.output[0])
+say = partial(print, flush=True)
+with job(snakemake.log[0]), sole_maker(output, say), folder_appearing_whole(output) as folder:
     # Not a parameter of the rule: the states do not depend on it.
     device = snakemake.config["execution"]["device"]
-    write_scattered(
-        Path(snakemake.output[0]),
-        StateRequest.from_dict(params.state),
-        PlaneWaveEngine(PlaneWaveSettings(**params.settings), snakemake.threads, device),
-        sparse_progress("plane waves"),
-        draw=int(snakemake.wildcards.draw),
-    )
+    engine = PlaneWaveEngine(PlaneWaveSettings(**params.settings), snakemake.threads, device)
+    for name, state in params.states.items():
+        write_scattered(
+            folder / f"{name}.zarr.zip",
+            StateRequest.from_dict(state),
+            engine,
+            sparse_progress(f"plane waves of draw {name}"),
+            draw=int(name),
+        )

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from _job import job
+from _job import job, states_in
 
 from pacbed.scattering.fit import assemble
 from pacbed.scattering.request import SeriesRequest
@@ -8,7 +8,7 @@ from pacbed.scattering.series import ScatteringSeries
 
 series = Path(snakemake.output[0])
 with job(snakemake.log[0]):
-    assemble(series, [Path(state) for state in snakemake.input])
+    assemble(series, states_in(snakemake.input))
     made = ScatteringSeries(series)
     made.check(SeriesRequest.from_dict(snakemake.params.series))
     errors = made.leave_out_error.mean(axis=1)

@@ -1,6 +1,7 @@
 from functools import partial
 from pathlib import Path
 
+import _keras_alone  # noqa: F401
 from _job import job, note_work_found, reserves_gpu
 
 from pacbed.examples.dataset import read_dataset

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SAMPLE = ("semiangle_mrad", "layers")
+_ORDER = {"network": 0, "network+fit": 1, "fit": 2, "discs": 3, "discs-calibrated": 4}
 GEOMETRY = ("pixels", "field_of_view_mrad")
 
 
@@ -147,11 +149,6 @@ def _label(parameter: str) -> str:
     return f"{parameter.split('_deg')[0].split('_mrad')[0]} ({display_unit(parameter)[1]})"
 
 
-def _in_units(parameter: str, mae: float, baseline_mae: float) -> str:
-    factor, _ = display_unit(parameter)
-    return f"{factor * mae:.3g} ({factor * baseline_mae:.3g})"
-
-
 def _print_errors(found: pd.DataFrame, title: str) -> None:
     table = Table(title=Text(title))
     table.add_column("parameter")
@@ -168,7 +165,8 @@ def _print_errors(found: pd.DataFrame, title: str) -> None:
 def errors(table: Path, /, *, split: Literal["train", "validation", "test"] = "test") -> None:
     """Print a table of prediction errors.
 
-    The mean absolute errors, and in brackets those of always answering the mean.
+    The mean absolute errors of all ways of reading, as wide as the terminal; below them the
+    smallest possible ones by the Cramér-Rao bound, and those of always answering the mean.
 
     Parameters
     ----------
@@ -189,19 +187,55 @@ def errors(table: Path, /, *, split: Literal["train", "validation", "test"] = "t
         found = found[found["dose"] == "all"]
     if "method" not in found:
         found = found.assign(method="network")
+    if found.empty:
+        raise PacbedError(f"{table} has no errors of the {split} set")
     names = list(dict.fromkeys(found["parameter"]))
-    shares = zip(found["parameter"], found["mae"], found["baseline_mae"], strict=True)
-    found = found.assign(cell=[_in_units(name, mae, mean) for name, mae, mean in shares])
-    shown = Table(title=f"Mean absolute error ({split} set); always the mean in brackets")
-    for title in ("semi-angle", "layers", "read by"):
-        shown.add_column(title, no_wrap=True)
+    shown = Table(
+        title=f"Mean absolute error ({split} set)",
+        title_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    shown.add_column("read by", no_wrap=True, overflow="fold")
     for name in names:
-        shown.add_column(_label(name))
-    keys = ["semiangle_mrad", "layers", "method", "outputs", "intensity"]
-    cells = found.groupby([*keys, "parameter"])["cell"].first().unstack(fill_value="")
-    for key, row in zip(cells.index.tolist(), cells[names].to_numpy(), strict=True):
-        angle, layers, method, outputs, intensity = key
-        reader = f"network, {outputs}, {intensity}" if method == "network" else str(method)
-        shown.add_row(f"{angle:g} mrad", str(layers), reader, *row)
-    # Numbers are not cut off in a narrow terminal, nor in a log, whose width is not known.
-    Console(width=max(170, Console().width)).print(shown)
+        shown.add_column(_label(name).replace(" ", "\n"), justify="right")
+    for key, sample in found.groupby(list(SAMPLE)):
+        angle, layers = np.array(key)
+        what = f"{angle:g} mrad, {layers:g} layer{'s' if layers > 1 else ''}"
+        shown.add_row(Text(what, style="bold"))
+        for reader, cells in _readers(sample).items():
+            shown.add_row(f" {reader}", *(cells.get(name, "") for name in names))
+    Console().print(shown)
+
+
+def _readers(sample: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Return by reader and parameter the errors of one sample, networks first."""
+    networks = sample[sample["method"] == "network"].groupby("outputs")["intensity"]
+    several = networks.nunique().max() > 1
+
+    def name(row: Mapping[Hashable, Any]) -> str:
+        if row["method"] != "network":
+            return str(row["method"])
+        without = "" if "tilt" in row["outputs"] else " without tilt"
+        return f"network{without}{', ' + row['intensity'] if several else ''}"
+
+    rows = sample.assign(tilt=sample["outputs"].str.contains("tilt")).sort_values(
+        ["method", "tilt"], key=lambda c: c.map(_ORDER) if c.name == "method" else ~c, kind="stable"
+    )
+    readers: dict[str, dict[str, str]] = {}
+    for row in rows.to_dict("records"):
+        _enter(readers, name(row), row, "mae")
+    # The first is of a network, and of all of its test set.
+    for title, column in (("bound", "bound_mae"), ("always the mean", "baseline_mae")):
+        for row in rows.drop_duplicates("parameter").to_dict("records") if column in rows else ():
+            _enter(readers, title, row, column)
+    return readers
+
+
+def _enter(
+    readers: dict[str, dict[str, str]], reader: str, row: Mapping[Hashable, Any], column: str
+) -> None:
+    parameter = str(row["parameter"])
+    factor, _ = display_unit(parameter)
+    readers.setdefault(reader, {})[parameter] = f"{factor * row[column]:.3g}"

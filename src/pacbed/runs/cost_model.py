@@ -241,12 +241,13 @@ def _cell_A2(request: SimulationRequest) -> float:
     return float(abs(np.linalg.det(request.material.in_plane_cell_A(request.deformation))))
 
 
-def scattering(config: Configuration, threads: int) -> Cost:
-    """Estimate the simulation of one strain state of a scattering series."""
+def scattering(config: Configuration, threads: int, states: int = 1) -> Cost:
+    """Estimate the simulation of some strain states of a scattering series, one after another."""
     series = config.series()
     settings = config.for_bound().simulation.planewave.settings()
     waves = _waves_s(series.requests(0), settings) / threads
-    return Cost(_START_s + waves + _STATE_s * series.layers, 2.6 * series.layers, _SERIES)
+    seconds = _START_s + states * (waves + _STATE_s * series.layers)
+    return Cost(seconds, states * 2.6 * series.layers, _SERIES)
 
 
 def series(config: Configuration) -> Cost:
@@ -258,14 +259,15 @@ def series(config: Configuration) -> Cost:
 
 @lru_cache(maxsize=1024)
 def scattering_of_draw(
-    config: Configuration, semiangles_mrad: tuple[float, ...], threads: int
+    config: Configuration, semiangles_mrad: tuple[float, ...], threads: int, draws: int = 1
 ) -> Cost:
-    """Estimate the strain state of a draw for some semi-angles: the mean of the first draws."""
+    """Estimate the strain states of some draws for some semi-angles, like the first draws."""
     settings = config.simulation.planewave.settings_of_draws()
     states = [config.state_of_draw(index, semiangles_mrad) for index in range(_SAMPLE)]
     waves = sum(_waves_s(one.simulations, settings) for one in states) / (_SAMPLE * threads)
     layers = len(states[0].kept)
-    return Cost(_START_s + waves + _STATE_s * layers, 2.6 * layers, _SERIES)
+    seconds = _START_s + draws * (waves + _STATE_s * layers)
+    return Cost(seconds, draws * 2.6 * layers, _SERIES)
 
 
 def pool(config: Configuration, semiangle_mrad: float, images: int) -> Cost:

@@ -19,6 +19,8 @@ from typing import Any
 from pacbed.exceptions import PacbedError
 
 SLURM = "slurm"
+# Jobs per seconds that Snakemake starts at most where nothing else is said.
+DEFAULT_RATE = 100, 1
 
 
 def options(arguments: Sequence[str]) -> Any:
@@ -106,6 +108,21 @@ def name_of_jobs(workflow: Any) -> str:
     Public instead: its message "SLURM run ID", on the terminal.
     """
     return str(workflow.scheduler._executor.run_uuid)
+
+
+def lift_rate_limit(workflow: Any) -> None:
+    """Let a run that starts begin jobs at any rate, unless it was given a rate.
+
+    With a rate the scheduler of Snakemake sets a timer whenever it has looked for work, also when
+    it was such a timer that had it look: after hundreds of jobs it does little else.
+
+    Public instead: ``SchedulingSettings.max_jobs_per_timespan`` of Snakemake's API, which is None
+    there; ``--max-jobs-per-timespan`` and a profile cannot say so.
+    """
+    # Where there is no such name, there is nothing to be lifted.
+    limiter = getattr(workflow.scheduler, "job_rate_limiter", None)
+    if limiter and (limiter.max_jobs, limiter.timespan) == DEFAULT_RATE:
+        workflow.scheduler.job_rate_limiter = None
 
 
 def depend_on_scripts(workflow: Any) -> None:

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import qmc
 
 from pacbed.exceptions import RequestError
 from pacbed.specimen.deformation import Deformation
@@ -61,6 +60,9 @@ class StrainRange:
         its half-width. A Sobol sequence fills it, a part of the states lies on its surface. More
         states begin with the same ones.
         """
+        # Half a second, which most jobs need not spend.
+        from scipy.stats import qmc
+
         # Powers of two keep the sequence balanced; the first of them do not depend on the count.
         exponent = max(4, math.ceil(math.log2(count)))
         place = qmc.Sobol(3, scramble=True, rng=0).random_base2(exponent)[:count]

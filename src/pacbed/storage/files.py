@@ -1,9 +1,10 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -54,6 +55,27 @@ def appearing_whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # on a read-only disk; why nothing was written is what matters
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_appearing_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder, which in the end becomes another that does not exist yet.
+
+    Raises
+    ------
+    PacbedError
+        If it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a job that was killed
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise PacbedError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -192,8 +192,8 @@ def _of_series(study: Configuration) -> Iterator[str]:
         )
     elif study.execution.draws_per_job > 1:
         yield (
-            f"{name}: only draws for validation and test are simulated, each in a job; set "
-            "execution.draws_per_job: 1"
+            f"{name}: a job simulates ten strain states, of the series or of draws for validation "
+            "and test; set execution.draws_per_job: 1"
         )
     elif len(set(study.deformation.principal_stretch)) == 1:
         yield f"{name}: deformation.principal_stretch does not vary; set strain_states: 0"

@@ -361,7 +361,8 @@ class ExecutionSection(Section):
     """cpu, or gpu for one graphics card per simulation."""
     draws_per_job: Literal[1, 10, 100] = 1
     """Draws that a job simulates one after another, 10 or 100 where a site limits the number of
-    jobs; each is kept as soon as it is done. draws.count must be a multiple."""
+    jobs; each is kept as soon as it is done. draws.count must be a multiple. With strain_states
+    it stays 1: there a job simulates ten strain states, which take seconds each."""
     prismatic_python: str | None = None
     """Python interpreter that has pyprismatic 2.0; null for that of the job."""
     scratch_GB: Positive | None = 40
