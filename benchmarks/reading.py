@@ -43,11 +43,11 @@ from pacbed.engines import SimulationRequest, ThermalMotion
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.reading.fit import ALWAYS_FREE, Fit, FitResult, FitSettings
-from pacbed.reading.model import COLUMN, UNKNOWNS, Frame
 from pacbed.reading.start import Dictionary, fit_or_search, starts_from_dictionary
 from pacbed.reading.thickness import ThicknessFit
 from pacbed.scattering.fit import assemble, write_state
 from pacbed.scattering.image import Camera
+from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame
 from pacbed.scattering.request import StateRequest
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.state import ScatteredState, write_scattered

@@ -135,9 +135,9 @@ def test_an_image_is_that_of_its_strain_tilt_rotation_field_and_shift(series, po
     one, other = of(number), of(number - 1)
     found = pool.patterns[number]
     assert found.dtype == np.float16
-    np.testing.assert_array_equal(found, image_of(series, **one).astype(np.float16))
+    assert apart(found.astype(float), image_of(series, **one)) < 3e-4
     for name in one:
-        changed = image_of(series, **{**one, name: other[name]}).astype(np.float16)
+        changed = image_of(series, **{**one, name: other[name]}).astype(float)
         assert not np.array_equal(changed, found), name
 
 

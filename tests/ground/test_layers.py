@@ -15,7 +15,7 @@ KERAS = (
     "pacbed.examples.augment_layer",
     "pacbed.learning",
     "pacbed.reading.fit",
-    "pacbed.reading.model",
+    "pacbed.scattering.image_model",
     "pacbed.reading.predictions",
     "pacbed.reading.reading",
     "pacbed.reading.start",

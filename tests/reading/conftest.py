@@ -7,9 +7,9 @@ import pytest
 
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
-from pacbed.reading.model import COLUMN, UNKNOWNS, Frame
 from pacbed.scattering.fit import assemble, write_state
 from pacbed.scattering.image import Camera
+from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame
 from pacbed.scattering.request import SeriesRequest
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.strain import StrainRange

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pacbed.reading.model import COLUMN, UNKNOWNS
 from pacbed.scattering.image import Camera
+from pacbed.scattering.image_model import COLUMN, UNKNOWNS
 from pacbed.specimen.microscope import Aperture
 
 APERTURE = Aperture(5.0)

@@ -12,10 +12,10 @@ import pytest
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.reading.fit import Fit
-from pacbed.reading.model import COLUMN, UNKNOWNS, Frame
 from pacbed.reading.patterns import Pattern, clean, window
 from pacbed.reading.reading import READ, ReadSettings, read_patterns
 from pacbed.scattering.fit import assemble, write_state
+from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame
 from pacbed.scattering.request import SeriesRequest
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.strain import StrainRange

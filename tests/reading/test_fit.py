@@ -6,7 +6,7 @@ from small_series import APERTURE, PIXELS, FIELD_mrad, pattern, random_states
 
 from pacbed.exceptions import RequestError
 from pacbed.reading.fit import ALWAYS_FREE, Fit, FitSettings
-from pacbed.reading.model import COLUMN, UNKNOWNS, Frame, ImageModel
+from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame, ImageModel
 
 FRAME = Frame.centred(PIXELS, FIELD_mrad)
 # As far from the truth as a small network is.

@@ -10,9 +10,9 @@ from pacbed.examples.augment import TRANSFORMATIONS, AugmentationSettings
 from pacbed.examples.dataset import Dataset
 from pacbed.examples.labels import PARAMETERS
 from pacbed.exceptions import PacbedError
-from pacbed.reading.model import COLUMN
 from pacbed.reading.predictions import predict_by_fit
 from pacbed.reading.start import SearchRange
+from pacbed.scattering.image_model import COLUMN
 
 PRIORS = {"tilt_x_mrad": (0.0, 2.0), "tilt_y_mrad": (0.0, 2.0), "log_scale": (0.0, 0.02)}
 

@@ -7,10 +7,10 @@ import pytest
 
 from pacbed.exceptions import PacbedError
 from pacbed.figures.readings import measured_and_fitted
-from pacbed.reading.model import COLUMN
 from pacbed.reading.patterns import Pattern, clean, find_radius_px, window
 from pacbed.reading.reading import READ, ReadSettings, read_patterns
 from pacbed.scattering.image import Camera
+from pacbed.scattering.image_model import COLUMN
 from pacbed.specimen.microscope import Aperture
 
 pytestmark = pytest.mark.xdist_group("reading")

@@ -8,7 +8,6 @@ from pacbed.examples.augment import AugmentationSettings
 from pacbed.exceptions import RequestError
 from pacbed.reading.discs import DiscMethod
 from pacbed.reading.fit import ALWAYS_FREE, Fit
-from pacbed.reading.model import COLUMN, UNKNOWNS
 from pacbed.reading.start import (
     Dictionary,
     SearchRange,
@@ -16,6 +15,7 @@ from pacbed.reading.start import (
     starts_from_discs,
     starts_from_table,
 )
+from pacbed.scattering.image_model import COLUMN, UNKNOWNS
 
 SEARCH = SearchRange(tilt_mrad=3.0)
 

@@ -29,11 +29,11 @@ def imported(*scripts):
     ("scripts", "needless"),
     [
         (
-            ("draws", "simulate", "scatter", "scatter_draw", "series", "pool", "pool_of_draws"),
+            ("draws", "simulate", "scatter", "scatter_draw", "series", "pool_of_draws"),
             DRAWING | LEARNING | NEEDLESS | {"pandas"},
         ),
         (("discs", "bounds", "errors", "fits", "calibration"), DRAWING | LEARNING | NEEDLESS),
-        (("augment", "train", "predict"), DRAWING | NEEDLESS),
+        (("pool", "augment", "train", "predict"), DRAWING | NEEDLESS),
         (("figure_of_tables", "figure_of_patterns", "report"), LEARNING),
     ],
 )

@@ -87,7 +87,7 @@ rule pool:
     benchmark:
         f"{RESULTS}/benchmarks/datasets/{{semiangle}}mrad/{{layers}}layers/pool_train.tsv"
     conda:
-        f"../envs/simulate-{build('planewave')}.yaml"
+        "../envs/train-gpu.yaml"
     threads: 1
     resources:
         **expected(
@@ -158,7 +158,7 @@ rule pool_of_draws:
     threads: 1
     resources:
         **expected(
-            lambda wildcards, threads: costs.pool(
+            lambda wildcards, threads: costs.pool_of_draws(
                 STUDY,
                 semiangle_mrad(wildcards),
                 pool_images(wildcards.split) * len(STUDY.dataset.layers),

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import _keras_alone  # noqa: F401
 from _job import job
 
 from pacbed.examples.augment import AugmentationSettings

@@ -1,8 +1,10 @@
 from pathlib import Path
 
+import _keras_alone  # noqa: F401
 from _job import job
 
 from pacbed.examples.pool import write_pool
+from pacbed.learning.training import configure
 from pacbed.machine import sparse_progress
 from pacbed.scattering.request import SeriesRequest
 from pacbed.scattering.series import ScatteringSeries
@@ -13,6 +15,7 @@ from pacbed.study.sections import DeformationSection
 
 params = snakemake.params
 with job(snakemake.log[0]):
+    configure(snakemake.threads)
     study = Configuration(
         **params.augmentation, microscope={"aperture_edge_mrad": params.aperture_edge_mrad}
     )

@@ -6,6 +6,7 @@ image mean are drawn when an example is made of one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -80,15 +81,28 @@ def write_pool(
     StoreError
         If the file cannot be written.
     """
+    # Only who makes pools needs TensorFlow.
+    from pacbed.scattering.image_model import UNKNOWNS, Frame, ImageModel
+
     address = (seed, "pool", float(aperture.semiangle_mrad), layers)
+    nominal = settings.field_of_view_mrad
+    model = ImageModel(series, aperture, layers, Frame.centred(settings.pixels, nominal), ())
 
     def entries() -> Iterator[_Entry]:
-        for number, (deformation, tilt) in enumerate(states):
-            camera, geometry = _camera(settings, *address, number)
-            strain = tuple(deformation.strain[[0, 1, 0], [0, 1, 1]].tolist())
-            image = series.image(strain, tilt, aperture, layers, camera)
-            # They are none of the draws of the study, whose numbers are not negative.
-            yield _Entry(image, geometry, (*strain, *tilt), number - len(states))
+        for first in range(0, len(states), _CHUNK):
+            shown, unknowns = [], []
+            for number, (deformation, tilt) in enumerate(states[first : first + _CHUNK], first):
+                camera, geometry = _camera(settings, *address, number)
+                strain = tuple(deformation.strain[[0, 1, 0], [0, 1, 1]].tolist())
+                series.check_image(strain, tilt, aperture, layers, camera)
+                # They are none of the draws of the study, whose numbers are not negative.
+                shown.append((geometry, (*strain, *tilt), number - len(states)))
+                scale = math.log(camera.field_of_view_mrad / nominal)
+                unknowns.append((*strain, camera.rotation_deg, *tilt, *camera.shift_px, scale))
+            found = np.zeros((len(shown), len(UNKNOWNS)))
+            found[:, : len(unknowns[0])] = unknowns
+            images = model.images(found).reshape(-1, *model.frame.shape)
+            yield from (_Entry(image, *one) for image, one in zip(images, shown, strict=True))
 
     attributes = _attributes(series, aperture, layers, settings, seed)
     _write(path, len(states), entries(), attributes, settings.pixels, progress)

@@ -295,8 +295,8 @@ def priors(ranges: DrawRanges, settings: AugmentationSettings) -> dict[str, tupl
     Returns
     -------
     dict
-        By the names of :data:`pacbed.reading.model.UNKNOWNS`, without the dose. What does not vary
-        is known, to a millionth.
+        By the names of :data:`pacbed.scattering.image_model.UNKNOWNS`, without the dose. What does
+        not vary is known, to a millionth.
     """
     sigmas = np.maximum(np.sqrt(np.diag(prior_covariance(ranges, settings))), 1e-6).tolist()
     strain, tilt = sum(ranges.stretch) / 2 - 1, sum(ranges.tilt_mrad) / 2

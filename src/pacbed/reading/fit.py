@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from pacbed.exceptions import RequestError
-from pacbed.reading.model import COLUMN, UNKNOWNS, Assessment, Frame, ImageModel
+from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Assessment, Frame, ImageModel
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
 
@@ -72,7 +72,8 @@ class FitSettings:
     Parameters
     ----------
     free
-        The unknowns, of :data:`pacbed.reading.model.UNKNOWNS`; the others stay as they start.
+        The unknowns, of :data:`pacbed.scattering.image_model.UNKNOWNS`; the others stay as they
+        start.
     priors
         Mean and standard deviation of an unknown that is known so far.
 
@@ -99,7 +100,7 @@ class FitResult:
     Parameters
     ----------
     states
-        Shape (patterns, unknowns), columns as :data:`pacbed.reading.model.UNKNOWNS`.
+        Shape (patterns, unknowns), columns as :data:`pacbed.scattering.image_model.UNKNOWNS`.
     covariance
         Of these, shape (patterns, unknowns, unknowns); zero for what was not free.
     deviance

@@ -13,10 +13,10 @@ from scipy.ndimage import gaussian_filter
 from pacbed.exceptions import PacbedError
 from pacbed.machine import Report
 from pacbed.reading.fit import ALWAYS_FREE, Fit, FitResult, FitSettings
-from pacbed.reading.model import COLUMN, UNKNOWNS, Frame
 from pacbed.reading.patterns import Window, noise_per_count, read_noise
 from pacbed.reading.start import Dictionary, SearchRange
 from pacbed.reading.thickness import ThicknessFit
+from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
 
@@ -159,7 +159,7 @@ class Reading:
     window
         The part of the pattern that was compared.
     state, covariance
-        All unknowns, as :data:`pacbed.reading.model.UNKNOWNS`, and their covariance.
+        All unknowns, as :data:`pacbed.scattering.image_model.UNKNOWNS`, and their covariance.
     layers
         The likeliest number of layers.
     probabilities

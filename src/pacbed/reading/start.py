@@ -21,7 +21,7 @@ from scipy.stats import qmc
 from pacbed.exceptions import RequestError
 from pacbed.reading.discs import DiscMethod
 from pacbed.reading.fit import Fit, FitResult
-from pacbed.reading.model import COLUMN, UNKNOWNS
+from pacbed.scattering.image_model import COLUMN, UNKNOWNS
 from pacbed.scattering.strain import StrainRange
 
 # Fewest pixels per axis of the images of a dictionary.
@@ -286,8 +286,8 @@ def starts_from_table(table: pd.DataFrame | Mapping[str, np.ndarray]) -> np.ndar
     Parameters
     ----------
     table
-        A column of numbers for some of :data:`pacbed.reading.model.UNKNOWNS`; others are 0, and
-        columns that are no unknowns are not looked at.
+        A column of numbers for some of :data:`pacbed.scattering.image_model.UNKNOWNS`; others are
+        0, and columns that are no unknowns are not looked at.
 
     Returns
     -------

@@ -63,6 +63,8 @@ _NOISE_PIXELS = 128
 # of a disc in it.
 _STATE_s, _FIT_s = 0.08, 0.045
 _IMAGE_s, _IMAGE_DISC_s, _IMAGE_PIXEL_s = 0.04, 0.2e-3, 0.1e-6
+# The same of a series, of which TensorFlow makes many at a time.
+_MODEL_s, _MODEL_PIXEL_s, _MODEL_DISC_s = 2.2e-3, 0.16e-6, 0.031e-6
 # Fits: of a pixel, and of a disc over it; compiling the model for each size of pixels.
 _FITTED_PIXEL_s, _FITTED_DISC_s, _COMPILE_s = 2e-6, 1e-6, 30.0
 _SERIES = "scattering series (docs/cost.md)"
@@ -271,22 +273,37 @@ def scattering_of_draw(
 
 
 def pool(config: Configuration, semiangle_mrad: float, images: int) -> Cost:
-    """Estimate a pool of so many images of one semi-angle and thickness."""
-    section = config.dataset
-    area, field = math.pi * semiangle_mrad**2, section.field_of_view_mrad
-    request = config.for_bound().request(semiangle_mrad, Deformation())
-    density = _cell_A2(request) / (1e3 * wavelength_A(request.energy_keV)) ** 2
-    discs = density * (field + 2 * semiangle_mrad) ** 2
+    """Estimate a pool of so many images of a series, of one semi-angle and thickness."""
+    pixels = config.dataset.pixels**2
+    overlapping = _discs_per_mrad2(config) * math.pi * semiangle_mrad**2
+    each = _MODEL_s + pixels * (_MODEL_PIXEL_s + overlapping * _MODEL_DISC_s)
+    return Cost(_START_TENSORFLOW_s + images * each, _pool_MB(config, images), _SERIES)
+
+
+def pool_of_draws(config: Configuration, semiangle_mrad: float, images: int) -> Cost:
+    """Estimate so many images of the states of draws, of one semi-angle."""
+    section, density = config.dataset, _discs_per_mrad2(config)
+    area, discs = (
+        math.pi * semiangle_mrad**2,
+        density * (section.field_of_view_mrad + 2 * semiangle_mrad) ** 2,
+    )
     each = _IMAGE_s + discs * _IMAGE_DISC_s + density * area * section.pixels**2 * _IMAGE_PIXEL_s
-    megabytes = 2e-6 * 0.9 * section.pixels**2 * images
-    return Cost(_START_s + images * each, megabytes, _SERIES)
+    return Cost(_START_s + images * each, _pool_MB(config, images), _SERIES)
+
+
+def _pool_MB(config: Configuration, images: int) -> float:
+    return 2e-6 * 0.9 * config.dataset.pixels**2 * images
+
+
+def _discs_per_mrad2(config: Configuration) -> float:
+    request = config.for_bound().request(config.microscope.semiangles_mrad[0], Deformation())
+    return _cell_A2(request) / (1e3 * wavelength_A(request.energy_keV)) ** 2
 
 
 def fits(config: Configuration, semiangle_mrad: float, patterns: int, searched: bool) -> Cost:
     """Estimate fits of so many patterns of a semi-angle and thickness, with a search for starts."""
-    pixels, area = config.dataset.pixels**2, math.pi * semiangle_mrad**2
-    request = config.for_bound().request(semiangle_mrad, Deformation())
-    overlapping = _cell_A2(request) / (1e3 * wavelength_A(request.energy_keV)) ** 2 * area
+    pixels = config.dataset.pixels**2
+    overlapping = _discs_per_mrad2(config) * math.pi * semiangle_mrad**2
     each = pixels * (_FITTED_PIXEL_s + overlapping * _FITTED_DISC_s) * (1 + searched)
     start = _START_TENSORFLOW_s + _COMPILE_s * (1 + searched)
     return Cost(start + patterns * each, 150e-6 * patterns, _SERIES)

@@ -160,9 +160,7 @@ class Scattered(ABC):
         tilt_mrad, aperture, layers, camera
             As of the image.
         """
-        self.check_layers([layers])
-        self.check_cone(aperture, tilt_mrad)
-        self._check_reach(np.abs(camera.directions_mrad()).max(), tilt_mrad)
+        self._check_image(tilt_mrad, aperture, layers, camera)
         count = len(terms[0])
         channels = Channels(camera.pixels, count > 1)
         read = self.coefficients(layers)
@@ -187,6 +185,13 @@ class Scattered(ABC):
             diffuse = self._splines_at(strain, np.moveaxis(averaged, -1, 0))
             _add_diffuse(channels, diffuse, axis, camera, turns)
         return channels
+
+    def _check_image(
+        self, tilt_mrad: tuple[float, float], aperture: Aperture, layers: int, camera: Camera
+    ) -> None:
+        self.check_layers([layers])
+        self.check_cone(aperture, tilt_mrad)
+        self._check_reach(np.abs(camera.directions_mrad()).max(), tilt_mrad)
 
     def _near(self, aperture: Aperture, tilt_mrad: tuple[float, float]) -> np.ndarray:
         """Return the numbers of the pairs whose waves are needed for an aperture."""

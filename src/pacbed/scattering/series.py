@@ -196,6 +196,24 @@ class ScatteringSeries(Scattered):
                 f"one with pacbed scatter --semiangle {wide[0]:g} --tilt {wide[1]:g}"
             )
 
+    def check_image(
+        self,
+        strain: Sequence[float],
+        tilt_mrad: tuple[float, float],
+        aperture: Aperture,
+        layers: int,
+        camera: Camera,
+    ) -> None:
+        """Check that the series reaches as far as an image, see :meth:`image`.
+
+        Raises
+        ------
+        RequestError
+            If it does not: which quantity, and how far it reaches.
+        """
+        self._check_strain(strain)
+        self._check_image(tilt_mrad, aperture, layers, camera)
+
     def image(
         self,
         strain: Sequence[float],

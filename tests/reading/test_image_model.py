@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from small_series import APERTURE, PIXELS, FIELD_mrad, pattern, random_states
 
-from pacbed.reading.model import UNKNOWNS, Frame, ImageModel
 from pacbed.scattering.image import Camera
+from pacbed.scattering.image_model import UNKNOWNS, Frame, ImageModel
 from pacbed.specimen.microscope import Aperture
 
 STEPS = {

@@ -143,7 +143,8 @@ class ImageModel:
     frame
         Pixels.
     free
-        The unknowns, of :data:`UNKNOWNS`, by which derivatives are wanted.
+        The unknowns, of :data:`UNKNOWNS`, by which derivatives are wanted. A blur is applied only
+        if it is one of them.
     """
 
     def __init__(
@@ -379,11 +380,13 @@ class ImageModel:
             "background": lambda: tf.ones_like(value) / value.shape[1],
             "halo": lambda: tf.broadcast_to(self._halo, tf.shape(value)),
         }
+        dose = tf.exp(state["log_dose"])
         image = area * value + state["background"] / value.shape[1] + state["halo"] * self._halo
+        if not self.free:
+            return dose * image, dose[:, None] * tf.zeros((1, 0, value.shape[1]))
         derivatives = {name: columns[name]() for name in self.free if name in columns}
         if "blur_px" in self.free:
             image, derivatives = self._blurred(state["blur_px"] / bins, image, derivatives)
-        dose = tf.exp(state["log_dose"])
         derivatives["log_dose"] = image
         stacked = tf.stack([derivatives[name] for name in self.free], 1)
         return dose * image, dose[..., None] * stacked
