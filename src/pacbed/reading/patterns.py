@@ -100,8 +100,7 @@ def read_file(path: Path, only: Sequence[int] = ()) -> list[Pattern]:
     readers = {".npy": _npy, ".npz": _npz, ".tif": _tiff, ".tiff": _tiff, ".zip": _store}
     if path.suffix.lower() not in readers:
         raise PacbedError(f"cannot read {path}: patterns come as {FORMATS}")
-    if not path.is_file():
-        raise PacbedError(f"{path} does not exist" if not path.exists() else f"{path} is no file")
+    _check_file(path)
     with readers[path.suffix.lower()](path) as (values, pixel):
         shape = _stack_shape(path, values)
         wanted = list(only) or list(range(shape[0]))
@@ -124,11 +123,20 @@ def read_mask(path: Path) -> np.ndarray:
     PacbedError
         If it cannot be read, is not one image, or leaves no pixel.
     """
-    with (_npy if path.suffix == ".npy" else _tiff)(path) as (values, _):
+    readers = {".npy": _npy, ".tif": _tiff, ".tiff": _tiff}
+    if path.suffix.lower() not in readers:
+        raise PacbedError(f"cannot read {path}: a mask comes as .npy, .tif or .tiff")
+    _check_file(path)
+    with readers[path.suffix.lower()](path) as (values, _):
         mask = np.squeeze(values) != 0
     if mask.ndim != 2 or not mask.any():
         raise PacbedError(f"{path} is no mask: it must be one image, not zero where pixels count")
     return mask
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise PacbedError(f"{path} is no file" if path.exists() else f"{path} does not exist")
 
 
 @contextmanager
@@ -194,6 +202,8 @@ def _store(path: Path) -> Iterator[_Held]:
         if "images" in group:  # every example of a dataset has another field of view
             yield group["images"], None
             return
+        if "patterns" not in group:
+            raise PacbedError(f"{path} is neither a pattern store nor a dataset")
         axes = [np.asarray(group[f"k{axis}_mrad"]) for axis in "xy"]
         x, y = ((axis[-1] - axis[0]) / (len(axis) - 1) for axis in axes)
         if abs(x / y - 1) > 1e-6:
