@@ -49,6 +49,8 @@ _ROUGHNESS = np.outer([1, -2, 1], [1, -2, 1])
 # Width of the edge that is looked for, of the radius; lowest contrast of a disc; and how much less
 # contrast than the best place another one has that may be the centre, too.
 _EDGE, _LOWEST_CONTRAST, _RIVAL = 0.08, 8.0, 0.6
+# A disc of which less than this can be used does not show where it is.
+_MOSTLY_HIDDEN = 0.6
 
 # Relative difference of the radius of the discs from the expected one that is worth a word.
 _OTHER_RADIUS = 0.2
@@ -446,7 +448,24 @@ def find_centres(pattern: Pattern, radius_px: float, spacing_px: float) -> np.nd
         )
     heights = weighted[rows[order], columns[order]]
     order = order[heights > _RIVAL * heights[0]]
-    return np.column_stack([columns[order], rows[order]]).astype(float)
+    places = np.column_stack([columns[order], rows[order]]).astype(float)
+    return np.vstack([*_hidden_centre(pattern, radius_px, spacing_px, contrast), places])
+
+
+def _hidden_centre(
+    pattern: Pattern, radius_px: float, spacing_px: float, contrast: np.ndarray
+) -> list[np.ndarray]:
+    """Return the centre of symmetry of the discs, if a beam stop hides the disc that is there."""
+    if pattern.mask.all():
+        return []
+    seen, wide = np.maximum(contrast, 0), [2 * n for n in contrast.shape]
+    pairs = irfft2(rfft2(seen, wide) ** 2, wide)  # whose middle lies at half of these pixels
+    y, x = np.indices(pairs.shape) / 2
+    likely = pairs * _near_electrons(pattern, x, y, spacing_px)
+    centre = np.array(np.unravel_index(likely.argmax(), likely.shape))[::-1] / 2
+    y, x = np.indices(seen.shape)
+    disc = np.hypot(x - centre[0], y - centre[1]) < radius_px
+    return [centre] if pattern.mask[disc].mean() < _MOSTLY_HIDDEN else []
 
 
 def _weighted(
@@ -455,11 +474,16 @@ def _weighted(
     """Return the contrast of circles, less the further they are from where the electrons are."""
     if contrast is None:
         contrast = disc_contrast(pattern.image, pattern.mask, radius_px)
+    x, y = np.meshgrid(*(np.arange(n) for n in contrast.shape[::-1]))
+    return np.asarray(contrast * _near_electrons(pattern, x, y, reach_px))
+
+
+def _near_electrons(pattern: Pattern, x: np.ndarray, y: np.ndarray, reach_px: float) -> np.ndarray:
+    """Return a weight of places, which falls with the distance from where the electrons are."""
     light = np.maximum(filled(pattern.image, pattern.mask), 0)
-    y, x = np.indices(light.shape)
-    cx, cy = (float((light * along).sum() / light.sum()) for along in (x, y))
-    away = ((x - cx) ** 2 + (y - cy) ** 2) / (2 * reach_px**2)
-    return np.asarray(contrast * np.exp(-away))
+    rows, columns = np.indices(light.shape)
+    cx, cy = (float((light * along).sum() / light.sum()) for along in (columns, rows))
+    return np.asarray(np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * reach_px**2)))
 
 
 @dataclass(frozen=True)
