@@ -50,6 +50,7 @@ def test_a_pattern_is_read_and_all_is_written(measured, series, tmp_path, capsys
     assert f"warning: not read: {broken} is empty" in said.err
     assert "ε_xx" in said.out
     assert "not mirrored" in said.out
+    assert "turned (°)" in " ".join(said.out.split())
     found = json.loads((tmp_path / "read.json").read_text())
     [one] = found["patterns"]
     for name, truth in zip(("strain_xx", "strain_yy", "strain_xy"), TRUTH, strict=True):
@@ -73,7 +74,8 @@ def test_a_pattern_is_read_and_all_is_written(measured, series, tmp_path, capsys
         (["--pixel-mrad", "0.1"], "shows 9.6 × 9.6 mrad"),
         (["--pixel-mrad", "5"], "a radius of 1.2 pixels"),
         (["--fit-semiangle"], "cannot both be unknown"),
-        (["--mask", "none.npy"], "cannot read none.npy"),
+        (["--mask", "none.npy"], "none.npy does not exist"),
+        (["--mask", "none.png"], "a mask comes as .npy, .tif or .tiff"),
         (["--only", "4"], "has patterns 0 to 0, not 4"),
         (["--centre", "200", "3", "--pixel-mrad", "0.5"], "lies outside of its pixels"),
         (["--json", "nowhere/read.json"], "there is no folder nowhere"),
@@ -84,6 +86,17 @@ def test_what_cannot_be_done_is_said(measured, series, complaint, options, messa
     given = ["--layers", "1"] if "--layers" not in options else []
     words = ["read", measured, "--series", series, "--semiangle", "6", *given, *options]
     assert message in complaint(*words)
+
+
+def test_an_option_that_takes_the_file_is_named(measured, series, complaint):
+    words = ["--series", series, "--semiangle", "6", "--layers", "1", measured]
+    said = complaint("read", *words, status=2)
+    assert f"--layers takes all values that follow it, {measured} too: write PATTERN first" in said
+
+
+def test_a_store_without_patterns_is_named(series, complaint):
+    said = complaint("read", series, "--series", series, "--semiangle", "6")
+    assert f"{series} is neither a pattern store nor a dataset" in said
 
 
 def test_nothing_that_can_be_read_is_an_error(series, complaint, tmp_path):

@@ -221,6 +221,15 @@ def test_the_central_disc_is_found_far_from_the_middle(centre):
     assert np.hypot(*(found[0] - centre)) < 1
 
 
+@pytest.mark.parametrize("centre", [(66.0, 61.0), (50.0, 75.0)])
+def test_the_central_disc_is_found_behind_a_beam_stop(centre):
+    image = discs(centre=centre)
+    y, x = np.indices(image.shape)
+    image[np.hypot(x - centre[0], y - centre[1]) < 13] = 0
+    likeliest = find_centres(clean(pattern(image)), RADIUS, SPACING)[0]
+    assert likeliest == pytest.approx(centre, abs=1)
+
+
 def test_the_radius_of_the_discs_is_found():
     assert find_radius_px(pattern(discs())) == pytest.approx(RADIUS, rel=0.03)
 

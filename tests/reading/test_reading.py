@@ -89,6 +89,19 @@ def test_a_known_scale_is_kept_and_its_uncertainty_is_that_of_strain(coherent_se
     assert np.abs(deviations(one)).max() < 4
 
 
+def test_a_scale_from_the_discs_is_as_uncertain_as_their_radius(coherent_series):
+    """A semi-angle that is wrong by 1 % makes a strain that is wrong by as much, and says so."""
+    aperture = Aperture(1.01 * APERTURE.semiangle_mrad)
+    settings = ReadSettings(aperture, (2,), semiangle_uncertainty=0.01)
+    [one] = read_patterns(coherent_series, windows([measured(coherent_series)]), settings)
+    assert one.value("log_scale") == pytest.approx(0.01, abs=2e-3)
+    assert one.value("strain_xx") == pytest.approx(TRUTH[0] - 0.01, abs=2e-3)
+    assert one.sigma("strain_xx") == pytest.approx(0.01, rel=0.1)
+    assert one.sigma("log_scale") == pytest.approx(0.01, rel=0.1)
+    assert one.sigma("strain_xy") < 1e-3
+    assert np.abs(deviations(one)).max() < 4
+
+
 @pytest.mark.parametrize(("uncertainty", "differs"), [(0.0115, False), (0.002, True)])
 def test_a_known_radius_corrects_the_scale(coherent_series, uncertainty, differs):
     wrong = windows([measured(coherent_series)], 0.985 * FIELD / PIXELS)

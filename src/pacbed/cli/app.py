@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from cyclopts import App, ArgumentCollection, CoercionError, CycloptsError, Parameter
@@ -40,6 +41,18 @@ def _whole_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentColle
                 raise CoercionError(token=token, argument=argument, target_type=int)
 
 
+def _files_taken(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Say so if an option of several values has taken the file that is missing."""
+    missing = [a for a in arguments if a.index == 0 and a.required and not a.tokens]
+    for argument in arguments if missing else ():
+        taken = [token for token in argument.tokens[1:] if Path(token.value).is_file()]
+        if taken:
+            raise CycloptsError(
+                f"{taken[0].keyword} takes all values that follow it, {taken[0].value} too: write "
+                f"{missing[0].name} first."
+            )
+
+
 def application(named: Collection[str]) -> App:
     """Return the application; only modules of named commands are imported to describe them."""
     app = App(
@@ -48,7 +61,7 @@ def application(named: Collection[str]) -> App:
         help_format="markdown",
         version=f"pacbed {__version__}",
         verbose=False,
-        config=_whole_numbers,
+        config=(_whole_numbers, _files_taken),
         default_parameter=Parameter(
             name_transform=option_name,
             consume_multiple=(1, None),

@@ -115,6 +115,9 @@ class FitOptions:
     fit_semiangle
         The semi-angle. By default it is fitted if the size of a pixel is known: a radius of the
         discs that is a little wrong would bias strain.
+    semiangle_uncertainty
+        Relative standard deviation of the semi-angle as given. If the size of a pixel is not known,
+        this goes into the error bars of strain.
     fit_ellipticity
         Ellipticity of the camera.
     fit_blur
@@ -127,6 +130,7 @@ class FitOptions:
     """
 
     fit_semiangle: Annotated[bool | None, Parameter(show_default="if --pixel-mrad is known")] = None
+    semiangle_uncertainty: Annotated[float, Parameter(validator=Number(gt=0))] = 0.03
     fit_ellipticity: Annotated[bool, Parameter(negative=())] = False
     fit_blur: Annotated[bool, Parameter(negative=())] = False
     fit_background: Annotated[bool, Parameter(negative=())] = False
@@ -208,7 +212,7 @@ def read(
         for note in one.window.pattern.notes:
             say(f"{one.window.pattern.name}: {note}")
     _print(readings)
-    assumed = _assumed(camera, rotation, semiangle, held)
+    assumed = _assumed(camera, fit, rotation, semiangle, held)
     print(", ".join(f"{name}: {value}" for name, value in assumed["said"].items()))
     if json_file:
         _write_json(json_file, readings, refused, assumed)
@@ -380,10 +384,11 @@ def _read(
         layers,
         rotation,
         fit.free(scale_known),
-        camera.pixel_uncertainty if scale_known else None,
-        camera.counts_per_electron,
-        camera.electrons,
-        fit.model_error,
+        pixel_uncertainty=camera.pixel_uncertainty if scale_known else None,
+        semiangle_uncertainty=fit.semiangle_uncertainty,
+        counts_per_electron=camera.counts_per_electron,
+        electrons=camera.electrons,
+        model_error=fit.model_error,
     )
     console = stderr()
     configure(threads, log=lambda line: say(line, console))
@@ -422,6 +427,8 @@ def _print(readings: Sequence[Reading]) -> None:
     table.add_column("pattern", overflow="fold")
     for head in ("layers", *heads, "χ² per pixel"):
         table.add_column(head, justify="right")
+    for head in ("turned (°)", "Δχ² of 180°"):
+        table.add_column(head, justify="right")
     table.add_column("flags")
     for one in readings:
         values = []
@@ -436,6 +443,8 @@ def _print(readings: Sequence[Reading]) -> None:
             number,
             *values,
             f"{one.chi2_per_pixel:.3g}",
+            f"{one.turned_deg:g}",
+            f"{one.opposite:.3g}",
             flags,
         )
     show_table(table, 180)
@@ -448,7 +457,11 @@ def _with_error(value: float, sigma: float) -> str:
 
 
 def _assumed(
-    camera: CameraOptions, rotation: float, semiangle: float, series: ScatteringSeries
+    camera: CameraOptions,
+    fit: FitOptions,
+    rotation: float,
+    semiangle: float,
+    series: ScatteringSeries,
 ) -> dict[str, Any]:
     """Return what was assumed, in full and as it is printed."""
     request = series.request
@@ -462,6 +475,7 @@ def _assumed(
             "crystal": f"{request.material.formula} at {request.energy_keV:g} keV",
         },
         "semiangle_mrad": semiangle,
+        "semiangle_uncertainty": fit.semiangle_uncertainty,
         "rotation_deg": rotation,
         "material": request.material.formula,
         "energy_keV": request.energy_keV,

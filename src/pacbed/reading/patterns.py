@@ -49,6 +49,8 @@ _ROUGHNESS = np.outer([1, -2, 1], [1, -2, 1])
 # Width of the edge that is looked for, of the radius; lowest contrast of a disc; and how much less
 # contrast than the best place another one has that may be the centre, too.
 _EDGE, _LOWEST_CONTRAST, _RIVAL = 0.08, 8.0, 0.6
+# A disc of which less than this can be used does not show where it is.
+_MOSTLY_HIDDEN = 0.6
 
 # Relative difference of the radius of the discs from the expected one that is worth a word.
 _OTHER_RADIUS = 0.2
@@ -100,8 +102,7 @@ def read_file(path: Path, only: Sequence[int] = ()) -> list[Pattern]:
     readers = {".npy": _npy, ".npz": _npz, ".tif": _tiff, ".tiff": _tiff, ".zip": _store}
     if path.suffix.lower() not in readers:
         raise PacbedError(f"cannot read {path}: patterns come as {FORMATS}")
-    if not path.is_file():
-        raise PacbedError(f"{path} does not exist" if not path.exists() else f"{path} is no file")
+    _check_file(path)
     with readers[path.suffix.lower()](path) as (values, pixel):
         shape = _stack_shape(path, values)
         wanted = list(only) or list(range(shape[0]))
@@ -124,11 +125,20 @@ def read_mask(path: Path) -> np.ndarray:
     PacbedError
         If it cannot be read, is not one image, or leaves no pixel.
     """
-    with (_npy if path.suffix == ".npy" else _tiff)(path) as (values, _):
+    readers = {".npy": _npy, ".tif": _tiff, ".tiff": _tiff}
+    if path.suffix.lower() not in readers:
+        raise PacbedError(f"cannot read {path}: a mask comes as .npy, .tif or .tiff")
+    _check_file(path)
+    with readers[path.suffix.lower()](path) as (values, _):
         mask = np.squeeze(values) != 0
     if mask.ndim != 2 or not mask.any():
         raise PacbedError(f"{path} is no mask: it must be one image, not zero where pixels count")
     return mask
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise PacbedError(f"{path} is no file" if path.exists() else f"{path} does not exist")
 
 
 @contextmanager
@@ -194,6 +204,8 @@ def _store(path: Path) -> Iterator[_Held]:
         if "images" in group:  # every example of a dataset has another field of view
             yield group["images"], None
             return
+        if "patterns" not in group:
+            raise PacbedError(f"{path} is neither a pattern store nor a dataset")
         axes = [np.asarray(group[f"k{axis}_mrad"]) for axis in "xy"]
         x, y = ((axis[-1] - axis[0]) / (len(axis) - 1) for axis in axes)
         if abs(x / y - 1) > 1e-6:
@@ -344,20 +356,22 @@ def _holes(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     gain = noise_per_count(image, mask)
     areas, count = ndimage.label((image == 0) & mask)
     found = np.zeros(image.shape, bool)
-    sizes = np.bincount(areas.ravel(), minlength=count + 1)
-    for number in np.flatnonzero(sizes >= _HOLE):
-        if number:
-            area = areas == number
-            share = sizes[number] / ConvexHull(_corners(area)).volume
-            if share < _SOLID or sizes[number] > _LARGEST_HOLE * area.size:
-                continue  # the background between discs
-            rim = image[ndimage.binary_dilation(area, iterations=2) & ~area & mask]
-            if not rim.size:
-                continue
-            large = sizes[number] >= _LARGE_HOLE
-            bright, least = (0.5, _AROUND_LARGE_HOLE) if large else (0.05, _AROUND_HOLE)
-            if np.quantile(rim, bright) > least * gain:
-                found |= area
+    sizes = np.bincount(areas.ravel(), minlength=count + 1)[1:]
+    boxes = ndimage.find_objects(areas)
+    for number in np.flatnonzero((sizes >= _HOLE) & (sizes <= _LARGEST_HOLE * image.size)):
+        # With its rim only: where electrons are few, there are thousands of areas.
+        rows, columns = (slice(max(s.start - 2, 0), s.stop + 2) for s in boxes[number])
+        part = rows, columns
+        area = areas[part] == number + 1
+        if sizes[number] / ConvexHull(_corners(area)).volume < _SOLID:
+            continue  # the background between discs
+        rim = image[part][ndimage.binary_dilation(area, iterations=2) & ~area & mask[part]]
+        if not rim.size:
+            continue
+        large = sizes[number] >= _LARGE_HOLE
+        bright, least = (0.5, _AROUND_LARGE_HOLE) if large else (0.05, _AROUND_HOLE)
+        if np.quantile(rim, bright) > least * gain:
+            found[part] |= area
     return found
 
 
@@ -434,7 +448,24 @@ def find_centres(pattern: Pattern, radius_px: float, spacing_px: float) -> np.nd
         )
     heights = weighted[rows[order], columns[order]]
     order = order[heights > _RIVAL * heights[0]]
-    return np.column_stack([columns[order], rows[order]]).astype(float)
+    places = np.column_stack([columns[order], rows[order]]).astype(float)
+    return np.vstack([*_hidden_centre(pattern, radius_px, spacing_px, contrast), places])
+
+
+def _hidden_centre(
+    pattern: Pattern, radius_px: float, spacing_px: float, contrast: np.ndarray
+) -> list[np.ndarray]:
+    """Return the centre of symmetry of the discs, if a beam stop hides the disc that is there."""
+    if pattern.mask.all():
+        return []
+    seen, wide = np.maximum(contrast, 0), [2 * n for n in contrast.shape]
+    pairs = irfft2(rfft2(seen, wide) ** 2, wide)  # whose middle lies at half of these pixels
+    y, x = np.indices(pairs.shape) / 2
+    likely = pairs * _near_electrons(pattern, x, y, spacing_px)
+    centre = np.array(np.unravel_index(likely.argmax(), likely.shape))[::-1] / 2
+    y, x = np.indices(seen.shape)
+    disc = np.hypot(x - centre[0], y - centre[1]) < radius_px
+    return [centre] if pattern.mask[disc].mean() < _MOSTLY_HIDDEN else []
 
 
 def _weighted(
@@ -443,11 +474,16 @@ def _weighted(
     """Return the contrast of circles, less the further they are from where the electrons are."""
     if contrast is None:
         contrast = disc_contrast(pattern.image, pattern.mask, radius_px)
+    x, y = np.meshgrid(*(np.arange(n) for n in contrast.shape[::-1]))
+    return np.asarray(contrast * _near_electrons(pattern, x, y, reach_px))
+
+
+def _near_electrons(pattern: Pattern, x: np.ndarray, y: np.ndarray, reach_px: float) -> np.ndarray:
+    """Return a weight of places, which falls with the distance from where the electrons are."""
     light = np.maximum(filled(pattern.image, pattern.mask), 0)
-    y, x = np.indices(light.shape)
-    cx, cy = (float((light * along).sum() / light.sum()) for along in (x, y))
-    away = ((x - cx) ** 2 + (y - cy) ** 2) / (2 * reach_px**2)
-    return np.asarray(contrast * np.exp(-away))
+    rows, columns = np.indices(light.shape)
+    cx, cy = (float((light * along).sum() / light.sum()) for along in (columns, rows))
+    return np.asarray(np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * reach_px**2)))
 
 
 @dataclass(frozen=True)

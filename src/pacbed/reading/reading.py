@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from pacbed.exceptions import PacbedError
 from pacbed.machine import Report
-from pacbed.reading.fit import ALWAYS_FREE, Fit, FitResult, FitSettings
+from pacbed.reading.fit import ALWAYS_FREE, FLAGS, Fit, FitResult, FitSettings
 from pacbed.reading.patterns import Window, noise_per_count, read_noise
 from pacbed.reading.start import Dictionary, SearchRange
 from pacbed.reading.thickness import ThicknessFit
@@ -40,15 +40,13 @@ _LARGE_RESIDUALS = 2.0
 # Standard deviations of a pixel that is far from a fit, and the largest part of such pixels.
 _FAR, _FEW = 8.0, 0.003
 # Flags that may be due to the start.
-_DOUBTFUL = {"not converged", "at the edge of the range", "bad chi2"}
+_DOUBTFUL = set(FLAGS)
 # Electrons of a pixel from which the gain can be told.
 _LIT = 0.5
 # A pattern may be turned by this much, or transposed.
 _TURN_deg = 90.0
 # Thicknesses with which a start is looked for, and candidates of each.
 _DICTIONARIES, _CANDIDATES = 4, 2
-# Relative standard deviation of a semi-angle that is fitted.
-_SEMIANGLE_UNCERTAINTY = 0.03
 # A scale that is held has this relative standard deviation in the fit.
 _HELD = 1e-5
 # Standard deviations of its prior by which a scale may differ from the given one.
@@ -76,6 +74,9 @@ class ReadSettings:
     pixel_uncertainty
         Relative standard deviation of the size of a pixel; None if it is not known at all. If the
         semi-angle is fitted, the size is kept, and its uncertainty becomes part of that of strain.
+    semiangle_uncertainty
+        Relative standard deviation of the semi-angle. If the size of a pixel is not known, it
+        follows from the radius of the discs, and this becomes part of the uncertainty of strain.
     counts_per_electron
         Gain of the camera.
     electrons
@@ -90,6 +91,7 @@ class ReadSettings:
     rotation_deg: float = 0.0
     free: tuple[Extra, ...] = ()
     pixel_uncertainty: float | None = None
+    semiangle_uncertainty: float = 0.03
     counts_per_electron: float | None = None
     electrons: float | None = None
     model_error: float = 0.05
@@ -123,7 +125,7 @@ class ReadSettings:
         if self.pixel_uncertainty is not None:
             priors["log_scale"] = (0.0, _HELD if self.scale_held else self.pixel_uncertainty)
         if "semiangle" in self.free:
-            priors["log_semiangle"] = (0.0, _SEMIANGLE_UNCERTAINTY)
+            priors["log_semiangle"] = (0.0, self.semiangle_uncertainty)
         return FitSettings((*ALWAYS_FREE, *more), priors)
 
     def scale_differs(self, state: np.ndarray) -> bool:
@@ -132,17 +134,26 @@ class ReadSettings:
             return False
         return bool(abs(state[COLUMN["log_scale"]]) > _SCALE_DIFFERS * self.pixel_uncertainty)
 
-    def covariance(self, fitted: np.ndarray) -> np.ndarray:
-        """Return covariances of unknowns, with what is not known of a scale that was held.
+    def covariance(self, states: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+        """Return covariances of unknowns, with what is not known of scale and semi-angle.
 
         Parameters
         ----------
+        states
+            Unknowns as fitted, shape (patterns, unknowns).
         fitted
             Covariances of the fit, shape (patterns, unknowns, unknowns).
         """
-        if self.pixel_uncertainty is None or not self.scale_held:
-            return fitted
         scale = COLUMN["log_scale"]
+        if self.pixel_uncertainty is None:
+            # All angles grow with the semi-angle, and lengths of the crystal shrink.
+            grown = np.zeros(states.shape)
+            grown[:, scale] = 1
+            grown[:, :3] = -states[:, :3] - [1, 1, 0]
+            more = self.semiangle_uncertainty**2 * grown[:, :, None] * grown[:, None]
+            return np.asarray(fitted + more)
+        if not self.scale_held:
+            return fitted
         held = fitted[:, scale, scale][:, None, None]
         # By how much each unknown changes with the scale.
         slopes = fitted[:, :, scale : scale + 1] / held
@@ -441,7 +452,7 @@ def _read_batch(
     batch.learn_noise(expected)
     last = fits.refine(batch, states, layers, batch.variances(expected))
     expected = fits.images(last.states, layers)
-    covariance = settings.covariance(last.covariance)
+    covariance = settings.covariance(last.states, last.covariance)
     known = batch.variances(expected)
     noise = np.maximum(expected, 0.02) if known is None else known
     readings = []
@@ -458,20 +469,20 @@ def _read_batch(
             flags.append("turn by 180° undetermined")
         readings.append(
             Reading(
-                one_window,
-                last.states[row],
-                covariance[row],
-                int(layers[row]),
-                probabilities[row],
-                float(last.chi2_per_pixel[row]),
-                float(turned[row] % 360),
-                opposed,
-                float(batch.gains[row]),
-                gain_from,
-                tuple(dict.fromkeys(flags)),
-                batch.images[row],
-                expected[row],
-                noise[row],
+                window=one_window,
+                state=last.states[row],
+                covariance=covariance[row],
+                layers=int(layers[row]),
+                probabilities=probabilities[row],
+                chi2_per_pixel=float(last.chi2_per_pixel[row]),
+                turned_deg=float(turned[row] % 360),
+                opposite=opposed,
+                counts_per_electron=float(batch.gains[row]),
+                gain_from=gain_from,
+                flags=tuple(dict.fromkeys(flags)),
+                image=batch.images[row],
+                fitted=expected[row],
+                variance=noise[row],
             )
         )
     return readings
