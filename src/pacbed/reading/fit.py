@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from pacbed.exceptions import RequestError
+from pacbed.reading.pixels import FEWEST_PIXELS, put_together
 from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Assessment, Frame, ImageModel
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
@@ -61,8 +62,6 @@ _FINE_STEPS, _FINE_GAIN = 25, 0.01
 _WEAKEST, _STRONGEST = 1e-4, 1e6
 # Standard deviations by which χ² may be larger than it should be, and part of itself.
 _CHI2_SIGMA, _CHI2_SHARE = 5.0, 0.05
-# Fewest pixels per axis when pixels are put together.
-_FEWEST_PIXELS = 24
 
 
 @dataclass(frozen=True)
@@ -261,7 +260,7 @@ class Fit:
         given = np.zeros(images.shape, np.float32) if variances is None else variances
         clean = np.where(whole > 0, images, 0).astype(np.float32)
         states = self._with_dose(self.within_range(np.array(starts, float)), clean, whole)
-        bins = [b for b in bins if b == 1 or min(self.frame.shape) // b >= _FEWEST_PIXELS]
+        bins = [b for b in bins if b == 1 or min(self.frame.shape) // b >= FEWEST_PIXELS]
         for bin_ in bins:
             patterns = _binned(clean, given, whole, bin_)
             states, last, done = self._round(self.model(bin_), states, patterns, bin_ == 1)
@@ -281,7 +280,7 @@ class Fit:
 
     @property
     def _coarsest(self) -> int:
-        fits = [b for b in (2, 4) if min(self.frame.shape) // b >= _FEWEST_PIXELS]
+        fits = [b for b in (2, 4) if min(self.frame.shape) // b >= FEWEST_PIXELS]
         return max([1, *fits])
 
     def within_range(self, states: np.ndarray) -> np.ndarray:
@@ -414,10 +413,7 @@ def _binned(images: np.ndarray, variances: np.ndarray, masks: np.ndarray, bins: 
     """Put pixels together. Of a square, at least half must count; what does not is filled up."""
 
     def total(values: np.ndarray) -> np.ndarray:
-        count, ny, nx = values.shape
-        cut = values[:, : ny // bins * bins, : nx // bins * bins]
-        squares = cut.reshape(count, ny // bins, bins, nx // bins, bins)
-        return np.asarray(squares.sum(axis=(2, 4)).reshape(count, -1), np.float32)
+        return put_together(values, bins).reshape(len(values), -1).astype(np.float32)
 
     part = total(masks) / bins**2
     counts = part >= 0.5

@@ -22,6 +22,7 @@ from scipy.spatial import ConvexHull
 from scipy.special import j1
 
 from pacbed.exceptions import PacbedError
+from pacbed.reading.pixels import FEWEST_PIXELS, put_together
 from pacbed.storage.zipped import open_store, reading
 
 FORMATS = ".npy, .npz, .tif, .tiff, or a pattern store or dataset (.zarr.zip)"
@@ -30,8 +31,8 @@ FORMATS = ".npy, .npz, .tif, .tiff, or a pattern store or dataset (.zarr.zip)"
 SMALLEST_RADIUS_PX = 3.5
 """Discs smaller than this have no edge to speak of."""
 
-# Fewest pixels per axis, and the most in which a pattern is compared.
-_FEWEST_PIXELS, _MOST_PIXELS = 24, 512
+# Most pixels per axis in which a pattern is compared.
+_MOST_PIXELS = 512
 # Standard deviations by which a pixel differs from its neighbours if it is out of order.
 _OUTLIER = 8.0
 # Fewest pixels of exactly the largest value, and of zero in a bright place, that are no chance.
@@ -225,9 +226,9 @@ def _stack_shape(path: Path, values: Any) -> tuple[int, int, int]:
         )
     ny, nx = values.shape[-2:]
     count = values.shape[0] if values.ndim == 3 else 1
-    if not count or min(ny, nx) < _FEWEST_PIXELS:
+    if not count or min(ny, nx) < FEWEST_PIXELS:
         raise PacbedError(
-            f"{path} has {count} patterns of {ny} × {nx} pixels: at least {_FEWEST_PIXELS} along "
+            f"{path} has {count} patterns of {ny} × {nx} pixels: at least {FEWEST_PIXELS} along "
             "each side are needed"
         )
     return count, ny, nx
@@ -297,14 +298,9 @@ def noise_per_count(image: np.ndarray, mask: np.ndarray) -> float:
     whole = filled(image, mask)
     squares = ndimage.convolve(whole, _ROUGHNESS) ** 2
     expected = ndimage.convolve(whole, _ROUGHNESS**2)  # if the variance is the mean
-    ny, nx = (n // _BLOCK * _BLOCK for n in image.shape)
-
-    def sums(values: np.ndarray) -> np.ndarray:
-        cut = np.where(kept, values, 0)[:ny, :nx]
-        blocks = cut.reshape(ny // _BLOCK, _BLOCK, nx // _BLOCK, _BLOCK)
-        return np.asarray(blocks.sum(axis=(1, 3)).ravel())
-
-    counts, variances = sums(expected), sums(squares)
+    counts, variances = (
+        put_together(np.where(kept, values, 0), _BLOCK).ravel() for values in (expected, squares)
+    )
     lit = counts > max(0.0, float(np.median(counts)))
     if not lit.any():
         return 1.0
@@ -581,11 +577,10 @@ def window(
     y, x = np.ogrid[part]
     known = np.hypot(x - places[0, 0], y - places[0, 1]) * pixel_mrad <= reach_mrad
     mask = pattern.mask[part] & known
-    squares = (size[1] // bins, bins, size[0] // bins, bins)
     return Window(
         pattern,
-        np.where(mask, pattern.image[part], 0).reshape(squares).sum(axis=(1, 3)),
-        mask.reshape(squares).all(axis=(1, 3)),
+        put_together(np.where(mask, pattern.image[part], 0), bins),
+        put_together(mask, bins) == bins**2,
         pixel_mrad * bins,
         (int(corner[0]), int(corner[1])),
         bins,

@@ -14,6 +14,7 @@ from pacbed.exceptions import PacbedError
 from pacbed.machine import Report
 from pacbed.reading.fit import ALWAYS_FREE, FLAGS, Fit, FitResult, FitSettings
 from pacbed.reading.patterns import Window, noise_per_count, read_noise
+from pacbed.reading.pixels import FEWEST_PIXELS
 from pacbed.reading.start import Dictionary, SearchRange
 from pacbed.reading.thickness import ThicknessFit
 from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame
@@ -53,8 +54,8 @@ _HELD = 1e-5
 _SCALE_DIFFERS = 4.0
 # A width of zero has no derivative.
 _FIRST_BLUR_PX = 0.7
-# Pixels along each axis that are put together at first, and fewest that must be left.
-_COARSE, _FEWEST_COARSE = (8, 4), 24
+# Pixels along each axis that are put together at first.
+_COARSE = (8, 4)
 
 
 @dataclass(frozen=True)
@@ -527,7 +528,7 @@ class _Fits:
         variances: np.ndarray | None,
     ) -> FitResult:
         """Fit patterns of one thickness with pixels put together."""
-        bins = [b for b in (*_COARSE, 2) if min(self.frame.shape) // b >= _FEWEST_COARSE] or [1]
+        bins = [b for b in (*_COARSE, 2) if min(self.frame.shape) // b >= FEWEST_PIXELS] or [1]
         own = None if variances is None else variances[rows]
         return self._fits[layers].fit(batch.images[rows], starts, own, batch.masks[rows], bins[:2])
 
