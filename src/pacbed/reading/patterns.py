@@ -437,9 +437,8 @@ def _highest_contrast(root: np.ndarray, middle: np.ndarray, radius_px: float) ->
     first = np.maximum(np.rint(middle).astype(int) - reach, 0)
     part = root[tuple(slice(n, n + 2 * reach + 1) for n in first[::-1])]
     contrast = _contrast(put_together(part, bins) / bins**2, radius_px / bins)
-    y, x = (bins * n + (bins - 1) / 2 for n in np.indices(contrast.shape))
-    place = middle - first
-    return float((contrast * _nearness(place, x, y, _REACH * radius_px)).max())
+    x, y = np.meshgrid(*(bins * np.arange(n) + (bins - 1) / 2 for n in contrast.shape[::-1]))
+    return float((contrast * _nearness(middle - first, x, y, _REACH * radius_px)).max())
 
 
 def find_centres(pattern: Pattern, radius_px: float, spacing_px: float) -> np.ndarray:
@@ -458,7 +457,7 @@ def find_centres(pattern: Pattern, radius_px: float, spacing_px: float) -> np.nd
         If no disc is seen.
     """
     contrast = disc_contrast(pattern.image, pattern.mask, radius_px)
-    y, x = np.indices(contrast.shape)
+    x, y = np.meshgrid(*(np.arange(n) for n in contrast.shape[::-1]))
     weighted = contrast * _near_electrons(pattern, x, y, spacing_px)
     window = 2 * max(1, round(0.5 * spacing_px)) + 1
     peaks = (ndimage.maximum_filter(weighted, window) == weighted) & (weighted > 0)

@@ -17,7 +17,7 @@ from pacbed.reading.patterns import Window, noise_per_count, read_noise
 from pacbed.reading.pixels import FEWEST_PIXELS
 from pacbed.reading.start import Dictionary, SearchRange
 from pacbed.reading.thickness import ThicknessFit
-from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame
+from pacbed.scattering.image_model import COLUMN, SHIFT, TILT, UNKNOWNS, Frame
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
 
@@ -426,7 +426,7 @@ def _read_batch(
     # The other way round: a crystal turned by 180° and tilted the other way looks nearly the same.
     other = states.copy()
     other[:, COLUMN["rotation_deg"]] += 180
-    other[:, 4:6] *= -1
+    other[:, TILT] *= -1
     expected = fits.images(states, layers)
     batch.learn_noise(expected)
     variances = batch.variances(expected)
@@ -601,7 +601,7 @@ def _known_trials(batch: _Batch, fits: _Fits, known: np.ndarray) -> Iterator[_Tr
     states = np.zeros((len(rows), len(UNKNOWNS)))
     states[:, : len(READ)] = known[rows]
     centres = np.concatenate([one.centres for one in batch.windows])
-    states[:, 6:8] = centres - np.array(batch.frame.origin_px)
+    states[:, SHIFT] = centres - np.array(batch.frame.origin_px)
     yield fits.middle, rows, states
 
 
@@ -622,5 +622,5 @@ def _trials(batch: _Batch, fits: _Fits) -> Iterator[_Trial]:
             images.append(np.roll(filled, -shift[::-1], (0, 1)))
     for number, dictionary in fits.dictionaries():
         for states in dictionary.candidates(np.array(images), _CANDIDATES)[0]:
-            states[:, 6:8] += shifts
+            states[:, SHIFT] += shifts
             yield number, np.array(rows), states
