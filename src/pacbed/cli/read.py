@@ -188,7 +188,8 @@ def read(
     rotation
         Rotation of the patterns as far as it is known, in degrees.
     network
-        Folder of a trained network, whose predictions are where the fit begins.
+        Folder of a trained network, whose predictions are where the fit begins. What it cannot
+        read begins with a dictionary.
     json_file
         Also write all that was found to this file, as JSON.
     figure
@@ -407,21 +408,24 @@ def _read(
 
 
 def _predicted(network: Path, windows: Sequence[Window]) -> np.ndarray:
-    """Return what a network reads of patterns, zero for what it does not, shape (patterns, 6)."""
+    """Return what a network reads of patterns, shape (patterns, 6).
+
+    What it does not read is zero; of a pattern that it cannot read all is NaN.
+    """
     from pacbed.examples.labels import PARAMETERS
-    from pacbed.learning.prediction import predict_images
+    from pacbed.learning.prediction import predict_with, read_network
     from pacbed.reading.patterns import centred
 
+    trained = read_network(network / "model.keras", network / "settings.json")
     starts = np.zeros((len(windows), len(PARAMETERS)))
     for row, one in enumerate(windows):
         pixel = one.pixel_mrad, one.pixel_mrad
-        table = predict_images(
-            network / "model.keras",
-            network / "settings.json",
-            centred(one),
-            pixel,
-            lambda line: None,
-        )
+        try:
+            table = predict_with(trained, centred(one), pixel, lambda line: None)
+        except PacbedError as error:
+            say(f"{one.pattern.name}: begins with a dictionary, not with the network: {error}")
+            starts[row] = np.nan
+            continue
         for column, name in enumerate(PARAMETERS):
             if f"predicted_{name}" in table:
                 starts[row, column] = table[f"predicted_{name}"].iloc[0]

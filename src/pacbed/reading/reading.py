@@ -362,7 +362,8 @@ def read_patterns(
         What is known, and what is fitted.
     starts
         Where to begin, shape (patterns, 6), columns as :data:`READ`, for example as a network
-        reads them; a dictionary says it if not given, and where these lead to a doubtful fit.
+        reads them; a dictionary says it if not given, or not finite, and where these lead to a
+        doubtful fit.
     report
         Receives how many patterns are done.
 
@@ -372,13 +373,14 @@ def read_patterns(
         If the series does not hold what is asked for.
     """
     found: dict[int, Reading] = {}
-    groups: dict[tuple[tuple[int, ...], float], list[int]] = {}
+    groups: dict[tuple[tuple[int, ...], float, bool], list[int]] = {}
     for number, one in enumerate(windows):
-        groups.setdefault((one.image.shape, one.pixel_mrad), []).append(number)
-    for rows in groups.values():
+        known = starts is not None and bool(np.isfinite(starts[number]).all())
+        groups.setdefault((one.image.shape, one.pixel_mrad, known), []).append(number)
+    for (*_, known), rows in groups.items():
         if report:
             report(len(found), len(windows))
-        own = None if starts is None else starts[rows]
+        own = starts[rows] if starts is not None and known else None
         read = _read_batch(series, [windows[n] for n in rows], settings, own)
         if own is not None:
             read = _read_doubtful_again(series, read, settings)
