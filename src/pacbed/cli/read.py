@@ -479,7 +479,7 @@ def _scale_from(pattern: Pattern, camera: CameraOptions) -> ScaleFrom:
 def _said_of_scales(scales: Mapping[str, ScaleFrom], camera: CameraOptions) -> str:
     """Say how scales are known, and of which patterns if that differs."""
     words: dict[ScaleFrom, str] = {
-        "given": f"{camera.pixel_mrad} mrad per pixel (± {camera.pixel_uncertainty:.2g})",
+        "given": f"{camera.pixel_mrad or 0:g} mrad per pixel (± {camera.pixel_uncertainty:.2g})",
         "file": "of the file",
         "discs": "from the radius of the discs",
     }

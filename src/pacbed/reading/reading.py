@@ -415,53 +415,112 @@ def _read_batch(
     starts: np.ndarray | None,
 ) -> list[Reading]:
     given = settings.counts_per_electron
-    batch = _Batch(
-        windows, np.array([given or noise_per_count(one.image, one.mask) for one in windows])
-    )
-    neighbours = batch.gains
-    smooth = _smooth(batch)
-    batch.model_error = settings.model_error
+    gains = np.array([given or noise_per_count(one.image, one.mask) for one in windows])
+    batch = _Batch(windows, gains, settings.model_error)
     fits = _Fits(series, settings, batch.frame)
-    turned, begin = _starts(fits, batch, settings, starts, batch.variances(smooth))
-    result, layers, probabilities = fits.thicknesses(batch, begin, batch.variances(smooth))
-    states = result.states
-    # The other way round: a crystal turned by 180° and tilted the other way looks nearly the same.
-    other = states.copy()
+    found = _fit_thicknesses(fits, batch, starts)
+    _choose_turn(fits, batch, found)
+    gain_from = _learn_gain(fits, batch, found)
+    return _refined(fits, batch, found, gain_from, batch.gains / gains)
+
+
+@dataclass
+class _Found:
+    """What was found so far of the patterns of a batch.
+
+    Parameters
+    ----------
+    states
+        Unknowns, shape (patterns, unknowns).
+    layers, probabilities
+        Likeliest number of layers, and probabilities of all.
+    turned_deg
+        By how much patterns are turned.
+    opposite
+        By how much χ² is larger if they are turned by 180°.
+    """
+
+    states: np.ndarray
+    layers: np.ndarray
+    probabilities: list[dict[int, float]]
+    turned_deg: np.ndarray
+    opposite: np.ndarray
+
+
+def _fit_thicknesses(fits: _Fits, batch: _Batch, starts: np.ndarray | None) -> _Found:
+    """Find where fits begin, and fit all thicknesses."""
+    variances = batch.variances(_smooth(batch))
+    turned, begin = _starts(fits, batch, fits.settings, starts, variances)
+    result, layers, probabilities = fits.thicknesses(batch, begin, variances)
+    return _Found(result.states, layers, probabilities, turned, np.zeros(len(turned)))
+
+
+def _choose_turn(fits: _Fits, batch: _Batch, found: _Found) -> None:
+    """Compare with the other way round, and mask what is far from the better one.
+
+    A crystal turned by 180° and tilted the other way looks nearly the same.
+    """
+    other = found.states.copy()
     other[:, COLUMN["rotation_deg"]] += 180
     other[:, TILT] *= -1
-    expected = fits.images(states, layers)
+    expected = fits.images(found.states, found.layers)
     batch.learn_noise(expected)
     variances = batch.variances(expected)
-    one, two = (fits.refine(batch, s, layers, variances) for s in (states, other))
+    one, two = (fits.refine(batch, s, found.layers, variances) for s in (found.states, other))
     opposite = two.deviance - one.deviance
-    likelier = np.where((opposite < 0)[:, None], two.states, one.states)
-    # In units of the noise that is there, as far as the gain is not known.
-    opposite /= 1 if given else batch.chi2(fits.images(likelier, layers))
+    if fits.settings.counts_per_electron is None:
+        # In units of the noise that is there.
+        likelier = np.where((opposite < 0)[:, None], two.states, one.states)
+        opposite /= batch.chi2(fits.images(likelier, found.layers))
     better = opposite < -_TOLD_APART
-    states = np.where(better[:, None], two.states, one.states)
-    turned = turned + 180.0 * better
-    if batch.mask_outliers(fits.images(states, layers)):
-        states = fits.refine(batch, states, layers, variances).states
+    found.states = np.where(better[:, None], two.states, one.states)
+    found.turned_deg = found.turned_deg + 180.0 * better
+    found.opposite = np.abs(opposite)
+    if batch.mask_outliers(fits.images(found.states, found.layers)):
+        found.states = fits.refine(batch, found.states, found.layers, variances).states
+
+
+def _learn_gain(fits: _Fits, batch: _Batch, found: _Found) -> str:
+    """Set the gains as far as they are not given, and the doses; return how they are known."""
+    settings, before = fits.settings, batch.gains
     gain_from = "given"
     if settings.electrons is not None:
         gain_from = "electrons"
-        batch.set_gains(batch.gains * np.exp(states[:, COLUMN["log_dose"]]) / settings.electrons)
-    elif given is None:
+        dose = np.exp(found.states[:, COLUMN["log_dose"]])
+        batch.set_gains(before * dose / settings.electrons)
+    elif settings.counts_per_electron is None:
         gain_from = "residuals"
-        batch.set_gains(batch.gains * batch.chi2(fits.images(states, layers)))
-    scaled = batch.gains / neighbours
-    states[:, COLUMN["log_dose"]] -= np.log(scaled)
-    expected = fits.images(states, layers)
+        batch.set_gains(before * batch.chi2(fits.images(found.states, found.layers)))
+    found.states[:, COLUMN["log_dose"]] -= np.log(batch.gains / before)
+    return gain_from
+
+
+def _refined(
+    fits: _Fits, batch: _Batch, found: _Found, gain_from: str, scaled: np.ndarray
+) -> list[Reading]:
+    """Fit a last time, and return what was read.
+
+    Parameters
+    ----------
+    fits, batch, found
+        Of these patterns.
+    gain_from
+        How the gains are known.
+    scaled
+        How many times the gains are those that differences between neighbours show.
+    """
+    settings = fits.settings
+    expected = fits.images(found.states, found.layers)
     batch.learn_noise(expected)
-    last = fits.refine(batch, states, layers, batch.variances(expected))
-    expected = fits.images(last.states, layers)
+    last = fits.refine(batch, found.states, found.layers, batch.variances(expected))
+    expected = fits.images(last.states, found.layers)
     covariance = settings.covariance(last.states, last.covariance)
     known = batch.variances(expected)
     noise = np.maximum(expected, 0.02) if known is None else known
     readings = []
     for row, one_window in enumerate(batch.windows):
+        opposed = float(found.opposite[row])
         flags = [flag for flag in last.flags[row].split(", ") if flag]
-        opposed = abs(float(opposite[row]))
         if gain_from == "residuals":
             flags.append("relative chi2")
             if scaled[row] > _LARGE_RESIDUALS:
@@ -475,10 +534,10 @@ def _read_batch(
                 window=one_window,
                 state=last.states[row],
                 covariance=covariance[row],
-                layers=int(layers[row]),
-                probabilities=probabilities[row],
+                layers=int(found.layers[row]),
+                probabilities=found.probabilities[row],
                 chi2_per_pixel=float(last.chi2_per_pixel[row]),
-                turned_deg=float(turned[row] % 360),
+                turned_deg=float(found.turned_deg[row] % 360),
                 opposite=opposed,
                 counts_per_electron=float(batch.gains[row]),
                 gain_from=gain_from,
