@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
@@ -120,7 +121,6 @@ def test_it_is_said_how_the_scale_of_each_pattern_is_known():
 def test_a_network_is_read_once_and_what_it_cannot_read_begins_with_a_dictionary(
     monkeypatch, tmp_path, capsys
 ):
-    keras = pytest.importorskip("keras")
     network = build_network(16, 4, NetworkSettings(filters=(2,), dense=()), seed=3)
     network.save(tmp_path / "model.keras")
     scaling = LabelScaling.from_ranges("strain-rotation", (0.95, 1.05), (-10, 10), (-5, 5))
