@@ -2,11 +2,22 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
 from pacbed.cli import main
-from pacbed.cli.read import _numbers, _with_error
+from pacbed.cli.read import (
+    CameraOptions,
+    _numbers,
+    _predicted,
+    _said_of_scales,
+    _scale_from,
+    _with_error,
+)
+from pacbed.examples.labels import LabelScaling
+from pacbed.learning.network import NetworkSettings, build_network
+from pacbed.reading.patterns import Pattern, Window
 from pacbed.scattering.image import Camera
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
@@ -58,6 +69,7 @@ def test_a_pattern_is_read_and_all_is_written(measured, series, tmp_path, capsys
     assert one["rotation_deg"] == pytest.approx(2, abs=0.1)
     assert one["centre_px"] == pytest.approx([52, 45], abs=0.1)
     assert one["counts_per_electron"] == pytest.approx(1, rel=0.02)
+    assert one["pixel_from"] == "given"
     assert (one["layers"], one["probability_of_layers"]) == (1, {"1": 1.0})
     assert found["assumed"]["mirrored"] is False
     assert list(found["not_read"]) == [str(broken)]
@@ -79,6 +91,7 @@ def test_a_pattern_is_read_and_all_is_written(measured, series, tmp_path, capsys
         (["--only", "4"], "has patterns 0 to 0, not 4"),
         (["--centre", "200", "3", "--pixel-mrad", "0.5"], "lies outside of its pixels"),
         (["--json", "nowhere/read.json"], "there is no folder nowhere"),
+        (["--figure", "read.xyz"], "cannot draw read.xyz: name a figure .png or .pdf"),
         (["--network", "nowhere", "--pixel-mrad", "0.5"], "nowhere"),
     ],
 )
@@ -86,6 +99,58 @@ def test_what_cannot_be_done_is_said(measured, series, complaint, options, messa
     given = ["--layers", "1"] if "--layers" not in options else []
     words = ["read", measured, "--series", series, "--semiangle", "6", *given, *options]
     assert message in complaint(*words)
+
+
+def test_it_is_said_how_the_scale_of_each_pattern_is_known():
+    known, unknown = (
+        Pattern(name, np.ones((2, 2)), np.ones((2, 2), bool), pixel)
+        for name, pixel in (("a.zarr.zip", 0.5), ("b.npy", None))
+    )
+    given = CameraOptions(pixel_mrad=0.4)
+    assert [_scale_from(one, given) for one in (known, unknown)] == ["given"] * 2
+    scales = {one.name: _scale_from(one, CameraOptions()) for one in (known, unknown)}
+    assert scales == {"a.zarr.zip": "file", "b.npy": "discs"}
+    assert _said_of_scales({"a": "given"}, given) == "0.4 mrad per pixel (± 0.002)"
+    assert _said_of_scales({"a": "discs"}, CameraOptions()) == "from the radius of the discs"
+    assert (
+        _said_of_scales(scales, CameraOptions())
+        == "of the file (a.zarr.zip); from the radius of the discs (b.npy)"
+    )
+
+
+def test_a_network_is_read_once_and_what_it_cannot_read_begins_with_a_dictionary(
+    monkeypatch, tmp_path, capsys
+):
+    network = build_network(16, 4, NetworkSettings(filters=(2,), dense=()), seed=3)
+    network.save(tmp_path / "model.keras")
+    scaling = LabelScaling.from_ranges("strain-rotation", (0.95, 1.05), (-10, 10), (-5, 5))
+    augmentation = {"pixels": 16, "field_of_view_mrad": 32.0, "image_mean": [0.2, 0.4]}
+    settings = {"scaling": vars(scaling), "data": {"augmentation": augmentation}}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    load, loaded = keras.saving.load_model, []
+    monkeypatch.setattr(
+        keras.saving, "load_model", lambda *a, **k: loaded.append(a) or load(*a, **k)
+    )
+    starts = _predicted(tmp_path, [shown("wide.npy", 1.0), shown("narrow.npy", 0.5)])
+    assert len(loaded) == 1
+    assert np.isfinite(starts[0]).all()
+    assert np.isnan(starts[1]).all()
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("narrow.npy: begins with a dictionary, not with the network: the patter")
+
+
+def shown(name, pixel_mrad):
+    """Return a window of 48 pixels."""
+    y, x = np.indices((48, 48))
+    image, whole = np.where(np.hypot(x - 24, y - 24) < 9, 3.0, 0.1), np.ones((48, 48), bool)
+    pattern = Pattern(name, image, whole)
+    return Window(pattern, image, whole, pixel_mrad, (0, 0), 1, np.array([[24.0, 24.0]]))
+
+
+def test_a_figure_that_cannot_be_drawn_is_refused_before_anything_is_read(complaint):
+    said = complaint("read", "no.npy", "--semiangle", "6", "--figure", "read.xyz")
+    assert "cannot draw read.xyz" in said
+    assert "no.npy" not in said
 
 
 def test_an_option_that_takes_the_file_is_named(measured, series, complaint):

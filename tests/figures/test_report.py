@@ -47,7 +47,8 @@ def network(semiangle, layers, outputs, **more):
                     "baseline_mae": baseline,
                     "prior_bound_mae": more.get("bound", float("nan")),
                     "data_bound_mae": more.get("bound", float("nan")),
-                    "failed": more.get("failed", 0.0),
+                    "no_lattice": more.get("no_lattice", 0.0),
+                    "flagged": more.get("flagged", 0.0),
                 }
             )
     return pd.DataFrame(rows)
@@ -193,7 +194,7 @@ def test_what_no_network_reads_is_marked_with_the_error_of_the_mean(page):
 def test_classical_methods_stand_after_the_networks_with_the_share_of_images_without_a_lattice(
     page,
 ):
-    discs = network(6.35, 1, "strain-rotation", method="discs", failed=0.043)
+    discs = network(6.35, 1, "strain-rotation", method="discs", no_lattice=0.043)
     known = network(6.35, 1, "strain-rotation", method="discs-calibrated")
     of_networks = network(6.35, 1, "strain-rotation-tilt"), network(6.35, 1, "strain-rotation")
     written = page(known, discs, *of_networks)

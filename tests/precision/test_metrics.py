@@ -39,7 +39,8 @@ def row():
         ("baseline_mae", (3 + 1 + 7 + 3) / 4),  # of the mean of the training set
         ("r2", 1 - (1 + 9 + 4 + 16) / (1 + 1 + 25 + 25)),
         ("sd", np.nan),  # no draw has two examples
-        ("failed", 0),
+        ("no_lattice", 0),
+        ("flagged", 0),
     ],
 )
 def test_errors_are_summarised(row, column, value):
@@ -178,5 +179,11 @@ def test_one_dose_has_no_tenths_and_doses_outside_of_the_range_are_refused():
 
 def test_the_share_of_images_in_which_nothing_was_found_is_told():
     table = many(draws=4, each=25).assign(discs=[0] * 10 + [7] * 90)
-    assert errors(table, TRAINING)["failed"].item() == pytest.approx(0.1)
-    assert errors(many(), TRAINING)["failed"].item() == 0
+    assert errors(table, TRAINING)["no_lattice"].item() == pytest.approx(0.1)
+    assert errors(many(), TRAINING)["no_lattice"].item() == 0
+
+
+def test_the_share_of_fits_with_a_flag_is_told():
+    table = many(draws=4, each=25).assign(flags=["bad chi2"] * 10 + [""] * 90)
+    assert errors(table, TRAINING)["flagged"].item() == pytest.approx(0.1)
+    assert errors(table, TRAINING)["no_lattice"].item() == 0

@@ -136,6 +136,37 @@ def test_a_strain_beyond_the_series_is_flagged(series, fit):
     assert "at the edge of the range" in fit.fit(images, starts).flags[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "end", "flagged"),
+    [
+        ("blur_px", 5.0, True),
+        ("blur_px", 0.0, False),
+        ("background", 5.0, True),
+        ("background", -0.5, False),
+        ("halo", 5.0, True),
+        ("halo", -0.5, False),
+    ],
+)
+def test_only_the_upper_end_of_what_may_be_none_is_an_edge(series, measured, name, end, flagged):
+    states, images = measured
+    starts = states[:1].copy()
+    starts[0, COLUMN[name]] = end
+    beyond = 2 * end or -1.0
+    settings = FitSettings((name,), priors={name: (beyond, 1e-6)})
+    result = Fit(series, APERTURE, 4, FRAME, settings).fit(images[:1], starts, bins=(2,))
+    assert result.column(name)[0] == end
+    assert ("at the edge of the range" in result.flags[0]) == flagged
+
+
+def test_where_putting_pixels_together_leaves_too_few_all_are_compared(fit, measured):
+    states, images = measured
+    plain, fallen_back = (
+        fit.fit(images[:1], starts_near(states[:1]), bins=bins) for bins in ((1,), (8,))
+    )
+    assert PIXELS // 8 < 24
+    assert np.array_equal(plain.states, fallen_back.states)
+
+
 def test_an_unknown_that_there_is_not_is_refused():
     with pytest.raises(RequestError, match="no unknown 'elipticity'"):
         FitSettings(free=("elipticity",))

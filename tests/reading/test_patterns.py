@@ -230,8 +230,10 @@ def test_the_central_disc_is_found_behind_a_beam_stop(centre):
     assert likeliest == pytest.approx(centre, abs=1)
 
 
-def test_the_radius_of_the_discs_is_found():
-    assert find_radius_px(pattern(discs())) == pytest.approx(RADIUS, rel=0.03)
+@pytest.mark.parametrize("finer", [1, 4, 8])
+def test_the_radius_of_the_discs_is_found(finer):
+    image = np.kron(discs(), np.ones((finer, finer)))
+    assert find_radius_px(pattern(image)) == pytest.approx(finer * RADIUS, rel=0.03)
 
 
 def test_noise_has_no_disc():

@@ -191,5 +191,6 @@ def test_where_a_network_is_far_off_a_dictionary_says_where_to_begin(coherent_se
     settings = ReadSettings(APERTURE, (2,), pixel_uncertainty=0.002)
     wrong = np.array([-0.02, 0.02, -0.015, -9.0, -4.0, 4.0])
     image = measured(coherent_series)
-    (one,) = read_patterns(coherent_series, windows([image]), settings, wrong[None])
-    assert np.abs(deviations(one)).max() < 4
+    starts = np.stack([wrong, np.full_like(wrong, np.nan)])  # the second is not known
+    for one in read_patterns(coherent_series, windows([image, image]), settings, starts):
+        assert np.abs(deviations(one)).max() < 4

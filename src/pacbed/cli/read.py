@@ -7,11 +7,11 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from cyclopts import Parameter
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pacbed.reading.reading import Extra, Reading
     from pacbed.scattering.series import ScatteringSeries
 
+ScaleFrom = Literal["given", "file", "discs"]
 Positive = Annotated[float | None, Parameter(validator=Number(gt=0))]
 
 _WITHOUT_SERIES = "Without --series"
@@ -187,16 +188,24 @@ def read(
     rotation
         Rotation of the patterns as far as it is known, in degrees.
     network
-        Folder of a trained network, whose predictions are where the fit begins.
+        Folder of a trained network, whose predictions are where the fit begins. What it cannot
+        read begins with a dictionary.
     json_file
         Also write all that was found to this file, as JSON.
     figure
         Also draw measured and fitted patterns and residuals (PNG or PDF).
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from pacbed.storage.files import check_writable
+
     for option, path in (("json", json_file), ("figure", figure)):
         if path is not None and not path.parent.is_dir():
             raise PacbedError(f"--{option} {path}: there is no folder {path.parent}")
+    check_writable(json_file)
+    if figure:
+        from pacbed.figures.style import check_drawable
+
+        check_drawable(figure)
     asked = _numbers(layers)
     clean, refused = _clean_patterns((pattern, *patterns), only, camera)
     pixels = _pixels_mrad(clean, semiangle, camera, refused)
@@ -212,10 +221,11 @@ def read(
         for note in one.window.pattern.notes:
             say(f"{one.window.pattern.name}: {note}")
     _print(readings)
-    assumed = _assumed(camera, fit, rotation, semiangle, held)
+    scales = {one.window.pattern.name: _scale_from(one.window.pattern, camera) for one in readings}
+    assumed = _assumed(camera, fit, rotation, semiangle, held, scales)
     print(", ".join(f"{name}: {value}" for name, value in assumed["said"].items()))
     if json_file:
-        _write_json(json_file, readings, refused, assumed)
+        _write_json(json_file, readings, refused, assumed, scales)
         print(json_file)
     if figure:
         from pacbed.figures.readings import MOST, measured_and_fitted
@@ -398,21 +408,24 @@ def _read(
 
 
 def _predicted(network: Path, windows: Sequence[Window]) -> np.ndarray:
-    """Return what a network reads of patterns, zero for what it does not, shape (patterns, 6)."""
+    """Return what a network reads of patterns, shape (patterns, 6).
+
+    What it does not read is zero; of a pattern that it cannot read all is NaN.
+    """
     from pacbed.examples.labels import PARAMETERS
-    from pacbed.learning.prediction import predict_images
+    from pacbed.learning.prediction import predict_with, read_network
     from pacbed.reading.patterns import centred
 
+    trained = read_network(network / "model.keras", network / "settings.json")
     starts = np.zeros((len(windows), len(PARAMETERS)))
     for row, one in enumerate(windows):
         pixel = one.pixel_mrad, one.pixel_mrad
-        table = predict_images(
-            network / "model.keras",
-            network / "settings.json",
-            centred(one),
-            pixel,
-            lambda line: None,
-        )
+        try:
+            table = predict_with(trained, centred(one), pixel, lambda line: None)
+        except PacbedError as error:
+            say(f"{one.pattern.name}: begins with a dictionary, not with the network: {error}")
+            starts[row] = np.nan
+            continue
         for column, name in enumerate(PARAMETERS):
             if f"predicted_{name}" in table:
                 starts[row, column] = table[f"predicted_{name}"].iloc[0]
@@ -456,22 +469,41 @@ def _with_error(value: float, sigma: float) -> str:
     return f"{value:.{digits}f} ± {sigma:.{digits}f}"
 
 
+def _scale_from(pattern: Pattern, camera: CameraOptions) -> ScaleFrom:
+    """Return how the nominal size of the pixels of a pattern is known."""
+    if camera.pixel_mrad:
+        return "given"
+    return "file" if pattern.pixel_mrad else "discs"
+
+
+def _said_of_scales(scales: Mapping[str, ScaleFrom], camera: CameraOptions) -> str:
+    """Say how scales are known, and of which patterns if that differs."""
+    words: dict[ScaleFrom, str] = {
+        "given": f"{camera.pixel_mrad or 0:g} mrad per pixel (± {camera.pixel_uncertainty:.2g})",
+        "file": "of the file",
+        "discs": "from the radius of the discs",
+    }
+    kinds = list(dict.fromkeys(scales.values()))
+    if len(kinds) < 2:
+        return "".join(words[kind] for kind in kinds)
+    names = {kind: ", ".join(n for n, own in scales.items() if own == kind) for kind in kinds}
+    return "; ".join(f"{words[kind]} ({names[kind]})" for kind in kinds)
+
+
 def _assumed(
     camera: CameraOptions,
     fit: FitOptions,
     rotation: float,
     semiangle: float,
     series: ScatteringSeries,
+    scales: Mapping[str, ScaleFrom],
 ) -> dict[str, Any]:
     """Return what was assumed, in full and as it is printed."""
     request = series.request
-    known = camera.pixel_mrad is not None
     return {
         "said": {
             "handedness": "mirrored" if camera.mirrored else "as recorded, not mirrored",
-            "scale": f"{camera.pixel_mrad:g} mrad per pixel (± {camera.pixel_uncertainty:.2g})"
-            if known
-            else "of the file, or from the radius of the discs",
+            "scale": _said_of_scales(scales, camera),
             "crystal": f"{request.material.formula} at {request.energy_keV:g} keV",
         },
         "semiangle_mrad": semiangle,
@@ -488,7 +520,11 @@ def _assumed(
 
 
 def _write_json(
-    path: Path, readings: Sequence[Reading], refused: dict[str, str], assumed: dict[str, Any]
+    path: Path,
+    readings: Sequence[Reading],
+    refused: dict[str, str],
+    assumed: dict[str, Any],
+    scales: Mapping[str, ScaleFrom],
 ) -> None:
     from pacbed import __version__
     from pacbed.storage.files import write_text
@@ -496,7 +532,9 @@ def _write_json(
     content = {
         "pacbed_version": __version__,
         "assumed": {name: value for name, value in assumed.items() if name != "said"},
-        "patterns": [one.to_dict() for one in readings],
+        "patterns": [
+            {**one.to_dict(), "pixel_from": scales[one.window.pattern.name]} for one in readings
+        ],
         "not_read": refused,
     }
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -20,7 +20,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from pacbed.examples.labels import display_unit
 from pacbed.exceptions import RequestError
-from pacbed.storage.files import appearing_whole
+from pacbed.storage.files import appearing_whole, check_writable
 
 # What a figure may take of a journal page, in inches.
 PAGE = 7.2
@@ -72,6 +72,21 @@ def save(figure: Figure, *paths: Path) -> None:
             raise RequestError(f"cannot draw {path}: {error}") from error
         with appearing_whole(path) as temporary:
             temporary.write_bytes(content.getvalue())
+
+
+def check_drawable(*paths: Path | None) -> None:
+    """Check that figures can be saved under these names, before they are drawn.
+
+    Raises
+    ------
+    PacbedError
+        If the format that an ending chooses is unknown, or a file cannot be written.
+    """
+    known = Figure().canvas.get_supported_filetypes()
+    for path in filter(None, paths):
+        if path.suffix.lstrip(".").lower() not in known:
+            raise RequestError(f"cannot draw {path}: name a figure .png or .pdf")
+    check_writable(*paths)
 
 
 def nice_length(target: float) -> float:

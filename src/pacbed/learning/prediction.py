@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,17 @@ from pacbed.examples.predictions import prediction_table
 from pacbed.exceptions import PacbedError
 from pacbed.learning.network import load_network
 from pacbed.learning.sequences import StoredSequence
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network that was read: its files, the scaling of its outputs, and all of its settings."""
+
+    model_file: Path
+    settings_file: Path
+    model: keras.Model
+    scaling: LabelScaling
+    settings: Mapping[str, Any]
 
 
 def predict(
@@ -55,8 +67,9 @@ def predict(
         If the model or its settings cannot be read, or do not fit each other or the images, or if
         the network was trained on patterns of another crystal, beam or thermal motion.
     """
-    model, scaling, settings = _load(model_file, settings_file)
-    refuse_other_simulation(settings.get("data", {}), data.attributes, "the dataset", log)
+    network = read_network(model_file, settings_file)
+    model, scaling = network.model, network.scaling
+    refuse_other_simulation(network.settings.get("data", {}), data.attributes, "the dataset", log)
     if model.input_shape[1] != data.images.shape[1]:
         raise PacbedError(
             f"{model_file} takes images of {model.input_shape[1]} pixels, the dataset has "
@@ -74,6 +87,19 @@ def predict_images(
     pixel_mrad: tuple[float, float],
     log: Callable[[str], None] = print,
 ) -> pd.DataFrame:
+    """Predict the parameters of measured patterns of one size of pixels.
+
+    As of :func:`predict_with` and :func:`read_network`, which see.
+    """
+    return predict_with(read_network(model_file, settings_file), images, pixel_mrad, log)
+
+
+def predict_with(
+    network: TrainedNetwork,
+    images: np.ndarray,
+    pixel_mrad: tuple[float, float],
+    log: Callable[[str], None] = print,
+) -> pd.DataFrame:
     """Predict the parameters of measured patterns.
 
     Each pattern is brought to the pixels and the field of view of the training. A pixel that is
@@ -83,8 +109,8 @@ def predict_images(
 
     Parameters
     ----------
-    model_file, settings_file
-        As written by :func:`pacbed.learning.training.train`.
+    network
+        As of :func:`read_network`.
     images
         Linear intensity in any unit, shape (patterns, ny, nx) or (ny, nx); zero angle on pixel
         ``n // 2`` of each axis, rows in the order of ascending ky.
@@ -104,26 +130,29 @@ def predict_images(
     Raises
     ------
     PacbedError
-        If the model or its settings cannot be read, or do not fit each other; if a pattern is
-        empty, or its field of view is smaller than that of the training.
+        If the settings do not say how the images of the training were made, a pattern is empty,
+        or its field of view is smaller than that of the training.
     """
-    model, scaling, settings = _load(model_file, settings_file)
+    model, scaling, settings = network.model, network.scaling, network.settings
     try:
         augmentation = settings["data"]["augmentation"]
         pixels, width_mrad = int(augmentation["pixels"]), float(augmentation["field_of_view_mrad"])
         mean = float(np.mean(augmentation["image_mean"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise PacbedError(f"{settings_file} does not say how its images were made") from error
+        raise PacbedError(
+            f"{network.settings_file} does not say how its images were made"
+        ) from error
     images = np.asarray(images, float)
     if images.ndim not in (2, 3):
         raise PacbedError(f"patterns have the shape (patterns, ny, nx), not {images.shape}")
-    images = images.reshape(-1, *images.shape[-2:])
+    images = images if images.ndim == 3 else images[None]
     field_mrad = images.shape[2] * pixel_mrad[0], images.shape[1] * pixel_mrad[1]
     if min(field_mrad) < width_mrad * (1 - 1 / pixels):
         raise PacbedError(
-            f"the patterns show {field_mrad[0]:g} × {field_mrad[1]:g} mrad, but {model_file} was "
-            f"trained with {width_mrad:g} mrad: what is missing would count as dark. Record a "
-            "wider field, or train with a smaller dataset.field_of_view_mrad"
+            f"the patterns show {field_mrad[0]:g} × {field_mrad[1]:g} mrad, but "
+            f"{network.model_file} was trained with {width_mrad:g} mrad: what is missing would "
+            "count as dark. Record a wider field, or train with a smaller "
+            "dataset.field_of_view_mrad"
         )
     coarse = max(pixel_mrad)
     if coarse > FINE_PIXEL_mrad and not math.isclose(coarse, width_mrad / pixels, rel_tol=1e-3):
@@ -169,10 +198,19 @@ def predict_images(
     return pd.DataFrame(table)
 
 
-def _load(
-    model_file: Path, settings_file: Path
-) -> tuple[keras.Model, LabelScaling, Mapping[str, Any]]:
-    """Return a trained network, the scaling of its outputs, and all of its settings."""
+def read_network(model_file: Path, settings_file: Path) -> TrainedNetwork:
+    """Read a trained network.
+
+    Parameters
+    ----------
+    model_file, settings_file
+        As written by :func:`pacbed.learning.training.train`.
+
+    Raises
+    ------
+    PacbedError
+        If the model or its settings cannot be read, or do not fit each other.
+    """
     try:
         settings = json.loads(settings_file.read_text(encoding="utf-8"))
         scaling = LabelScaling.from_dict(settings["scaling"])
@@ -184,4 +222,4 @@ def _load(
             f"{model_file} predicts {model.output_shape[-1]} parameters, but {settings_file} "
             f"names {len(scaling.parameters)}"
         )
-    return model, scaling, settings
+    return TrainedNetwork(model_file, settings_file, model, scaling, settings)

@@ -45,9 +45,9 @@ def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row per parameter, strain as a fraction: ``parameter``, ``unit``, ``examples``,
-        ``draws``, ``failed`` (share of the examples of which a method could say nothing, or says
-        itself that it may be wrong: those with ``discs`` = 0, or with ``flags``, if there is such a
-        column), ``mae``, its 95 % interval ``mae_low`` to
+        ``draws``, ``no_lattice`` (share of the examples of which the classical method could say
+        nothing: those with ``discs`` = 0), ``flagged`` (share of the examples whose fit says that
+        it may be wrong: those with ``flags``), ``mae``, its 95 % interval ``mae_low`` to
         ``mae_high``, ``rmse``, ``bias`` (mean of predicted minus true), ``sd`` (standard deviation
         of the error among examples of one draw, whose strain and tilt are the same), ``p95`` (95th
         percentile of the absolute error), ``r2`` (coefficient of determination) and
@@ -73,11 +73,8 @@ def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
         raise PacbedError("no predictions to evaluate")
     draws, draw = np.unique(predictions["draw"], return_inverse=True)
     count = np.bincount(draw)
-    failed = 0.0
-    if "discs" in predictions:
-        failed = (predictions["discs"] == 0).mean()
-    elif "flags" in predictions:
-        failed = (predictions["flags"] != "").mean()
+    no_lattice = (predictions["discs"] == 0).mean() if "discs" in predictions else 0.0
+    flagged = (predictions["flags"] != "").mean() if "flags" in predictions else 0.0
     rows: list[Mapping[str, object]] = []
     for name in names:
         true = predictions[f"true_{name}"].to_numpy(float)
@@ -92,7 +89,8 @@ def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
                 "unit": UNITS[name],
                 "examples": len(error),
                 "draws": len(draws),
-                "failed": failed,
+                "no_lattice": no_lattice,
+                "flagged": flagged,
                 "mae": size.mean(),
                 "mae_low": low,
                 "mae_high": high,

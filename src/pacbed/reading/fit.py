@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from pacbed.exceptions import RequestError
-from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Assessment, Frame, ImageModel
+from pacbed.reading.pixels import FEWEST_PIXELS, put_together
+from pacbed.scattering.image_model import COLUMN, TILT, UNKNOWNS, Assessment, Frame, ImageModel
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
 
@@ -54,6 +55,8 @@ _RANGE = {
     "ellipticity_diagonal": (-0.1, 0.1),
     "blur_px": (0.0, 5.0),
 }
+# Unknowns that may be none: only the upper end of their range is one.
+_MAY_BE_NONE = {"blur_px", "background", "halo"}
 # Steps with pixels put together, and with all of them; and the log-likelihood that a step must
 # still promise to be worth it. A hundredth is a seventh of a standard deviation.
 _COARSE_STEPS, _COARSE_GAIN = 8, 1.0
@@ -61,8 +64,6 @@ _FINE_STEPS, _FINE_GAIN = 25, 0.01
 _WEAKEST, _STRONGEST = 1e-4, 1e6
 # Standard deviations by which χ² may be larger than it should be, and part of itself.
 _CHI2_SIGMA, _CHI2_SHARE = 5.0, 0.05
-# Fewest pixels per axis when pixels are put together.
-_FEWEST_PIXELS = 24
 
 
 @dataclass(frozen=True)
@@ -254,15 +255,16 @@ class Fit:
         masks
             Whether a pixel counts, same shape; None if all do.
         bins
-            How many pixels along each axis are put together, in one round after another.
+            How many pixels along each axis are put together, in one round after another. Those
+            that leave too few are left out; all pixels are compared where none remains.
         """
         count = len(images)
         whole = np.ones(images.shape, np.float32) if masks is None else masks.astype(np.float32)
         given = np.zeros(images.shape, np.float32) if variances is None else variances
         clean = np.where(whole > 0, images, 0).astype(np.float32)
         states = self._with_dose(self.within_range(np.array(starts, float)), clean, whole)
-        bins = [b for b in bins if b == 1 or min(self.frame.shape) // b >= _FEWEST_PIXELS]
-        for bin_ in bins:
+        enough = [b for b in bins if b == 1 or min(self.frame.shape) // b >= FEWEST_PIXELS]
+        for bin_ in enough or [1]:
             patterns = _binned(clean, given, whole, bin_)
             states, last, done = self._round(self.model(bin_), states, patterns, bin_ == 1)
         covariance = np.zeros((count, len(UNKNOWNS), len(UNKNOWNS)))
@@ -281,7 +283,7 @@ class Fit:
 
     @property
     def _coarsest(self) -> int:
-        fits = [b for b in (2, 4) if min(self.frame.shape) // b >= _FEWEST_PIXELS]
+        fits = [b for b in (2, 4) if min(self.frame.shape) // b >= FEWEST_PIXELS]
         return max([1, *fits])
 
     def within_range(self, states: np.ndarray) -> np.ndarray:
@@ -295,10 +297,10 @@ class Fit:
         shrink = 1 / np.maximum(outside, 1)
         mean, difference = mean * shrink + centre, difference * shrink
         states[:, :3] = np.stack([mean + difference, mean - difference, xy * shrink], 1)
-        tilt = states[:, 4:6]
+        tilt = states[:, TILT]
         most = request.semiangle_mrad + request.tilt_mrad - self.aperture.outer_mrad
         far = np.hypot(*tilt.T) / max(min(most, 2 * request.tilt_mrad), 1e-9)
-        states[:, 4:6] = tilt / np.maximum(far, 1)[:, None]
+        states[:, TILT] = tilt / np.maximum(far, 1)[:, None]
         for name, (least, largest) in _RANGE.items():
             states[:, COLUMN[name]] = np.clip(states[:, COLUMN[name]], least, largest)
         return states
@@ -310,8 +312,9 @@ class Fit:
         low, high = self.series.request.strain.stretch
         further[:, :2] += 1e-6 * np.sign(states[:, :2] + states[:, 1::-1] - (low + high - 2))
         at_edge = np.abs(self.within_range(further) - further)[:, :6].max(axis=1) > 1e-9
-        for name in set(self.settings.free) & set(_RANGE) - {"blur_px", "background", "halo"}:
-            at_edge |= np.isin(states[:, COLUMN[name]], _RANGE[name])
+        for name in set(self.settings.free) & set(_RANGE):
+            ends = _RANGE[name][1:] if name in _MAY_BE_NONE else _RANGE[name]
+            at_edge |= np.isin(states[:, COLUMN[name]], ends)
         return np.asarray(at_edge)
 
     def _with_dose(self, states: np.ndarray, images: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -414,10 +417,7 @@ def _binned(images: np.ndarray, variances: np.ndarray, masks: np.ndarray, bins: 
     """Put pixels together. Of a square, at least half must count; what does not is filled up."""
 
     def total(values: np.ndarray) -> np.ndarray:
-        count, ny, nx = values.shape
-        cut = values[:, : ny // bins * bins, : nx // bins * bins]
-        squares = cut.reshape(count, ny // bins, bins, nx // bins, bins)
-        return np.asarray(squares.sum(axis=(2, 4)).reshape(count, -1), np.float32)
+        return put_together(values, bins).reshape(len(values), -1).astype(np.float32)
 
     part = total(masks) / bins**2
     counts = part >= 0.5

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 from scipy import ndimage
-from scipy.fft import irfft2, rfft2
+from scipy.fft import irfft2, next_fast_len, rfft2
 from scipy.spatial import ConvexHull
 from scipy.special import j1
 
 from pacbed.exceptions import PacbedError
+from pacbed.reading.pixels import FEWEST_PIXELS, put_together
 from pacbed.storage.zipped import open_store, reading
 
 FORMATS = ".npy, .npz, .tif, .tiff, or a pattern store or dataset (.zarr.zip)"
@@ -30,8 +31,8 @@ FORMATS = ".npy, .npz, .tif, .tiff, or a pattern store or dataset (.zarr.zip)"
 SMALLEST_RADIUS_PX = 3.5
 """Discs smaller than this have no edge to speak of."""
 
-# Fewest pixels per axis, and the most in which a pattern is compared.
-_FEWEST_PIXELS, _MOST_PIXELS = 24, 512
+# Most pixels per axis in which a pattern is compared.
+_MOST_PIXELS = 512
 # Standard deviations by which a pixel differs from its neighbours if it is out of order.
 _OUTLIER = 8.0
 # Fewest pixels of exactly the largest value, and of zero in a bright place, that are no chance.
@@ -49,6 +50,9 @@ _ROUGHNESS = np.outer([1, -2, 1], [1, -2, 1])
 # Width of the edge that is looked for, of the radius; lowest contrast of a disc; and how much less
 # contrast than the best place another one has that may be the centre, too.
 _EDGE, _LOWEST_CONTRAST, _RIVAL = 0.08, 8.0, 0.6
+# Where the radius is not known: how far from the middle of the electrons a disc may be, in radii;
+# so many times this is looked at; and in pixels of which size a radius is seen well.
+_REACH, _NEAR, _ROUND_PX = 2.5, 4.0, 14.0
 # A disc of which less than this can be used does not show where it is.
 _MOSTLY_HIDDEN = 0.6
 
@@ -225,9 +229,9 @@ def _stack_shape(path: Path, values: Any) -> tuple[int, int, int]:
         )
     ny, nx = values.shape[-2:]
     count = values.shape[0] if values.ndim == 3 else 1
-    if not count or min(ny, nx) < _FEWEST_PIXELS:
+    if not count or min(ny, nx) < FEWEST_PIXELS:
         raise PacbedError(
-            f"{path} has {count} patterns of {ny} × {nx} pixels: at least {_FEWEST_PIXELS} along "
+            f"{path} has {count} patterns of {ny} × {nx} pixels: at least {FEWEST_PIXELS} along "
             "each side are needed"
         )
     return count, ny, nx
@@ -297,14 +301,9 @@ def noise_per_count(image: np.ndarray, mask: np.ndarray) -> float:
     whole = filled(image, mask)
     squares = ndimage.convolve(whole, _ROUGHNESS) ** 2
     expected = ndimage.convolve(whole, _ROUGHNESS**2)  # if the variance is the mean
-    ny, nx = (n // _BLOCK * _BLOCK for n in image.shape)
-
-    def sums(values: np.ndarray) -> np.ndarray:
-        cut = np.where(kept, values, 0)[:ny, :nx]
-        blocks = cut.reshape(ny // _BLOCK, _BLOCK, nx // _BLOCK, _BLOCK)
-        return np.asarray(blocks.sum(axis=(1, 3)).ravel())
-
-    counts, variances = sums(expected), sums(squares)
+    counts, variances = (
+        put_together(np.where(kept, values, 0), _BLOCK).ravel() for values in (expected, squares)
+    )
     lit = counts > max(0.0, float(np.median(counts)))
     if not lit.any():
         return 1.0
@@ -387,14 +386,23 @@ def disc_contrast(image: np.ndarray, mask: np.ndarray, radius_px: float) -> np.n
     The root of the image is used, in which noise is even, and an edge as wide as a share of the
     radius: circles of any radius can be compared.
     """
-    root = np.sqrt(np.maximum(filled(image, mask), 0))
+    return _contrast(_root(image, mask), radius_px)
+
+
+def _root(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return np.asarray(np.sqrt(np.maximum(filled(image, mask), 0)))
+
+
+def _contrast(root: np.ndarray, radius_px: float) -> np.ndarray:
+    """Return the contrast of circles in the root of an image."""
     room = math.ceil(1.2 * radius_px)
-    wide = np.pad(root, room, mode="edge")
+    more = [next_fast_len(n + 2 * room, real=True) - n - room for n in root.shape]
+    wide = np.pad(root, [(room, after) for after in more], mode="edge")
     q = np.hypot(np.fft.fftfreq(wide.shape[0])[:, None], np.fft.rfftfreq(wide.shape[1]))
     edge = _EDGE * radius_px
     template = edge * 2 * np.pi * q * j1(2 * np.pi * radius_px * q)
     contrast = irfft2(rfft2(wide) * template * np.exp(-2 * (np.pi * edge * q) ** 2), wide.shape)
-    return np.asarray(contrast[room:-room, room:-room])
+    return np.asarray(contrast[room : room + root.shape[0], room : room + root.shape[1]])
 
 
 def find_radius_px(pattern: Pattern) -> float:
@@ -407,7 +415,8 @@ def find_radius_px(pattern: Pattern) -> float:
     """
     largest = 0.48 * min(pattern.image.shape)
     radii = np.geomspace(SMALLEST_RADIUS_PX, largest, 40)
-    highest = [float(_weighted(pattern, r, 2.5 * r).max()) for r in radii]
+    root, middle = _root(pattern.image, pattern.mask), _middle_of_electrons(pattern)
+    highest = [_highest_contrast(root, middle, r) for r in radii]
     best = int(np.argmax(highest))
     if not 0 < best < len(radii) - 1:
         raise PacbedError(
@@ -417,6 +426,19 @@ def find_radius_px(pattern: Pattern) -> float:
     near, step = np.array(highest[best - 1 : best + 2]), np.log(radii[1] / radii[0])
     bend = near[0] - 2 * near[1] + near[2]
     return float(radii[best] * np.exp(step * (near[0] - near[2]) / (2 * min(bend, -1e-30))))
+
+
+def _highest_contrast(root: np.ndarray, middle: np.ndarray, radius_px: float) -> float:
+    """Return the highest contrast of circles near the middle of the electrons.
+
+    Only the part is looked at in which it counts, and large circles with pixels put together.
+    """
+    bins, reach = max(1, int(radius_px / _ROUND_PX)), math.ceil(_NEAR * _REACH * radius_px)
+    first = np.maximum(np.rint(middle).astype(int) - reach, 0)
+    part = root[tuple(slice(n, n + 2 * reach + 1) for n in first[::-1])]
+    contrast = _contrast(put_together(part, bins) / bins**2, radius_px / bins)
+    x, y = np.meshgrid(*(bins * np.arange(n) + (bins - 1) / 2 for n in contrast.shape[::-1]))
+    return float((contrast * _nearness(middle - first, x, y, _REACH * radius_px)).max())
 
 
 def find_centres(pattern: Pattern, radius_px: float, spacing_px: float) -> np.ndarray:
@@ -435,7 +457,8 @@ def find_centres(pattern: Pattern, radius_px: float, spacing_px: float) -> np.nd
         If no disc is seen.
     """
     contrast = disc_contrast(pattern.image, pattern.mask, radius_px)
-    weighted = _weighted(pattern, radius_px, spacing_px, contrast)
+    x, y = np.meshgrid(*(np.arange(n) for n in contrast.shape[::-1]))
+    weighted = contrast * _near_electrons(pattern, x, y, spacing_px)
     window = 2 * max(1, round(0.5 * spacing_px)) + 1
     peaks = (ndimage.maximum_filter(weighted, window) == weighted) & (weighted > 0)
     rows, columns = np.nonzero(peaks)
@@ -468,22 +491,21 @@ def _hidden_centre(
     return [centre] if pattern.mask[disc].mean() < _MOSTLY_HIDDEN else []
 
 
-def _weighted(
-    pattern: Pattern, radius_px: float, reach_px: float, contrast: np.ndarray | None = None
-) -> np.ndarray:
-    """Return the contrast of circles, less the further they are from where the electrons are."""
-    if contrast is None:
-        contrast = disc_contrast(pattern.image, pattern.mask, radius_px)
-    x, y = np.meshgrid(*(np.arange(n) for n in contrast.shape[::-1]))
-    return np.asarray(contrast * _near_electrons(pattern, x, y, reach_px))
-
-
 def _near_electrons(pattern: Pattern, x: np.ndarray, y: np.ndarray, reach_px: float) -> np.ndarray:
     """Return a weight of places, which falls with the distance from where the electrons are."""
+    return _nearness(_middle_of_electrons(pattern), x, y, reach_px)
+
+
+def _middle_of_electrons(pattern: Pattern) -> np.ndarray:
+    """Return the mean place (x, y) of the electrons."""
     light = np.maximum(filled(pattern.image, pattern.mask), 0)
     rows, columns = np.indices(light.shape)
-    cx, cy = (float((light * along).sum() / light.sum()) for along in (columns, rows))
-    return np.asarray(np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * reach_px**2)))
+    return np.array([(light * along).sum() / light.sum() for along in (columns, rows)])
+
+
+def _nearness(middle: np.ndarray, x: np.ndarray, y: np.ndarray, reach_px: float) -> np.ndarray:
+    squares = (x - middle[0]) ** 2 + (y - middle[1]) ** 2
+    return np.asarray(np.exp(-squares / (2 * reach_px**2)))
 
 
 @dataclass(frozen=True)
@@ -581,11 +603,10 @@ def window(
     y, x = np.ogrid[part]
     known = np.hypot(x - places[0, 0], y - places[0, 1]) * pixel_mrad <= reach_mrad
     mask = pattern.mask[part] & known
-    squares = (size[1] // bins, bins, size[0] // bins, bins)
     return Window(
         pattern,
-        np.where(mask, pattern.image[part], 0).reshape(squares).sum(axis=(1, 3)),
-        mask.reshape(squares).all(axis=(1, 3)),
+        put_together(np.where(mask, pattern.image[part], 0), bins),
+        put_together(mask, bins) == bins**2,
         pixel_mrad * bins,
         (int(corner[0]), int(corner[1])),
         bins,

@@ -14,9 +14,10 @@ from pacbed.exceptions import PacbedError
 from pacbed.machine import Report
 from pacbed.reading.fit import ALWAYS_FREE, FLAGS, Fit, FitResult, FitSettings
 from pacbed.reading.patterns import Window, noise_per_count, read_noise
+from pacbed.reading.pixels import FEWEST_PIXELS
 from pacbed.reading.start import Dictionary, SearchRange
 from pacbed.reading.thickness import ThicknessFit
-from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame
+from pacbed.scattering.image_model import COLUMN, SHIFT, TILT, UNKNOWNS, Frame
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
 
@@ -53,8 +54,8 @@ _HELD = 1e-5
 _SCALE_DIFFERS = 4.0
 # A width of zero has no derivative.
 _FIRST_BLUR_PX = 0.7
-# Pixels along each axis that are put together at first, and fewest that must be left.
-_COARSE, _FEWEST_COARSE = (8, 4), 24
+# Pixels along each axis that are put together at first.
+_COARSE = (8, 4)
 
 
 @dataclass(frozen=True)
@@ -361,7 +362,8 @@ def read_patterns(
         What is known, and what is fitted.
     starts
         Where to begin, shape (patterns, 6), columns as :data:`READ`, for example as a network
-        reads them; a dictionary says it if not given, and where these lead to a doubtful fit.
+        reads them; a dictionary says it if not given, or not finite, and where these lead to a
+        doubtful fit.
     report
         Receives how many patterns are done.
 
@@ -371,13 +373,14 @@ def read_patterns(
         If the series does not hold what is asked for.
     """
     found: dict[int, Reading] = {}
-    groups: dict[tuple[tuple[int, ...], float], list[int]] = {}
+    groups: dict[tuple[tuple[int, ...], float, bool], list[int]] = {}
     for number, one in enumerate(windows):
-        groups.setdefault((one.image.shape, one.pixel_mrad), []).append(number)
-    for rows in groups.values():
+        known = starts is not None and bool(np.isfinite(starts[number]).all())
+        groups.setdefault((one.image.shape, one.pixel_mrad, known), []).append(number)
+    for (*_, known), rows in groups.items():
         if report:
             report(len(found), len(windows))
-        own = None if starts is None else starts[rows]
+        own = starts[rows] if starts is not None and known else None
         read = _read_batch(series, [windows[n] for n in rows], settings, own)
         if own is not None:
             read = _read_doubtful_again(series, read, settings)
@@ -412,53 +415,112 @@ def _read_batch(
     starts: np.ndarray | None,
 ) -> list[Reading]:
     given = settings.counts_per_electron
-    batch = _Batch(
-        windows, np.array([given or noise_per_count(one.image, one.mask) for one in windows])
-    )
-    neighbours = batch.gains
-    smooth = _smooth(batch)
-    batch.model_error = settings.model_error
+    gains = np.array([given or noise_per_count(one.image, one.mask) for one in windows])
+    batch = _Batch(windows, gains, settings.model_error)
     fits = _Fits(series, settings, batch.frame)
-    turned, begin = _starts(fits, batch, settings, starts, batch.variances(smooth))
-    result, layers, probabilities = fits.thicknesses(batch, begin, batch.variances(smooth))
-    states = result.states
-    # The other way round: a crystal turned by 180° and tilted the other way looks nearly the same.
-    other = states.copy()
+    found = _fit_thicknesses(fits, batch, starts)
+    _choose_turn(fits, batch, found)
+    gain_from = _learn_gain(fits, batch, found)
+    return _refined(fits, batch, found, gain_from, batch.gains / gains)
+
+
+@dataclass
+class _Found:
+    """What was found so far of the patterns of a batch.
+
+    Parameters
+    ----------
+    states
+        Unknowns, shape (patterns, unknowns).
+    layers, probabilities
+        Likeliest number of layers, and probabilities of all.
+    turned_deg
+        By how much patterns are turned.
+    opposite
+        By how much χ² is larger if they are turned by 180°.
+    """
+
+    states: np.ndarray
+    layers: np.ndarray
+    probabilities: list[dict[int, float]]
+    turned_deg: np.ndarray
+    opposite: np.ndarray
+
+
+def _fit_thicknesses(fits: _Fits, batch: _Batch, starts: np.ndarray | None) -> _Found:
+    """Find where fits begin, and fit all thicknesses."""
+    variances = batch.variances(_smooth(batch))
+    turned, begin = _starts(fits, batch, fits.settings, starts, variances)
+    result, layers, probabilities = fits.thicknesses(batch, begin, variances)
+    return _Found(result.states, layers, probabilities, turned, np.zeros(len(turned)))
+
+
+def _choose_turn(fits: _Fits, batch: _Batch, found: _Found) -> None:
+    """Compare with the other way round, and mask what is far from the better one.
+
+    A crystal turned by 180° and tilted the other way looks nearly the same.
+    """
+    other = found.states.copy()
     other[:, COLUMN["rotation_deg"]] += 180
-    other[:, 4:6] *= -1
-    expected = fits.images(states, layers)
+    other[:, TILT] *= -1
+    expected = fits.images(found.states, found.layers)
     batch.learn_noise(expected)
     variances = batch.variances(expected)
-    one, two = (fits.refine(batch, s, layers, variances) for s in (states, other))
+    one, two = (fits.refine(batch, s, found.layers, variances) for s in (found.states, other))
     opposite = two.deviance - one.deviance
-    likelier = np.where((opposite < 0)[:, None], two.states, one.states)
-    # In units of the noise that is there, as far as the gain is not known.
-    opposite /= 1 if given else batch.chi2(fits.images(likelier, layers))
+    if fits.settings.counts_per_electron is None:
+        # In units of the noise that is there.
+        likelier = np.where((opposite < 0)[:, None], two.states, one.states)
+        opposite /= batch.chi2(fits.images(likelier, found.layers))
     better = opposite < -_TOLD_APART
-    states = np.where(better[:, None], two.states, one.states)
-    turned = turned + 180.0 * better
-    if batch.mask_outliers(fits.images(states, layers)):
-        states = fits.refine(batch, states, layers, variances).states
+    found.states = np.where(better[:, None], two.states, one.states)
+    found.turned_deg = found.turned_deg + 180.0 * better
+    found.opposite = np.abs(opposite)
+    if batch.mask_outliers(fits.images(found.states, found.layers)):
+        found.states = fits.refine(batch, found.states, found.layers, variances).states
+
+
+def _learn_gain(fits: _Fits, batch: _Batch, found: _Found) -> str:
+    """Set the gains as far as they are not given, and the doses; return how they are known."""
+    settings, before = fits.settings, batch.gains
     gain_from = "given"
     if settings.electrons is not None:
         gain_from = "electrons"
-        batch.set_gains(batch.gains * np.exp(states[:, COLUMN["log_dose"]]) / settings.electrons)
-    elif given is None:
+        dose = np.exp(found.states[:, COLUMN["log_dose"]])
+        batch.set_gains(before * dose / settings.electrons)
+    elif settings.counts_per_electron is None:
         gain_from = "residuals"
-        batch.set_gains(batch.gains * batch.chi2(fits.images(states, layers)))
-    scaled = batch.gains / neighbours
-    states[:, COLUMN["log_dose"]] -= np.log(scaled)
-    expected = fits.images(states, layers)
+        batch.set_gains(before * batch.chi2(fits.images(found.states, found.layers)))
+    found.states[:, COLUMN["log_dose"]] -= np.log(batch.gains / before)
+    return gain_from
+
+
+def _refined(
+    fits: _Fits, batch: _Batch, found: _Found, gain_from: str, scaled: np.ndarray
+) -> list[Reading]:
+    """Fit a last time, and return what was read.
+
+    Parameters
+    ----------
+    fits, batch, found
+        Of these patterns.
+    gain_from
+        How the gains are known.
+    scaled
+        How many times the gains are those that differences between neighbours show.
+    """
+    settings = fits.settings
+    expected = fits.images(found.states, found.layers)
     batch.learn_noise(expected)
-    last = fits.refine(batch, states, layers, batch.variances(expected))
-    expected = fits.images(last.states, layers)
+    last = fits.refine(batch, found.states, found.layers, batch.variances(expected))
+    expected = fits.images(last.states, found.layers)
     covariance = settings.covariance(last.states, last.covariance)
     known = batch.variances(expected)
     noise = np.maximum(expected, 0.02) if known is None else known
     readings = []
     for row, one_window in enumerate(batch.windows):
+        opposed = float(found.opposite[row])
         flags = [flag for flag in last.flags[row].split(", ") if flag]
-        opposed = abs(float(opposite[row]))
         if gain_from == "residuals":
             flags.append("relative chi2")
             if scaled[row] > _LARGE_RESIDUALS:
@@ -472,10 +534,10 @@ def _read_batch(
                 window=one_window,
                 state=last.states[row],
                 covariance=covariance[row],
-                layers=int(layers[row]),
-                probabilities=probabilities[row],
+                layers=int(found.layers[row]),
+                probabilities=found.probabilities[row],
                 chi2_per_pixel=float(last.chi2_per_pixel[row]),
-                turned_deg=float(turned[row] % 360),
+                turned_deg=float(found.turned_deg[row] % 360),
                 opposite=opposed,
                 counts_per_electron=float(batch.gains[row]),
                 gain_from=gain_from,
@@ -527,7 +589,7 @@ class _Fits:
         variances: np.ndarray | None,
     ) -> FitResult:
         """Fit patterns of one thickness with pixels put together."""
-        bins = [b for b in (*_COARSE, 2) if min(self.frame.shape) // b >= _FEWEST_COARSE] or [1]
+        bins = [b for b in (*_COARSE, 2) if min(self.frame.shape) // b >= FEWEST_PIXELS] or [1]
         own = None if variances is None else variances[rows]
         return self._fits[layers].fit(batch.images[rows], starts, own, batch.masks[rows], bins[:2])
 
@@ -600,7 +662,7 @@ def _known_trials(batch: _Batch, fits: _Fits, known: np.ndarray) -> Iterator[_Tr
     states = np.zeros((len(rows), len(UNKNOWNS)))
     states[:, : len(READ)] = known[rows]
     centres = np.concatenate([one.centres for one in batch.windows])
-    states[:, 6:8] = centres - np.array(batch.frame.origin_px)
+    states[:, SHIFT] = centres - np.array(batch.frame.origin_px)
     yield fits.middle, rows, states
 
 
@@ -621,5 +683,5 @@ def _trials(batch: _Batch, fits: _Fits) -> Iterator[_Trial]:
             images.append(np.roll(filled, -shift[::-1], (0, 1)))
     for number, dictionary in fits.dictionaries():
         for states in dictionary.candidates(np.array(images), _CANDIDATES)[0]:
-            states[:, 6:8] += shifts
+            states[:, SHIFT] += shifts
             yield number, np.array(rows), states

@@ -21,12 +21,11 @@ from scipy.stats import qmc
 from pacbed.exceptions import RequestError
 from pacbed.reading.discs import DiscMethod
 from pacbed.reading.fit import Fit, FitResult
+from pacbed.reading.pixels import FEWEST_PIXELS, put_together
 from pacbed.scattering.image_model import COLUMN, UNKNOWNS
 from pacbed.scattering.strain import StrainRange
 
-# Fewest pixels per axis of the images of a dictionary.
-_FEWEST_PIXELS = 24
-# Standard deviation of their blur.
+# Standard deviation of the blur of the images of a dictionary.
 _BLUR_mrad = 2.0
 # Changes of unknowns over which a tangent holds: strains are fractions, logarithms too.
 _CHANGE = {
@@ -116,7 +115,7 @@ class Dictionary:
         model = fit.model(self.bins)
         self._mask = np.ones(model.frame.shape)
         if mask is not None:
-            self._mask = _put_together(mask[None].astype(float), self.bins)[0] > 1 - 1e-6
+            self._mask = put_together(mask, self.bins) == self.bins**2
         self._blurs = [
             _blur(pixels, _BLUR_mrad / model.frame.pixel_mrad) for pixels in model.frame.shape
         ]
@@ -157,7 +156,7 @@ class Dictionary:
         distances
             Relative χ² that is left, shape (count, patterns).
         """
-        seen = self._coarse(_put_together(images, self.bins))
+        seen = self._coarse(put_together(images, self.bins))
         seen = seen / np.maximum(seen.sum(axis=1, keepdims=True), 1e-9)
         seen = (seen * self._root).astype(np.float32)
         states, free, pixels = self._projections.shape
@@ -250,7 +249,7 @@ def fit_or_search(
 def coarse_bins(fit: Fit) -> int:
     """Return how many pixels are put together in the coarsest images of a fit."""
     bins = 1
-    while min(fit.frame.shape) // (2 * bins) >= _FEWEST_PIXELS:
+    while min(fit.frame.shape) // (2 * bins) >= FEWEST_PIXELS:
         bins *= 2
     return bins
 
@@ -312,12 +311,6 @@ def starts_from_table(table: pd.DataFrame | Mapping[str, np.ndarray]) -> np.ndar
     # What was not predicted is where it usually is.
     states[~np.isfinite(states)] = 0
     return states
-
-
-def _put_together(images: np.ndarray, bins: int) -> np.ndarray:
-    count, ny, nx = images.shape
-    cut = images[:, : ny // bins * bins, : nx // bins * bins]
-    return np.asarray(cut.reshape(count, ny // bins, bins, nx // bins, bins).mean(axis=(2, 4)))
 
 
 def _blur(pixels: int, sigma: float) -> np.ndarray:

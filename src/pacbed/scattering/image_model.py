@@ -20,6 +20,7 @@ from scipy.ndimage import spline_filter1d
 from scipy.spatial import cKDTree
 
 from pacbed.engines.planewave.diffuse import crystal_axis_mrad
+from pacbed.exceptions import RequestError
 from pacbed.scattering.fit import DIFFUSE_DEGREE
 from pacbed.scattering.image import GHOSTS, MARGIN, disc_radii_mrad, extended
 from pacbed.scattering.scattered import UNIT_STRAINS
@@ -56,6 +57,10 @@ point spread, a Gaussian.
 """
 
 COLUMN = {name: number for number, name in enumerate(UNKNOWNS)}
+
+TILT = slice(COLUMN["tilt_x_mrad"], COLUMN["tilt_y_mrad"] + 1)
+SHIFT = slice(COLUMN["shift_x_px"], COLUMN["shift_y_px"] + 1)
+"""Columns of pairs of unknowns, x and y."""
 
 # Standard deviation of the halo in mrad.
 _HALO_mrad = 25.0
@@ -145,6 +150,11 @@ class ImageModel:
     free
         The unknowns, of :data:`UNKNOWNS`, by which derivatives are wanted. A blur is applied only
         if it is one of them.
+
+    Raises
+    ------
+    RequestError
+        If the incident waves of the series form no square.
     """
 
     def __init__(
@@ -180,7 +190,10 @@ class ImageModel:
     def _set_incidence(self, beams: np.ndarray) -> None:
         """Choose the waves of the aperture at any tilt, and the beams that the lattice allows."""
         series, x = self.series, self.series.incident.x_mrad
-        assert np.array_equal(x, series.incident.y_mrad)
+        if not np.array_equal(x, series.incident.y_mrad):
+            raise RequestError(
+                f"{series.path} has incident waves that form no square: make it anew"
+            )
         self._step = float(x[1] - x[0])
         reach = self.aperture.outer_mrad + series.request.tilt_mrad + MARGIN * self._step
         inside = np.flatnonzero(np.abs(x) <= reach)
@@ -296,7 +309,7 @@ class ImageModel:
         """Return what follows from each state, in single precision."""
         request, found = self.series.request, []
         for state in states:
-            strain, tilt = state[:3], (state[4], state[5])
+            strain, tilt = state[:3], tuple(state[TILT])
             gradient = deformation_of(strain).gradient
             cell = request.material.in_plane_cell_A(deformation_of(strain))
             # The beam that stands for none is far away.
