@@ -314,6 +314,24 @@ def test_the_network_to_begin_with_is_that_of_the_next_thickness(complaint, tmp_
     assert "initial" in json.loads((output / "settings.json").read_text())
 
 
+def test_errors_are_weighted_by_a_table_of_bounds(complaint, tmp_path):
+    fisher = {"loss": "fisher", "schedule": "fast", "fast": {"epochs": 1, "batch_size": 16}}
+    change = {"training": fisher, "network": {"kind": "coarse-to-fine"}}
+    said = failing(complaint, tmp_path, change=change)
+    table = "results/tables/bounds_mean.parquet"
+    assert f"{table} does not exist" in said
+    assert f"profiles/local {table} --configfile" in said
+    one = {"semiangle_mrad": 6.35, "layers": 2, "data_mae": 0.001}
+    rows = [{**one, "parameter": name} for name in OUTPUTS["strain-rotation-tilt"]]
+    given = tmp_path / "bounds.parquet"
+    pd.DataFrame(rows).to_parquet(given)
+    output = trained(tmp_path / "model", "--bounds", given, change=change)
+    training = json.loads((output / "settings.json").read_text())["training"]
+    assert training["error_scales"][0] == pytest.approx(0.02)
+    table = predict(*(output / name for name in FILES[1:]), read_dataset(TEST))
+    assert np.isfinite(table["predicted_tilt_x_mrad"]).all()
+
+
 @pytest.mark.parametrize("option", ["--data", "--initial"])
 def test_what_was_named_and_is_missing_is_reported_without_advice(complaint, tmp_path, option):
     said = failing(complaint, tmp_path, option, tmp_path / "absent")

@@ -214,6 +214,19 @@ def test_weights_are_those_that_keras_counts(head):
     assert costs.network_size(section, 32, 4)[0] == own
 
 
+@pytest.mark.parametrize(("dense", "pixels"), [((16, 8), 128), ((6,), 32)])
+def test_weights_of_a_network_that_looks_twice_are_those_that_keras_counts(dense, pixels):
+    from pacbed.examples.labels import LabelScaling
+    from pacbed.learning.network import NetworkSettings, build_network
+
+    section = NetworkSection(filters=(4, 8), dense=dense, kind="coarse-to-fine")
+    ranges = LabelScaling.from_ranges("strain-rotation", (0.95, 1.05), (-10, 10), (-5, 5))
+    settings = NetworkSettings(section.filters, section.dense, kind=section.kind)
+    built = build_network(pixels, 4, settings, first=ranges.with_nuisances(5, 0.05))
+    own = sum(math.prod(v.shape) for v in built.trainable_variables)
+    assert costs.network_size(section, pixels, 4)[0] == own
+
+
 def test_operations_of_a_network_by_hand():
     # 3 × 3 convolutions 1 → 2 and 2 → 2 on 8 × 8 pixels, and 2 × 4 × 4 features → 3.
     weights, operations = costs.network_size(NetworkSection(filters=(2,), dense=()), 8, 3)

@@ -338,6 +338,7 @@ def test_all_problems_are_told_at_once(config):
         ("simulation.layers", 15, "dataset.layers = 20: must be at most simulation.layers = 15"),
         ("dataset.pixels", 250, "dataset.pixels = 250: must be a multiple of 16"),
         ("network.pooled_head", 5, "network.pooled_head = 5: must divide 16"),
+        ("training.loss", "fisher", "set training.schedule: fast with fast.optimizer: adam"),
         ("variants.1.layers", [1, 7], "variants.1.layers = [1, 7]: 7 not among the configured"),
         ("training.fast.averaged_epochs", 401, "must be at most training.fast.epochs = 400"),
         ("material.formula", "MoSe2", "material: no thermal displacement for Se in MoSe2"),
@@ -690,6 +691,31 @@ def test_a_training_depends_on_its_own_schedule_alone(config):
     cycle = checked(config).training
     assert not {"learning_rate_steps", "batch_size"} & set(cycle.used())
     assert (cycle.total_epochs, cycle.examples_per_step) == (400, 64)
+
+
+def test_a_network_of_the_paper_depends_on_what_it_did_before_there_were_others(config):
+    assert "kind" not in checked(config).network.used()
+    assert "loss" not in checked(config).training.used()
+    change(config, "network.kind", "coarse-to-fine")
+    change(config, "training.schedule", "fast")
+    change(config, "training.loss", "fisher")
+    other = checked(config)
+    assert other.network.used()["kind"] == "coarse-to-fine"
+    assert other.training.used()["loss"] == "fisher"
+    change(config, "training.fast.optimizer", "sgd")
+    assert "training.loss = fisher" in the_complaint(config)
+
+
+def test_the_coarse_image_is_halved_as_often_as_the_blocks_want(config):
+    change(config, "network.kind", "coarse-to-fine")
+    change(config, "dataset.pixels", 272)
+    said = (
+        "must be a multiple of 64, since each of the 4 blocks of network.filters halves the image"
+    )
+    assert f"{said}, of which the first sees 4 × 4 pixels as one" in the_complaint(config)
+    change(config, "dataset.pixels", 256)
+    change(config, "network.pooled_head", 8)
+    assert "network.pooled_head = 8: must divide 4" in the_complaint(config)
 
 
 def test_training_examples_are_predicted_if_a_file_has_them(config):

@@ -6,6 +6,7 @@ rule train:
         train=training_examples,
         validation=f"{DATASETS}/validation.zarr.zip",
         initial=initial_network,
+        bounds=f"{RESULTS}/{results.BOUNDS}" if STUDY.training.loss == "fisher" else [],
     output:
         # To be updated: Snakemake deletes none before the job, which puts aside what is good.
         model=update(f"{MODELS}/model.keras"),
@@ -29,7 +30,7 @@ rule train:
         runtime=minutes(4320),
     params:
         seed=config["seed"],
-        network=config["network"],
+        network=STUDY.network.used(),
         training=STUDY.training.used(),
         image_mean=config["dataset"]["image_mean"],
         online=online_examples,

@@ -12,7 +12,7 @@ from pacbed.runs.locks import sole_maker
 from pacbed.storage.waiting import put_aside
 from pacbed.storage.zipped import checkpoint_of
 from pacbed.study.model import Configuration
-from pacbed.study.training_settings import training_settings
+from pacbed.study.training_settings import error_scales, training_settings
 
 
 def training_examples():
@@ -25,6 +25,13 @@ def training_examples():
         online["examples"],
         (*online["address"], "train"),
     )
+
+
+def scales(scaling):
+    if not (bounds := snakemake.input.bounds):
+        return None
+    chosen = snakemake.wildcards
+    return error_scales(Path(bounds), float(chosen.semiangle), int(chosen.layers), scaling)
 
 
 params = snakemake.params
@@ -43,11 +50,12 @@ with job(snakemake.log[0]), sole_maker(model, say):
     gpu, deterministic = reserves_gpu(snakemake.resources), not study.training.xla
     configure(snakemake.threads, gpu, say, deterministic)
     progress = sparse_progress("epochs")
+    scaling = study.deformation.label_scaling(params.outputs)
     train(
         training_examples(),
         read_dataset(Path(snakemake.input.validation)),
-        study.deformation.label_scaling(params.outputs),
-        training_settings(study, params.intensity),
+        scaling,
+        training_settings(study, params.intensity, scales(scaling)),
         model.parent,
         lambda epoch, epochs, losses: progress(epoch, epochs),
         say,

@@ -37,9 +37,15 @@ def network(*, config: Overlays = ()) -> None:
     from pacbed.study.training_settings import network_settings
 
     study = load(config)
-    outputs = study.variants[0].outputs
-    settings = network_settings(study, "linear")
-    model = build_network(study.dataset.pixels, len(OUTPUTS[outputs]), settings)
+    outputs, seen = study.variants[0].outputs, study.dataset
+    model = build_network(
+        seen.pixels,
+        len(OUTPUTS[outputs]),
+        network_settings(study, "linear"),
+        first=study.deformation.label_scaling(outputs).with_nuisances(
+            seen.translation_px, seen.field_of_view_variation
+        ),
+    )
     table = Table(title=f"Network for {outputs}")
     for title in ("layer", "kind", "output", "parameters"):
         table.add_column(title, justify="right" if title == "parameters" else "left")

@@ -51,6 +51,8 @@ class Task:
         made with `training.data: online`.
     initial
         Trained model.keras to begin with.
+    bounds
+        Table of bounds, as the workflow makes it, with `training.loss: fisher`.
     """
 
     semiangle_mrad: float
@@ -61,6 +63,7 @@ class Task:
     data: Annotated[Path | None, _RESULTS] = None
     patterns: Annotated[Path | None, _RESULTS] = None
     initial: Annotated[Path | None, Parameter(show_default="as training.warm_start says")] = None
+    bounds: Annotated[Path | None, _RESULTS] = None
 
     @cached_property
     def study(self) -> Configuration:
@@ -111,6 +114,13 @@ class Task:
         found = neighbour(self.network, networks(self.study), warm_start)
         return self._result(results.MODELS, found) / "model.keras" if found else None
 
+    @cached_property
+    def table_of_bounds(self) -> Path | None:
+        """The table of bounds, if errors are weighted by it."""
+        if self.study.training.loss != "fisher":
+            return None
+        return self.bounds or Path(self.study.results, results.BOUNDS)
+
     def _result(self, name: str, network: NetworkSpec | None = None) -> Path:
         return Path(self.study.results, name.format(**(network or self.network).wildcards))
 
@@ -123,6 +133,7 @@ class Task:
         names = ["validation"] if self.stores else ["train", "validation"]
         datasets = [self.dataset(name) for name in names]
         initial = [self.first_weights] if self.first_weights else []
+        bounds = [self.table_of_bounds] if self.table_of_bounds else []
         # Of stores there may be hundreds: they are named by the model that needs them.
         made_by = "pool" if self.draws is None else "simulate"
         online = [f"{self._result(results.MODELS) / 'model.keras'} --until {made_by} augment"]
@@ -130,6 +141,7 @@ class Task:
             (datasets, online if self.stores else datasets, self.data, "--data"),
             (self.stores, online, self.patterns, "--patterns"),
             (initial, initial, self.initial, "--initial"),
+            (bounds, bounds, self.bounds, "--bounds"),
         ):
             if not (absent := [path for path in paths if not path.exists()]):
                 continue
@@ -198,11 +210,15 @@ def train(*, task: Flat[Task], output: Path, threads: Threads = usable_cores()) 
     from pacbed.learning import training
     from pacbed.runs.locks import sole_maker
     from pacbed.storage.zipped import checkpoint_of
-    from pacbed.study.training_settings import training_settings
+    from pacbed.study.training_settings import error_scales, training_settings
 
     task.check()
     study, network, model = task.study, task.network, output / "model.keras"
-    settings = training_settings(study, network.intensity)
+    scaling = study.deformation.label_scaling(network.outputs)
+    one, table = (network.semiangle_mrad, network.layers, scaling), task.table_of_bounds
+    settings = training_settings(
+        study, network.intensity, error_scales(table, *one) if table else None
+    )
     console = stderr()
     tell = partial(say, console=console)
     with _resumable(checkpoint_of(model)), sole_maker(model, tell):
@@ -222,7 +238,7 @@ def train(*, task: Flat[Task], output: Path, threads: Threads = usable_cores()) 
 
             history = training.train(
                 *sets,
-                study.deformation.label_scaling(network.outputs),
+                scaling,
                 settings,
                 output,
                 report,

@@ -130,6 +130,25 @@ TRANSFORMATIONS = tuple(field.name for field in fields(Transformation))
 """Columns of tables of transformations."""
 
 
+def nuisances(transformations: np.ndarray, field_of_view_mrad: float) -> np.ndarray:
+    """Return :data:`pacbed.examples.labels.NUISANCES` of examples of a nominal field of view.
+
+    Parameters
+    ----------
+    transformations
+        Shape (examples, 6), columns as :data:`TRANSFORMATIONS`.
+    field_of_view_mrad
+        Nominal full width of an example in mrad.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (examples, 3).
+    """
+    log_scale = np.log(transformations[:, 1:2] / field_of_view_mrad)
+    return np.hstack([transformations[:, 2:4], log_scale])
+
+
 def average_over_pixels(
     pattern: np.ndarray, pixel_mrad: tuple[float, float], camera_pixel_mrad: float
 ) -> np.ndarray:

@@ -9,6 +9,10 @@ import numpy as np
 
 PARAMETERS = ("strain_xx", "strain_yy", "strain_xy", "rotation_deg", "tilt_x_mrad", "tilt_y_mrad")
 
+NUISANCES = ("shift_x_px", "shift_y_px", "log_scale")
+"""What else changes where discs lie: shifts, and the logarithm of the field of view over the
+nominal one."""
+
 OUTPUTS: dict[str, tuple[str, ...]] = {
     "strain-rotation-tilt": PARAMETERS,
     "strain-rotation": PARAMETERS[:4],
@@ -69,6 +73,23 @@ class LabelScaling:
             parameters=OUTPUTS[outputs],
             centre=tuple((a + b) / 2 for a, b in chosen),
             half_range=tuple((b - a) / 2 or 1.0 for a, b in chosen),
+        )
+
+    def with_nuisances(self, translation_px: float, variation: float) -> LabelScaling:
+        """Return the scaling of the parameters and then of :data:`NUISANCES`.
+
+        Parameters
+        ----------
+        translation_px
+            Shifts are within ± this.
+        variation
+            Relative variation of the field of view, within ± this.
+        """
+        ranges = (translation_px or 1.0, translation_px or 1.0, variation or 1.0)
+        return LabelScaling(
+            (*self.parameters, *NUISANCES),
+            (*self.centre, 0.0, 0.0, 0.0),
+            (*self.half_range, *ranges),
         )
 
     @classmethod

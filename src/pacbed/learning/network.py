@@ -1,4 +1,7 @@
-"""The convolutional network of the study (Yankovich et al. 2026, 2.5)."""
+"""The networks: the paper's (Yankovich et al. 2026, 2.5), and one that looks twice.
+
+The second reads a coarse image first, rectifies the whole image by this answer, and reads the rest.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from pacbed.examples.labels import NUISANCES, LabelScaling
 from pacbed.exceptions import PacbedError
+from pacbed.learning.rectify import Held, Rectify
+from pacbed.learning.sizes import RECTIFIED, Kind, binning, rectified_size
 from pacbed.storage.files import appearing_whole
 
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
@@ -28,6 +34,9 @@ _DARKEST = 1e-12
 _EXPONENTS = (0.1, 2.0)
 
 INTENSITIES = ("linear", "sqrt", "power")
+
+_STEP = 0.1
+"""Change of the first answer by one unit of the last layer: corrections are small."""
 
 
 @keras.saving.register_keras_serializable(package="pacbed")
@@ -115,13 +124,16 @@ class NetworkSettings:
     filters
         Filters of each block of two convolutions and a pool.
     dense
-        Widths of the hidden dense layers.
+        Widths of the hidden dense layers; of both parts, if there are two.
     pooled_head
         If given, average-pool the last feature maps to this many pixels per axis.
     intensity
         ``linear``, ``sqrt`` or ``power``, as of :class:`Intensity`.
     image_mean
         Range of the image mean drawn in training.
+    kind
+        ``paper``, or ``coarse-to-fine``: the network of the paper on a coarse image, and dense
+        layers that correct its answer, on the image that is rectified by it.
     """
 
     filters: tuple[int, ...] = (32, 64, 128, 256)
@@ -129,15 +141,27 @@ class NetworkSettings:
     pooled_head: int | None = None
     intensity: str = "linear"
     image_mean: tuple[float, float] = (0.2, 0.3)
+    kind: Kind = "paper"
+
+    @property
+    def looks_twice(self) -> bool:
+        """Whether a first answer is corrected."""
+        return self.kind == "coarse-to-fine"
 
 
 def build_network(
-    pixels: int, outputs: int, settings: NetworkSettings, seed: int = 0, precision: str = "float32"
+    pixels: int,
+    outputs: int,
+    settings: NetworkSettings,
+    seed: int = 0,
+    precision: str = "float32",
+    first: LabelScaling | None = None,
 ) -> keras.Model:
     """Build the network.
 
-    Blocks of two 3 × 3 convolutions and a 2 × 2 average pool, dense layers, ELU after each, and a
-    linear output. With the default widths, 256 pixels and 6 outputs it has 35,055,846 parameters.
+    That of the paper: blocks of two 3 × 3 convolutions and a 2 × 2 average pool, dense layers, ELU
+    after each, and a linear output. With the default widths, 256 pixels and 6 outputs it has
+    35,055,846 parameters.
 
     Parameters
     ----------
@@ -151,6 +175,8 @@ def build_network(
         Seed of the initial weights and of the image means.
     precision
         Of the numbers between image and output, one of :data:`PRECISIONS`.
+    first
+        Scaling of the first answer of the kind ``coarse-to-fine``: outputs and nuisances.
 
     Returns
     -------
@@ -163,6 +189,18 @@ def build_network(
     images = keras.Input((pixels, pixels, 1), name="image")
     intensity = settings.intensity, settings.image_mean, seed
     x = Intensity(*intensity, name="intensity", dtype="float32")(images)
+    if settings.looks_twice:
+        if first is None:
+            raise ValueError("a network that looks twice needs the scaling of its first answer")
+        x = _look_twice(x, outputs, settings, precision, first)
+    else:
+        x = _look(x, settings, precision)
+        x = layers.Dense(outputs, name="parameters", dtype="float32")(x)
+    return keras.Model(images, x, name="pacbed")
+
+
+def _look(x: Any, settings: NetworkSettings, precision: str) -> Any:
+    """Add the convolutions and the hidden dense layers."""
     for block, width in enumerate(settings.filters, start=1):
         options = {"padding": "same", "activation": "elu", "dtype": precision}
         for step in (1, 2):
@@ -174,8 +212,48 @@ def build_network(
     x = layers.Flatten(name="flatten", dtype=precision)(x)
     for number, width in enumerate(settings.dense, start=1):
         x = layers.Dense(width, activation="elu", name=f"dense{number}", dtype=precision)(x)
-    x = layers.Dense(outputs, name="parameters", dtype="float32")(x)
-    return keras.Model(images, x, name="pacbed")
+    return x
+
+
+def _look_twice(
+    images: Any, outputs: int, settings: NetworkSettings, precision: str, first: LabelScaling
+) -> Any:
+    """Add a network on coarse images, and one that corrects its answer on rectified ones."""
+    single, pixels = {"dtype": "float32"}, images.shape[1]
+    # Means vary in training, and what is to be read changes a pixel by less.
+    images = layers.UnitNormalization(axis=(1, 2, 3), name="unit", **single)(images)
+    images = layers.Rescaling(pixels, name="normalised", **single)(images)
+    x = layers.AveragePooling2D(binning(pixels, settings.kind), name="coarse", **single)(images)
+    x = _look(x, settings, precision)
+    answer = layers.Dense(outputs, name="first_parameters", **single)(x)
+    nuisances = layers.Dense(len(NUISANCES), name="nuisances", **single)(x)
+    # The first part learns from its own errors alone.
+    held = Held(name="held", **single)
+    known = held(layers.Concatenate(name="first_answer", **single)([answer, nuisances]))
+    size = rectified_size(pixels)
+    x = Rectify(
+        size,
+        RECTIFIED * pixels / size,
+        first.centre,
+        first.half_range,
+        name="rectified",
+        **single,
+    )(images, known)
+    x = layers.Flatten(name="fine", dtype=precision)(x)
+    for number, width in enumerate(settings.dense, start=1):
+        x = layers.Dense(width, activation="elu", name=f"fine_dense{number}", dtype=precision)(x)
+        if number == 1:
+            x = layers.Concatenate(name="fine_known", dtype=precision)([x, known])
+    x = layers.Dense(outputs, kernel_initializer="zeros", name="correction", **single)(x)
+    x = layers.Rescaling(_STEP, name="step", **single)(x)
+    return layers.Add(name="parameters", **single)([held(answer), x])
+
+
+def with_first_answer(network: keras.Model) -> keras.Model:
+    """Return a network that looks twice with both answers as one output: final, then first."""
+    both = [network.output, network.get_layer("first_answer").output]
+    answers = layers.Concatenate(name="answers", dtype="float32")(both)
+    return keras.Model(network.input, answers, name="both_answers")
 
 
 def save_network(network: keras.Model, path: Path) -> None:

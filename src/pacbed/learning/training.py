@@ -21,7 +21,14 @@ from pacbed.examples.source import ExampleSource
 from pacbed.exceptions import PacbedError, StoreError
 from pacbed.learning.callbacks import BestWeights, Divergence, Resume, set_values, values_of
 from pacbed.learning.checkpoint import TrainingCheckpoint, fingerprint
-from pacbed.learning.network import NetworkSettings, build_network, load_network, save_network
+from pacbed.learning.loss import Loss, of_both_answers, relative_to
+from pacbed.learning.network import (
+    NetworkSettings,
+    build_network,
+    load_network,
+    save_network,
+    with_first_answer,
+)
 from pacbed.learning.schedule import Schedule
 from pacbed.learning.sequences import ExampleSequence, OnlineSequence, StoredSequence
 from pacbed.machine import noting_sigterm
@@ -73,6 +80,9 @@ class TrainingSettings:
     optimizer
         ``sgd``, gradient descent with momentum, or ``adam`` (Kingma and Ba 2015), whose steps are
         scaled by the size of each gradient.
+    error_scales
+        If given, errors of each output are weighted by the inverse of this, in the unit of the
+        scaled labels (:func:`pacbed.learning.loss.relative_to`); None is the mean squared error.
     """
 
     network: NetworkSettings
@@ -84,6 +94,26 @@ class TrainingSettings:
     precision: str = "float32"
     xla: bool = False
     optimizer: Literal["sgd", "adam"] = "sgd"
+    error_scales: tuple[float, ...] | None = None
+
+    def described(self) -> dict[str, Any]:
+        """Return the settings as plain values.
+
+        Without what is as in versions that had no such setting: trainings of these are known again.
+        """
+        values = asdict(self)
+        if not self.network.looks_twice:
+            del values["network"]["kind"]
+        if self.error_scales is None:
+            del values["error_scales"]
+        return values
+
+    @property
+    def loss(self) -> Loss:
+        """The loss of the answer that is kept."""
+        if self.error_scales is None:
+            return keras.losses.mean_squared_error
+        return relative_to(self.error_scales)
 
 
 def configure(
@@ -169,20 +199,29 @@ def train(
         After SIGTERM, see :class:`pacbed.learning.callbacks.Resume`.
     """
     pixels, outputs = validation.images.shape[1], len(scaling.parameters)
-    built = pixels, outputs, settings.network, settings.seed
-    network = build_network(*built, settings.precision)
+    twice = settings.network.looks_twice
+    learnt = _with_nuisances(scaling, training) if twice else scaling
+
+    def build(precision: str) -> keras.Model:
+        return build_network(pixels, outputs, settings.network, settings.seed, precision, learnt)
+
+    network = build(settings.precision)
     examples = StoredSequence(validation, scaling, settings.batch_size)
-    batches, model = _batches(training, network, scaling, settings)
+    batches, model = _batches(training, network, learnt, settings)
     _refuse_shared_draws(batches.draws, examples.draws)
     refuse_other_simulation(batches.attributes, examples.attributes, "the validation set", log)
-    described: dict[str, Any] = {"scaling": asdict(scaling), "training": asdict(settings)}
+    described: dict[str, Any] = {
+        "scaling": asdict(scaling),
+        "training": settings.described(),
+    }
     if initial:
         described["initial"] = _begin_with(network, initial)
     rate = settings.schedule.of_batches(len(batches))
     # Others than TensorFlow compile in ways of their own, or would compute step by step.
     compiled = settings.xla if keras.backend.backend() == "tensorflow" else "auto"
-    network.compile(loss="mse", jit_compile=compiled)
-    model.compile(make_optimizer(rate, settings), loss="mse", jit_compile=compiled)
+    network.compile(loss=settings.loss, jit_compile=compiled)
+    trained_on = of_both_answers(settings.loss, outputs) if twice else settings.loss
+    model.compile(make_optimizer(rate, settings), loss=trained_on, jit_compile=compiled)
     model.optimizer.build(model.trainable_variables)
     variables = [*network.variables, *model.optimizer.variables]
 
@@ -224,7 +263,7 @@ def train(
                 ),
             ],
         )
-    network = build_network(*built)  # in single precision, without the optimizer
+    network = build("float32")  # without the optimizer
     set_values(network.weights, best.weights)
     history = _history(best.losses, rate, len(batches))
     described |= {"parameters": network.count_params(), "fingerprint": digest}
@@ -270,10 +309,17 @@ def _batches(
     settings: TrainingSettings,
 ) -> tuple[ExampleSequence, keras.Model]:
     """Return batches and the model that takes them."""
+    model = with_first_answer(network) if settings.network.looks_twice else network
     if isinstance(training, Dataset):
-        return StoredSequence(training, scaling, settings.batch_size, settings.seed), network
+        return StoredSequence(training, scaling, settings.batch_size, settings.seed), model
     batches = OnlineSequence(training, scaling, settings.batch_size)
-    return batches, on_device(network, training)
+    return batches, on_device(model, training)
+
+
+def _with_nuisances(scaling: LabelScaling, training: Dataset | ExampleSource) -> LabelScaling:
+    """Return the scaling of all that moves discs in the training examples."""
+    made = training.attributes["augmentation"]
+    return scaling.with_nuisances(made["translation_px"], made["field_of_view_variation"])
 
 
 def _refuse_shared_draws(training: np.ndarray, validation: np.ndarray) -> None:
@@ -353,7 +399,10 @@ def _check(
     if keras.backend.backend() == "tensorflow":
         network.jit_compile = False
     predicted = network.predict(examples, verbose=0)
-    kept = float(np.square(predicted - examples.targets).mean())
+    if settings.error_scales is None:
+        kept = float(np.square(predicted - examples.targets).mean())
+    else:
+        kept = float(np.mean(settings.loss(examples.targets, predicted)))
     if abs(kept / seen - 1) > _TOLERANCE:
         log(
             f"warning: the validation loss was {seen:.3g} in training ({settings.precision}"

@@ -21,7 +21,8 @@ from pacbed.engines.planewave.sampling import sample_cones
 from pacbed.engines.planewave.waves import IncidentGrid, ReciprocalGrid
 from pacbed.engines.prismatic import Layout
 from pacbed.engines.request import SimulationRequest
-from pacbed.examples.labels import OUTPUTS
+from pacbed.examples.labels import NUISANCES, OUTPUTS
+from pacbed.learning.sizes import binning, rectified_size
 from pacbed.specimen.crystal import slab
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import wavelength_A
@@ -316,6 +317,8 @@ def network_size(network: NetworkSection, pixels: int, outputs: int) -> tuple[in
     multiplication and an addition are two operations.
     """
     weights, products, channels = 0, 0, 1
+    fine = rectified_size(pixels) ** 2
+    pixels //= binning(pixels, network.kind)
     for width in network.filters:
         for _ in range(2):
             weights += (9 * channels + 1) * width
@@ -323,10 +326,19 @@ def network_size(network: NetworkSection, pixels: int, outputs: int) -> tuple[in
             channels = width
         pixels //= 2
     features = channels * (network.pooled_head or pixels) ** 2
-    for width in (*network.dense, outputs):
-        weights += (features + 1) * width
-        products += features * width
-        features = width
+    if network.kind == "paper":
+        chains = [(features, (*network.dense, outputs))]
+    else:
+        first = outputs + len(NUISANCES)
+        chains = [(features, (*network.dense, first)), (fine, (*network.dense, outputs))]
+        if network.dense:  # the first answer is among what the layer after the first one sees
+            extra = (*network.dense[1:], outputs)[0] * first
+            weights, products = weights + extra, products + extra
+    for features, widths in chains:
+        for width in widths:
+            weights += (features + 1) * width
+            products += features * width
+            features = width
     return weights, 2.0 * products
 
 

@@ -9,6 +9,7 @@ from itertools import product
 from pacbed.engines.planewave import check_motion
 from pacbed.engines.planewave.atoms import kirkland
 from pacbed.exceptions import RequestError
+from pacbed.learning.sizes import binning
 from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation
 from pacbed.study import prismatic
@@ -207,15 +208,24 @@ def _of_series(study: Configuration) -> Iterator[str]:
 def _of_networks(study: Configuration) -> Iterator[str]:
     blocks, pixels = len(study.network.filters), study.dataset.pixels
     head, fast = study.network.pooled_head, study.training.fast
-    if pixels % 2**blocks:
+    binned = binning(pixels, study.network.kind)
+    last, rest = divmod(pixels, binned * 2**blocks)
+    if rest:
+        seen = f", of which the first sees {binned} × {binned} pixels as one" if binned > 1 else ""
         yield (
-            f"dataset.pixels = {pixels}: must be a multiple of {2**blocks}, since each of the "
-            f"{blocks} blocks of network.filters halves the image"
+            f"dataset.pixels = {pixels}: must be a multiple of {binned * 2**blocks}, since each of "
+            f"the {blocks} blocks of network.filters halves the image{seen}"
         )
-    elif head and (pixels >> blocks) % head:
+    elif head and last % head:
         yield (
-            f"network.pooled_head = {head}: must divide {pixels >> blocks}, the width of the last "
-            "feature maps"
+            f"network.pooled_head = {head}: must divide {last}, the width of the last feature maps"
+        )
+    if study.training.loss == "fisher" and (
+        study.training.schedule != "fast" or fast.optimizer != "adam"
+    ):
+        yield (
+            "training.loss = fisher: its gradients are in units of the bound, other ones for every "
+            "network; set training.schedule: fast with fast.optimizer: adam, which scales its steps"
         )
     if fast.averaged_epochs > fast.epochs:
         yield (

@@ -17,6 +17,10 @@ MODELS = f"models/{NETWORK}"
 """Folder of a trained network."""
 
 
+BOUNDS = "tables/bounds_mean.parquet"
+"""Table of the bounds of all semi-angles and thicknesses."""
+
+
 def stores(folder: object, draws: Iterable[int]) -> list[str]:
     """Return the pattern stores of draws."""
     return [f"{folder}/{draw:05d}.zarr.zip" for draw in draws]

@@ -419,12 +419,19 @@ class DatasetSection(Section):
 class NetworkSection(Section):
     """The convolutional network."""
 
+    kind: Literal["paper", "coarse-to-fine"] = "paper"
+    """paper, one network from image to parameters; coarse-to-fine, the same on an image of about
+    64 × 64 pixels, and dense layers that correct its answer on the image rectified by it."""
     filters: Some[Count] = (32, 64, 128, 256)
     """Filters of each block of two 3 × 3 convolutions and a 2 × 2 average pool."""
     dense: tuple[Count, ...] = (512, 384, 256, 128)
-    """Widths of the hidden dense layers."""
+    """Widths of the hidden dense layers; of coarse-to-fine, of both parts."""
     pooled_head: Count | None = None
     """null flattens the last feature maps; n average-pools them to n × n first."""
+
+    def used(self) -> dict[str, Any]:
+        """Return what a training depends on; that of the paper as before there were kinds."""
+        return self.plain({"kind"} if self.kind == "paper" else None)
 
 
 class StepSection(Section):
@@ -463,6 +470,9 @@ class TrainingSection(Section):
     every epoch from the patterns, on the device of the network."""
     schedule: Literal["paper", "fast"] = "paper"
     """Learning rate. paper, the steps of learning_rate_steps; fast, the one cycle of fast."""
+    loss: Literal["mse", "fisher"] = "mse"
+    """What the training makes small. mse, the mean squared error of parameters in units of their
+    ranges; fisher, errors in units of the Cramér–Rao bound of the semi-angle and thickness."""
     batch_size: Count = 256
     """Examples per step, with the schedule paper."""
     momentum: LessThanOne = 0.9
@@ -497,9 +507,13 @@ class TrainingSection(Section):
         return self.fast.batch_size if self.schedule == "fast" else self.batch_size
 
     def used(self) -> dict[str, Any]:
-        """Return what a training depends on: keys of the other schedule make none run again."""
+        """Return what a training depends on: keys of the other schedule make none run again.
+
+        With the loss of the paper as before there were others.
+        """
         paper = self.schedule == "paper"
-        return self.plain({"fast"} if paper else {"learning_rate_steps", "batch_size"})
+        unused = {"fast"} if paper else {"learning_rate_steps", "batch_size"}
+        return self.plain(unused | ({"loss"} if self.loss == "mse" else set()))
 
 
 class BoundSection(Section):

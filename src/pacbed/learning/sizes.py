@@ -1,0 +1,23 @@
+"""Pixels of what the parts of a network see; computed without Keras."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Kind = Literal["paper", "coarse-to-fine"]
+"""Kinds of networks."""
+
+RECTIFIED = 0.75
+"""Part of the field, along each axis, that is rectified."""
+
+_COARSE_PIXELS, _MOST_RECTIFIED = 64, 128
+
+
+def binning(pixels: int, kind: Kind) -> int:
+    """Return how many pixels of an image, along each axis, the convolutions see as one."""
+    return max(1, pixels // _COARSE_PIXELS) if kind == "coarse-to-fine" else 1
+
+
+def rectified_size(pixels: int) -> int:
+    """Return how many pixels, along each axis, show the rectified part of an image."""
+    return min(_MOST_RECTIFIED, round(RECTIFIED * pixels))

@@ -1,0 +1,269 @@
+"""The network that looks twice: it rectifies the image by its first answer, and corrects this."""
+
+import json
+import math
+import os
+import signal
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+from test_online import AUGMENTATION, ONLINE, PIXELS, TILT_TOO, online, stored
+from test_training import SCALING, deterministic, settings
+
+from pacbed.examples.augment import Transformation, resample
+from pacbed.examples.labels import NUISANCES
+from pacbed.exceptions import PacbedError
+from pacbed.learning.loss import of_both_answers, relative_to
+from pacbed.learning.network import (
+    NetworkSettings,
+    build_network,
+    load_network,
+    with_first_answer,
+)
+from pacbed.learning.prediction import predict
+from pacbed.learning.rectify import Rectify
+from pacbed.learning.schedule import OneCycleSchedule
+from pacbed.learning.sequences import OnlineSequence, StoredSequence
+from pacbed.learning.training import train
+from pacbed.precision.metrics import errors
+
+TWICE = NetworkSettings((4,), (8, 6), intensity="sqrt", kind="coarse-to-fine")
+SMALL = settings((2, 0.02), network=TWICE)
+SCALES = (0.001, 0.001, 0.002, 0.3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _deterministic():
+    deterministic()
+
+
+def array(tensor):
+    return np.asarray(keras.ops.convert_to_numpy(tensor))
+
+
+def learnt(scaling):
+    return scaling.with_nuisances(AUGMENTATION.translation_px, AUGMENTATION.field_of_view_variation)
+
+
+def built(pixels=PIXELS, scaling=SCALING, network=TWICE, precision="float32"):
+    outputs = len(scaling.parameters)
+    return build_network(pixels, outputs, network, 3, precision, learnt(scaling))
+
+
+# Rectified images
+
+
+def discs(kx, ky):
+    """A pattern without symmetry, with discs as wide as some pixels."""
+    places = [(0, 0, 1), (14, 3, 0.8), (-9, 12, 0.5), (4, -16, 0.7)]
+    return sum(h * np.exp(-((kx - x) ** 2 + (ky - y) ** 2) / 40) for x, y, h in places)
+
+
+STRAIN, ROTATION_deg, SHIFT_px, FIELD_mrad = (0.03, -0.02, 0.015), 7.0, (2.3, -1.6), 67.0
+
+
+def strained_example():
+    """Make an image of 64 pixels as examples are made, of a nominal field of 64 mrad."""
+    axis = (np.arange(400) - 200) * 0.25
+    kx, ky = axis[None, :], axis[:, None]
+    xx, yy, xy = STRAIN
+    pattern = discs((1 + xx) * kx + xy * ky, xy * kx + (1 + yy) * ky)
+    done = Transformation(ROTATION_deg, FIELD_mrad, *SHIFT_px, 1, 1)
+    brighter = (FIELD_mrad / 64 / 0.25) ** 2
+    return resample(pattern, (0.25, 0.25), done, 64) / brighter
+
+
+@pytest.mark.parametrize("scaling", [SCALING, TILT_TOO], ids=["without tilt", "with tilt"])
+@pytest.mark.parametrize(("size", "pitch_px"), [(48, 1.0), (36, 1.4)])
+def test_the_right_answer_shows_the_undeformed_pattern(scaling, size, pitch_px):
+    whole = scaling.with_nuisances(5, 0.0625)
+    tilt = [1.5, -2.0] if scaling is TILT_TOO else []
+    log_scale = math.log(FIELD_mrad / 64)
+    answer = whole.scale(np.array([*STRAIN, ROTATION_deg, *tilt, *SHIFT_px, log_scale]))
+    layer = Rectify(size, pitch_px, whole.centre, whole.half_range)
+    image = strained_example()[None, ..., None]
+    shown = array(layer(image, answer[None].astype(np.float32)))
+    assert shown.shape == (1, size, size, 1)
+    axis = (np.arange(size) - size // 2) * pitch_px
+    expected = discs(axis[None, :], axis[:, None])
+    np.testing.assert_allclose(shown[0, ..., 0], expected, atol=0.02)
+    wrong = array(layer(image, 0 * answer[None].astype(np.float32)))
+    assert np.abs(wrong[0, ..., 0] - expected).max() > 0.3
+
+
+def test_no_gradient_passes_where_an_image_is_rectified():
+    network = built()
+    model = keras.Model(network.input, network.get_layer("rectified").output)
+    model.compile(keras.optimizers.SGD(1.0), loss="mse", jit_compile=False)
+    images = np.zeros((4, PIXELS, PIXELS, 1))
+    with pytest.raises(ValueError, match="No gradients provided for any variable"):
+        model.fit(images, np.zeros((4, *model.output_shape[1:])), verbose=0)
+
+
+# The network
+
+
+@pytest.mark.parametrize(
+    ("pixels", "coarse", "rectified"), [(16, 16, 12), (96, 96, 72), (128, 64, 96), (256, 64, 128)]
+)
+def test_it_looks_at_a_coarse_image_and_at_a_rectified_one(pixels, coarse, rectified):
+    network = built(pixels)
+    assert network.input_shape == (None, pixels, pixels, 1)
+    assert network.output_shape == (None, 4)
+    assert network.get_layer("coarse").output.shape[1] == coarse
+    layer = network.get_layer("rectified")
+    assert layer.output.shape[1] == rectified
+    assert layer.size * layer.pitch_px == pytest.approx(0.75 * pixels)
+
+
+def test_the_outputs_are_the_first_answer_and_a_correction():
+    network = built(scaling=TILT_TOO)
+    first, nuisances, correction = np.arange(1, 7) / 10, [0.7, 0.8, 0.9], np.arange(6)
+    for name, bias in (
+        ("first_parameters", first),
+        ("nuisances", nuisances),
+        ("correction", correction),
+    ):
+        layer = network.get_layer(name)
+        layer.kernel.assign(0 * layer.kernel)
+        layer.bias.assign(bias)
+    images = np.random.default_rng(1).gamma(1.0, size=(2, PIXELS, PIXELS, 1))
+    final = first + 0.1 * correction
+    np.testing.assert_allclose(array(network(images)), [final, final], rtol=1e-5)
+    both = array(with_first_answer(network)(images))
+    np.testing.assert_allclose(both[0], [*final, *first, *nuisances], rtol=1e-5)
+    rectify = network.get_layer("rectified")
+    whole = learnt(TILT_TOO)
+    assert (rectify.centre, rectify.half_range) == (whole.centre, whole.half_range)
+
+
+@pytest.mark.parametrize("intensity", ["linear", "sqrt", "power"])
+def test_a_brighter_image_gives_the_same_answer(intensity):
+    network = built(network=replace(TWICE, intensity=intensity))
+    images = np.random.default_rng(1).gamma(1.0, size=(3, PIXELS, PIXELS, 1))
+    images[2] = 0  # without an electron
+    found = array(network(images))
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(array(network(2 * images)), found, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_a_saved_network_is_loaded_without_trusted_code(tmp_path, precision):
+    network = built(precision=precision)
+    correction = network.get_layer("correction").kernel
+    correction.assign(keras.random.normal(correction.shape, seed=1))
+    network.save(tmp_path / "model.keras")
+    loaded = load_network(tmp_path / "model.keras")
+    images = np.random.default_rng(1).gamma(1.0, size=(3, PIXELS, PIXELS, 1))
+    np.testing.assert_array_equal(array(loaded(images)), array(network(images)))
+
+
+def test_the_network_of_the_paper_needs_no_first_answer():
+    with pytest.raises(ValueError, match="needs the scaling of its first answer"):
+        build_network(PIXELS, 4, TWICE)
+    assert build_network(PIXELS, 4, replace(TWICE, kind="paper")).output_shape == (None, 4)
+
+
+# What it is trained on
+
+
+def test_labels_are_followed_by_shifts_and_scale():
+    source, whole = online(examples=20), learnt(TILT_TOO)
+    made = OnlineSequence(source, whole, 20)
+    (_, transformation, _), targets = made[0]
+    found = dict(zip(whole.parameters, whole.unscale(targets).T, strict=True))
+    np.testing.assert_allclose(found["shift_x_px"], transformation[:, 2], atol=1e-5)
+    np.testing.assert_allclose(found["shift_y_px"], transformation[:, 3], atol=1e-5)
+    nominal_mrad = AUGMENTATION.field_of_view_mrad
+    np.testing.assert_allclose(np.exp(found["log_scale"]) * nominal_mrad, transformation[:, 1])
+    np.testing.assert_array_equal(targets[:, :6], OnlineSequence(source, TILT_TOO, 20)[0][1])
+    assert np.abs(targets[:, -3:]).max() < 1.1
+    data = stored(8, 20, 4)
+    kept = StoredSequence(data, whole, 20)[0][1]
+    np.testing.assert_allclose(
+        kept[:, -3:], OnlineSequence(online(20, 8, 4), whole, 20)[0][1][:, -3:], atol=1e-5
+    )
+    assert whole.parameters[-3:] == NUISANCES
+
+
+def test_errors_count_in_units_of_what_can_be_read():
+    loss = relative_to((0.001, 0.1))
+    small, large = np.array([[1e-4, 1e-2]]), np.array([[0.1, 10.0]])
+    assert array(loss(np.zeros((1, 2)), small)) == pytest.approx(0.005, rel=0.01)
+    assert array(loss(np.zeros((1, 2)), large)) == pytest.approx(99, rel=0.01)
+
+
+def test_the_first_answer_has_a_squared_error_of_its_own():
+    truth = np.array([[0.5, 0.0, 1.0]], np.float32)
+    predicted = np.array([[0.5, 0.3, 0.5, 0.0, 0.4]], np.float32)
+    loss = of_both_answers(keras.losses.mean_squared_error, 2)
+    assert array(loss(truth, predicted)) == pytest.approx(0.3**2 / 2 + 0.6**2 / 3)
+
+
+# Training
+
+
+def final_loss(folder, data, scales=None):
+    """The loss of what the kept network answers."""
+    kept = keras.saving.load_model(folder / "model.keras")
+    shown = kept.predict(data.images[..., None], verbose=0)
+    wrong = shown - SCALING.scale(data.columns(SCALING.parameters))
+    return np.mean(np.sqrt(1 + (wrong / scales) ** 2) - 1 if scales else wrong**2)
+
+
+def test_a_stopped_training_goes_on_to_the_same_end(tmp_path):
+    def stop(epoch, epochs, losses):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    data = *ONLINE, SCALING, replace(SMALL, error_scales=SCALES, optimizer="adam")
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    history = train(*data, whole)
+    with pytest.raises(SystemExit):
+        train(*data, stopped, stop)
+    assert not (stopped / "model.keras").exists()
+    train(*data, stopped)
+    for name in ("model.keras", "history.csv"):
+        assert (stopped / name).read_bytes() == (whole / name).read_bytes()
+    # The best weights are those of the best final answer.
+    best = history["validation_loss"].min()
+    assert final_loss(whole, ONLINE[1], SCALES) == pytest.approx(best, rel=1e-4)
+    said = json.loads((whole / "settings.json").read_text())["training"]
+    assert said["network"]["kind"] == "coarse-to-fine"
+    assert said["error_scales"] == list(SCALES)
+
+
+def test_it_reads_patterns_that_it_has_not_seen(tmp_path):
+    one = replace(SMALL, schedule=OneCycleSchedule(8, 0.01, 0.25), optimizer="adam")
+    validation = stored(40, 80, 2)
+    history = train(online(300, 200, 1), validation, SCALING, one, tmp_path)
+    best = history["validation_loss"].min()
+    assert final_loss(tmp_path, validation) == pytest.approx(best, rel=1e-4)
+    # The first answer has its part in the other loss.
+    assert history["loss"][0] > 1.2 * history["validation_loss"][0]
+    table = predict(tmp_path / "model.keras", tmp_path / "settings.json", stored(60, 120, 9))
+    found = errors(table, table).set_index("parameter")
+    for name in ("strain_xx", "strain_yy"):
+        assert found.loc[name, "mae"] < found.loc[name, "baseline_mae"] / 3
+
+
+def test_examples_of_a_file_and_half_precision_are_as_good(tmp_path):
+    one = replace(SMALL, schedule=settings((1, 0.02)).schedule, precision="mixed_bfloat16")
+    data = stored(20, 80, 3), replace(ONLINE[1], draws=ONLINE[1].draws + 1000)
+    train(*data, SCALING, replace(one, error_scales=SCALES, optimizer="adam"), tmp_path)
+    losses = json.loads((tmp_path / "settings.json").read_text())["validation_loss"]
+    assert losses["of_the_model"] == pytest.approx(losses["in_training"], rel=0.05)
+    assert losses["of_the_model"] == pytest.approx(final_loss(tmp_path, data[1], SCALES), rel=1e-4)
+
+
+def test_a_network_of_another_kind_is_no_beginning(tmp_path):
+    build_network(PIXELS, 4, replace(TWICE, kind="paper")).save(tmp_path / "paper.keras")
+    with pytest.raises(PacbedError, match="cannot begin with the weights of"):
+        train(*ONLINE, SCALING, SMALL, tmp_path / "new", initial=tmp_path / "paper.keras")
+
+
+def test_a_training_of_the_paper_is_described_as_it_was():
+    paper = settings((2, 0.02)).described()
+    assert "error_scales" not in paper
+    assert "kind" not in paper["network"]
