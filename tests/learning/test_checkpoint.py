@@ -380,7 +380,7 @@ pacbed.examples.dataset.read_dataset = lambda path: test_checkpoint.DATA[int(pat
 snakemake = SimpleNamespace(
     log=[str(folder / "logs/models/train.log")], threads=1, resources={},
     config={"results": str(folder)},
-    input=SimpleNamespace(train="0", validation="1", initial=[]),
+    input=SimpleNamespace(train="0", validation="1", initial=[], bounds=[]),
     output=Outputs(str(folder / "models" / name) for name in test_checkpoint.PRODUCTS),
     params=SimpleNamespace(
         outputs="strain-rotation",
