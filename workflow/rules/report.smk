@@ -61,7 +61,7 @@ for name, subcategory in {
         name:
             f"figure_{name}"
         input:
-            f"{RESULTS}/tables/bounds_mean.parquet",
+            f"{RESULTS}/{results.BOUNDS}",
             f"{RESULTS}/tables/errors.parquet",
         output:
             figure(name, subcategory),

@@ -458,7 +458,8 @@ def find_centres(pattern: Pattern, radius_px: float, spacing_px: float) -> np.nd
     """
     contrast = disc_contrast(pattern.image, pattern.mask, radius_px)
     x, y = np.meshgrid(*(np.arange(n) for n in contrast.shape[::-1]))
-    weighted = contrast * _near_electrons(pattern, x, y, spacing_px)
+    middle = _middle_of_electrons(pattern)
+    weighted = contrast * _nearness(middle, x, y, spacing_px)
     window = 2 * max(1, round(0.5 * spacing_px)) + 1
     peaks = (ndimage.maximum_filter(weighted, window) == weighted) & (weighted > 0)
     rows, columns = np.nonzero(peaks)
@@ -472,28 +473,24 @@ def find_centres(pattern: Pattern, radius_px: float, spacing_px: float) -> np.nd
     heights = weighted[rows[order], columns[order]]
     order = order[heights > _RIVAL * heights[0]]
     places = np.column_stack([columns[order], rows[order]]).astype(float)
-    return np.vstack([*_hidden_centre(pattern, radius_px, spacing_px, contrast), places])
+    hidden = _hidden_centre(pattern.mask, contrast, middle, radius_px, spacing_px)
+    return np.vstack([*hidden, places])
 
 
 def _hidden_centre(
-    pattern: Pattern, radius_px: float, spacing_px: float, contrast: np.ndarray
+    mask: np.ndarray, contrast: np.ndarray, middle: np.ndarray, radius_px: float, spacing_px: float
 ) -> list[np.ndarray]:
     """Return the centre of symmetry of the discs, if a beam stop hides the disc that is there."""
-    if pattern.mask.all():
+    if mask.all():
         return []
     seen, wide = np.maximum(contrast, 0), [2 * n for n in contrast.shape]
     pairs = irfft2(rfft2(seen, wide) ** 2, wide)  # whose middle lies at half of these pixels
     y, x = np.indices(pairs.shape) / 2
-    likely = pairs * _near_electrons(pattern, x, y, spacing_px)
+    likely = pairs * _nearness(middle, x, y, spacing_px)
     centre = np.array(np.unravel_index(likely.argmax(), likely.shape))[::-1] / 2
     y, x = np.indices(seen.shape)
     disc = np.hypot(x - centre[0], y - centre[1]) < radius_px
-    return [centre] if pattern.mask[disc].mean() < _MOSTLY_HIDDEN else []
-
-
-def _near_electrons(pattern: Pattern, x: np.ndarray, y: np.ndarray, reach_px: float) -> np.ndarray:
-    """Return a weight of places, which falls with the distance from where the electrons are."""
-    return _nearness(_middle_of_electrons(pattern), x, y, reach_px)
+    return [centre] if mask[disc].mean() < _MOSTLY_HIDDEN else []
 
 
 def _middle_of_electrons(pattern: Pattern) -> np.ndarray:
@@ -504,6 +501,7 @@ def _middle_of_electrons(pattern: Pattern) -> np.ndarray:
 
 
 def _nearness(middle: np.ndarray, x: np.ndarray, y: np.ndarray, reach_px: float) -> np.ndarray:
+    """Return a weight of places, which falls with the distance from where the electrons are."""
     squares = (x - middle[0]) ** 2 + (y - middle[1]) ** 2
     return np.asarray(np.exp(-squares / (2 * reach_px**2)))
 

@@ -284,11 +284,9 @@ def pool(config: Configuration, semiangle_mrad: float, images: int) -> Cost:
 def pool_of_draws(config: Configuration, semiangle_mrad: float, images: int) -> Cost:
     """Estimate so many images of the states of draws, of one semi-angle."""
     section, density = config.dataset, _discs_per_mrad2(config)
-    area, discs = (
-        math.pi * semiangle_mrad**2,
-        density * (section.field_of_view_mrad + 2 * semiangle_mrad) ** 2,
-    )
-    each = _IMAGE_s + discs * _IMAGE_DISC_s + density * area * section.pixels**2 * _IMAGE_PIXEL_s
+    discs = density * (section.field_of_view_mrad + 2 * semiangle_mrad) ** 2
+    overlapping = density * math.pi * semiangle_mrad**2
+    each = _IMAGE_s + discs * _IMAGE_DISC_s + overlapping * section.pixels**2 * _IMAGE_PIXEL_s
     return Cost(_START_s + images * each, _pool_MB(config, images), _SERIES)
 
 

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from pydantic_core import PydanticCustomError
 
 from pacbed.examples.labels import LabelScaling
+from pacbed.learning.sizes import Kind
 from pacbed.precision.steps import Steps
 from pacbed.specimen.crystal import Material
 from pacbed.specimen.deformation import DrawRanges
@@ -419,7 +420,7 @@ class DatasetSection(Section):
 class NetworkSection(Section):
     """The convolutional network."""
 
-    kind: Literal["paper", "coarse-to-fine"] = "paper"
+    kind: Kind = "paper"
     """paper, one network from image to parameters; coarse-to-fine, the same on an image of about
     64 × 64 pixels, and dense layers that correct its answer on the image rectified by it."""
     filters: Some[Count] = (32, 64, 128, 256)
