@@ -173,16 +173,18 @@ def batch(things, wildcards):
     return things[first : first + STATES_PER_JOB]
 
 
-def images_per_draw():
+def images_per_draw(split):
     """The number of images of each draw in a pool for validation or test."""
-    return math.ceil(STUDY.dataset.pool / STUDY.draws.count)
+    shared = STUDY.dataset.pool / STUDY.draws.count
+    needed = set_examples(split) / len(draws_of(split))
+    return math.ceil(min(shared, needed))
 
 
 def pool_images(split):
     """The number of images of the pool of a set."""
     if split == "train":
         return STUDY.dataset.pool
-    return images_per_draw() * len(draws_of(split))
+    return images_per_draw(split) * len(draws_of(split))
 
 
 def training_examples(wildcards):

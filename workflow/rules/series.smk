@@ -169,6 +169,6 @@ rule pool_of_draws:
     params:
         **NUMERICS_OF_DRAWS,
         **POOL_PARAMS | dict(layers=config["dataset"]["layers"]),
-        images=images_per_draw(),
+        images=lambda wildcards: images_per_draw(wildcards.split),
     script:
         "../scripts/pool_of_draws.py"
