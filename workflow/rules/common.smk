@@ -238,9 +238,7 @@ def part_of_fit(wildcards):
 
 
 def network_of_fit(wildcards):
-    """What the network predicts with which fits begin; nothing if they begin without."""
-    if wildcards.method == "fit":
-        return []
+    """What the network predicts with which fits begin."""
     sample = semiangle_mrad(wildcards), int(wildcards.layers)
     chosen = [n for n in FITTING if (n.semiangle_mrad, n.layers) == sample]
     return for_networks(f"{MODELS}/predictions_test.parquet", chosen)

@@ -412,7 +412,7 @@ class DatasetSection(Section):
     pool: Count = 10000
     """With simulation.planewave.strain_states, noise-free images of which training examples are
     made, each of a deformation of its own. For validation and test this number is shared out among
-    draws.count draws, rounded up: so many images show a draw, but no more than there are examples."""
+    draws.count draws, rounded up: so many images show a draw, but no more than its examples."""
     examples: ExamplesSection = Field(default_factory=ExamplesSection)
     """Number of examples in each set."""
 
