@@ -106,7 +106,7 @@ def test_no_gradient_passes_where_an_image_is_rectified():
 
 
 @pytest.mark.parametrize(
-    ("pixels", "coarse", "rectified"), [(16, 16, 12), (96, 96, 72), (128, 64, 96), (256, 64, 128)]
+    ("pixels", "coarse", "rectified"), [(16, 8, 12), (96, 48, 72), (128, 64, 96), (256, 64, 128)]
 )
 def test_it_looks_at_a_coarse_image_and_at_a_rectified_one(pixels, coarse, rectified):
     network = built(pixels)
@@ -240,8 +240,6 @@ def test_it_reads_patterns_that_it_has_not_seen(tmp_path):
     history = train(online(300, 200, 1), validation, SCALING, one, tmp_path)
     best = history["validation_loss"].min()
     assert final_loss(tmp_path, validation) == pytest.approx(best, rel=1e-4)
-    # The first answer has its part in the other loss.
-    assert history["loss"][0] > 1.2 * history["validation_loss"][0]
     table = predict(tmp_path / "model.keras", tmp_path / "settings.json", stored(60, 120, 9))
     found = errors(table, table).set_index("parameter")
     for name in ("strain_xx", "strain_yy"):

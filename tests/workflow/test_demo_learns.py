@@ -4,7 +4,6 @@ In the way of the demo: images of a scattering series for training, draws simula
 validation and test, the same network, loss and length. Without diffuse scattering, to be quick.
 """
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,8 +74,7 @@ def pools(config, series, tmp_path_factory):
             still = tuple(replace(one, thermal=STILL) for one in state.simulations)
             files.append(folder / f"{number}.zarr.zip")
             write_scattered(files[-1], replace(state, simulations=still), engine, draw=number)
-        each = math.ceil(getattr(config.dataset.examples, split) / len(files))
-        write_pool_of_draws(paths[split], files, each, *common)
+        write_pool_of_draws(paths[split], files, config.images_per_draw(split), *common)
     return {split: read_pool(path, SEMIANGLE, LAYERS) for split, path in paths.items()}
 
 

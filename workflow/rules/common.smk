@@ -173,18 +173,11 @@ def batch(things, wildcards):
     return things[first : first + STATES_PER_JOB]
 
 
-def images_per_draw(split):
-    """The number of images of each draw in a pool for validation or test."""
-    shared = STUDY.dataset.pool / STUDY.draws.count
-    needed = set_examples(split) / len(draws_of(split))
-    return math.ceil(min(shared, needed))
-
-
 def pool_images(split):
     """The number of images of the pool of a set."""
     if split == "train":
         return STUDY.dataset.pool
-    return images_per_draw(split) * len(draws_of(split))
+    return STUDY.images_per_draw(split) * len(draws_of(split))
 
 
 def training_examples(wildcards):

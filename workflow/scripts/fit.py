@@ -26,7 +26,7 @@ with job(snakemake.log[0]):
         priors(ranges, examples),
         search_range(ranges, examples),
     )
-    starts = read_table(Path(files.predictions)), None
+    starts = read_table(Path(files.predictions[0])), None
     for path, predictions in zip(snakemake.output, starts, strict=True):
         begin = "without a network" if predictions is None else "with a network"
         progress = sparse_progress(f"patterns, {begin}")

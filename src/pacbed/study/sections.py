@@ -421,8 +421,8 @@ class NetworkSection(Section):
     """The convolutional network."""
 
     kind: Kind = "paper"
-    """paper, one network from image to parameters; coarse-to-fine, the same on an image of about
-    64 × 64 pixels, and dense layers that correct its answer on the image rectified by it."""
+    """paper, one network from image to parameters; coarse-to-fine, the same on an image of
+    32 × 32 to 64 × 64 pixels, and dense layers that correct its answer on the image rectified by it."""
     filters: Some[Count] = (32, 64, 128, 256)
     """Filters of each block of two 3 × 3 convolutions and a 2 × 2 average pool."""
     dense: tuple[Count, ...] = (512, 384, 256, 128)
