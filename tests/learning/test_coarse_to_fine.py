@@ -139,6 +139,30 @@ def test_the_outputs_are_the_first_answer_and_a_correction():
     assert (rectify.centre, rectify.half_range) == (whole.centre, whole.half_range)
 
 
+def test_the_last_answer_teaches_the_second_part_alone():
+    network = built()
+    correction = network.get_layer("correction")
+    correction.kernel.assign(correction.kernel + 0.1)
+    before = {weight.path: array(weight).copy() for weight in network.trainable_weights}
+    network.compile(keras.optimizers.SGD(1.0), loss="mse", jit_compile=False)
+    images = np.random.default_rng(1).gamma(1.0, size=(4, PIXELS, PIXELS, 1))
+    network.train_on_batch(images, np.ones((4, 4)))
+    moved = {
+        weight.path.split("/")[0]
+        for weight in network.trainable_weights
+        if (array(weight) != before[weight.path]).any()
+    }
+    assert moved == {"fine_dense1", "fine_dense2", "correction"}
+
+
+def test_an_answer_that_is_no_number_comes_through():
+    network = built()
+    bias = network.get_layer("first_parameters").bias
+    bias.assign(bias + np.nan)
+    images = np.random.default_rng(1).gamma(1.0, size=(2, PIXELS, PIXELS, 1))
+    assert np.isnan(array(network(images))).all()
+
+
 @pytest.mark.parametrize("intensity", ["linear", "sqrt", "power"])
 def test_a_brighter_image_gives_the_same_answer(intensity):
     network = built(network=replace(TWICE, intensity=intensity))

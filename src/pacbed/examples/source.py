@@ -30,8 +30,8 @@ class ExampleSource:
     Parameters
     ----------
     library
-        Patterns to choose from, each equally likely. Of a pool of draws for validation or test every
-        draw is taken in turn, each time with its next image.
+        Patterns to choose from, each equally likely. Of a pool of draws for validation or test,
+        every draw is taken in turn, each time with its next image.
     settings
         Ranges of the transformations.
     examples

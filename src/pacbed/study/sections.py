@@ -422,7 +422,7 @@ class NetworkSection(Section):
 
     kind: Kind = "paper"
     """paper, one network from image to parameters; coarse-to-fine, the same on an image of
-    32 × 32 to 64 × 64 pixels, and dense layers that correct its answer on the image rectified by it."""
+    32² to 64² pixels, and dense layers that correct its answer on the image rectified by it."""
     filters: Some[Count] = (32, 64, 128, 256)
     """Filters of each block of two 3 × 3 convolutions and a 2 × 2 average pool."""
     dense: tuple[Count, ...] = (512, 384, 256, 128)
