@@ -33,35 +33,43 @@ def study():
 COARSE = PlaneWaveSettings(supercell=(3, 2), diffuse_waves=16, incident_step_mrad=2.5)
 
 
-def made(folder, asked):
-    paths = [folder / f"{number:02d}.zarr.zip" for number in range(asked.states)]
-    engine = PlaneWaveEngine(COARSE, 2)
-    for number, path in enumerate(paths):
-        write_state(path, asked, number, engine)
-    assemble(folder / "series.zarr.zip", paths)
-    return ScatteringSeries(folder / "series.zarr.zip")
+@pytest.fixture(scope="session")
+def made(made_once):
+    """Return a function that makes a scattering series, once for all processes."""
+
+    def of(name, asked):
+        def make(folder):
+            paths = [folder / f"{number:02d}.zarr.zip" for number in range(asked.states)]
+            engine = PlaneWaveEngine(COARSE, 2)
+            for number, path in enumerate(paths):
+                write_state(path, asked, number, engine)
+            assemble(folder / "series.zarr.zip", paths)
+
+        return ScatteringSeries(made_once(name, make) / "series.zarr.zip")
+
+    return of
 
 
 @pytest.fixture(scope="session")
-def small_series(tmp_path_factory):
+def small_series(made):
     """MoS2, six layers, 6.35 mrad."""
     asked = SeriesRequest(
         material("MoS2"), 80, LAYERS, StrainRange((0.96, 1.04)), 6.35, 5.0, 76.0, 15, 2
     )
-    return made(tmp_path_factory.mktemp("small"), asked)
+    return made("small", asked)
 
 
 @pytest.fixture(scope="session")
-def series(tmp_path_factory):
+def series(made):
     """MoS2, four layers, 5 mrad."""
     asked = SeriesRequest(
         material("MoS2"), 80, 4, StrainRange(STRETCH), 5.0, 4.0, 52.0, states=15, degree=2
     )
-    return made(tmp_path_factory.mktemp("series"), asked)
+    return made("series", asked)
 
 
 @pytest.fixture(scope="session")
-def coherent_series(tmp_path_factory):
+def coherent_series(made):
     """MoS2, two layers, 6 mrad, without diffuse scattering."""
     asked = SeriesRequest(
         material("MoS2"),
@@ -75,7 +83,7 @@ def coherent_series(tmp_path_factory):
         degree=1,
         motion="coherent",
     )
-    return made(tmp_path_factory.mktemp("coherent"), asked)
+    return made("coherent", asked)
 
 
 @pytest.fixture(scope="session")

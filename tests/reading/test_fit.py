@@ -8,6 +8,9 @@ from pacbed.exceptions import RequestError
 from pacbed.reading.fit import ALWAYS_FREE, Fit, FitSettings
 from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame, ImageModel
 
+# What they share takes longer than they do: all in one process.
+pytestmark = pytest.mark.xdist_group("fits")
+
 FRAME = Frame.centred(PIXELS, FIELD_mrad)
 # As far from the truth as a small network is.
 NETWORK_ERROR = [0.002, 0.002, 0.002, 0.2, 0.3, 0.3, 0.5, 0.5, 0.005]

@@ -17,6 +17,9 @@ from pacbed.reading.start import (
 )
 from pacbed.scattering.image_model import COLUMN, UNKNOWNS
 
+# What they share takes longer than they do: all in one process.
+pytestmark = pytest.mark.xdist_group("starts")
+
 SEARCH = SearchRange(tilt_mrad=3.0)
 
 

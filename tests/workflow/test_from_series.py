@@ -15,6 +15,9 @@ from pacbed.storage.tables import read_study, read_table
 from pacbed.study.draws import draw
 from pacbed.study.model import merge
 
+# What they share takes longer than they do: all in one process.
+pytestmark = pytest.mark.xdist_group("series")
+
 SERIES = {"simulation": {"planewave": {"strain_states": 6}}, "dataset": {"pool": 20}}
 FOLDER = "results/datasets/6.35mrad/2layers"
 # Of four draws the fourth is for validation and the third for test.
