@@ -23,6 +23,9 @@ from pacbed.specimen.microscope import Aperture, Detector
 from pacbed.study.draws import draw
 from pacbed.study.model import Configuration
 
+# What they share takes longer than they do: all in one process.
+pytestmark = pytest.mark.xdist_group("bounds")
+
 PAPER = replace(Configuration().augmentation(), noise="poisson")
 SETTINGS = replace(PAPER, pixels=64, translation_px=2.5)
 RANGES = DrawRanges(stretch=(0.95, 1.05), angle_deg=(0, 180), tilt_mrad=(-5, 5))

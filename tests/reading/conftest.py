@@ -76,15 +76,6 @@ def small_fit(small_series, study):
 
 
 @pytest.fixture(scope="session")
-def series(made):
-    """MoS2, four layers, 5 mrad."""
-    asked = SeriesRequest(
-        material("MoS2"), 80, 4, StrainRange(STRETCH), 5.0, 4.0, 52.0, states=15, degree=2
-    )
-    return made("series", asked)
-
-
-@pytest.fixture(scope="session")
 def coherent_series(made):
     """MoS2, two layers, 6 mrad, without diffuse scattering."""
     asked = SeriesRequest(
