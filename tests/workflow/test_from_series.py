@@ -20,7 +20,7 @@ pytestmark = pytest.mark.xdist_group("series")
 
 SERIES = {"simulation": {"planewave": {"strain_states": 6}}, "dataset": {"pool": 20}}
 FOLDER = "results/datasets/6.35mrad/2layers"
-# Of four draws the fourth is for validation and the third for test.
+# Of four draws the second is for validation and the third for test.
 TARGETS = [
     f"{FOLDER}/train.zarr.zip",
     f"{FOLDER}/test.zarr.zip",
