@@ -36,6 +36,9 @@ from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 from pacbed.study.model import Configuration
 
+# What they share takes longer than they do: all in one process.
+pytestmark = pytest.mark.xdist_group("pools")
+
 ASKED = SeriesRequest(
     material("MoS2"),
     80,
