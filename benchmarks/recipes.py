@@ -1,30 +1,30 @@
 """What each change of the paper's way to train is worth, at equal cost.
 
-    python benchmarks/recipes.py recipes --series FILE --states FOLDER [--core-minutes 2 6]
-    python benchmarks/recipes.py draws --series FILE --states FOLDER [--core-minutes 4]
-    python benchmarks/recipes.py recipes --draw    # what is there, without any training
+    python benchmarks/recipes.py recipes --series FILE [--core-minutes 1.5 4.5]
+    python benchmarks/recipes.py draws --series FILE [--core-minutes 4]
+    python benchmarks/recipes.py recipes --show     # what is there, without any training
 
 recipes
-    Test error against core-minutes of training, for four recipes, each with one thing more than the
-    one before: the paper's network and loss with a fixed set of examples, of 500 draws; examples
-    without end, online from a pool of images with a strain and tilt each; the loss `fisher`; the
-    network that looks twice.
+    Test error against core-minutes of training, for four recipes, each with one change more than
+    the one before: the paper's network and loss, with 500 draws of strain and tilt, each in 20
+    images; 10,000 draws, each in one; the loss `fisher`; the network that looks twice.
 draws
-    Test error of the last recipe against the number of images in the pool, at equal presentations.
+    Test error of the last recipe against the number of draws, in as many images.
 
-One semi-angle and thickness, doses, noise and ranges of the paper, full thermal motion, six outputs
-of the square root of the intensity. All trainings are one cycle of Adam. Training images are of
---series; validation and test images of the strain states in --states, simulated one by one (as in
-benchmarks/reading.py; those that are not there are made, half a core-minute each). The fields of
-view and shifts of these images vary less than those of the training: --states reach no farther.
+One semi-angle and thickness, ranges, doses and noise of the paper, full thermal motion, six outputs
+of the square root of the intensity. All trainings are one cycle of Adam, online from a pool of
+10,000 images of --series: each has its strain, tilt and geometry, and gets dose and noise anew each
+time. Validation and test images, of the same ranges, are of 5 and 20 strain states simulated one by
+one, otherwise than a series (see direct.py). The figure has the mean and the range of the seeds.
 
-The epochs of a training follow from the measured cost of an example, so that --core-minutes are
-about what it takes; the table has the CPU time that it took. Each training is a process of one
-thread, --jobs at a time. Default sizes take five core-minutes for images, and half of one to
-measure each recipe; then 96 for `recipes` and 36 for `draws`.
+The epochs of a training follow from the measured cost of an example of its network and loss, so
+that --core-minutes are about what it takes; the table has the CPU time that it took. Each training
+is a process of one thread, --jobs at a time. Default sizes take about ten core-minutes for states
+and images, and half of one to measure each network and loss; then 72 for `recipes` and 36 for
+`draws`.
 
 Each finished training is kept as a line of CSV in --folder and not done again; one that was stopped
-begins again. A folder is for one series and one set of states. Writes a table and a figure there.
+begins again. A folder is for one series. Writes a table and a figure there.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -46,7 +46,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from direct import KEPT, SCALE, SHIFT_px, direct_states
+from direct import direct_states
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter
@@ -77,13 +77,13 @@ from pacbed.study.draws import draw
 from pacbed.study.states import base_states
 from pacbed.study.training_settings import error_scales
 
-FILTERS: dict[Kind, tuple[int, ...]] = {"paper": (16, 32, 64), "coarse-to-fine": (16, 32, 64)}
-DENSE, BATCH, PEAK_RATE, WARM_UP = (256, 128), 32, 1e-3, 0.15
-DRAWS = 500  # of the fixed set
-STATES, VALIDATING = 20, 5
+FILTERS, DENSE = (16, 32, 64), (256, 128)
+BATCH, PEAK_RATE, WARM_UP = 32, 1e-3, 0.15
+FEW = 500  # draws of the first recipe
+DRAWS = (FEW, 2000)  # of the study of draws, besides as many as images
+STATES, VALIDATING = 25, 5
 EXAMPLES = {"validation": 256, "test": 512}
-LENGTHS = {"recipes": [2.0, 6.0], "draws": [4.0]}
-POOLS = (500, 2000)  # besides the largest
+LENGTHS = {"recipes": [1.5, 4.5], "draws": [4.0]}
 MEASURED = 16 * BATCH  # examples of the epoch whose cost is measured
 STRAINS = PARAMETERS[:3]
 PANELS = {
@@ -99,14 +99,23 @@ class Recipe:
     """A way to train."""
 
     label: str
-    online: bool = True
+    few: bool = False
     fisher: bool = True
     kind: Kind = "paper"
 
+    def draws(self, images: int) -> int:
+        """Return the draws of a pool of so many images."""
+        return min(FEW, images) if self.few else images
+
+    @property
+    def costs_like(self) -> str:
+        """What its cost depends on."""
+        return f"{self.kind}_{'fisher' if self.fisher else 'mse'}"
+
 
 RECIPES = {
-    "paper": Recipe("paper, 500 draws", online=False, fisher=False),
-    "online": Recipe("+ draws without end", fisher=False),
+    "paper": Recipe("{draws:,} draws", few=True, fisher=False),
+    "more-draws": Recipe("{draws:,} draws", fisher=False),
     "fisher": Recipe("+ loss fisher"),
     "coarse-to-fine": Recipe("+ coarse to fine", kind="coarse-to-fine"),
 }
@@ -115,17 +124,17 @@ LAST = "coarse-to-fine"
 
 @dataclass(frozen=True)
 class Run:
-    """A training: recipe, images of the pool, cost that it is to have, and seed."""
+    """A training: recipe, draws of the pool, cost that it is to have, and seed."""
 
     recipe: str
-    images: int
+    draws: int
     core_minutes: float
     seed: int
 
     @property
     def name(self) -> str:
         """Its name in files."""
-        return f"{self.recipe}_{self.images}images_{self.core_minutes:g}min_seed{self.seed}"
+        return f"{self.recipe}_{self.draws}draws_{self.core_minutes:g}min_seed{self.seed}"
 
 
 def main() -> None:
@@ -134,17 +143,16 @@ def main() -> None:
     add = parser.add_argument
     add("study", choices=list(LENGTHS))
     add("--series", type=Path, help="scattering series, of the ranges of the paper")
-    add("--states", type=Path, help="folder of the strain states, which are kept")
     add("--folder", type=Path, default=Path("results/recipes"))
-    add("--core-minutes", type=float, nargs="+", help="(default: 2 and 6; draws: 4)")
+    add("--core-minutes", type=float, nargs="+", help="(default: 1.5 and 4.5; draws: 4)")
     add("--seeds", type=int, nargs="+", default=[1, 2, 3])
     add("--jobs", type=int, default=1, help="trainings at a time")
-    add("--draw", action="store_true", help="train nothing, show what is there")
+    add("--show", action="store_true", help="train nothing, show what is there")
     add("--semiangle", type=float, default=6.35, help="in mrad")
     add("--layers", type=int, default=10)
     add("--pixels", type=int, default=128)
-    add("--images", type=int, default=9500, help="of the pool")
-    add("--examples", type=int, default=2560, help="of an epoch, and of the fixed set")
+    add("--images", type=int, default=10_000, help="of the pool")
+    add("--examples", type=int, default=2560, help="of an epoch")
     # What this script asks of processes of its own.
     add("--measure", choices=list(RECIPES), help=argparse.SUPPRESS)
     add("--train", type=json.loads, help=argparse.SUPPRESS)
@@ -154,9 +162,9 @@ def main() -> None:
     if options.measure or options.train:
         configure(1)
         return study.measure(options.measure) if options.measure else study.run(options.train)
-    if not options.draw:
-        if not (options.series and options.states):
-            parser.error("name --series and --states, or only --draw")
+    if not options.show:
+        if not options.series:
+            parser.error("name --series, or only --show")
         study.train_missing()
     results = study.results()
     if results.empty:
@@ -172,8 +180,9 @@ class Study:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.aperture = options, Aperture(options.semiangle)
-        name = f"{options.semiangle:g}mrad_{options.layers}layers_{options.pixels}px"
-        self.folder = options.folder / f"{name}_{options.examples}examples"
+        name = f"{options.semiangle:g}mrad_{options.layers}layers"
+        sizes = f"{options.pixels}px_{options.images}images_{options.examples}examples"
+        self.states, self.folder = (options.folder / f"{name}_{of}" for of in ("states", sizes))
         self.bound = self.folder / "bound.csv"
         # Shifts are configured for 256 pixels.
         pixels = {"pixels": options.pixels, "translation_px": 10 * options.pixels / 256}
@@ -187,48 +196,51 @@ class Study:
         """The scattering series."""
         return ScatteringSeries(self.options.series)
 
-    def pool(self, images: int, times: int = 1) -> Path:
-        """Return the pool of so many draws, each seen so many times."""
-        path = self.folder / f"pool_{images}x{times}.zarr.zip"
+    def pool(self, draws: int) -> Path:
+        """Return the pool of so many draws, all in equally many images."""
+        times = self.options.images // draws
+        path = self.folder / f"pool_{draws}x{times}.zarr.zip"
         if not path.exists():
             layers, seed = self.options.layers, seed_at(self.config.seed, "pool", times)
-            drawn = [draw(seed, self.options.semiangle, n, self.ranges) for n in range(images)]
+            drawn = [draw(seed, self.options.semiangle, n, self.ranges) for n in range(draws)]
             states = [(one.deformation, one.tilt_mrad) for one in drawn for _ in range(times)]
             told = sparse_progress("images")
             write_pool(path, self.series, states, self.aperture, layers, self.settings, seed, told)
         return path
 
     def dataset(self, split: str) -> Path:
-        """Return the examples of a set: training, of a few draws; validation and test."""
+        """Return the examples for validation or test."""
         path, layers = self.folder / f"{split}.zarr.zip", self.options.layers
         if not path.exists():
-            examples = EXAMPLES.get(split, self.options.examples)
-            if split == "train":
-                pool, settings = self.pool(DRAWS, -(-examples // DRAWS)), self.settings
-            else:
-                pool, settings = self.pool_of_states(split)
-            library = read_pool(pool, self.options.semiangle, layers)
+            pool = read_pool(self.pool_of_states(split), self.options.semiangle, layers)
             address = (self.config.seed, self.options.semiangle, layers, split)
-            write_dataset(path, ExampleSource(library, settings, examples, address))
+            write_dataset(path, ExampleSource(pool, self.settings, EXAMPLES[split], address))
         return path
 
-    def pool_of_states(self, split: str) -> tuple[Path, Any]:
-        """Make images of directly simulated states, within what these reach."""
-        layers, kept = self.options.layers, sorted({*KEPT, self.options.layers})
-        kept = [n for n in kept if n <= self.series.request.layers]
-        angles = [self.options.semiangle]
-        states = direct_states(self.options.states, self.series, angles, kept, STATES)
-        chosen = states[:VALIDATING] if split == "validation" else states[VALIDATING:]
-        path, times = self.folder / f"pool_{split}.zarr.zip", -(-EXAMPLES[split] // len(chosen))
-        shift = SHIFT_px * self.options.pixels / 256
-        settings = replace(self.settings, field_of_view_variation=SCALE, translation_px=shift)
-        files, seed, told = [one.path for one in chosen], self.config.seed, sparse_progress(split)
+    def pool_of_states(self, split: str) -> Path:
+        """Return the images of directly simulated states for validation or test."""
+        path, layers = self.folder / f"pool_{split}.zarr.zip", self.options.layers
         if not path.exists():
-            write_pool_of_draws(path, files, times, self.aperture, layers, settings, seed, told)
-        return path, settings
+            states = direct_states(
+                self.states,
+                self.series,
+                [self.options.semiangle],
+                [layers],
+                STATES,
+                stretch=self.config.deformation.principal_stretch,
+                field_of_view_mrad=self.config.simulation.field_of_view_mrad,
+                thickest=layers,
+            )
+            chosen = states[:VALIDATING] if split == "validation" else states[VALIDATING:]
+            files, times = [one.path for one in chosen], -(-EXAMPLES[split] // len(chosen))
+            seed, told = self.config.seed, sparse_progress(split)
+            write_pool_of_draws(
+                path, files, times, self.aperture, layers, self.settings, seed, told
+            )
+        return path
 
-    def prepare(self) -> None:
-        """Make what all trainings need, in their order of cost."""
+    def prepare(self, pools: Iterable[int]) -> None:
+        """Make what the trainings need."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.bound.exists():
             layers, settings = [self.options.layers], self.settings
@@ -240,25 +252,16 @@ class Study:
             covariance = prior_covariance(self.ranges, settings)
             table = mean_bounds(bound_table(samples, layers, settings, covariance, energy))
             write_text(self.bound, table.to_csv(index=False))
-        for split in ("train", *EXAMPLES):
+        for split in EXAMPLES:
             self.dataset(split)
-        self.pool(self.options.images)
+        for draws in pools:
+            self.pool(draws)
 
-    def training(self, run: Run, examples: int) -> ExampleSource | Dataset:
+    def training(self, run: Run, examples: int) -> ExampleSource:
         """Return the training examples of an epoch."""
-        if not RECIPES[run.recipe].online:
-            return first(read_dataset(self.dataset("train")), examples)
         angle, layers = self.options.semiangle, self.options.layers
-        pool, n = read_pool(self.pool(self.options.images), angle, layers), run.images
-        assert pool.geometry is not None
-        library = replace(
-            pool,
-            patterns=pool.patterns[:n],
-            draws=pool.draws[:n],
-            parameters=pool.parameters[:n],
-            geometry=pool.geometry[:n],
-        )
-        return ExampleSource(library, self.settings, examples, (run.seed, angle, layers, "train"))
+        pool = read_pool(self.pool(run.draws), angle, layers)
+        return ExampleSource(pool, self.settings, examples, (run.seed, angle, layers, "train"))
 
     def train(
         self, run: Run, epochs: int, examples: int, validation: Dataset, folder: Path
@@ -270,7 +273,7 @@ class Study:
             scales = error_scales(self.bound, angle, self.options.layers, self.scaling)
         mean = self.settings.image_mean
         network = NetworkSettings(
-            FILTERS[recipe.kind], DENSE, intensity="sqrt", image_mean=mean, kind=recipe.kind
+            FILTERS, DENSE, intensity="sqrt", image_mean=mean, kind=recipe.kind
         )
         schedule = OneCycleSchedule(epochs, PEAK_RATE, WARM_UP)
         settings = TrainingSettings(
@@ -290,19 +293,27 @@ class Study:
 
     def measure(self, recipe: str) -> None:
         """Measure what beginning a training costs, and an example."""
+        known = RECIPES[recipe]
         few = first(read_dataset(self.dataset("validation")), BATCH)
-        run = Run(recipe, self.options.images, 0, 1)
+        run = Run(recipe, known.draws(self.options.images), 0, 1)
         with tempfile.TemporaryDirectory() as folder:
             # The last epoch writes a state, the first one compiles.
             (one, two, _), _ = self.train(run, 3, MEASURED, few, Path(folder))
-        print(f"{recipe}: {1e3 * (two - one) / MEASURED:.2f} core-ms per example", flush=True)
+        print(
+            f"{known.costs_like}: {1e3 * (two - one) / MEASURED:.2f} core-ms per example",
+            flush=True,
+        )
         cost = {"begin_s": 2 * one - two, "example_s": (two - one) / MEASURED}
-        write_text(self.folder / f"cost_{recipe}.json", json.dumps(cost) + "\n")
+        write_text(self.cost(recipe), json.dumps(cost) + "\n")
+
+    def cost(self, recipe: str) -> Path:
+        """Return the file of the measured cost of a recipe."""
+        return self.folder / f"cost_{RECIPES[recipe].costs_like}.json"
 
     def run(self, values: Sequence[Any]) -> None:
         """Train a network for about as long as it is to be, and keep its test errors."""
         run, examples = Run(*values), self.options.examples
-        cost = json.loads((self.folder / f"cost_{run.recipe}.json").read_text(encoding="utf-8"))
+        cost = json.loads(self.cost(run.recipe).read_text(encoding="utf-8"))
         epoch_s = examples * cost["example_s"]
         epochs = max(1, round((60 * run.core_minutes - cost["begin_s"]) / epoch_s))
         validation, test = (read_dataset(self.dataset(split)) for split in EXAMPLES)
@@ -313,7 +324,7 @@ class Study:
         found = errors(table, table).set_index("parameter")["mae"]
         row = {
             "recipe": run.recipe,
-            "images": run.images,
+            "draws": run.draws,
             "asked_core_min": run.core_minutes,
             "seed": run.seed,
             "epochs": epochs,
@@ -332,23 +343,26 @@ class Study:
 
     def train_missing(self) -> None:
         """Do the trainings that are not there, in processes of their own."""
-        options, largest = self.options, self.options.images
+        options, images = self.options, self.options.images
         if options.study == "recipes":
-            sizes = [(name, largest if one.online else DRAWS) for name, one in RECIPES.items()]
+            sizes = [(name, one.draws(images)) for name, one in RECIPES.items()]
         else:
-            sizes = [(LAST, n) for n in (*POOLS, largest) if n <= largest]
+            sizes = [(LAST, n) for n in (*DRAWS, images) if n <= images]
         chosen = product(options.core_minutes, options.seeds, sizes)
-        wanted = [Run(recipe, n, minutes, seed) for minutes, seed, (recipe, n) in chosen]
+        wanted = [Run(recipe, draws, minutes, seed) for minutes, seed, (recipe, draws) in chosen]
         missing = [run for run in wanted if not self.kept(run).exists()]
         if not missing:
             return
         configure(options.jobs)
-        self.prepare()
+        self.prepare({run.draws for run in missing})
         (self.folder / "runs").mkdir(exist_ok=True)
-        new = {run.recipe: None for run in missing}
-        measured = [r for r in new if not (self.folder / f"cost_{r}.json").exists()]
-        self.in_processes([["--measure", recipe] for recipe in measured], "measured")
-        asked = [[run.recipe, run.images, run.core_minutes, run.seed] for run in missing]
+        unknown = {
+            self.cost(run.recipe): run.recipe
+            for run in missing
+            if not self.cost(run.recipe).exists()
+        }
+        self.in_processes([["--measure", recipe] for recipe in unknown.values()], "measured")
+        asked = [[run.recipe, run.draws, run.core_minutes, run.seed] for run in missing]
         self.in_processes([["--train", json.dumps(one)] for one in asked], "trainings")
 
     def in_processes(self, asked: list[list[str]], what: str) -> None:
@@ -369,13 +383,14 @@ class Study:
         if not files:
             return pd.DataFrame()
         found, options = pd.concat(map(pd.read_csv, files), ignore_index=True), self.options
-        last, all_images = found["recipe"] == LAST, found["images"] == options.images
         if options.study == "recipes":
-            found = found[all_images | (found["recipe"] == "paper")]
+            draws = {name: one.draws(options.images) for name, one in RECIPES.items()}
+            found = found[found["draws"] == found["recipe"].map(draws)]
         else:
-            found = found[last & found["asked_core_min"].isin(options.core_minutes)]
+            length = found["asked_core_min"].isin(options.core_minutes)
+            found = found[length & (found["recipe"] == LAST)]
         order = found["recipe"].map(list(RECIPES).index)
-        keys = ["order", "images", "asked_core_min", "seed"]
+        keys = ["order", "draws", "asked_core_min", "seed"]
         return found.assign(order=order).sort_values(keys).drop(columns="order")
 
 
@@ -388,19 +403,20 @@ def first(data: Dataset, examples: int) -> Dataset:
 def show(results: pd.DataFrame, bound: pd.Series) -> None:
     """Print the test errors: mean, and range of the seeds."""
     table = Table(title="Mean absolute error on the test set, mean (range) of the seeds")
-    for column in ("recipe", "images", "seeds", "core-min", "presented"):
+    for column in ("recipe", "draws", "seeds", "core-min", "presented"):
         table.add_column(column, justify="right")
     units = {name: display_unit(name) for name in PARAMETERS}
     for name, (_, unit) in units.items():
         table.add_column(f"{SHOWN[name]} ({unit})", justify="right")
-    keys = ["recipe", "images", "asked_core_min"]
-    for (recipe, images, _), rows in results.groupby(keys, sort=False):
+    keys = ["recipe", "draws", "asked_core_min"]
+    for (recipe, draws, _), rows in results.groupby(keys, sort=False):
         cells = []
         for name, (factor, _) in units.items():
             mae = factor * rows[f"mae_{name}"]
             cells.append(f"{mae.mean():.4f}\n({mae.min():.4f}–{mae.max():.4f})")
         presented, cost = f"{rows['presentations'].mean():,.0f}", f"{rows['core_min'].mean():.2f}"
-        known = RECIPES[str(recipe)].label, f"{images:,}", str(len(rows)), cost, presented
+        label = RECIPES[str(recipe)].label.format(draws=draws)
+        known = label, f"{draws:,}", str(len(rows)), cost, presented
         table.add_row(*known, *cells)
     table.add_section()
     bounds = (f"{factor * bound[name]:.4f}" for name, (factor, _) in units.items())
@@ -409,7 +425,7 @@ def show(results: pd.DataFrame, bound: pd.Series) -> None:
 
 
 def curves(results: pd.DataFrame, bound: pd.Series, study: str) -> Figure:
-    """Draw errors against the cost of the training or the images of the pool."""
+    """Draw errors against the cost of the training or the draws of the pool."""
     with paper_style():
         figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
         panels = figure.subplots(1, 3, width_ratios=(1.6, 1, 1))
@@ -430,19 +446,21 @@ def curves(results: pd.DataFrame, bound: pd.Series, study: str) -> Figure:
 def lines(panel: Axes, results: pd.DataFrame, study: str) -> None:
     """Draw the mean of the seeds, and their range."""
     by_cost = study == "recipes"
-    column = "core_min" if by_cost else "images"
-    group, point = ("recipe", "asked_core_min") if by_cost else ("asked_core_min", "images")
+    column = "core_min" if by_cost else "draws"
+    group, point = ("recipe", "asked_core_min") if by_cost else ("asked_core_min", "draws")
     colours = dict(zip(RECIPES, sns.color_palette("colorblind"), strict=False))
     for name, rows in results.groupby(group, sort=False):
         points = rows.groupby(point)
         x, mae = points[column].mean(), points["mae"]
         beyond = np.array([mae.mean() - mae.min(), mae.max() - mae.mean()])
-        label = RECIPES[str(name)].label if by_cost else f"{name:g} core-minutes"
-        colour = colours[str(name)] if by_cost else None
+        label, colour = f"{name} core-minutes", None
+        if by_cost:
+            label = RECIPES[str(name)].label.format(draws=rows["draws"].iloc[0])
+            colour = colours[str(name)]
         panel.errorbar(x, mae.mean(), beyond, fmt="o-", ms=3, capsize=2, color=colour, label=label)
-    panel.set(xscale="log", xlabel="core-minutes" if by_cost else "images of the pool")
+    panel.set(xscale="log", xlabel="core-minutes" if by_cost else "draws")
     panel.xaxis.set_major_locator(
-        LogLocator(subs=(1, 2, 5)) if by_cost else FixedLocator(sorted(set(results["images"])))
+        LogLocator(subs=(1, 2, 5)) if by_cost else FixedLocator(sorted(set(results["draws"])))
     )
     panel.xaxis.set_major_formatter("{x:,g}")
     panel.xaxis.set_minor_formatter(NullFormatter())
