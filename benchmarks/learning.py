@@ -1,7 +1,7 @@
 """Two questions about learning, at a size that a laptop answers in half an hour each.
 
     python benchmarks/learning.py schedules [--folder results/learning]
-    python benchmarks/learning.py tilt
+    python benchmarks/learning.py tilt [--loss fisher]
 
 One semi-angle (6.35 mrad), some hundred draws of the plane-wave engine without diffuse scattering,
 images of 128 pixels, a network of a quarter of the paper's filters.
@@ -12,7 +12,8 @@ schedules
     layers, linear intensity.
 tilt
     Are strains of a monolayer read better by a network that need not read tilt (Fig. 7 of the
-    paper)? Square-root intensity, three seeds each.
+    paper)? Square-root intensity, three seeds each. With --loss fisher by Adam, and not by gradient
+    descent.
 
 Writes a table and a figure, and prints the test errors. What was finished is kept and not done
 again. What was found: docs/training.md.
@@ -23,8 +24,9 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -35,7 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pacbed.examples.dataset import read_dataset, write_dataset
-from pacbed.examples.labels import display_unit
+from pacbed.examples.labels import LabelScaling, display_unit
 from pacbed.examples.pattern_set import read_pattern_set
 from pacbed.examples.source import ExampleSource
 from pacbed.figures.style import SYMBOLS, paper_style, save
@@ -45,9 +47,13 @@ from pacbed.learning.schedule import OneCycleSchedule, Schedule, SteppedSchedule
 from pacbed.learning.training import TrainingSettings, configure, train
 from pacbed.machine import usable_cores
 from pacbed.patterns.store import write_patterns
+from pacbed.precision.bound_table import mean_bounds
+from pacbed.precision.design import simulated_bounds
 from pacbed.precision.metrics import errors
+from pacbed.specimen.microscope import Aperture
 from pacbed.study.configuration import load
 from pacbed.study.draws import assign_splits, draw
+from pacbed.study.training_settings import error_scales
 
 SEMIANGLE_MRAD, LAYERS = 6.35, (1, 5)
 SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
@@ -65,15 +71,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", choices=["schedules", "tilt"])
     parser.add_argument("--folder", type=Path, default=Path("results/learning"))
-    parser.add_argument("--draws", type=int, default=400, help="of which 70 % are for training")
+    parser.add_argument("--draws", type=int, default=400, help="of which 70 %% are for training")
+    parser.add_argument("--loss", choices=["mse", "fisher"], default="mse", help="of tilt")
     options = parser.parse_args()
     configure(usable_cores())
-    study = Study(options.folder, options.draws)
-    runs = schedules if options.study == "schedules" else tilt
-    results = pd.concat(runs(study), ignore_index=True)
-    results.to_csv(options.folder / f"{options.study}.csv", index=False)
-    figure = curves(results) if options.study == "schedules" else strain_errors(results)
-    save(figure, options.folder / f"{options.study}.png")
+    study, of_tilt = Study(options.folder, options.draws), options.study == "tilt"
+    runs = tilt(study, options.loss == "fisher") if of_tilt else schedules(study)
+    results = pd.concat(runs, ignore_index=True)
+    name = "tilt_fisher" if of_tilt and options.loss == "fisher" else options.study
+    results.to_csv(options.folder / f"{name}.csv", index=False)
+    save(strain_errors(results) if of_tilt else curves(results), options.folder / f"{name}.png")
     show(results)
 
 
@@ -126,6 +133,16 @@ class Study:
         address = (self.config.seed, SEMIANGLE_MRAD, layers, split)
         return ExampleSource(self.library(split, layers), self.settings, EXAMPLES[split], address)
 
+    def scales(self, layers: int, scaling: LabelScaling) -> tuple[float, ...]:
+        """Return the scales of the loss `fisher`, from the bound with full thermal motion."""
+        path = self.folder / f"bound_{layers}layers.csv"
+        if not path.exists():
+            aperture, asked = Aperture(SEMIANGLE_MRAD), load().experiment()
+            asked = replace(asked, apertures=(aperture,), examples=self.settings)
+            bounds = mean_bounds(simulated_bounds(asked, [layers], threads=usable_cores()))
+            bounds.to_csv(path, index=False)
+        return error_scales(path, SEMIANGLE_MRAD, layers, scaling)
+
     def run(
         self,
         name: str,
@@ -136,12 +153,16 @@ class Study:
         online: bool,
         seed: int = 1,
         intensity: str = "sqrt",
-        optimizer: str = "sgd",
+        optimizer: Literal["sgd", "adam"] = "sgd",
+        fisher: bool = False,
     ) -> pd.DataFrame:
         """Train a network and return its history and test errors, one row per epoch."""
         scaling = self.config.deformation.label_scaling(outputs)
         network = NetworkSettings(**NETWORK, intensity=intensity)
-        settings = TrainingSettings(network, schedule, batch, 0.9, seed, optimizer=optimizer)
+        scales = self.scales(layers, scaling) if fisher else None
+        settings = TrainingSettings(
+            network, schedule, batch, 0.9, seed, optimizer=optimizer, error_scales=scales
+        )
         folder = self.folder / "models" / name
         started = time.monotonic()
         history = train(
@@ -177,13 +198,14 @@ def schedules(study: Study) -> Iterator[pd.DataFrame]:
     yield study.run("stepped", 5, outputs, STEPS, 32, online=False, intensity="linear")
 
 
-def tilt(study: Study) -> Iterator[pd.DataFrame]:
+def tilt(study: Study, fisher: bool) -> Iterator[pd.DataFrame]:
     """Compare networks that read tilt with those that need not."""
-    cycle = OneCycleSchedule(2, 0.02, 0.25)
+    cycle = OneCycleSchedule(2, 1e-3, 0.15) if fisher else OneCycleSchedule(2, 0.02, 0.25)
+    way: dict[str, Any] = {"optimizer": "adam", "fisher": True} if fisher else {}
     for seed in SEEDS:
         for outputs in ("strain-rotation-tilt", "strain-rotation"):
-            name = f"{outputs}_{seed}"
-            yield study.run(name, 1, outputs, cycle, 16, online=True, seed=seed)
+            name = f"{outputs}_{'fisher_' if fisher else ''}{seed}"
+            yield study.run(name, 1, outputs, cycle, 16, online=True, seed=seed, **way)
 
 
 def show(results: pd.DataFrame) -> None:

@@ -33,13 +33,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from direct import KEPT, SCALE, SEED, FIELD_mrad, ROTATION_deg, SHIFT_px, TILT_mrad, direct_states
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import least_squares
 
-from pacbed.engines import SimulationRequest, ThermalMotion
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.reading.fit import ALWAYS_FREE, Fit, FitResult, FitSettings
@@ -48,25 +48,19 @@ from pacbed.reading.thickness import ThicknessFit
 from pacbed.scattering.fit import assemble, write_state
 from pacbed.scattering.image import Camera
 from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame
-from pacbed.scattering.request import StateRequest
 from pacbed.scattering.series import ScatteringSeries
-from pacbed.scattering.state import ScatteredState, write_scattered
-from pacbed.specimen.deformation import DrawRanges
-from pacbed.specimen.microscope import Aperture, Detector
+from pacbed.scattering.state import ScatteredState
+from pacbed.specimen.microscope import Aperture
 from pacbed.study.configuration import load
-from pacbed.study.draws import draw
 
 PARTS = ("speed", "bound", "dictionary", "thickness", "camera")
-SEED, SEMIANGLES_mrad, LAYERS = 91, (6.35, 18.13, 32.94), (1, 5, 10, 20)
-KEPT, DOSES = (1, 2, 3, 5, 8, 10, 12, 15, 18, 20), (1e5, 1e6, 1e7)
-STRETCH, TILT_mrad, ROTATION_deg, SCALE, SHIFT_px = (0.97, 1.03), 5.0, 10.0, 0.03, 2.0
-ELECTRONS, FIELD_mrad, PIXELS, GEOMETRIES = (5e6, 5e7), 100.0, 256, 3
+SEMIANGLES_mrad, LAYERS, DOSES = (6.35, 18.13, 32.94), (1, 5, 10, 20), (1e5, 1e6, 1e7)
+ELECTRONS, PIXELS, GEOMETRIES = (5e6, 5e7), 256, 3
 # Errors of a small network: strain, rotation, tilt, shift, scale.
 OF_NETWORK = [0.002] * 3 + [0.2] + [0.3] * 2 + [0.5] * 2 + [0.005]
 FAULTS = ("background", "log_semiangle", "ellipticity", "ellipticity_diagonal", "blur_px")
 BACKGROUND, WRONG_SEMIANGLE, ELLIPTICITY, BLUR_px = 0.05, 1.02, (0.01, -0.005), 1.0
 CALIBRATED = 0.005  # relative range of the scale of a camera whose length is known
-DIRECT = PlaneWaveSettings(incident_step_mrad=1.25, diffuse_waves=260)
 # In a monolayer tilt and scale are known from their ranges at best.
 PRIORS = {
     "tilt_x_mrad": (0.0, TILT_mrad / math.sqrt(3)),
@@ -99,11 +93,7 @@ def main() -> None:
             speed(series, angles, layers[-2:][0])
         if options.parts == ["speed"]:
             return
-        files = [folder / f"{n:03d}.zarr.zip" for n in range(options.draws)]
-        for number, file in enumerate(track(files, "strain states", console=Console(stderr=True))):
-            if not file.exists():
-                simulate(file, series, angles, thicknesses, number)
-        states = [ScatteredState(file) for file in files]
+        states = direct_states(folder, series, angles, thicknesses, options.draws)
         test = Test(series, states, options.pixels, options.noise)
         if "bound" in options.parts:
             precision(test, angles, layers, searched=False)
@@ -172,32 +162,6 @@ def make_series(path: Path) -> Path:
     for number in counted(range(request.states), "series"):
         write_state(states[number], request, number, engine)
     assemble(path, states)
-    return path
-
-
-def simulate(
-    path: Path, series: ScatteringSeries, angles: list[float], layers: list[int], index: int
-) -> Path:
-    """Simulate a strain state by itself."""
-    own = series.request
-    ranges = DrawRanges(STRETCH, (0, 180), (-TILT_mrad, TILT_mrad))
-    drawn = [draw(SEED, angle, index, ranges, True) for angle in angles]
-    requests = tuple(
-        SimulationRequest(
-            own.material,
-            one.deformation,
-            one.tilt_mrad,
-            own.layers,
-            own.energy_keV,
-            Aperture(angle),
-            Detector((1.27 * FIELD_mrad,) * 2, (64, 64)),
-            ThermalMotion(own.motion),
-            SEED + index,
-        )
-        for angle, one in zip(angles, drawn, strict=True)
-    )
-    state = StateRequest(requests, tuple(layers), own.strain.stretch[1])
-    write_scattered(path, state, PlaneWaveEngine(DIRECT), draw=index)
     return path
 
 

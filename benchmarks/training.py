@@ -27,7 +27,8 @@ from pacbed.examples import labels
 from pacbed.examples.dataset import read_dataset, write_dataset
 from pacbed.examples.pattern_set import PatternSet
 from pacbed.examples.source import ExampleSource
-from pacbed.learning.network import build_network
+from pacbed.learning.loss import of_both_answers
+from pacbed.learning.network import build_network, with_first_answer
 from pacbed.learning.sequences import OnlineSequence, StoredSequence
 from pacbed.learning.training import configure, make_optimizer, on_device
 from pacbed.machine import usable_cores
@@ -60,7 +61,7 @@ def main() -> None:
     for name in options.network:
         config = load([CONFIG / file for file in OVERLAYS[name]])
         small = name == "paper" and not card
-        batch = options.batch or (16 if small else config.training.batch_size)
+        batch = options.batch or (16 if small else config.training.examples_per_step)
         batches = options.batches or {"demo": 200, "paper": 4 if small else 40}[name]
         for precision in options.precision:
             bench = Bench(config, batch, batches, precision, options.xla)
@@ -83,6 +84,11 @@ class Bench:
         self.config, self.batch, self.batches, self.precision = config, batch, batches, precision
         self.xla = xla
         scaling, settings = config.deformation.label_scaling(OUTPUTS), config.augmentation()
+        self.first = scaling
+        if twice := config.network.kind == "coarse-to-fine":
+            self.first = scaling.with_nuisances(
+                settings.translation_px, settings.field_of_view_variation
+            )
         library = patterns(config)
         online = ExampleSource(library, settings, batch * batches, (0, 6.35, 1, "train"))
         with tempfile.TemporaryDirectory() as folder:
@@ -90,27 +96,30 @@ class Bench:
             examples = min(batch * batches, 1024)
             write_dataset(file, replace(online, examples=examples))
             data = read_dataset(file)
-        stored = StoredSequence(data, scaling, batch, shuffle_seed=0)
+        stored = StoredSequence(data, self.first, batch, shuffle_seed=0)
         inputs, targets = stored[0]
         self.sources: dict[str, tuple[keras.Model, keras.utils.PyDataset]] = {
             "constant": (self.network(), Constant(inputs, targets, batches)),
             "materialised": (self.network(), Repeated(stored, batches)),
             "online": (
                 on_device(self.network(), online),
-                OnlineSequence(online, scaling, batch),
+                OnlineSequence(online, self.first, batch),
             ),
         }
-        study = config.changed({"seed": 0, "training": {"precision": precision, "xla": xla}})
+        changed = {"precision": precision, "xla": xla, "loss": "mse"}
+        study = config.changed({"seed": 0, "training": changed})
         training = training_settings(study, "linear")
+        loss = of_both_answers(training.loss, 6) if twice else training.loss
         for model, _ in self.sources.values():
             rate = training.schedule.of_batches(batches)
             optimizer = make_optimizer(rate, training)
-            model.compile(optimizer=optimizer, loss="mse", jit_compile=self.xla)
+            model.compile(optimizer=optimizer, loss=loss, jit_compile=self.xla)
 
     def network(self) -> keras.Model:
-        """Return the network of the configuration."""
-        settings = network_settings(self.config, "linear")
-        return build_network(self.config.dataset.pixels, 6, settings, precision=self.precision)
+        """Return what is trained of the network of the configuration."""
+        settings, pixels = network_settings(self.config, "linear"), self.config.dataset.pixels
+        made = build_network(pixels, 6, settings, precision=self.precision, first=self.first)
+        return with_first_answer(made) if settings.looks_twice else made
 
     def images_per_second(self, name: str) -> float:
         """Train for one round."""

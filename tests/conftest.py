@@ -1,5 +1,8 @@
 """What holds for all tests."""
 
+import fcntl
+import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -36,6 +39,28 @@ SLOW = [
 def pytest_sessionstart() -> None:
     # A shell lets what it runs in the background ignore Ctrl-C, and all tests would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """Return a function that makes a folder once for all processes of a run of tests."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # what all processes have in common
+
+    def once(name, make):
+        folder, done = base / name, base / f"{name}.done"
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                # What another process could not finish.
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return once
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

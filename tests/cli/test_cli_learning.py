@@ -37,6 +37,9 @@ from pacbed.study.model import Configuration
 from pacbed.study.training_settings import training_settings
 
 # Ten draws, three epochs of four batches, the last of which is smaller.
+# What they share takes longer than they do: all in one process.
+pytestmark = pytest.mark.xdist_group("pacbed train")
+
 CHANGES = {
     "draws": {"count": 10, "split": {"train": 0.6, "validation": 0.2, "test": 0.2}},
     "dataset": TINY["dataset"] | {"examples": {"train": 56, "validation": 24, "test": 24}},

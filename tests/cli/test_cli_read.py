@@ -22,6 +22,9 @@ from pacbed.scattering.image import Camera
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
 
+# What they share takes longer than they do: all in one process.
+pytestmark = pytest.mark.xdist_group("pacbed read")
+
 RANGE = ["--layers", "1", "--semiangle", "6", "--tilt", "5", "--fov", "64", "--states", "6"]
 COARSE = ["--supercell", "3", "2", "--incident-step", "2.5", "--phonons", "0"]
 TRUTH = (0.008, -0.006, 0.005)

@@ -33,6 +33,10 @@ from pacbed.specimen.microscope import Aperture, lorentz_factor
 # Displacements
 
 
+# What they share takes longer than they do: all in one process.
+pytestmark = pytest.mark.xdist_group("phonons")
+
+
 def displacements(direction=(1.5, -3.0), configuration=0, seed=3, layers=20, shared=False):
     planes = atomic_planes(slab(MOS2, Deformation(), layers), (8, 5))
     phonons = FrozenPhonons(MOS2, 2, seed, shared)

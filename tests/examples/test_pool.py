@@ -36,6 +36,9 @@ from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 from pacbed.study.model import Configuration
 
+# What they share takes longer than they do: all in one process.
+pytestmark = pytest.mark.xdist_group("pools")
+
 ASKED = SeriesRequest(
     material("MoS2"),
     80,
@@ -364,6 +367,19 @@ def test_examples_know_their_draws(draws, tmp_path):
     assert set(data.draws) == set(DRAWS)
     for draw, label in zip(data.draws, data.labels, strict=True):
         np.testing.assert_allclose(label[:3], STRAINS[DRAWS.index(draw)], atol=1e-7)
+
+
+def test_every_draw_is_taken_in_turn_and_a_larger_pool_begins_with_the_same(draws, tmp_path):
+    shown = []
+    for images in (2, 3):
+        pool = read_pool(made_of(tmp_path / f"{images}", draws, images), 5.0, LAYERS)
+        source = ExampleSource(pool, SETTINGS, 12, (7, 5.0, LAYERS, "test"))
+        pattern, transformation, _ = source.draw(0, 12)
+        assert [pool.draws[n] for n in pattern] == 4 * [3, 8, 12]
+        shown.append(transformation[:, :4])
+    np.testing.assert_array_equal(shown[0][:6], shown[1][:6])
+    np.testing.assert_array_equal(shown[0][6:], shown[0][:6])
+    assert len(np.unique(shown[1][:9], axis=0)) == 9
 
 
 def test_draws_that_were_simulated_otherwise_make_no_pool(draws, tmp_path):

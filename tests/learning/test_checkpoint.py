@@ -31,6 +31,9 @@ from pacbed.storage.waiting import waiting
 from pacbed.storage.zipped import checkpoint_of
 
 # The best validation loss comes in the midst; the last batch of an epoch is smaller.
+# What they share takes longer than they do: all in one process.
+pytestmark = pytest.mark.xdist_group("checkpoints")
+
 SETTINGS = settings((2, 0.006), (3, 0.008), batch_size=16)
 DATA = spots(72, 3), understated(40, 4)
 EPOCHS = 5

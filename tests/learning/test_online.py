@@ -39,6 +39,9 @@ from pacbed.learning.training import DIVERGED, train
 from pacbed.precision.metrics import errors
 from pacbed.study.model import Configuration
 
+# What they share takes longer than they do: all in one process.
+pytestmark = pytest.mark.xdist_group("online")
+
 PIXELS = 16
 PIXEL_MRAD = (1.6, 1.2)
 AUGMENTATION = replace(

@@ -48,7 +48,11 @@ def spots(examples, seed):
         labels=labels.astype(np.float32),
         draws=1000 * seed + np.arange(examples),  # no two sets share a draw
         transformations=np.full((examples, 6), 1e7, np.float32),
-        attributes={"seed": seed, "simulation": SIMULATION},
+        attributes={
+            "seed": seed,
+            "simulation": SIMULATION,
+            "augmentation": {"field_of_view_mrad": 100.0},
+        },
     )
 
 
@@ -93,7 +97,7 @@ def test_the_products_are_a_model_its_history_and_its_settings(learned):
     stored = json.loads((learned / "settings.json").read_text())
     assert LabelScaling.from_dict(stored["scaling"]) == SCALING
     assert stored["training"]["momentum"] == 0.9
-    assert stored["data"] == {"seed": 1, "simulation": SIMULATION}
+    assert stored["data"] == spots(1, 1).attributes
     assert stored["validation_loss"] == {"in_training": history["validation_loss"].min()}
     # Two blocks, 4 × 4 × 8 flattened, one hidden layer, four outputs.
     convolutions = (9 + 1) * 4 + (36 + 1) * 4 + (36 + 1) * 8 + (72 + 1) * 8

@@ -7,6 +7,8 @@ import pytest
 
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
+from pacbed.reading.fit import Fit
+from pacbed.scattering import image_model
 from pacbed.scattering.fit import assemble, write_state
 from pacbed.scattering.image import Camera
 from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame
@@ -22,6 +24,14 @@ STRETCH, TILT_mrad = (0.97, 1.03), 3.0
 ELECTRONS = 1e7
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _few_together():
+    """Compute two patterns at a time: fewer are filled up, and most tests have one or two."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_model, "_PATTERNS", 2)
+        yield
+
+
 @pytest.fixture(scope="session")
 def study():
     """What the patterns of these tests have in common."""
@@ -33,35 +43,40 @@ def study():
 COARSE = PlaneWaveSettings(supercell=(3, 2), diffuse_waves=16, incident_step_mrad=2.5)
 
 
-def made(folder, asked):
-    paths = [folder / f"{number:02d}.zarr.zip" for number in range(asked.states)]
-    engine = PlaneWaveEngine(COARSE, 2)
-    for number, path in enumerate(paths):
-        write_state(path, asked, number, engine)
-    assemble(folder / "series.zarr.zip", paths)
-    return ScatteringSeries(folder / "series.zarr.zip")
+@pytest.fixture(scope="session")
+def made(made_once):
+    """Return a function that makes a scattering series, once for all processes."""
+
+    def of(name, asked):
+        def make(folder):
+            paths = [folder / f"{number:02d}.zarr.zip" for number in range(asked.states)]
+            engine = PlaneWaveEngine(COARSE, 2)
+            for number, path in enumerate(paths):
+                write_state(path, asked, number, engine)
+            assemble(folder / "series.zarr.zip", paths)
+
+        return ScatteringSeries(made_once(name, make) / "series.zarr.zip")
+
+    return of
 
 
 @pytest.fixture(scope="session")
-def small_series(tmp_path_factory):
+def small_series(made):
     """MoS2, six layers, 6.35 mrad."""
     asked = SeriesRequest(
         material("MoS2"), 80, LAYERS, StrainRange((0.96, 1.04)), 6.35, 5.0, 76.0, 15, 2
     )
-    return made(tmp_path_factory.mktemp("small"), asked)
+    return made("small", asked)
 
 
 @pytest.fixture(scope="session")
-def series(tmp_path_factory):
-    """MoS2, four layers, 5 mrad."""
-    asked = SeriesRequest(
-        material("MoS2"), 80, 4, StrainRange(STRETCH), 5.0, 4.0, 52.0, states=15, degree=2
-    )
-    return made(tmp_path_factory.mktemp("series"), asked)
+def small_fit(small_series, study):
+    """The fit of its thickest crystal; what it compiles is compiled once."""
+    return Fit(small_series, study.aperture, study.layers, study.frame)
 
 
 @pytest.fixture(scope="session")
-def coherent_series(tmp_path_factory):
+def coherent_series(made):
     """MoS2, two layers, 6 mrad, without diffuse scattering."""
     asked = SeriesRequest(
         material("MoS2"),
@@ -75,7 +90,7 @@ def coherent_series(tmp_path_factory):
         degree=1,
         motion="coherent",
     )
-    return made(tmp_path_factory.mktemp("coherent"), asked)
+    return made("coherent", asked)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,9 @@ from pacbed.exceptions import RequestError
 from pacbed.reading.fit import ALWAYS_FREE, Fit, FitSettings
 from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame, ImageModel
 
+# What they share takes longer than they do: all in one process.
+pytestmark = pytest.mark.xdist_group("fits")
+
 FRAME = Frame.centred(PIXELS, FIELD_mrad)
 # As far from the truth as a small network is.
 NETWORK_ERROR = [0.002, 0.002, 0.002, 0.2, 0.3, 0.3, 0.5, 0.5, 0.005]
@@ -26,14 +29,14 @@ def starts_near(states, seed=1):
 
 
 @pytest.fixture(scope="module")
-def measured(series):
+def measured(small_series):
     states = random_states(24, 3e6)
-    return states, noisy([pattern(series, state, 4) for state in states])
+    return states, noisy([pattern(small_series, state, 4) for state in states])
 
 
 @pytest.fixture(scope="module")
-def fit(series):
-    return Fit(series, APERTURE, 4, FRAME)
+def fit(small_series):
+    return Fit(small_series, APERTURE, 4, FRAME)
 
 
 def test_errors_are_as_large_as_stated(fit, measured):
@@ -78,10 +81,12 @@ def test_a_given_variance_is_that_of_the_result(fit, measured):
     assert np.all(wide.chi2_per_pixel < 0.35)
 
 
-def test_a_prior_holds_what_the_pattern_does_not_tell(series, measured):
+def test_a_prior_holds_what_the_pattern_does_not_tell(small_series, measured):
     states, images = measured
     settings = FitSettings(priors={"tilt_x_mrad": (0.5, 1e-6)})
-    result = Fit(series, APERTURE, 4, FRAME, settings).fit(images[:2], starts_near(states[:2]))
+    result = Fit(small_series, APERTURE, 4, FRAME, settings).fit(
+        images[:2], starts_near(states[:2])
+    )
     assert np.abs(result.column("tilt_x_mrad") - 0.5).max() < 1e-4
     assert np.all(result.sigma[:, COLUMN["tilt_x_mrad"]] <= 1e-6)
     assert not any("not converged" in flags for flags in result.flags)
@@ -97,22 +102,22 @@ CAMERA = {
 
 
 @pytest.fixture(scope="module")
-def distorted(series):
+def distorted(small_series):
     """Patterns of a camera that is not as it is thought to be."""
     states = random_states(6, 1e7)
     for name, value in CAMERA.items():
         states[:, COLUMN[name]] = value
-    expected = ImageModel(series, APERTURE, 4, FRAME, UNKNOWNS).images(states)
+    expected = ImageModel(small_series, APERTURE, 4, FRAME, UNKNOWNS).images(states)
     return states, noisy(expected.reshape(-1, PIXELS, PIXELS))
 
 
-def test_a_distorted_camera_is_fitted_where_it_is_free(series, distorted):
+def test_a_distorted_camera_is_fitted_where_it_is_free(small_series, distorted):
     states, images = distorted
     starts = starts_near(states)
     starts[:, 10:] = 0
     starts[:, COLUMN["blur_px"]] = 0.5
     settings = FitSettings((*ALWAYS_FREE, *CAMERA), priors={"log_scale": (0.0, 0.02)})
-    result = Fit(series, APERTURE, 4, FRAME, settings).fit(images, starts)
+    result = Fit(small_series, APERTURE, 4, FRAME, settings).fit(images, starts)
     free = [COLUMN[name] for name in settings.free]
     deviation = (result.states - states)[:, free] / result.sigma[:, free]
     assert result.flags == [""] * len(states)
@@ -126,10 +131,10 @@ def test_a_distorted_camera_is_told_by_chi2_where_it_is_not_free(fit, distorted)
     assert all("bad chi2" in flags for flags in fit.fit(images, starts).flags)
 
 
-def test_a_strain_beyond_the_series_is_flagged(series, fit):
+def test_a_strain_beyond_the_series_is_flagged(small_series, fit):
     states = random_states(1, 1e7)
     states[0, :3] = 0.05, 0.045, 0.0
-    model = ImageModel(series, APERTURE, 4, FRAME, UNKNOWNS[:10])
+    model = ImageModel(small_series, APERTURE, 4, FRAME, UNKNOWNS[:10])
     images = noisy(model.images(states).reshape(1, PIXELS, PIXELS))
     starts = states.copy()
     starts[0, :3] = 0.02, 0.02, 0.0
@@ -147,13 +152,15 @@ def test_a_strain_beyond_the_series_is_flagged(series, fit):
         ("halo", -0.5, False),
     ],
 )
-def test_only_the_upper_end_of_what_may_be_none_is_an_edge(series, measured, name, end, flagged):
+def test_only_the_upper_end_of_what_may_be_none_is_an_edge(
+    small_series, measured, name, end, flagged
+):
     states, images = measured
     starts = states[:1].copy()
     starts[0, COLUMN[name]] = end
     beyond = 2 * end or -1.0
     settings = FitSettings((name,), priors={name: (beyond, 1e-6)})
-    result = Fit(series, APERTURE, 4, FRAME, settings).fit(images[:1], starts, bins=(2,))
+    result = Fit(small_series, APERTURE, 4, FRAME, settings).fit(images[:1], starts, bins=(2,))
     assert result.column(name)[0] == end
     assert ("at the edge of the range" in result.flags[0]) == flagged
 

@@ -18,20 +18,22 @@ STEPS = {
 
 
 @pytest.mark.parametrize("layers", [1, 4])
-def test_images_are_those_of_the_series(series, layers):
-    model = ImageModel(series, APERTURE, layers, Frame.centred(PIXELS, FIELD_mrad), UNKNOWNS[:10])
+def test_images_are_those_of_the_series(small_series, layers):
+    model = ImageModel(
+        small_series, APERTURE, layers, Frame.centred(PIXELS, FIELD_mrad), UNKNOWNS[:10]
+    )
     states = random_states(3, 1e6)
     for state, image in zip(states, model.images(states), strict=True):
-        expected = pattern(series, state, layers).ravel()
+        expected = pattern(small_series, state, layers).ravel()
         assert np.abs(image - expected).sum() < 1e-4 * expected.sum()
 
 
-def test_derivatives_are_those_of_the_series(series):
+def test_derivatives_are_those_of_the_series(small_series):
     state = random_states(1, 1.0)[0]
-    model = ImageModel(series, APERTURE, 4, Frame.centred(PIXELS, FIELD_mrad), UNKNOWNS[:10])
+    model = ImageModel(small_series, APERTURE, 4, Frame.centred(PIXELS, FIELD_mrad), UNKNOWNS[:10])
     columns = model.images_and_columns(state[None])[1][0].reshape(-1, PIXELS, PIXELS)
     camera = Camera(PIXELS, FIELD_mrad * np.exp(state[8]), state[3], tuple(state[6:8]))
-    expected = series.image_and_derivatives(
+    expected = small_series.image_and_derivatives(
         tuple(state[:3]), tuple(state[4:6]), APERTURE, 4, camera
     )
     of_numpy = [
@@ -47,8 +49,8 @@ def test_derivatives_are_those_of_the_series(series):
 
 
 @pytest.mark.parametrize("aperture", [APERTURE, Aperture(4.0, 0.4)])
-def test_derivatives_by_all_unknowns_are_those_of_differences(series, aperture):
-    model = ImageModel(series, aperture, 4, Frame.centred(PIXELS, FIELD_mrad), UNKNOWNS)
+def test_derivatives_by_all_unknowns_are_those_of_differences(small_series, aperture):
+    model = ImageModel(small_series, aperture, 4, Frame.centred(PIXELS, FIELD_mrad), UNKNOWNS)
     state = random_states(1, 1.0)[0]
     state[10:] = 0.02, 0.03, 0.01, 0.01, -0.007, 0.8
     columns = model.images_and_columns(state[None])[1][0].reshape(-1, PIXELS, PIXELS)
@@ -60,11 +62,11 @@ def test_derivatives_by_all_unknowns_are_those_of_differences(series, aperture):
         assert np.abs(columns[number].ravel() - slope).sum() < 0.03 * np.abs(slope).sum(), name
 
 
-def test_pixels_put_together_hold_the_electrons_of_all(series):
+def test_pixels_put_together_hold_the_electrons_of_all(small_series):
     frame = Frame.centred(PIXELS, FIELD_mrad)
     states = random_states(2, 1e6)
     fine, coarse = (
-        ImageModel(series, APERTURE, 4, f, UNKNOWNS[:10]).images(states)
+        ImageModel(small_series, APERTURE, 4, f, UNKNOWNS[:10]).images(states)
         for f in (frame, frame.binned(2))
     )
     half = PIXELS // 2
@@ -73,8 +75,8 @@ def test_pixels_put_together_hold_the_electrons_of_all(series):
     assert np.abs(sums - coarse).sum() < 0.01 * sums.sum()
 
 
-def test_a_pixel_in_the_centre_of_a_disc_is_lit(series):
-    model = ImageModel(series, APERTURE, 1, Frame.centred(PIXELS, FIELD_mrad), UNKNOWNS[:10])
+def test_a_pixel_in_the_centre_of_a_disc_is_lit(small_series):
+    model = ImageModel(small_series, APERTURE, 1, Frame.centred(PIXELS, FIELD_mrad), UNKNOWNS[:10])
     image, columns = model.images_and_columns(np.zeros((1, len(UNKNOWNS))))
     assert np.isfinite(image).all()
     assert np.isfinite(columns).all()

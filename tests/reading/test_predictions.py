@@ -10,7 +10,7 @@ from pacbed.examples.augment import TRANSFORMATIONS, AugmentationSettings
 from pacbed.examples.dataset import Dataset
 from pacbed.examples.labels import PARAMETERS
 from pacbed.exceptions import PacbedError
-from pacbed.reading.predictions import predict_by_fit
+from pacbed.reading.predictions import ExampleFits
 from pacbed.reading.start import SearchRange
 from pacbed.scattering.image_model import COLUMN
 
@@ -42,7 +42,7 @@ def data(small_series, patterns, study):
 
 def read(series, data, predictions=None):
     search = SearchRange(tilt_mrad=3.0)
-    return predict_by_fit(series, data, range(len(data.images)), PRIORS, search, predictions)
+    return ExampleFits(series, data, PRIORS, search).read(range(len(data.images)), predictions)
 
 
 def predicted(data, by):

@@ -7,7 +7,7 @@ import pytest
 from pacbed.examples.augment import AugmentationSettings
 from pacbed.exceptions import RequestError
 from pacbed.reading.discs import DiscMethod
-from pacbed.reading.fit import ALWAYS_FREE, Fit
+from pacbed.reading.fit import ALWAYS_FREE
 from pacbed.reading.start import (
     Dictionary,
     SearchRange,
@@ -17,17 +17,15 @@ from pacbed.reading.start import (
 )
 from pacbed.scattering.image_model import COLUMN, UNKNOWNS
 
+# What they share takes longer than they do: all in one process.
+pytestmark = pytest.mark.xdist_group("small series")
+
 SEARCH = SearchRange(tilt_mrad=3.0)
 
 
 @pytest.fixture(scope="module")
-def fit(small_series, study):
-    return Fit(small_series, study.aperture, study.layers, study.frame)
-
-
-@pytest.fixture(scope="module")
-def dictionary(fit):
-    return Dictionary(fit, SEARCH)
+def dictionary(small_fit):
+    return Dictionary(small_fit, SEARCH)
 
 
 def failures(result, truth):
@@ -36,35 +34,35 @@ def failures(result, truth):
     return int((off.max(axis=1) > 10).sum())
 
 
-def test_fits_from_the_dictionary_end_at_the_truth(fit, dictionary, patterns, study):
+def test_fits_from_the_dictionary_end_at_the_truth(small_fit, dictionary, patterns, study):
     truth, images = patterns([study.layers] * 24)
-    starts = starts_from_dictionary(fit, dictionary, images)
-    result = fit.fit(images, starts, bins=(2, 1))
+    starts = starts_from_dictionary(small_fit, dictionary, images)
+    result = small_fit.fit(images, starts, bins=(2, 1))
     assert failures(result, truth) == 0
     assert result.converged.all()
 
 
-def test_pattern_of_the_other_direction_is_found_if_both_are_searched(fit, patterns, study):
+def test_pattern_of_the_other_direction_is_found_if_both_are_searched(small_fit, patterns, study):
     truth, images = patterns([study.layers] * 2)
-    turned = Dictionary(fit, SearchRange((180.0,), tilt_mrad=3.0))
-    both = Dictionary(fit, SearchRange((0.0, 180.0), tilt_mrad=3.0))
+    turned = Dictionary(small_fit, SearchRange((180.0,), tilt_mrad=3.0))
+    both = Dictionary(small_fit, SearchRange((0.0, 180.0), tilt_mrad=3.0))
     far, near = (d.candidates(images, 1)[1] for d in (turned, both))
     assert (near < far).all()
-    result = fit.fit(images, starts_from_dictionary(fit, both, images), bins=(2, 1))
+    result = small_fit.fit(images, starts_from_dictionary(small_fit, both, images), bins=(2, 1))
     assert failures(result, truth) == 0
 
 
-def test_masked_pixels_of_a_dictionary_do_not_matter(fit, patterns, study):
+def test_masked_pixels_of_a_dictionary_do_not_matter(small_fit, patterns, study):
     images = patterns([study.layers] * 2)[1]
     mask = np.ones(study.frame.shape, bool)
     mask[20:30, 35:50] = False
-    masked = Dictionary(fit, SEARCH, mask)
+    masked = Dictionary(small_fit, SEARCH, mask)
     found = masked.candidates(images, 1)[0]
     changed = masked.candidates(np.where(mask, images, 1e6).astype(np.float32), 1)[0]
     np.testing.assert_allclose(found, changed, atol=1e-4)
 
 
-def test_discs_tell_strain_and_rotation(fit, patterns, study):
+def test_discs_tell_strain_and_rotation(small_fit, patterns, study):
     truth, images = patterns([study.layers] * 4)
     augmentation = AugmentationSettings(
         pixels=study.frame.shape[0],
@@ -77,7 +75,7 @@ def test_discs_tell_strain_and_rotation(fit, patterns, study):
         image_mean=(1.0, 1.0),
     )
     method = DiscMethod(
-        fit.series.request.material, 80, study.aperture.semiangle_mrad, augmentation
+        small_fit.series.request.material, 80, study.aperture.semiangle_mrad, augmentation
     )
     starts = starts_from_discs(method, images)
     assert np.abs(starts - truth)[:, :3].max() < 0.03

@@ -8,17 +8,16 @@ from pacbed.reading.fit import Fit
 from pacbed.reading.start import SearchRange
 from pacbed.reading.thickness import ThicknessFit
 
+# What they share takes longer than they do: all in one process.
+pytestmark = pytest.mark.xdist_group("small series")
+
 SEARCH = SearchRange(tilt_mrad=3.0)
 
 
-def fit_of(series, study):
-    return Fit(series, study.aperture, study.layers, study.frame)
-
-
-def test_thickness_and_its_probability_are_found(small_series, patterns, study):
+def test_thickness_and_its_probability_are_found(small_fit, patterns, study):
     truth = np.arange(1, study.layers + 1)
     states, images = patterns(truth)
-    result = ThicknessFit(fit_of(small_series, study), truth.tolist(), SEARCH).fit(images)
+    result = ThicknessFit(small_fit, truth.tolist(), SEARCH).fit(images)
     assert result.layers.tolist() == truth.tolist()
     assert result.probabilities.shape == (study.layers, study.layers)
     np.testing.assert_allclose(result.probabilities.sum(axis=1), 1)
@@ -26,21 +25,21 @@ def test_thickness_and_its_probability_are_found(small_series, patterns, study):
     assert np.abs(result.fit.states - states)[:, :3].max() < 0.005
 
 
-def test_starts_that_are_given_are_used(small_series, patterns, study):
+def test_starts_that_are_given_are_used(small_fit, patterns):
     states, images = patterns([3, 5])
-    result = ThicknessFit(fit_of(small_series, study), (3, 5)).fit(images, states)
+    result = ThicknessFit(small_fit, (3, 5)).fit(images, states)
     assert result.layers.tolist() == [3, 5]
     assert result.fit.converged.all()
 
 
-def test_fit_of_another_thickness_is_that_of_its_own(small_series, patterns, study):
+def test_fit_of_another_thickness_is_that_of_its_own(small_series, small_fit, patterns, study):
     states, images = patterns([2, 2])
     own = Fit(small_series, study.aperture, 2, study.frame)
-    other = Fit(small_series, study.aperture, study.layers, study.frame).for_layers(2)
+    other = small_fit.for_layers(2)
     found, expected = (fit.fit(images, states, bins=(1,)) for fit in (other, own))
     np.testing.assert_allclose(found.states, expected.states, atol=1e-4)
 
 
-def test_thickness_given_twice_is_refused(small_series, study):
+def test_thickness_given_twice_is_refused(small_fit):
     with pytest.raises(RequestError, match="different"):
-        ThicknessFit(fit_of(small_series, study), (2, 2))
+        ThicknessFit(small_fit, (2, 2))

@@ -26,6 +26,9 @@ from pacbed.scattering.strain import StrainRange, deformation_of
 from pacbed.specimen.crystal import material
 from pacbed.specimen.microscope import Aperture, Detector
 
+# What they share takes longer than they do: all in one process.
+pytestmark = pytest.mark.xdist_group("scattering")
+
 ASKED = SeriesRequest(
     material("MoS2"), 80, 2, StrainRange((0.97, 1.03)), 5.0, 3.0, 44.0, states=15, degree=2
 )

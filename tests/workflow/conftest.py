@@ -12,13 +12,18 @@ def workspace(tmp_path):
     return new_workspace(tmp_path / "new")
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """A folder in which everything has been done; not to be changed."""
-    made = new_workspace(tmp_path_factory.mktemp("workflow") / "finished")
-    outcome = made.run()
+def finish(folder):
+    outcome = new_workspace(folder / "finished").run()
     assert outcome.status == 0, outcome.text
-    return made
+
+
+@pytest.fixture(scope="session")
+def finished(made_once, tmp_path_factory):
+    """A folder in which everything has been done; not to be changed."""
+    # Each process has a copy: planning writes into it.
+    folder = tmp_path_factory.mktemp("workflow") / "finished"
+    shutil.copytree(made_once("workflow", finish) / "finished", folder)
+    return Workspace(folder)
 
 
 @pytest.fixture

@@ -9,6 +9,9 @@ from workspace import new_workspace
 
 from pacbed.patterns.store import read_patterns
 
+# What they share takes longer than they do: all in one process.
+pytestmark = pytest.mark.xdist_group("batches")
+
 BATCHES = {"draws": {"count": 20}, "execution": {"draws_per_job": 10}}
 PATTERNS = "results/patterns/6.35mrad"
 LOG = "results/logs/patterns/6.35mrad/0000x.log"

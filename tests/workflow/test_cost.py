@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from test_plan import ERRORS, FIGURES
 from workspace import ROOT
 
 from pacbed.cli import main
@@ -52,6 +53,22 @@ LIMITS = ["--max-core-hours", 100_000, "--max-gpu-hours", 1000, "--max-storage",
 def test_the_study_of_the_paper_is_planned_in_the_order_of_its_costs(workspace, plan):
     status, budget, text, errors = plan(workspace.folder, SLURM, *LIMITS)
 
+    planned = {r["rule"]: r["to_run"] for r in budget["rules"]}
+    # The last one is no work.
+    assert planned | {"all": 1} == {
+        "draws": 1,
+        "simulate": 5 * 1000,
+        "simulate_undeformed": 5,
+        "simulate_gallery": 1,
+        "simulate_bound": 1 + 4,
+        "augment": 5 * 8 * 3,
+        "train": 40 + 10,
+        "predict": 40 + 10,
+        "discs": 2 * 8,
+        "bounds": 1,
+        **dict.fromkeys(FIGURES[:4], 1),
+        **ERRORS,
+    }
     # Jobs, cores of each, the longest in hours, core-hours likely and at most.
     expected = {
         "simulate": (5000, 32, 1.7, 272_500, 1_280_000),

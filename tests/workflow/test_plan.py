@@ -35,24 +35,6 @@ def steps(rate):
     return {"training": {"learning_rate_steps": [{"epochs": 1, "rate": rate}]}}
 
 
-def test_the_shipped_configuration_plans_the_study_of_the_paper(workspace):
-    outcome = workspace.plan("--quiet", "rules", tiny=False)
-    assert outcome.jobs == {
-        "draws": 1,
-        "simulate": 5 * 1000,
-        "simulate_undeformed": 5,
-        "simulate_gallery": 1,
-        "simulate_bound": 1 + 4,
-        "augment": 5 * 8 * 3,
-        "train": 40 + 10,
-        "predict": 40 + 10,
-        "discs": 2 * 8,
-        "bounds": 1,
-        **dict.fromkeys(FIGURES[:4], 1),
-        **ERRORS,
-    }
-
-
 def test_a_new_folder_plans_everything(workspace):
     assert workspace.plan().jobs == EVERYTHING
 

@@ -214,15 +214,21 @@ def test_a_second_run_does_nothing(finished, results):
     assert {p: p.stat().st_mtime_ns for p in results.rglob("*")} == before
 
 
-def test_the_same_configuration_gives_the_same_numbers_on_any_number_of_cores(finished, workspace):
-    outcome = workspace.run(*DATASETS, cores=1)
+def test_the_same_configuration_gives_the_same_numbers_on_any_number_of_cores(
+    finished, workspace, draws
+):
+    # Of the draws of training and of the one for test, and of both thicknesses.
+    chosen = [path for path in DATASETS if re.search("1layers/train|2layers/test", path)]
+    outcome = workspace.run(*chosen, cores=1)
     assert outcome.status == 0, outcome.text
-    for index in range(4):
+    used = draws.loc[draws["split"] != "validation", "index"]
+    assert len(used) == 3
+    for index in used:
         name = f"results/patterns/6.35mrad/{index:05d}.zarr.zip"
         first, again = (read_patterns(one.folder / name) for one in (finished, workspace))
         np.testing.assert_array_equal(first.patterns, again.patterns)
         assert first.attributes["request"] == again.attributes["request"]
-    for path in DATASETS:
+    for path in chosen:
         assert (workspace.folder / path).read_bytes() == (finished.folder / path).read_bytes()
 
 
@@ -247,7 +253,7 @@ def test_discs_are_measured_in_the_test_set_where_they_are_large_enough(workspac
     assert error.abs().median() < 0.01
 
 
-@pytest.mark.parametrize("energy_keV", [60, 200, 300])
+@pytest.mark.parametrize("energy_keV", [60, 300])
 def test_a_study_at_another_energy_runs_with_no_other_key_changed(workspace, energy_keV):
     train = "results/datasets/6.35mrad/2layers/train.zarr.zip"
     outcome = workspace.run(train, change={"microscope": {"energy_keV": energy_keV}})

@@ -86,9 +86,9 @@ class Workspace:
         """Run the workflow with the local profile, as a user does."""
         return self.snakemake(*LOCAL, "--cores", str(cores), *targets, change=change)
 
-    def plan(self, *arguments: str, change: dict | None = None, tiny: bool = True) -> Outcome:
+    def plan(self, *arguments: str, change: dict | None = None) -> Outcome:
         """Find out what would be done after a change of the configuration."""
-        return self.snakemake("--dry-run", *arguments, change=change, tiny=tiny)
+        return self.snakemake("--dry-run", *arguments, change=change)
 
     def config(self) -> Configuration:
         """The configuration."""

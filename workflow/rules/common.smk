@@ -173,16 +173,11 @@ def batch(things, wildcards):
     return things[first : first + STATES_PER_JOB]
 
 
-def images_per_draw():
-    """The number of images of each draw in a pool for validation or test."""
-    return math.ceil(STUDY.dataset.pool / STUDY.draws.count)
-
-
 def pool_images(split):
     """The number of images of the pool of a set."""
     if split == "train":
         return STUDY.dataset.pool
-    return images_per_draw() * len(draws_of(split))
+    return STUDY.images_per_draw(split) * len(draws_of(split))
 
 
 def training_examples(wildcards):
@@ -236,9 +231,7 @@ def part_of_fit(wildcards):
 
 
 def network_of_fit(wildcards):
-    """What the network predicts with which fits begin; nothing if they begin without."""
-    if wildcards.method == "fit":
-        return []
+    """What the network predicts with which fits begin."""
     sample = semiangle_mrad(wildcards), int(wildcards.layers)
     chosen = [n for n in FITTING if (n.semiangle_mrad, n.layers) == sample]
     return for_networks(f"{MODELS}/predictions_test.parquet", chosen)

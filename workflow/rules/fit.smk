@@ -1,5 +1,5 @@
-# Test examples read by a fit of the scattering series, which begins with what a network predicts,
-# or without one from a dictionary. Some of them per job: what is killed begins again there.
+# Test examples read by fits of the scattering series, which begin with what a network predicts, and
+# without one from a dictionary. Some of them per job: what is killed begins again there.
 FIT = f"{FITS}/{{method}}_{{part}}.parquet"
 
 
@@ -9,11 +9,11 @@ rule fit:
         examples=f"{DATASETS}/test.zarr.zip",
         predictions=network_of_fit,
     output:
-        temp(FIT),
+        temp(expand(FIT, method=FIT_METHODS, allow_missing=True)),
     log:
-        f"{RESULTS}/logs/fits/{{semiangle}}mrad/{{layers}}layers/{{method}}_{{part}}.log",
+        f"{RESULTS}/logs/fits/{{semiangle}}mrad/{{layers}}layers/{{part}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/fits/{{semiangle}}mrad/{{layers}}layers/{{method}}_{{part}}.tsv"
+        f"{RESULTS}/benchmarks/fits/{{semiangle}}mrad/{{layers}}layers/{{part}}.tsv"
     conda:
         "../envs/train-gpu.yaml"
     threads: 1
@@ -23,7 +23,6 @@ rule fit:
                 STUDY,
                 semiangle_mrad(wildcards),
                 len(part_of_fit(wildcards)),
-                wildcards.method == "fit",
             )
         ),
         mem_mb=lambda wildcards, attempt: attempt * (5000 + set_mb("test")),

@@ -165,10 +165,10 @@ rule pool_of_draws:
             )
         ),
         mem_mb=lambda wildcards, attempt: attempt * 2000,
-        runtime=minutes(240),
+        runtime=minutes(720),
     params:
         **NUMERICS_OF_DRAWS,
         **POOL_PARAMS | dict(layers=config["dataset"]["layers"]),
-        images=images_per_draw(),
+        images=lambda wildcards: STUDY.images_per_draw(wildcards.split),
     script:
         "../scripts/pool_of_draws.py"

@@ -13,11 +13,13 @@ TensorFlow.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 from scipy.ndimage import affine_transform, correlate1d
 
+from pacbed.examples.labels import NUISANCES, PARAMETERS
 from pacbed.exceptions import RequestError
 
 NOISES = ("lognormal", "poisson")
@@ -130,23 +132,29 @@ TRANSFORMATIONS = tuple(field.name for field in fields(Transformation))
 """Columns of tables of transformations."""
 
 
-def nuisances(transformations: np.ndarray, field_of_view_mrad: float) -> np.ndarray:
-    """Return :data:`pacbed.examples.labels.NUISANCES` of examples of a nominal field of view.
+def label_columns(
+    parameters: Sequence[str],
+    labels: np.ndarray,
+    transformations: np.ndarray,
+    field_of_view_mrad: float,
+) -> np.ndarray:
+    """Return what is to be read of examples, shape (examples, parameters).
 
     Parameters
     ----------
+    parameters
+        Of :data:`pacbed.examples.labels.PARAMETERS` and :data:`pacbed.examples.labels.NUISANCES`.
+    labels
+        Physical parameters of the examples, shape (examples, 6).
     transformations
         Shape (examples, 6), columns as :data:`TRANSFORMATIONS`.
     field_of_view_mrad
         Nominal full width of an example in mrad.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (examples, 3).
     """
     log_scale = np.log(transformations[:, 1:2] / field_of_view_mrad)
-    return np.hstack([transformations[:, 2:4], log_scale])
+    known = np.hstack([labels, transformations[:, 2:4], log_scale])
+    names = (*PARAMETERS, *NUISANCES)
+    return known[:, [names.index(name) for name in parameters]]
 
 
 def average_over_pixels(

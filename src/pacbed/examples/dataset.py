@@ -14,8 +14,8 @@ import zarr
 from zarr.storage import LocalStore
 
 from pacbed.engines.request import Progress, ThermalMotion
-from pacbed.examples.augment import TRANSFORMATIONS, nuisances
-from pacbed.examples.labels import NUISANCES, PARAMETERS
+from pacbed.examples.augment import TRANSFORMATIONS, label_columns
+from pacbed.examples.labels import PARAMETERS
 from pacbed.examples.source import ExampleSource
 from pacbed.exceptions import PacbedError
 from pacbed.machine import usable_cores
@@ -148,11 +148,8 @@ class Dataset:
 
     def columns(self, parameters: Sequence[str]) -> np.ndarray:
         """Return the labels of some parameters, or nuisances."""
-        known, labels = (*PARAMETERS, *NUISANCES), self.labels
-        if not set(PARAMETERS).issuperset(parameters):
-            nominal_mrad = self.attributes["augmentation"]["field_of_view_mrad"]
-            labels = np.hstack([labels, nuisances(self.transformations, nominal_mrad)])
-        return labels[:, [known.index(p) for p in parameters]]
+        nominal_mrad = self.attributes["augmentation"]["field_of_view_mrad"]
+        return label_columns(parameters, self.labels, self.transformations, nominal_mrad)
 
 
 def read_dataset(path: Path) -> Dataset:

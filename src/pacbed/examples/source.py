@@ -30,7 +30,8 @@ class ExampleSource:
     Parameters
     ----------
     library
-        Patterns to choose from, each equally likely, as simulated.
+        Patterns to choose from, each equally likely. Of a pool of draws for validation or test,
+        every draw is taken in turn, each time with its next image.
     settings
         Ranges of the transformations.
     examples
@@ -103,11 +104,21 @@ class ExampleSource:
             random = stream(seed, *address, number)
             uniform[row] = random.random(7)
             key[row] = random.integers(2**32, size=2, dtype=np.uint32)
-        pattern = (uniform[:, 0] * len(self.library.patterns)).astype(np.int32)
+        pattern = self._pattern(np.arange(first, end), uniform[:, 0])
         transformation = self.settings.transformations(uniform[:, 1:]).astype(np.float32)
         if self.library.geometry is not None:
             transformation[:, :4] = self.library.geometry[pattern]
         return pattern, transformation, key.view(np.int32)
+
+    def _pattern(self, number: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+        """Return the number of the pattern of each example, int32."""
+        patterns = len(self.library.patterns)
+        if self.library.geometry is None or self.address[3] == "train":
+            return (uniform * patterns).astype(np.int32)
+        # One draw after another has all of its images.
+        draws = len(set(self.library.draws))
+        each = patterns // draws
+        return (number % draws * each + number // draws % each).astype(np.int32)
 
     def labels(self, pattern: np.ndarray, transformation: np.ndarray) -> np.ndarray:
         """Return the physical parameters of examples, shape (examples, 6).

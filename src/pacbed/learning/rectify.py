@@ -55,6 +55,8 @@ class Rectify(layers.Layer):
     def call(self, images: Any, answers: Any) -> Any:
         """Rectify images (examples, pixels, pixels, 1); return (examples, size, size, 1)."""
         pixels = images.shape[1]
+        # A diverged answer is no place in the image; the loss says so.
+        answers = ops.where(ops.isfinite(answers), answers, 0.0)
         scaled = ops.clip(answers, -_BEYOND, _BEYOND)
         physical = scaled * ops.array(self.half_range) + ops.array(self.centre)
         x, left = _neighbour(self._positions(physical, 0) + pixels // 2, pixels)

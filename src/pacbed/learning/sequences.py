@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from pacbed.examples.augment import nuisances
+from pacbed.examples.augment import label_columns
 from pacbed.examples.dataset import Dataset
-from pacbed.examples.labels import NUISANCES, PARAMETERS, LabelScaling
+from pacbed.examples.labels import LabelScaling
 from pacbed.examples.source import ExampleSource
 from pacbed.seeding import stream
 
@@ -92,8 +92,6 @@ class OnlineSequence(ExampleSequence):
     def __init__(self, source: ExampleSource, scaling: LabelScaling, batch_size: int) -> None:
         self.source = source
         self.scaling = scaling
-        known = (*PARAMETERS, *NUISANCES)
-        self.columns = [known.index(name) for name in scaling.parameters]
         attributes = {**source.attributes, "online": True, "examples": source.examples}
         library = source.library
         rows, draws = library.patterns[:, library.patterns.shape[1] // 2], np.array(library.draws)
@@ -103,9 +101,11 @@ class OnlineSequence(ExampleSequence):
     def _batch(self, first: int, end: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
         """Return inputs of the layer that makes the images, and scaled labels."""
         pattern, transformation, key = self.source.draw(first, end, self.epoch)
-        nominal_mrad = self.source.settings.field_of_view_mrad
-        labels = np.hstack(
-            [self.source.labels(pattern, transformation), nuisances(transformation, nominal_mrad)]
+        labels = label_columns(
+            self.scaling.parameters,
+            self.source.labels(pattern, transformation),
+            transformation,
+            self.source.settings.field_of_view_mrad,
         )
-        targets = self.scaling.scale(labels[:, self.columns]).astype(np.float32)
+        targets = self.scaling.scale(labels).astype(np.float32)
         return (pattern, transformation, key), targets

@@ -15,7 +15,7 @@ _COARSE_PIXELS, _MOST_RECTIFIED = 64, 128
 
 def binning(pixels: int, kind: Kind) -> int:
     """Return how many pixels of an image, along each axis, the convolutions see as one."""
-    return max(1, pixels // _COARSE_PIXELS) if kind == "coarse-to-fine" else 1
+    return max(2, pixels // _COARSE_PIXELS) if kind == "coarse-to-fine" else 1
 
 
 def rectified_size(pixels: int) -> int:

@@ -399,10 +399,7 @@ def _check(
     if keras.backend.backend() == "tensorflow":
         network.jit_compile = False
     predicted = network.predict(examples, verbose=0)
-    if settings.error_scales is None:
-        kept = float(np.square(predicted - examples.targets).mean())
-    else:
-        kept = float(np.mean(settings.loss(examples.targets, predicted)))
+    kept = float(np.mean(settings.loss(examples.targets, predicted)))
     if abs(kept / seen - 1) > _TOLERANCE:
         log(
             f"warning: the validation loss was {seen:.3g} in training ({settings.precision}"

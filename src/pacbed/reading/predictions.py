@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -32,16 +32,8 @@ from pacbed.specimen.microscope import Aperture
 _AT_A_TIME = 32
 
 
-def predict_by_fit(
-    series: ScatteringSeries,
-    data: Dataset,
-    rows: range,
-    priors: Mapping[str, tuple[float, float]],
-    search: SearchRange,
-    predictions: pd.DataFrame | None = None,
-    progress: Progress | None = None,
-) -> pd.DataFrame:
-    """Read examples by a fit.
+class ExampleFits:
+    """Reads examples by fits, whatever these begin with.
 
     Parameters
     ----------
@@ -49,51 +41,92 @@ def predict_by_fit(
         What the crystal does to all waves.
     data
         The examples.
-    rows
-        Which of them are read.
     priors
         Mean and standard deviation of unknowns over the examples of the study.
     search
         Where to look for a start without a network.
-    predictions
-        Of a network for all examples, with which the fit starts; None for the dictionary. A fit
-        that is flagged begins again from the dictionary, and the likelier of the two is kept.
-    progress
-        Called with the number of examples that are done, and of all.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As of :func:`pacbed.examples.predictions.prediction_table`, and for each parameter
-        ``sigma_*``, its standard deviation as stated by the fit; ``chi2_per_pixel`` and ``flags``.
 
     Raises
     ------
     PacbedError
-        If the examples are of another crystal, beam or thermal motion than the series, or the
-        predictions of other examples.
+        If the examples are of another crystal, beam or thermal motion than the series.
     """
-    aperture = _aperture(series, data)
-    settings = AugmentationSettings(**data.attributes["augmentation"])
-    frame = Frame.centred(settings.pixels, settings.field_of_view_mrad)
-    fit = Fit(series, aperture, data.attributes["layers"], frame, FitSettings(priors=priors))
-    reader = _Reader(fit, search)
-    read: list[pd.DataFrame] = []
-    for first in range(rows.start, rows.stop, _AT_A_TIME):
-        some = slice(first, min(first + _AT_A_TIME, rows.stop))
-        images = _electrons(data.images[some].astype(np.float32), data.electrons[some])
-        if predictions is None:
-            result = reader.from_dictionary(images)
-        else:
-            result = reader.from_network(images, _predicted(predictions, data, some))
-        chosen = replace(data, **{n: getattr(data, n)[some] for n in _OF_EXAMPLES})
-        table = prediction_table(chosen, PARAMETERS, result.states[:, : len(PARAMETERS)])
-        for name in PARAMETERS:
-            table[f"sigma_{name}"] = result.sigma[:, COLUMN[name]]
-        read.append(table.assign(chi2_per_pixel=result.chi2_per_pixel, flags=result.flags))
-        if progress:
-            progress(some.stop - rows.start, len(rows))
-    return pd.concat(read, ignore_index=True)
+
+    def __init__(
+        self,
+        series: ScatteringSeries,
+        data: Dataset,
+        priors: Mapping[str, tuple[float, float]],
+        search: SearchRange,
+    ) -> None:
+        settings = AugmentationSettings(**data.attributes["augmentation"])
+        frame = Frame.centred(settings.pixels, settings.field_of_view_mrad)
+        aperture, layers = _aperture(series, data), data.attributes["layers"]
+        self._fit = Fit(series, aperture, layers, frame, FitSettings(priors=priors))
+        self._data, self._search = data, search
+
+    def read(
+        self,
+        rows: range,
+        predictions: pd.DataFrame | None = None,
+        progress: Progress | None = None,
+    ) -> pd.DataFrame:
+        """Read some of the examples.
+
+        Parameters
+        ----------
+        rows
+            Which.
+        predictions
+            Of a network for all examples, with which the fit starts; None for the dictionary. A fit
+            that is flagged begins again from the dictionary, and the likelier of the two is kept.
+        progress
+            Called with the number of examples that are done, and of all.
+
+        Returns
+        -------
+        pandas.DataFrame
+            As of :func:`pacbed.examples.predictions.prediction_table`, and for each parameter
+            ``sigma_*``, its standard deviation as stated by the fit; ``chi2_per_pixel`` and
+            ``flags``.
+
+        Raises
+        ------
+        PacbedError
+            If the predictions are of other examples.
+        """
+        data, read = self._data, []
+        for first in range(rows.start, rows.stop, _AT_A_TIME):
+            some = slice(first, min(first + _AT_A_TIME, rows.stop))
+            images = _electrons(data.images[some].astype(np.float32), data.electrons[some])
+            if predictions is None:
+                result = self._from_dictionary(images)
+            else:
+                result = self._from_network(images, _predicted(predictions, data, some))
+            chosen = replace(data, **{n: getattr(data, n)[some] for n in _OF_EXAMPLES})
+            table = prediction_table(chosen, PARAMETERS, result.states[:, : len(PARAMETERS)])
+            for name in PARAMETERS:
+                table[f"sigma_{name}"] = result.sigma[:, COLUMN[name]]
+            read.append(table.assign(chi2_per_pixel=result.chi2_per_pixel, flags=result.flags))
+            if progress:
+                progress(some.stop - rows.start, len(rows))
+        return pd.concat(read, ignore_index=True)
+
+    @cached_property
+    def _dictionary(self) -> Dictionary:
+        return Dictionary(self._fit, self._search)
+
+    def _from_dictionary(self, images: np.ndarray) -> FitResult:
+        states = starts_from_dictionary(self._fit, self._dictionary, images)
+        return self._fit.fit(self._seen(images, states), states)
+
+    def _from_network(self, images: np.ndarray, states: np.ndarray) -> FitResult:
+        seen = self._seen(images, states)
+        return fit_or_search(self._fit, seen, states, lambda: self._dictionary)
+
+    def _seen(self, images: np.ndarray, states: np.ndarray) -> np.ndarray:
+        """Return images whose sums are the electrons that fall on the camera."""
+        return images * self._fit.part_seen(states)[:, None, None]
 
 
 def search_range(ranges: DrawRanges, settings: AugmentationSettings) -> SearchRange:
@@ -101,30 +134,6 @@ def search_range(ranges: DrawRanges, settings: AugmentationSettings) -> SearchRa
     low, high = settings.rotation_deg
     tilt = max(map(abs, ranges.tilt_mrad))
     return SearchRange(((low + high) / 2,), (high - low) / 2, tilt, ranges.stretch)
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Reads images whose sums are as many electrons as were incident."""
-
-    fit: Fit
-    search: SearchRange
-
-    @cached_property
-    def dictionary(self) -> Dictionary:
-        return Dictionary(self.fit, self.search)
-
-    def from_dictionary(self, images: np.ndarray) -> FitResult:
-        states = starts_from_dictionary(self.fit, self.dictionary, images)
-        return self.fit.fit(self._seen(images, states), states)
-
-    def from_network(self, images: np.ndarray, states: np.ndarray) -> FitResult:
-        seen = self._seen(images, states)
-        return fit_or_search(self.fit, seen, states, lambda: self.dictionary)
-
-    def _seen(self, images: np.ndarray, states: np.ndarray) -> np.ndarray:
-        """Return images whose sums are the electrons that fall on the camera."""
-        return images * self.fit.part_seen(states)[:, None, None]
 
 
 _OF_EXAMPLES = ("images", "labels", "draws", "transformations")

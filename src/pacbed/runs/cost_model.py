@@ -67,7 +67,7 @@ _IMAGE_s, _IMAGE_DISC_s, _IMAGE_PIXEL_s = 0.04, 0.2e-3, 0.1e-6
 # The same of a series, of which TensorFlow makes many at a time.
 _MODEL_s, _MODEL_PIXEL_s, _MODEL_DISC_s = 2.2e-3, 0.16e-6, 0.031e-6
 # Fits: of a pixel, and of a disc over it; compiling the model for each size of pixels.
-_FITTED_PIXEL_s, _FITTED_DISC_s, _COMPILE_s = 2e-6, 1e-6, 30.0
+_FITTED_PIXEL_s, _FITTED_DISC_s, _COMPILE_s = 2e-6, 1e-6, 25.0
 _SERIES = "scattering series (docs/cost.md)"
 # Draws over which a simulation of plane waves is averaged.
 _SAMPLE = 8
@@ -299,13 +299,14 @@ def _discs_per_mrad2(config: Configuration) -> float:
     return _cell_A2(request) / (1e3 * wavelength_A(request.energy_keV)) ** 2
 
 
-def fits(config: Configuration, semiangle_mrad: float, patterns: int, searched: bool) -> Cost:
-    """Estimate fits of so many patterns of a semi-angle and thickness, with a search for starts."""
+def fits(config: Configuration, semiangle_mrad: float, patterns: int) -> Cost:
+    """Estimate two fits of so many patterns each, begun with a network and with a search."""
     pixels = config.dataset.pixels**2
     overlapping = _discs_per_mrad2(config) * math.pi * semiangle_mrad**2
-    each = pixels * (_FITTED_PIXEL_s + overlapping * _FITTED_DISC_s) * (1 + searched)
-    start = _START_TENSORFLOW_s + _COMPILE_s * (1 + searched)
-    return Cost(start + patterns * each, 150e-6 * patterns, _SERIES)
+    # A search takes as long as a fit.
+    each = 3 * pixels * (_FITTED_PIXEL_s + overlapping * _FITTED_DISC_s)
+    start = _START_TENSORFLOW_s + _COMPILE_s
+    return Cost(start + patterns * each, 2 * 150e-6 * patterns, _SERIES)
 
 
 def network_size(network: NetworkSection, pixels: int, outputs: int) -> tuple[int, float]:

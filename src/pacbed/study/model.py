@@ -120,6 +120,12 @@ class Configuration(Section):
         given = {name: value for name, value in self.dataset if name not in others}
         return AugmentationSettings(rotation_deg=self.deformation.rotation_deg, **given)
 
+    def images_per_draw(self, split: str) -> int:
+        """Return how many images of each draw are in a pool for validation or test."""
+        shared = self.dataset.pool / self.draws.count
+        needed = getattr(self.dataset.examples, split) / self.draws.splits().count(split)
+        return math.ceil(min(shared, needed))
+
     def request(
         self,
         semiangle_mrad: float,

@@ -412,7 +412,7 @@ class DatasetSection(Section):
     pool: Count = 10000
     """With simulation.planewave.strain_states, noise-free images of which training examples are
     made, each of a deformation of its own. For validation and test this number is shared out among
-    draws.count draws, rounded up: so many images show a draw."""
+    draws.count draws, rounded up: so many images show a draw, but no more than its examples."""
     examples: ExamplesSection = Field(default_factory=ExamplesSection)
     """Number of examples in each set."""
 
@@ -421,8 +421,8 @@ class NetworkSection(Section):
     """The convolutional network."""
 
     kind: Kind = "paper"
-    """paper, one network from image to parameters; coarse-to-fine, the same on an image of about
-    64 × 64 pixels, and dense layers that correct its answer on the image rectified by it."""
+    """paper, one network from image to parameters; coarse-to-fine, the same on an image of
+    32² to 64² pixels, and dense layers that correct its answer on the image rectified by it."""
     filters: Some[Count] = (32, 64, 128, 256)
     """Filters of each block of two 3 × 3 convolutions and a 2 × 2 average pool."""
     dense: tuple[Count, ...] = (512, 384, 256, 128)

@@ -75,8 +75,15 @@ def training_settings(
 
     Used are sections ``network`` and ``training``, the seed and the range of image means; with
     the loss ``fisher``, the scales of :func:`error_scales`.
+
+    Raises
+    ------
+    ValueError
+        If the loss needs scales and there are none, or the reverse.
     """
     section = study.training
+    if (section.loss == "fisher") != (error_scales is not None):
+        raise ValueError("scales of errors belong to the loss fisher, and to no other")
     fast = section.fast if section.schedule == "fast" else None
     return TrainingSettings(
         network=network_settings(study, intensity),
