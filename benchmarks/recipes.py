@@ -7,7 +7,7 @@
 recipes
     Test error against core-minutes of training, for four recipes, each with one change more than
     the one before: the paper's network and loss, with 500 draws of strain and tilt, each in 20
-    images; 10,000 draws, each in one; the loss `fisher`; the network that looks twice.
+    images; 10,000 draws, each in one; the loss `fisher`; the coarse-to-fine network.
 draws
     Test error of the last recipe against the number of draws, in as many images.
 

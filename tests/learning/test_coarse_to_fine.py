@@ -1,4 +1,4 @@
-"""The network that looks twice: it rectifies the image by its first answer, and corrects this."""
+"""The coarse-to-fine network: it rectifies the image by its first answer, and corrects this."""
 
 import json
 import math

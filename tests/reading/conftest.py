@@ -8,7 +8,6 @@ import pytest
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.reading.fit import Fit
-from pacbed.scattering import image_model
 from pacbed.scattering.fit import assemble, write_state
 from pacbed.scattering.image import Camera
 from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame
@@ -22,14 +21,6 @@ APERTURE, LAYERS, FIELD_mrad, PIXELS = Aperture(6.35), 6, 60.0, 64
 FRAME = Frame.centred(PIXELS, FIELD_mrad)
 STRETCH, TILT_mrad = (0.97, 1.03), 3.0
 ELECTRONS = 1e7
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _few_together():
-    """Compute two patterns at a time: fewer are filled up, and most tests have one or two."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image_model, "_PATTERNS", 2)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The networks: the paper's (Yankovich et al. 2026, 2.5), and one that looks twice.
+"""The networks: the paper's (Yankovich et al. 2026, 2.5), and a coarse-to-fine one.
 
 The second reads a coarse image first, rectifies the whole image by this answer, and reads the rest.
 """
@@ -191,7 +191,7 @@ def build_network(
     x = Intensity(*intensity, name="intensity", dtype="float32")(images)
     if settings.looks_twice:
         if first is None:
-            raise ValueError("a network that looks twice needs the scaling of its first answer")
+            raise ValueError("a coarse-to-fine network needs the scaling of its first answer")
         x = _look_twice(x, outputs, settings, precision, first)
     else:
         x = _look(x, settings, precision)
@@ -250,7 +250,7 @@ def _look_twice(
 
 
 def with_first_answer(network: keras.Model) -> keras.Model:
-    """Return a network that looks twice with both answers as one output: final, then first."""
+    """Return a coarse-to-fine network with both answers as one output: final, then first."""
     both = [network.output, network.get_layer("first_answer").output]
     answers = layers.Concatenate(name="answers", dtype="float32")(both)
     return keras.Model(network.input, answers, name="both_answers")

@@ -111,7 +111,7 @@ def name_of_jobs(workflow: Any) -> str:
 
 
 def lift_rate_limit(workflow: Any) -> None:
-    """Let a run that starts begin jobs at any rate, unless it was given a rate.
+    """Let a run that starts begin jobs at any rate, unless its rate is not the default.
 
     With a rate the scheduler of Snakemake sets a timer whenever it has looked for work, also when
     it was such a timer that had it look: after hundreds of jobs it does little else.

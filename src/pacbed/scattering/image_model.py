@@ -176,6 +176,7 @@ class ImageModel:
         self._set_pixels()
         self._reach_mrad = self._radii.max() + frame.pixel_mrad * 0.75 + _LEEWAY_mrad
         self._overlapping = self._most()
+        self._together = 1
         self._model = tf.function(self._image_and_columns, jit_compile=True)
         self._compare = tf.function(self._assess, jit_compile=True)
 
@@ -592,9 +593,12 @@ class ImageModel:
     def _parts(self, count: int) -> Iterator[np.ndarray]:
         """Yield the numbers of the patterns that are computed at a time.
 
-        The last part is filled up: for every other number of patterns all would be compiled anew.
+        Parts that are smaller than earlier ones are filled up: for every other number of patterns
+        all would be compiled anew.
         """
-        size = max(1, min(_PATTERNS, _PAIRS // (math.prod(self.frame.shape) * self._overlapping)))
+        most = max(1, min(_PATTERNS, _PAIRS // (math.prod(self.frame.shape) * self._overlapping)))
+        wanted = 1 << (count - 1).bit_length()
+        size = self._together = max(self._together, min(most, wanted))
         for first in range(0, count, size):
             yield np.minimum(np.arange(first, first + size), count - 1)
 
