@@ -48,11 +48,7 @@ def spots(examples, seed):
         labels=labels.astype(np.float32),
         draws=1000 * seed + np.arange(examples),  # no two sets share a draw
         transformations=np.full((examples, 6), 1e7, np.float32),
-        attributes={
-            "seed": seed,
-            "simulation": SIMULATION,
-            "augmentation": {"field_of_view_mrad": 100.0},
-        },
+        attributes={"seed": seed, "simulation": SIMULATION},
     )
 
 

@@ -148,6 +148,8 @@ class Dataset:
 
     def columns(self, parameters: Sequence[str]) -> np.ndarray:
         """Return the labels of some parameters, or nuisances."""
+        if set(PARAMETERS).issuperset(parameters):
+            return self.labels[:, [PARAMETERS.index(name) for name in parameters]]
         nominal_mrad = self.attributes["augmentation"]["field_of_view_mrad"]
         return label_columns(parameters, self.labels, self.transformations, nominal_mrad)
 
