@@ -23,15 +23,21 @@ SLOW = [
         "engines/test_planewave.py",
         "engines/test_prismatic_process.py",
         "examples/test_dataset.py",
+        "examples/test_pool.py",
         "figures/test_error_figures.py",
         "learning/test_checkpoint.py",
+        "learning/test_coarse_to_fine.py",
         "learning/test_online.py",
         "learning/test_training.py",
         "precision/test_bound.py",
         "reading/test_against_abtem_reading.py",
+        "reading/test_fit.py",
+        "reading/test_image_model.py",
+        "reading/test_predictions.py",
         "reading/test_reading.py",
         "reading/test_start.py",
         "reading/test_thickness.py",
+        "scattering/test_series.py",
     )
 ]
 
