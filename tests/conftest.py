@@ -1,12 +1,12 @@
 """What holds for all tests."""
 
-import fcntl
 import os
 import shutil
 import signal
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 HERE = Path(__file__).parent
 # What takes more than a few seconds: folders and files of tests.
@@ -56,8 +56,7 @@ def made_once(tmp_path_factory):
 
     def once(name, make):
         folder, done = base / name, base / f"{name}.done"
-        with (base / f"{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with FileLock(base / f"{name}.lock"):
             if not done.exists():
                 # What another process could not finish.
                 shutil.rmtree(folder, ignore_errors=True)
