@@ -1,5 +1,6 @@
 """``pacbed read``."""
 
+import itertools
 import json
 
 import keras
@@ -85,7 +86,8 @@ def test_a_pattern_is_read_and_all_is_written(measured, series, tmp_path, capsys
         (["--layers", "x"], "write a number such as 5, or a range"),
         (["--layers", "3-1"], "write a number such as 5, or a range"),
         (["--layers", "1-2"], "the series holds 1 to 1 layers, not 2"),
-        (["--material", "MoS2"], "these are of a new series"),
+        (["--material", "MoS2"], "only for a new series; leave out --material or --series"),
+        (["--keep-series", "kept.zarr.zip", "--energy", "80"], "--energy, --keep-series: only for"),
         (["--pixel-mrad", "0.1"], "shows 9.6 × 9.6 mrad"),
         (["--pixel-mrad", "5"], "a radius of 1.2 pixels"),
         (["--fit-semiangle"], "cannot both be unknown"),
@@ -93,15 +95,25 @@ def test_a_pattern_is_read_and_all_is_written(measured, series, tmp_path, capsys
         (["--mask", "none.png"], "a mask comes as .npy, .tif or .tiff"),
         (["--only", "4"], "has patterns 0 to 0, not 4"),
         (["--centre", "200", "3", "--pixel-mrad", "0.5"], "lies outside of its pixels"),
+        (["--centre", "nan", "3", "--pixel-mrad", "0.5"], "lies outside of its pixels"),
         (["--json", "nowhere/read.json"], "there is no folder nowhere"),
+        (["--json", "measured.npy"], "--json measured.npy: name the file .json"),
         (["--figure", "read.xyz"], "cannot draw read.xyz: name a figure .png or .pdf"),
-        (["--network", "nowhere", "--pixel-mrad", "0.5"], "nowhere"),
+        (["--network", "nowhere"], "--network nowhere: there is no trained network"),
     ],
 )
 def test_what_cannot_be_done_is_said(measured, series, complaint, options, message):
     given = ["--layers", "1"] if "--layers" not in options else []
     words = ["read", measured, "--series", series, "--semiangle", "6", *given, *options]
     assert message in complaint(*words)
+
+
+@pytest.mark.parametrize("option", ["--rotation", "--semiangle", "--pixel-mrad", "--electrons"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_what_is_no_number_is_refused(complaint, option, value):
+    options = {"--semiangle": "6", option: value}
+    said = complaint("read", "measured.npy", *itertools.chain(*options.items()), status=2)
+    assert f'Invalid value "{value}" for {option}' in said
 
 
 def test_it_is_said_how_the_scale_of_each_pattern_is_known():

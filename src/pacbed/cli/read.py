@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import tempfile
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from pacbed.scattering.series import ScatteringSeries
 
 ScaleFrom = Literal["given", "file", "discs"]
-Positive = Annotated[float | None, Parameter(validator=Number(gt=0))]
+_POSITIVE = Number(gt=0, lt=math.inf)
+Positive = Annotated[float | None, Parameter(validator=_POSITIVE)]
 
 _WITHOUT_SERIES = "Without --series"
 _NEW_SERIES = Parameter(name="*", group=_WITHOUT_SERIES)
@@ -97,7 +99,7 @@ class CameraOptions:
     """
 
     pixel_mrad: Annotated[Positive, Parameter(name="--pixel-mrad")] = None
-    pixel_uncertainty: Annotated[float, Parameter(validator=Number(gt=0))] = 0.002
+    pixel_uncertainty: Annotated[float, Parameter(validator=_POSITIVE)] = 0.002
     mirrored: Annotated[bool, Parameter(negative=())] = False
     centre: Annotated[tuple[float, float] | None, Parameter(show_default="of the central disc")] = (
         None
@@ -131,11 +133,11 @@ class FitOptions:
     """
 
     fit_semiangle: Annotated[bool | None, Parameter(show_default="if --pixel-mrad is known")] = None
-    semiangle_uncertainty: Annotated[float, Parameter(validator=Number(gt=0))] = 0.03
+    semiangle_uncertainty: Annotated[float, Parameter(validator=_POSITIVE)] = 0.03
     fit_ellipticity: Annotated[bool, Parameter(negative=())] = False
     fit_blur: Annotated[bool, Parameter(negative=())] = False
     fit_background: Annotated[bool, Parameter(negative=())] = False
-    model_error: Annotated[float, Parameter(validator=Number(gte=0))] = 0.05
+    model_error: Annotated[float, Parameter(validator=Number(gte=0, lt=math.inf))] = 0.05
 
     def free(self, scale_known: bool) -> tuple[Extra, ...]:
         """Return what is fitted besides."""
@@ -153,11 +155,11 @@ def read(
     pattern: Path,
     /,
     *patterns: Path,
-    semiangle: Annotated[float, Parameter(validator=Number(gt=0))],
+    semiangle: Annotated[float, Parameter(validator=_POSITIVE)],
     layers: Annotated[tuple[str, ...], Parameter(show_default="all of the series")] = (),
     series: Path | None = None,
     only: tuple[int, ...] = (),
-    rotation: float = 0.0,
+    rotation: Annotated[float, Parameter(validator=Number(gte=-360, lte=360))] = 0.0,
     network: Path | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     figure: Path | None = None,
@@ -201,7 +203,13 @@ def read(
     for option, path in (("json", json_file), ("figure", figure)):
         if path is not None and not path.parent.is_dir():
             raise PacbedError(f"--{option} {path}: there is no folder {path.parent}")
+    if json_file and json_file.suffix.lower() != ".json":
+        raise PacbedError(f"--json {json_file}: name the file .json")
     check_writable(json_file)
+    if network and not (network / "settings.json").is_file():
+        raise PacbedError(
+            f"--network {network}: there is no trained network (model.keras, settings.json)"
+        )
     if figure:
         from pacbed.figures.style import check_drawable
 
@@ -314,8 +322,9 @@ def _series(
 
     if path:
         if given := [n for n, value in vars(new).items() if value is not None]:
-            options = ", ".join(f"--{n.split('_')[0]}" for n in given)
-            raise PacbedError(f"{options}: these are of a new series; leave them or --series out")
+            names = [re.sub("_(mrad|keV)$", "", n).replace("_", "-") for n in given]
+            options = ", ".join(f"--{name}" for name in names)
+            raise PacbedError(f"{options}: only for a new series; leave out {options} or --series")
         yield ScatteringSeries(path)
         return
     if not (new.material and new.energy_keV and layers):
