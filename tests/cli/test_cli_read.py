@@ -10,6 +10,7 @@ import pytest
 from pacbed.cli import main
 from pacbed.cli.read import (
     CameraOptions,
+    _as_recorded,
     _numbers,
     _predicted,
     _said_of_scales,
@@ -74,6 +75,8 @@ def test_a_pattern_is_read_and_all_is_written(measured, series, tmp_path, capsys
     assert one["centre_px"] == pytest.approx([52, 45], abs=0.1)
     assert one["counts_per_electron"] == pytest.approx(1, rel=0.02)
     assert one["pixel_from"] == "given"
+    assert abs(one["semiangle_mrad"] - 6) < 5 * one["semiangle_mrad_sigma"]
+    assert "semi-angle: 6 mrad (fitted: " in " ".join(said.out.split())
     assert (one["layers"], one["probability_of_layers"]) == (1, {"1": 1.0})
     assert found["assumed"]["mirrored"] is False
     assert list(found["not_read"]) == [str(broken)]
@@ -131,6 +134,12 @@ def test_it_is_said_how_the_scale_of_each_pattern_is_known():
         _said_of_scales(scales, CameraOptions())
         == "of the file (a.zarr.zip); from the radius of the discs (b.npy)"
     )
+
+
+def test_a_centre_lies_in_the_image_as_it_was_recorded():
+    one = Pattern("a.npy", np.ones((3, 10)), np.ones((3, 10), bool))
+    assert _as_recorded((4, 1), one, CameraOptions()) == (4, 1)
+    assert _as_recorded((4, 1), one, CameraOptions(mirrored=True)) == (5, 1)
 
 
 def test_a_network_is_read_once_and_what_it_cannot_read_begins_with_a_dictionary(

@@ -231,9 +231,10 @@ def read(
     _print(readings)
     scales = {one.window.pattern.name: _scale_from(one.window.pattern, camera) for one in readings}
     assumed = _assumed(camera, fit, rotation, semiangle, held, scales)
+    assumed["said"]["semi-angle"] = _said_of_semiangles(readings, semiangle)
     print(", ".join(f"{name}: {value}" for name, value in assumed["said"].items()))
     if json_file:
-        _write_json(json_file, readings, refused, assumed, scales)
+        _write_json(json_file, readings, refused, assumed, scales, camera)
         print(json_file)
     if figure:
         from pacbed.figures.readings import MOST, measured_and_fitted
@@ -373,14 +374,20 @@ def _windows(
     for one in patterns:
         if one.name not in pixels:
             continue
-        centre = camera.centre
-        if centre and camera.mirrored:
-            centre = one.image.shape[1] - 1 - centre[0], centre[1]
+        centre = camera.centre and _as_recorded(camera.centre, one, camera)
         try:
             found.append(window(one, pixels[one.name], semiangle, spacing, reach, centre))
         except PacbedError as error:
             refused[one.name] = str(error)
     return found
+
+
+def _as_recorded(
+    place: tuple[float, float], pattern: Pattern, camera: CameraOptions
+) -> tuple[float, float]:
+    """Return where a place (x, y) of a pattern lies in the image, or the other way round."""
+    x, y = place
+    return (pattern.image.shape[1] - 1 - x, y) if camera.mirrored else (x, y)
 
 
 def _read(
@@ -499,6 +506,19 @@ def _said_of_scales(scales: Mapping[str, ScaleFrom], camera: CameraOptions) -> s
     return "; ".join(f"{words[kind]} ({names[kind]})" for kind in kinds)
 
 
+def _semiangles_mrad(reading: Reading, given: float) -> dict[str, float]:
+    """Return the semi-angle of a pattern and its standard deviation, if it was fitted."""
+    sigma = reading.sigma("log_semiangle")
+    found = given * math.exp(reading.value("log_semiangle"))
+    return {"semiangle_mrad": found, "semiangle_mrad_sigma": found * sigma} if sigma > 0 else {}
+
+
+def _said_of_semiangles(readings: Sequence[Reading], given: float) -> str:
+    fitted = [n for one in readings if (n := _semiangles_mrad(one, given).get("semiangle_mrad"))]
+    ends = dict.fromkeys(f"{end(fitted):.4g}" for end in (min, max)) if fitted else ()
+    return f"{given:g} mrad" + (f" (fitted: {' to '.join(ends)})" if fitted else "")
+
+
 def _assumed(
     camera: CameraOptions,
     fit: FitOptions,
@@ -534,6 +554,7 @@ def _write_json(
     refused: dict[str, str],
     assumed: dict[str, Any],
     scales: Mapping[str, ScaleFrom],
+    camera: CameraOptions,
 ) -> None:
     from pacbed import __version__
     from pacbed.storage.files import write_text
@@ -542,7 +563,13 @@ def _write_json(
         "pacbed_version": __version__,
         "assumed": {name: value for name, value in assumed.items() if name != "said"},
         "patterns": [
-            {**one.to_dict(), "pixel_from": scales[one.window.pattern.name]} for one in readings
+            {
+                **one.to_dict(),
+                **_semiangles_mrad(one, assumed["semiangle_mrad"]),
+                "centre_px": _as_recorded(one.centre_px, one.window.pattern, camera),
+                "pixel_from": scales[one.window.pattern.name],
+            }
+            for one in readings
         ],
         "not_read": refused,
     }
