@@ -59,6 +59,8 @@ class ThicknessFit:
         Where to look for a start.
     mask
         Whether a pixel counts in the dictionaries, shape (ny, nx); None if all do.
+    common
+        What all patterns have in common, shape (unknowns,), for the dictionaries.
 
     Raises
     ------
@@ -72,6 +74,7 @@ class ThicknessFit:
         layers: Sequence[int],
         search: SearchRange | None = None,
         mask: np.ndarray | None = None,
+        common: np.ndarray | None = None,
     ) -> None:
         if not len(layers) or len(set(layers)) != len(layers):
             raise RequestError(
@@ -79,12 +82,12 @@ class ThicknessFit:
             )
         fit.series.check_layers(layers)
         self.layers, self._fit = np.array(layers), fit
-        self._search, self._mask = search or SearchRange(), mask
+        self._search, self._mask, self._common = search or SearchRange(), mask, common
 
     @cached_property
     def _dictionaries(self) -> list[Dictionary]:
         return [
-            Dictionary(self._fit.for_layers(number), self._search, self._mask)
+            Dictionary(self._fit.for_layers(number), self._search, self._mask, self._common)
             for number in self.layers.tolist()
         ]
 
