@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import math
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from matplotlib.colors import Normalize
 
 from pacbed.exceptions import PacbedError
 from pacbed.figures.map_report import warnings
@@ -21,6 +23,7 @@ from pacbed.figures.maps import (
     ascending,
     diverging,
     first_flag,
+    half_range,
     map_figure,
     of_layers,
     shown_unit,
@@ -46,6 +49,7 @@ _FIGURES = {"png": "image/png", "pdf": "application/pdf"}
 _SHEET = f"""
 :host {{ font: 14px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif;
   color: {_INK}; width: 100%; }}
+.bk-clearfix {{ width: 100%; }}
 .soft {{ color: {_SOFT}; }}
 .key {{ display: grid; grid-template-columns: auto 1fr auto auto; gap: 6px; align-items: center;
   font-size: 12px; color: {_SOFT}; font-variant-numeric: tabular-nums; }}
@@ -58,7 +62,7 @@ table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-n
 td, th {{ padding: 3px 6px 3px 0; border-bottom: 1px solid {_LINE}; text-align: right;
   white-space: nowrap; font-weight: 400; }}
 th {{ text-align: left; }}
-td.soft {{ color: {_SOFT}; }}
+td.unit {{ color: {_SOFT}; text-align: left; width: 3em; }}
 p {{ margin: 0 0 6px; }}
 .warn {{ color: #8a3b00; }}
 label, .bk-input-group label {{ color: {_SOFT}; font-size: 12px; }}
@@ -297,9 +301,12 @@ class MapPage:
             options=self._options(),
             sizing_mode="stretch_width",
             name=f"choice{place}",
+            margin=0,
             stylesheets=[self.sheet],
         )
-        key = Div(name=f"key{place}", sizing_mode="stretch_width", stylesheets=[self.sheet])
+        key = Div(
+            name=f"key{place}", sizing_mode="stretch_width", margin=0, stylesheets=[self.sheet]
+        )
         drawn, source, mapper, hover = self._map(place)
 
         def show(_attribute: str, _old: str, new: str) -> None:
@@ -442,6 +449,10 @@ class MapPage:
             return values, diverging(*(self._of(n) for n in QUANTITIES[4:6]))
         if name.startswith("shift") and not name.endswith("_sigma"):
             return values, diverging(*(self._of(n) for n in QUANTITIES[6:8]))
+        if name == "rotation_deg" and np.isfinite(values).any():
+            middle = float(np.nanmedian(values))
+            end = half_range(values - middle)
+            return values, replace(diverging(values), norm=Normalize(middle - end, middle + end))
         if name == "chi2_per_pixel":
             return values, ascending(values, from_zero=False, colours="magma")
         return values, ascending(values, from_zero=name.endswith("_sigma"))
@@ -464,6 +475,7 @@ class MapPage:
             labels=["shows its pattern", "ends a line profile"],
             active=0,
             name="mode",
+            margin=0,
             stylesheets=[self.sheet],
         )
         options = [one for one in self._options() if one[0] != "flags"]
@@ -473,6 +485,7 @@ class MapPage:
             options=options,
             sizing_mode="stretch_width",
             name="focus",
+            margin=0,
             stylesheets=[self.sheet],
         )
         self.focus.on_change("value", lambda attr, old, new: self._choose_focus())
@@ -500,7 +513,9 @@ class MapPage:
     def _point_parts(self) -> tuple[Any, ...]:
         from bokeh.models import ColumnDataSource, Div, LinearColorMapper
 
-        self.about = Div(name="about", sizing_mode="stretch_width", stylesheets=[self.sheet])
+        self.about = Div(
+            name="about", sizing_mode="stretch_width", margin=0, stylesheets=[self.sheet]
+        )
         self.about.text = f'<p class="soft">{escape(self._hint())}</p>'
         self.images, self.mappers, drawn = [], [], []
         for title in ("measured", "fitted", "residuals"):
@@ -515,7 +530,9 @@ class MapPage:
             self.mappers.append(mapper)
             drawn.append(one)
         self.mappers[2].update(palette=_named("RdBu_r"), low=-_SIGMAS, high=_SIGMAS)
-        self.status = Div(name="status", sizing_mode="stretch_width", stylesheets=[self.sheet])
+        self.status = Div(
+            name="status", sizing_mode="stretch_width", margin=0, stylesheets=[self.sheet]
+        )
         return self.about, self.status, *drawn
 
     def _hint(self) -> str:
@@ -591,10 +608,10 @@ class MapPage:
             factor, unit = shown_unit(name)
             value = float(shown_values(self.map, name)[row, column])
             sigma = self.map.sigma(name)
-            error = "" if sigma is None else f"± {number(factor * float(sigma[row, column]), 2)}"
+            error = np.nan if sigma is None else factor * float(sigma[row, column])
             rows.append(
-                f"<tr><th>{WORDS[name]}</th><td>{_short(value)}</td><td>{error}</td>"
-                f'<td class="soft">{unit}</td></tr>'
+                f"<tr><th>{WORDS[name]}</th><td>{_with_error(value, error)}</td>"
+                f'<td class="unit">{unit}</td></tr>'
             )
         return "".join([*lines, "<table>", *rows, "</table>"])
 
@@ -622,7 +639,7 @@ class MapPage:
         profile.xaxis.axis_label = f"distance ({self.map.coordinate_units})"
         self.profile = profile
         self.profile_note = Div(
-            name="profile_note", sizing_mode="stretch_width", stylesheets=[self.sheet]
+            name="profile_note", sizing_mode="stretch_width", margin=0, stylesheets=[self.sheet]
         )
         return histogram, profile, self.profile_note
 
@@ -795,6 +812,15 @@ def _flag_key() -> str:
         for colour, words in zip(FLAG_COLOURS, FLAGS.values(), strict=True)
     ]
     return f'<div class="flags">{"".join(parts)}</div>'
+
+
+def _with_error(value: float, error: float) -> str:
+    """Return a value and its standard deviation with as many decimals as that has two digits."""
+    if not (np.isfinite(error) and error > 0 and np.isfinite(value)):
+        return _short(value)
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    text = f"{value:,.{decimals}f} ± {error:,.{decimals}f}"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def _short(value: float) -> str:
