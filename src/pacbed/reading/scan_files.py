@@ -213,7 +213,7 @@ def _square(
             f"{path}: {what} are {' × '.join(f'{size:.4g}' for size in known)} {units} apart along "
             f"y and x; they must be squares. If that is a mistake of the file, give {option}"
         )
-    return float(np.mean(known))
+    return float(f"{np.mean(known):.9g}")
 
 
 def _numpy(path: Path) -> Contents:
