@@ -41,10 +41,21 @@ def write_scan(path: Path, scan: Scan) -> None:
         If the format is unknown or cannot hold the numbers, a package is missing, or the file
         cannot be written.
     """
+    WRITERS[check_format(path)](path, np.asarray(scan.source), scan)
+
+
+def check_format(path: Path) -> str:
+    """Return the ending of a file, of :data:`WRITERS`.
+
+    Raises
+    ------
+    PacbedError
+        If it is none of them.
+    """
     ending = "".join(path.suffixes[-2:]) if path.suffix == ".zip" else path.suffix
     if ending not in WRITERS:
         raise PacbedError(f"cannot write {path}: scans are written as {', '.join(WRITERS)}")
-    WRITERS[ending](path, np.asarray(scan.source), scan)
+    return ending
 
 
 def _npy(path: Path, patterns: np.ndarray, scan: Scan) -> None:
