@@ -18,6 +18,8 @@ COMMANDS = {
     "simulate": ("simulate", "Compute the patterns of one crystal."),
     "scatter": ("scatter", "Make a scattering series, from which patterns of any strain follow."),
     "read": ("read", "Read strain, rotation, tilt and thickness of measured patterns."),
+    "scan": ("scans", "Simulate a scan to try maps on."),
+    "inspect": ("scans", "Show what is in the file of a scan."),
     "show": ("patterns", "Draw the patterns of a store."),
     "compare": ("patterns", "Compare the patterns of two stores."),
     "converge": ("converge", "Find out how much the numerical settings matter."),

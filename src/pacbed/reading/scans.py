@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +13,15 @@ import numpy as np
 
 from pacbed.exceptions import PacbedError
 from pacbed.reading.pixels import FEWEST_PIXELS, put_together
+from pacbed.reading.scan_files import read_contents
 
 Box = tuple[int, int, int, int]
 """First column and row, and the column and row behind the last: x0, y0, x1, y1."""
 
 # Patterns of a pass through a whole scan that are in memory at a time, in bytes.
 _BLOCK_BYTES = 2**28
+# Relative difference between a file and an option that is worth a word.
+_DIFFERENT = 0.01
 
 
 @dataclass(frozen=True)
@@ -239,7 +244,9 @@ class Scan:
         for part, count, first in zip((rows, columns), self.shape, self._corner, strict=True):
             start, stop, step = part.indices(count)
             wanted.append(slice(first + start, first + stop, step))
-        return self.options.applied(np.asarray(self.source[tuple(wanted)]))
+        with self._reading():
+            some = np.asarray(self.source[tuple(wanted)])
+        return self.options.applied(some)
 
     def points(self, places: np.ndarray) -> np.ndarray:
         """Return the patterns of some points.
@@ -260,10 +267,24 @@ class Scan:
         rows, columns = (places + self._corner).T
         if not len(rows):
             return np.zeros((0, *self.pattern_shape), np.float32)
-        if hasattr(self.source, "dask"):  # each chunk is read once
-            return self.options.applied(np.asarray(self.source.vindex[rows, columns]))
-        found = [np.asarray(self.source[y, x]) for y, x in zip(rows, columns, strict=True)]
-        return self.options.applied(np.stack(found))
+        with self._reading():
+            if hasattr(self.source, "dask"):  # each chunk is read once
+                some = np.asarray(self.source.vindex[rows, columns])
+            else:
+                each = zip(rows.tolist(), columns.tolist(), strict=True)
+                some = np.stack([np.asarray(self.source[y, x]) for y, x in each])
+        return self.options.applied(some)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Turn what goes wrong in reading into an error that names the file."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError, KeyError, zlib.error) as error:
+            raise PacbedError(
+                f"cannot read patterns of {self.name}: the file is damaged, cut short, or changed "
+                f"since it was opened ({error})"
+            ) from error
 
     def blocks(self, most_bytes: int = _BLOCK_BYTES) -> Iterator[slice]:
         """Yield parts of the rows whose patterns take at most so many bytes, one row at least."""
@@ -330,6 +351,53 @@ class Scan:
                 known, np.tensordot(np.where(finite, some, 0), weights, 2), np.nan
             )
         return found
+
+
+def open_scan(path: Path, options: ScanOptions | None = None) -> Scan:
+    """Open the file of a scan; patterns are read from it as they are wanted.
+
+    Parameters
+    ----------
+    path
+        The file, or a folder of Zarr; its ending tells its format.
+    options
+        What the file does not say, and what is wanted of it.
+
+    Raises
+    ------
+    PacbedError
+        If it cannot be read, holds no scan, or does not say what is needed to take it apart.
+    """
+    options = options or ScanOptions()
+    found = read_contents(path, options.scan_shape)
+    notes = list(found.notes)
+    energy = options.energy_keV or found.energy_keV
+    pixel = found.pixel_mrad(path, options.pixel_mrad, energy)
+    said = None
+    if options.pixel_mrad:
+        with suppress(PacbedError):
+            said = found.pixel_mrad(path, None, energy)
+    for what, given, own, units in (
+        ("beam energy", options.energy_keV, found.energy_keV, "keV"),
+        ("semi-angle", options.semiangle_mrad, found.semiangle_mrad, "mrad"),
+        ("size of a pixel", options.pixel_mrad, said, "mrad"),
+    ):
+        if given and own and abs(given / own - 1) > _DIFFERENT:
+            notes.append(f"the {what} is {own:.4g} {units} in the file; {given:.4g} is used")
+    if pixel is None and found.lacks_energy:
+        notes.append("the file gives pixels in 1/length: their angle follows with --energy")
+    return Scan.of(
+        found.values,
+        options,
+        name=path.name,
+        path=path,
+        pixel_mrad=pixel,
+        step_nm=found.step_nm(path, options.step_nm),
+        energy_keV=energy,
+        semiangle_mrad=found.semiangle_mrad,
+        notes=tuple(notes),
+        kind=found.kind,
+    )
 
 
 class _Row:
