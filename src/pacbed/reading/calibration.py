@@ -13,7 +13,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,10 +20,18 @@ from pacbed.exceptions import PacbedError
 from pacbed.machine import Report
 from pacbed.reading.discs import reflections_mrad
 from pacbed.reading.fit import ALWAYS_FREE, Fit, FitSettings
-from pacbed.reading.patterns import Pattern, Window, clean, find_centres, find_radius_px
-from pacbed.reading.patterns import noise_per_count, read_noise, window
+from pacbed.reading.patterns import (
+    Pattern,
+    Window,
+    clean,
+    find_centres,
+    find_radius_px,
+    noise_per_count,
+    read_noise,
+    window,
+)
 from pacbed.reading.scans import Box, Scan
-from pacbed.reading.start import Dictionary, SearchRange, coarse_bins
+from pacbed.reading.start import Dictionary, SearchRange
 from pacbed.reading.thickness import ThicknessFit
 from pacbed.scattering.image_model import COLUMN, TILT, UNKNOWNS, Frame, Noise
 from pacbed.scattering.series import ScatteringSeries
@@ -159,9 +166,7 @@ class Calibration:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             values["centre_px"] = tuple(map(float, values["centre_px"]))
-            values["masked_px"] = tuple(
-                (int(x), int(y)) for x, y in values.get("masked_px", ())
-            )
+            values["masked_px"] = tuple((int(x), int(y)) for x, y in values.get("masked_px", ()))
             found = cls(**values)
             numbers = [v for v in asdict(found).values() if isinstance(v, float)]
             good = all(map(math.isfinite, [*numbers, *found.centre_px]))
@@ -374,8 +379,11 @@ def grid(shape: tuple[int, int], most: int) -> np.ndarray:
     """Return at most about so many places, evenly spread over a scan, shape (n, 2)."""
     spacing = max(1.0, math.sqrt(shape[0] * shape[1] / most))
     axes = [
-        np.unique(((np.arange(max(1, round(n / spacing))) + 0.5) * n / max(1, round(n / spacing)))
-        .astype(int))
+        np.unique(
+            ((np.arange(max(1, round(n / spacing))) + 0.5) * n / max(1, round(n / spacing))).astype(
+                int
+            )
+        )
         for n in shape
     ]
     return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
@@ -553,11 +561,15 @@ class _Joint:
         for layers in np.unique(self.layers).tolist():
             rows = np.flatnonzero(self.layers == layers)
             images = self.images[rows].reshape(len(rows), -1).astype(np.float32)
-            found = self.fit.for_layers(layers).model().assess(
-                states[rows],
-                images,
-                np.zeros_like(images),
-                np.broadcast_to(mask, images.shape),
+            found = (
+                self.fit.for_layers(layers)
+                .model()
+                .assess(
+                    states[rows],
+                    images,
+                    np.zeros_like(images),
+                    np.broadcast_to(mask, images.shape),
+                )
             )
             deviance += float(found.deviance.sum())
             slopes[rows], information[rows] = found.slopes, found.information
