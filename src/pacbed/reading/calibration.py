@@ -65,6 +65,8 @@ _HALF_deg = 30.0
 # Points whose χ² is so many times the median do not take part.
 _ODD = 1.5
 _STEPS, _GAIN = 15, 0.05
+# Variance by the model error over that of counted electrons, where the gain is looked for.
+_SMALL_PART = 0.05
 # A turn by half a circle is told from none if χ² differs by more: three standard deviations.
 _TOLD_APART = 9.0
 # Residuals so much larger than the noise between neighbours show that the model does not fit.
@@ -394,7 +396,7 @@ def _sample(scan: Scan, settings: CalibrationSettings) -> _Sample:
     places = grid(scan.shape, _LOOKED_AT)
     if settings.reference is not None and scan.pixel_mrad is None:
         x0, y0, x1, y1 = settings.reference
-        inside = grid((y1 - y0, x1 - x0), _POINTS // 2) + [y0, x0]
+        inside = grid((y1 - y0, x1 - x0), _POINTS // 2) + np.array([y0, x0])
         places = np.unique(np.concatenate([places, inside]), axis=0)
     patterns = window_sums(scan, places, settings.window)
     known = np.isfinite(patterns).mean(axis=(1, 2)) > 0.5
@@ -523,7 +525,7 @@ class _Joint:
         fits = ThicknessFit(
             self.fit, self.settings.layers, search, self.cut.part.mask, self._guess()
         )
-        found = fits.fit(self.images, masks=self.masks)
+        found = fits.fit(self.images, masks=self.masks, fine=False)
         self.layers, self.states = found.layers, found.fit.states
         good = found.fit.chi2_per_pixel < _ODD * np.median(found.fit.chi2_per_pixel)
         good &= found.probabilities.max(axis=1) > 0.5
@@ -617,10 +619,9 @@ class _Joint:
         images = self.images.reshape(len(expected), -1)
         mean, square = (a[:, mask].ravel() for a in (expected, (images - expected) ** 2))
         error = self.settings.model_error
-        mean, square = np.maximum(mean, 0), square - (error * np.maximum(mean, 0)) ** 2
-        if error:
-            counted = mean < error**-2
-            mean, square = mean[counted], square[counted]
+        # Where the model error is a small part of the noise.
+        counted = mean * error**2 < _SMALL_PART
+        mean, square = np.maximum(mean[counted], 0), square[counted]
         # Means of groups of pixels that are equally bright, of which the variance is a line.
         groups = np.array_split(np.argsort(mean), 40)
         x, y = (np.array([v[g].mean() for g in groups]) for v in (mean, square))

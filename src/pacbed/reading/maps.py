@@ -313,7 +313,7 @@ class MapMaker:
                 "vacuum. Check --layers, --counts-per-electron, --pixel-mrad and the area"
             )
         places, images = places[there], images[there]
-        found = self._thicknesses.fit(images, masks=self.masks(images))
+        found = self._thicknesses.fit(images, masks=self.masks(images), fine=False)
         probability = found.probabilities.max(axis=1)
         seeds = _Found(found.fit, found.layers, probability)
         if self.settings.thickness == "by-region" and len(self.settings.layers) > 1:

@@ -304,10 +304,41 @@ class ImageModel:
                     self._y.numpy() - state[COLUMN["shift_y_px"]] / self.frame.bins,
                 ]
             )
-            tree = cKDTree(self._g_mrad(state[:3]))
+            g = self._g_mrad(state[:3])
+            if most == 1:
+                found.append(self._nearest(g, angles)[:, None])
+                continue
+            tree = cKDTree(g)
             number = tree.query(angles.T, most, distance_upper_bound=self._reach_mrad)[1]
             found.append(number.reshape(len(angles.T), most).astype(np.int32))
         return np.stack(found)
+
+    def _nearest(self, g: np.ndarray, angles: np.ndarray) -> np.ndarray:
+        """Return the beam nearest to each pixel, if its disc can reach that, shape (pixels,).
+
+        Directions are lattice points of two rectangular lattices, of even and of odd numbers.
+        """
+        unit = np.linalg.lstsq(self._hk, g, rcond=None)[0]
+        x, y = np.linalg.inv(unit).T @ angles
+        metric = unit @ unit.T
+
+        def nearest(odd: int) -> tuple[np.ndarray, ...]:
+            h, k = (2 * np.rint((place - odd) / 2) + odd for place in (x, y))
+            dx, dy = x - h, y - k
+            return h, k, metric[0, 0] * dx**2 + metric[1, 1] * dy**2 + 2 * metric[0, 1] * dx * dy
+
+        even, odd = nearest(0), nearest(1)
+        closer = odd[2] < even[2]
+        h, k, square = (np.where(closer, *pair) for pair in zip(odd, even, strict=True))
+        size = np.abs(self._hk).max(axis=0) + 1
+        table = np.full(2 * size + 1, len(g), np.int32)
+        table[tuple((self._hk + size).T)] = np.arange(len(g))
+        # What lies outside of the table is at its edge, where there is none.
+        row, column = (
+            np.clip(n, -most, most).astype(int) + most
+            for n, most in zip((h, k), size, strict=True)
+        )
+        return np.where(square <= self._reach_mrad**2, table[row, column], len(g)).astype(np.int32)
 
     def _most(self) -> int:
         """Return how many discs can overlap, of the crystal that is stretched most."""
