@@ -227,7 +227,7 @@ def _numpy(path: Path) -> Contents:
             if others:
                 return Contents(values, "NumPy", notes=(_passed_over(name, others),))
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, KeyError) as error:
-        if "Object arrays" in str(error):
+        if re.search("Object arrays|Python objects", str(error)):
             raise PacbedError(
                 f"{path} holds pickled objects, which could run any program, and is not read: save "
                 "the numbers alone with numpy.save"
