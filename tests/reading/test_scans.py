@@ -10,7 +10,7 @@ import zarr
 from pacbed.exceptions import PacbedError
 from pacbed.reading.scan_files import Axis, Contents
 from pacbed.reading.scan_overview import Overview
-from pacbed.reading.scan_writing import WRITERS, write_scan
+from pacbed.reading.scan_writing import WRITERS, _signal, write_scan
 from pacbed.reading.scans import Scan, ScanOptions, open_scan
 
 ALL = slice(None)
@@ -129,6 +129,35 @@ def test_other_formats_are_read(scan, counts, tmp_path):
     for name in ("a.npz", "a.zarr", "a.mrc", "a.tif"):
         found = open_scan(tmp_path / name, ScanOptions(scan_shape=(5, 6)))
         np.testing.assert_array_equal(found.patterns(ALL), counts, err_msg=name)
+
+
+def test_a_row_of_merlin_takes_a_shape(scan, counts, tmp_path):
+    write_scan(tmp_path / "a.mib", scan)
+    found = open_scan(tmp_path / "a.mib", ScanOptions(scan_shape=(3, 10)))
+    np.testing.assert_array_equal(found.patterns(ALL), counts.reshape(3, 10, 26, 32))
+    with pytest.raises(PacbedError, match="holds 30 patterns, not 4 × 7"):
+        open_scan(tmp_path / "a.mib", ScanOptions(scan_shape=(4, 7)))
+
+
+def test_empad_is_read_without_its_last_rows(tmp_path):
+    frames = np.random.default_rng(0).normal(size=(4, 3, 130, 128)).astype("<f4")
+    frames.tofile(tmp_path / "scan_x3_y4.raw")
+    (tmp_path / "a.xml").write_text(
+        '<root><raw_file filename="scan_x3_y4.raw"/><pix_x>3</pix_x><pix_y>4</pix_y></root>'
+    )
+    found = open_scan(tmp_path / "a.xml")
+    assert found.kind == "EMPAD"
+    np.testing.assert_array_equal(found.patterns(ALL), frames[..., :128, :])
+
+
+def test_blockfile_is_read(counts, scan, tmp_path):
+    blockfile = pytest.importorskip("rsciio.blockfile")
+    square = counts[..., :26].astype(np.uint8)
+    with pytest.warns(UserWarning, match="cm units"):
+        blockfile.file_writer(str(tmp_path / "a.blo"), _signal(tmp_path, square, scan))
+    found = open_scan(tmp_path / "a.blo")
+    assert (found.kind, found.pixel_mrad) == ("Blockfile", None)
+    np.testing.assert_array_equal(found.patterns(ALL), square)
 
 
 def mrc(path, stack):

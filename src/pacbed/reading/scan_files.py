@@ -33,6 +33,8 @@ _LENGTHS = {"nm": 1.0, "a": 0.1, "å": 0.1, "angstrom": 0.1, "pm": 1e-3, "um": 1
 _ANGLES_mrad = {"mrad": 1.0, "rad": 1e3, "urad": 1e-3, "deg": np.pi / 180 * 1e3}
 # Relative difference between the axes from which on points or pixels are no squares.
 _SQUARE = 0.01
+# More frames than a file has: its reader then returns all of them as a row.
+_ALL_FRAMES = 10**12
 # Beam energies that a microscope has.
 _ENERGIES_keV = (5.0, 3000.0)
 
@@ -332,7 +334,7 @@ def _rosetta(path: Path, ending: str, scan_shape: tuple[int, int] | None) -> Con
     for plugin in plugins:
         more = {}
         if plugin["name"] == "QuantumDetector" and scan_shape is not None:
-            more["navigation_shape"] = scan_shape[::-1]
+            more["navigation_shape"] = (_ALL_FRAMES,)
         try:
             with _quiet():
                 read = _reader(plugin)(str(path), lazy=True, **more)
