@@ -181,6 +181,27 @@ def test_hdf5_of_nobody_is_read(counts, tmp_path):
     np.testing.assert_array_equal(found.patterns(slice(1, 3)), counts[1:3])
 
 
+def test_what_py4dstem_writes_is_read_with_its_calibrations(counts, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.attrs.update(emd_group_type="file", version_major=1, version_minor=0)
+        root = file.create_group("cube_root")
+        root.attrs["emd_group_type"] = "root"
+        cube = root.create_group("cube")
+        cube.attrs.update(emd_group_type="array", python_class="DataCube")
+        cube["data"] = counts
+        for n in range(4):
+            cube[f"dim{n}"] = [0.0, 1.0]
+            cube[f"dim{n}"].attrs.update(name=f"dim{n}", units="pixels")
+        known = root.create_group("metadatabundle/calibration")
+        known["Q_pixel_size"], known["Q_pixel_units"] = 0.02, "A^-1"
+        known["R_pixel_size"], known["R_pixel_units"] = 20.0, "A"
+    found = open_scan(tmp_path / "a.h5", ScanOptions(energy_keV=80))
+    np.testing.assert_array_equal(found.patterns(ALL), counts)
+    assert (found.kind, found.step_nm) == ("EMD", 2.0)
+    assert found.pixel_mrad == pytest.approx(1e3 * 0.02 * 0.041757, rel=1e-4)
+
+
 def test_zspy_is_read_without_zarr_2(counts, tmp_path):
     group = zarr.open_group(tmp_path / "a.zspy", mode="w", zarr_format=2)
     inner = group.create_group("Experiments/ripple")

@@ -35,6 +35,9 @@ _ANGLES_mrad = {"mrad": 1.0, "rad": 1e3, "urad": 1e-3, "deg": np.pi / 180 * 1e3}
 _SQUARE = 0.01
 # More frames than a file has: its reader then returns all of them as a row.
 _ALL_FRAMES = 10**12
+# What is read together of a file that has no chunks of its own: a few rows of points must not take
+# many times their size.
+_CHUNK = "4MiB"
 # Beam energies that a microscope has.
 _ENERGIES_keV = (5.0, 3000.0)
 
@@ -314,6 +317,7 @@ def _named_axes(shape: tuple[int, ...], attributes: Mapping[str, Any]) -> tuple[
 
 def _rosetta(path: Path, ending: str, scan_shape: tuple[int, int] | None) -> Contents:
     try:
+        import dask
         import dask.array
         import rsciio
     except ImportError as error:
@@ -336,14 +340,15 @@ def _rosetta(path: Path, ending: str, scan_shape: tuple[int, int] | None) -> Con
         if plugin["name"] == "QuantumDetector" and scan_shape is not None:
             more["navigation_shape"] = (_ALL_FRAMES,)
         try:
-            with _quiet():
+            with _quiet(), dask.config.set({"array.chunk-size": _CHUNK}):
                 read = _reader(plugin)(str(path), lazy=True, **more)
         except Exception as error:  # readers raise whatever a damaged file makes them stumble over
             errors.append(_cut_short(error))
             continue
         return _of_signals(path, plugin["name"], read, dask.array)
     if ending in _HDF5:
-        return _any_hdf5(path, dask.array)
+        with dask.config.set({"array.chunk-size": _CHUNK}):
+            return _any_hdf5(path, dask.array)
     raise PacbedError(f"cannot read {path} as {plugins[0]['name']}: {errors[0]}")
 
 
@@ -471,7 +476,7 @@ def _of_py4dstem(
                 for n in part:
                     found[n] = Axis(axes[n].size, size, units)
                 axes = tuple(found)
-    beam = _within(original, "microscope") or {}
+    beam = {**known, **(_within(original, "microscope") or {})}
     for name, unit in (("beam_energy", 1.0), ("energy_keV", 1.0), ("accelerating_voltage", 1e-3)):
         if energy_keV is None and (value := _number(beam.get(name))):
             energy_keV = value * (unit if value > 3000 or unit == 1 else 1.0)
