@@ -72,6 +72,7 @@ class PointPatterns:
         self.map, self.scan = strain_map, scan
         self._calibration = _mapping(strain_map.attributes.get("calibration"))
         settings = _mapping(_mapping(strain_map.attributes.get("provenance")).get("settings"))
+        self._scan_rotation_deg = float(settings.get("scan_rotation_deg") or 0.0)
         self._window = int(settings.get("window") or 1)
         self._model_error = float(settings.get("model_error") or 0.0)
         self._check(series)
@@ -186,8 +187,9 @@ class PointPatterns:
         """Return the part of the patterns that is compared with the series."""
         request = series.request
         mask = np.ones(self.scan.pattern_shape, bool)
-        for x, y in self._calibration.get("masked_px") or ():
-            mask[int(y), int(x)] = False
+        masked = np.array(self._calibration.get("masked_px") or [], int).reshape(-1, 2)
+        masked = masked[((masked >= 0) & (masked < mask.shape[::-1])).all(axis=1)]
+        mask[masked[:, 1], masked[:, 0]] = False
         reach = request.field_of_view_mrad / 2
         found = reflections_mrad(request.material, request.energy_keV, reach)[1]
         centre = self._calibration.get("centre_px")
@@ -225,20 +227,23 @@ class PointPatterns:
             state[COLUMN[name]] = float(self._calibration.get(name) or 0.0)
         state[COLUMN["blur_px"]] = self._blur
         if self.map.attributes.get("axes") == "scan":
-            state[:6] = in_crystal_axes(state[:6])
+            state[:6] = in_crystal_axes(state[:6], self._scan_rotation_deg)
         return state
 
 
-def in_crystal_axes(local: np.ndarray) -> np.ndarray:
-    """Return strain and tilt in the axes of the crystal, of those in the axes of the patterns.
+def in_crystal_axes(local: np.ndarray, scan_rotation_deg: float = 0.0) -> np.ndarray:
+    """Return strain and tilt in the axes of the crystal, of those in the axes of the scan.
 
     Parameters
     ----------
     local
-        Strains xx, yy, xy, rotation of the crystal in degrees, and tilts x, y.
+        Strains xx, yy, xy, rotation of the crystal in the patterns in degrees, and tilts x, y.
+    scan_rotation_deg
+        Direction of the x axis of the scan in the patterns, in degrees.
     """
     xx, yy, xy, rotation, tilt_x, tilt_y = local
-    c, s = np.cos(np.radians(rotation)), np.sin(np.radians(rotation))
+    turned = np.radians(rotation - scan_rotation_deg)
+    c, s = np.cos(turned), np.sin(turned)
     turn = np.array([[c, s], [-s, c]])
     strain = turn @ np.array([[xx, xy], [xy, yy]]) @ turn.T
     tilt = turn @ np.array([tilt_x, tilt_y])
