@@ -12,7 +12,8 @@ import pytest
 from reading.synthetic_map import synthetic_map
 
 from pacbed.exceptions import PacbedError
-from pacbed.figures.map_view import LOOPBACK, MapServer, profile
+from pacbed.figures.map_page import profile
+from pacbed.figures.map_view import LOOPBACK, MapServer
 
 pytest.importorskip("bokeh", reason="Bokeh is not installed")
 

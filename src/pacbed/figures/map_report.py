@@ -207,7 +207,7 @@ def _calibration(calibration: Mapping[str, Any]) -> list[dict[str, Any]]:
         )
     if calibration.get("masked_px"):
         count = len(calibration["masked_px"])
-        rows.append({"name": "masked pixels", "value": count, "sigma": "–", "origin": "–"})
+        rows.append({"name": "masked pixels", "value": str(count), "sigma": "–", "origin": "–"})
     return rows
 
 

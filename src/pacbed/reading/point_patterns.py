@@ -284,10 +284,12 @@ def open_point_patterns(
 def scan_options(known: Mapping[str, Any]) -> ScanOptions:
     """Return the options of a scan, as JSON keeps them."""
     names = {one.name for one in fields(ScanOptions)}
-    given = {name: value for name, value in known.items() if name in names}
-    return ScanOptions(
-        **{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
-    )
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in known.items()
+        if name in names
+    }
+    return ScanOptions(**given)
 
 
 def _path(value: Any) -> Path | None:
