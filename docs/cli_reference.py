@@ -28,6 +28,8 @@ EXAMPLES = {
     "scatter": "pacbed scatter --output mos2.series.zarr.zip --layers 10 --semiangle 18.13",
     "read": "pacbed read measured.npy --series mos2.series.zarr.zip --semiangle 6.35 --layers 1-10 "
     "--figure a.png",
+    "scan": "pacbed scan --example ripple --output ripple.hspy",
+    "inspect": "pacbed inspect scan.dm4 --semiangle 6.35 --not-mirrored --figure scan.png",
     "show": "pacbed show mos2.zarr.zip --layers 1 10 20",
     "compare": "pacbed compare a.zarr.zip b.zarr.zip --output compare.pdf",
     "converge": "pacbed converge --semiangle 6.35 --layers 5 --supercell 4 3",
@@ -46,6 +48,8 @@ MORE = {
     "simulate": "[Engines](engines.md)",
     "scatter": "[Scattering series](series.md)",
     "read": "[Reading measured patterns](read.md)",
+    "scan": "[Scans](scans.md#the-example-scan)",
+    "inspect": "[Scans](scans.md#files)",
     "converge": "[Convergence](accuracy.md#convergence)",
     "train": "[Training](training.md#one-network-without-snakemake)",
     "evaluate": "[Training](training.md#one-network-without-snakemake)",

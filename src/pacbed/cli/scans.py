@@ -101,12 +101,12 @@ def scan(
     electrons: float = 1e5,
     seed: int = 19,
 ) -> None:
-    """Simulate a scan with known strain, rotation, tilt and thickness, to try `pacbed map` on.
+    """Simulate a scan to try maps on.
 
-    A ripple of MoS2 at 80 kV and 6.35 mrad: strain and tilt vary along x, three layers become
-    five, and a corner is empty. The camera sees ellipses and a background, and its centre drifts.
-    Each column is simulated by itself, not by a scattering series. 48 × 48 points take about three
-    minutes.
+    Strain, rotation, tilt and thickness are known at every point. It is a ripple of MoS2 at 80
+    kV and 6.35 mrad: strain and tilt vary along x, three layers become five, and a corner is
+    empty. The camera sees ellipses and a background, and its centre drifts. Each column is
+    simulated by itself, not by a scattering series. 48 × 48 points take about three minutes.
 
     What is true at every point is written next to the scan, as a map: `NAME.truth.zarr.zip`.
 
@@ -161,11 +161,12 @@ def inspect(
     figure: Path | None = None,
     options: Flat[ScanFile] = ScanFile(),
 ) -> None:
-    """Show what is in the file of a scan, and what is still to be said for `pacbed map`.
+    """Show what is in the file of a scan.
 
-    The picture shows the mean pattern, an image of the electrons within its central disc, and some
-    patterns, all with the options applied. Of a large file it takes some points of every part, and
-    says so.
+    It prints the size and the calibrations, and what is still to be said for `pacbed map`. The
+    picture shows the mean pattern, an image of the electrons within its central disc, and some
+    patterns, all with the options applied. Of a large file it takes some points of every part,
+    and says so.
 
     Parameters
     ----------

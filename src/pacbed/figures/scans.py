@@ -16,7 +16,7 @@ from pacbed.reading.scan_overview import Overview
 from pacbed.reading.scans import Scan
 
 # Numbers are drawn to this power: discs and background are seen together.
-_POWER = 1 / 3
+_POWER = 1 / 4
 # Values brighter than this part of all are drawn as bright as it: hot pixels.
 _BRIGHTEST = 99.95
 _COLOUR = "#D55E00"
@@ -26,9 +26,13 @@ def overview_figure(scan: Scan, overview: Overview) -> Figure:
     """Draw the mean pattern, the electrons within its central disc, and some patterns."""
     with paper_style():
         figure = Figure(figsize=(PAGE, 0.72 * PAGE), layout="constrained")
-        upper, lower = figure.subfigures(2, 1, height_ratios=[2, 1.05])
+        upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[2, 1.05])[:, 0]
         mean, image = upper.subplots(1, 2)
-        upper.colorbar(_pattern(mean, scan, overview, overview.mean), ax=mean, label="counts")
+        drawn = _pattern(mean, scan, overview, overview.mean)
+        highest = drawn.get_clim()[1] or 1.0
+        decades = 10.0 ** (np.floor(np.log10(highest)) - np.arange(4))
+        bar = upper.colorbar(drawn, ax=mean, label="counts", format="{x:g}")
+        bar.set_ticks([0, *decades])
         mean.add_patch(Circle(*_circle(scan, overview), fill=False, color=_COLOUR, lw=0.8, ls="--"))
         mean.set_title("mean pattern")
         upper.colorbar(_virtual(image, scan, overview), ax=image, label="counts")

@@ -33,6 +33,11 @@ _LENGTHS = {"nm": 1.0, "a": 0.1, "å": 0.1, "angstrom": 0.1, "pm": 1e-3, "um": 1
 _ANGLES_mrad = {"mrad": 1.0, "rad": 1e3, "urad": 1e-3, "deg": np.pi / 180 * 1e3}
 # Relative difference between the axes from which on points or pixels are no squares.
 _SQUARE = 0.01
+# More frames than a file has: its reader then returns all of them as a row.
+_ALL_FRAMES = 10**12
+# What is read together of a file that has no chunks of its own: a few rows of points must not take
+# many times their size.
+_CHUNK = "4MiB"
 # Beam energies that a microscope has.
 _ENERGIES_keV = (5.0, 3000.0)
 
@@ -227,7 +232,7 @@ def _numpy(path: Path) -> Contents:
             if others:
                 return Contents(values, "NumPy", notes=(_passed_over(name, others),))
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, KeyError) as error:
-        if "Object arrays" in str(error):
+        if re.search("Object arrays|Python objects", str(error)):
             raise PacbedError(
                 f"{path} holds pickled objects, which could run any program, and is not read: save "
                 "the numbers alone with numpy.save"
@@ -312,6 +317,7 @@ def _named_axes(shape: tuple[int, ...], attributes: Mapping[str, Any]) -> tuple[
 
 def _rosetta(path: Path, ending: str, scan_shape: tuple[int, int] | None) -> Contents:
     try:
+        import dask
         import dask.array
         import rsciio
     except ImportError as error:
@@ -332,16 +338,17 @@ def _rosetta(path: Path, ending: str, scan_shape: tuple[int, int] | None) -> Con
     for plugin in plugins:
         more = {}
         if plugin["name"] == "QuantumDetector" and scan_shape is not None:
-            more["navigation_shape"] = scan_shape[::-1]
+            more["navigation_shape"] = (_ALL_FRAMES,)
         try:
-            with _quiet():
+            with _quiet(), dask.config.set({"array.chunk-size": _CHUNK}):
                 read = _reader(plugin)(str(path), lazy=True, **more)
         except Exception as error:  # readers raise whatever a damaged file makes them stumble over
             errors.append(_cut_short(error))
             continue
         return _of_signals(path, plugin["name"], read, dask.array)
     if ending in _HDF5:
-        return _any_hdf5(path, dask.array)
+        with dask.config.set({"array.chunk-size": _CHUNK}):
+            return _any_hdf5(path, dask.array)
     raise PacbedError(f"cannot read {path} as {plugins[0]['name']}: {errors[0]}")
 
 
@@ -469,7 +476,7 @@ def _of_py4dstem(
                 for n in part:
                     found[n] = Axis(axes[n].size, size, units)
                 axes = tuple(found)
-    beam = _within(original, "microscope") or {}
+    beam = {**known, **(_within(original, "microscope") or {})}
     for name, unit in (("beam_energy", 1.0), ("energy_keV", 1.0), ("accelerating_voltage", 1e-3)):
         if energy_keV is None and (value := _number(beam.get(name))):
             energy_keV = value * (unit if value > 3000 or unit == 1 else 1.0)
