@@ -38,7 +38,7 @@ def test_values_stand_with_their_errors(page):
 
 
 def test_the_calibration_says_where_it_comes_from(page):
-    row = page[page.index("pixel mrad") :].split("</tr>")[0]
+    row = page[page.index("pixel (mrad)") :].split("</tr>")[0]
     assert "0.52" in row
     assert "file" in row
 

@@ -49,12 +49,14 @@ def synthetic_map(ny=48, nx=48, step_nm=2.0, *, vacuum=True, seed=1, **attribute
         "energy_keV": 80.0,
         "semiangle_mrad": 6.35,
         "axes": "crystal",
-        "reference_region": [nx - 6, 0, nx, 6],
+        "reference": [nx - 6, 0, nx, 6],
         "common_sigma": {"strain_xx": 0.002, "strain_yy": 0.002},
         "calibration": {
             "pixel_mrad": 0.52,
+            "pixel_uncertainty": 0.002,
             "semiangle_mrad": 6.35,
-            "origin": {"pixel_mrad": "file", "semiangle_mrad": "fit"},
+            "semiangle_sigma_mrad": 0.01,
+            "sources": {"pixel_mrad": "file", "others": "fit"},
         },
         "provenance": {
             "scan": "ripple.hspy",

@@ -20,6 +20,8 @@ COMMANDS = {
     "read": ("read", "Read strain, rotation, tilt and thickness of measured patterns."),
     "scan": ("scans", "Simulate a scan to try maps on."),
     "inspect": ("scans", "Show what is in the file of a scan."),
+    "view": ("view", "Look at a map in the browser."),
+    "export": ("view", "Write a map for another program, or as a figure or a report."),
     "show": ("patterns", "Draw the patterns of a store."),
     "compare": ("patterns", "Compare the patterns of two stores."),
     "converge": ("converge", "Find out how much the numerical settings matter."),

@@ -181,8 +181,9 @@ def _layers_in_words(strain_map: StrainMap) -> str:
     return ", ".join(map(str, found)) if len(found) <= 4 else f"{found[0]}–{found[-1]}"
 
 
-_ORIGINS = ("origin", "origins", "sources", "source")
-_SPREADS = ("sigma", "uncertainty")
+_ORIGINS = ("origin", "sources")
+# What a calibration holds that is said elsewhere, or too long.
+_NOT_SHOWN = (*_ORIGINS, "common_sigma", "masked_px", "pixel_uncertainty", "semiangle_sigma_mrad")
 
 
 def _calibration(calibration: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -190,21 +191,35 @@ def _calibration(calibration: Mapping[str, Any]) -> list[dict[str, Any]]:
     origins: dict[str, Any] = {}
     for name in _ORIGINS:
         origins |= _mapping(calibration.get(name))
+    sigmas = {"semiangle_mrad": calibration.get("semiangle_sigma_mrad")}
+    if {"pixel_mrad", "pixel_uncertainty"} <= set(calibration):
+        sigmas["pixel_mrad"] = calibration["pixel_mrad"] * calibration["pixel_uncertainty"]
     rows = []
-    for name, value in flat({n: v for n, v in calibration.items() if n not in _ORIGINS}):
-        if any(name.endswith(f"_{word}") for word in _SPREADS):
-            continue
-        spreads = [calibration.get(f"{name}_{word}") for word in _SPREADS]
-        sigma = next((one for one in spreads if one is not None), None)
+    for name, value in flat({n: v for n, v in calibration.items() if n not in _NOT_SHOWN}):
+        sigma = sigmas.get(name)
         rows.append(
             {
-                "name": name.replace("_", " "),
+                "name": _spelled(name),
                 "value": _plain(value),
-                "sigma": _plain(sigma),
-                "origin": _plain(origins.get(name)),
+                "sigma": "–" if sigma is None else f"{sigma:.2g}",
+                "origin": _plain(origins.get(name, origins.get("others"))),
             }
         )
+    if calibration.get("masked_px"):
+        count = len(calibration["masked_px"])
+        rows.append({"name": "masked pixels", "value": str(count), "sigma": "–", "origin": "–"})
     return rows
+
+
+def _spelled(name: str) -> str:
+    """Return the name of a value in words, its unit in brackets."""
+    for ending, unit in _UNITS.items():
+        if name.endswith(f"_{ending}"):
+            return f"{name.removesuffix(f'_{ending}').replace('_', ' ')} ({unit})"
+    return name.replace("_", " ")
+
+
+_UNITS = {"mrad": "mrad", "px": "pixels", "deg": "°", "keV": "keV", "nm": "nm", "counts": "counts"}
 
 
 def _facts(
@@ -217,7 +232,7 @@ def _facts(
         ("semiangle_mrad", "semi-angle (mrad)"),
         ("axes", "axes of strain and tilt"),
         ("mirrored", "mirrored patterns"),
-        ("reference_region", "reference region (x0, y0, x1, y1)"),
+        ("reference", "reference region (points x0, y0, x1, y1)"),
     )
     measured = [(words, _plain(known[name])) for name, words in sample if name in known]
     found = {"Sample and scan": measured}
@@ -225,7 +240,7 @@ def _facts(
     rest = {name: value for name, value in provenance.items() if name != "settings"}
     for heading, values in (("Settings", settings), ("Origin", rest)):
         if values:
-            found[heading] = [(n.replace("_", " "), _plain(v)) for n, v in flat(values)]
+            found[heading] = [(_spelled(n), _plain(v)) for n, v in flat(values)]
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from pacbed.figures.style import PAGE, PAGE_HEIGHT, SYMBOLS, nice_length, paper_style
 from pacbed.reading.map_store import FLAGS, RELATIVE, StrainMap
 
-ORIGIN = "lower"
+ORIGIN: Literal["lower"] = "lower"
 """Rows are drawn in the order of ascending y, as those of patterns."""
 
 NOTHING = "0.85"
@@ -310,7 +310,7 @@ def _bar(
         orientation="horizontal",
         extend=look.extend,
     )
-    bar.outline.set_linewidth(0.4)  # type: ignore[operator]
+    bar.outline.set_linewidth(0.4)
     if isinstance(look.norm, BoundaryNorm):
         low, high = (math.ceil(look.norm.vmin or 0), math.floor(look.norm.vmax or 0))
         numbers = MaxNLocator(6, integer=True).tick_values(low, high)

@@ -68,7 +68,7 @@ def _hspy_writer() -> Callable[..., None]:
             'HyperSpy files are written by RosettaSciIO: install it with pip install "pacbed'
             '[reading]"'
         ) from error
-    return file_writer  # type: ignore[no-any-return]
+    return file_writer
 
 
 def _to_hspy(strain_map: StrainMap, path: Path) -> None:
@@ -178,7 +178,7 @@ def _emd_item(group: h5py.Group, name: str, value: Any) -> None:
 
 def _to_tiff(strain_map: StrainMap, path: Path) -> None:
     """Write a page of 32 bit numbers for each quantity, described as JSON."""
-    pages = []
+    pages: list[Any] = []
     for name, values in strain_map.values.items():
         page = Image.fromarray(np.asarray(values, np.float32))
         description = {
@@ -228,7 +228,7 @@ def _axis_unit(strain_map: StrainMap, unknown: str) -> str:
 
 def _known(strain_map: StrainMap) -> dict[str, Any]:
     """Return the attributes of the map as JSON can hold them."""
-    return _finite(json.loads(json.dumps(dict(strain_map.attributes), default=str)))  # type: ignore[no-any-return]
+    return _finite(json.loads(json.dumps(dict(strain_map.attributes), default=str)))
 
 
 def _finite(value: Any) -> Any:
