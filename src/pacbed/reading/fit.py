@@ -34,6 +34,8 @@ ALWAYS_FREE = UNKNOWNS[:10]
 FLAGS = ("not converged", "at the edge of the range", "bad chi2")
 """What may be wrong with a fit."""
 
+# Nothing but the noise of counted electrons.
+_COUNTED = Noise()
 # Largest change of an unknown in one step.
 _LONGEST = {
     "strain_xx": 0.01,
@@ -96,7 +98,7 @@ class FitSettings:
 
     free: tuple[str, ...] = ALWAYS_FREE
     priors: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    noise: Noise = Noise()
+    noise: Noise = _COUNTED
 
     def __post_init__(self) -> None:
         if unknown := [name for name in (*self.free, *self.priors) if name not in COLUMN]:

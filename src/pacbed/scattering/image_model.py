@@ -335,8 +335,7 @@ class ImageModel:
         table[tuple((self._hk + size).T)] = np.arange(len(g))
         # What lies outside of the table is at its edge, where there is none.
         row, column = (
-            np.clip(n, -most, most).astype(int) + most
-            for n, most in zip((h, k), size, strict=True)
+            np.clip(n, -most, most).astype(int) + most for n, most in zip((h, k), size, strict=True)
         )
         return np.where(square <= self._reach_mrad**2, table[row, column], len(g)).astype(np.int32)
 
