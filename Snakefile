@@ -17,6 +17,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/fit.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/maps.smk"
 include: "workflow/rules/start.smk"
 
 
@@ -39,3 +40,4 @@ rule all:
             kind=["csv", "parquet"],
         ),
         expand(f"{FIGURES}/{{name}}.{{kind}}", name=TITLES, kind=["png", "pdf"]),
+        rules.maps.input,

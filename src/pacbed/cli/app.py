@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from inspect import BoundArguments
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ COMMANDS = {
     "simulate": ("simulate", "Compute the patterns of one crystal."),
     "scatter": ("scatter", "Make a scattering series, from which patterns of any strain follow."),
     "read": ("read", "Read strain, rotation, tilt and thickness of measured patterns."),
+    "map": ("map", "Map strain, rotation, tilt and thickness of a scan."),
+    "scan": ("scans", "Simulate a scan to try maps on."),
+    "inspect": ("scans", "Show what is in the file of a scan."),
+    "view": ("view", "Look at a map in the browser."),
+    "export": ("view", "Write a map for another program, or as a figure or a report."),
     "show": ("patterns", "Draw the patterns of a store."),
     "compare": ("patterns", "Compare the patterns of two stores."),
     "converge": ("converge", "Find out how much the numerical settings matter."),
@@ -76,6 +82,19 @@ def application(named: Collection[str]) -> App:
     return app
 
 
+def parsed(words: Sequence[str]) -> tuple[Callable[..., Any], BoundArguments]:
+    """Return the command of a command line and its arguments; it is not called.
+
+    Raises
+    ------
+    CycloptsError
+        If the command line is wrong.
+    """
+    app = application(words[:1])
+    command, bound, _ = app.parse_args(words, print_error=False, exit_on_error=False)
+    return command, bound
+
+
 def main(arguments: Sequence[Any] | None = None) -> int:
     """Run the command line, by default that of the process, and return the exit status.
 
@@ -83,12 +102,11 @@ def main(arguments: Sequence[Any] | None = None) -> int:
     """
     words = [str(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     clear_away_on_sigterm()
-    app = application(words[:1])
     if not words:
-        app.help_print([], console=stderr())
+        application(()).help_print([], console=stderr())
         return 2
     try:
-        command, bound, _ = app.parse_args(words, print_error=False, exit_on_error=False)
+        command, bound = parsed(words)
         command(*bound.args, **bound.kwargs)
     except CycloptsError as error:
         names = " ".join(["pacbed", *(error.command_chain or ())])

@@ -214,7 +214,7 @@ def read(
         from pacbed.figures.style import check_drawable
 
         check_drawable(figure)
-    asked = _numbers(layers)
+    asked = layer_numbers(layers)
     clean, refused = _clean_patterns((pattern, *patterns), only, camera)
     pixels = _pixels_mrad(clean, semiangle, camera, refused)
     with _series(series, new_series, asked, semiangle, clean, pixels, threads) as held:
@@ -245,7 +245,7 @@ def read(
         print(f"{figure}{more}")
 
 
-def _numbers(layers: Sequence[str]) -> tuple[int, ...]:
+def layer_numbers(layers: Sequence[str]) -> tuple[int, ...]:
     """Return numbers of layers, each written as 5 or 1-10."""
     found: set[int] = set()
     for word in layers:

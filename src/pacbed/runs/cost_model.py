@@ -93,6 +93,7 @@ OTHER = {
     "discs": (_START_s, 0.2, "MB of images (the demo)"),
     "bounds": (_START_s, 0.95, "semi-angle, thickness and state (the demo)"),
     "errors": (_START_s, 12.0, "million predictions (the demo)"),
+    "map": (90.0, 0.1, "point with 128 × 128 pixels (pacbed map)"),
 }
 """Other jobs: the start in seconds, core-seconds of a unit on the Xeon, and what a unit is."""
 

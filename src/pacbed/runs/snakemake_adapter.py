@@ -76,6 +76,14 @@ def given_configuration(workflow: Any) -> tuple[Sequence[str], Mapping[str, Any]
     return workflow.configfiles, workflow.config_settings.config
 
 
+def plans(workflow: Any) -> bool:
+    """Return whether this process plans a run, rather than doing one of its jobs.
+
+    Public instead: ``onstart``, which is not called in a dry run.
+    """
+    return bool(workflow.is_main_process)
+
+
 def jobs_to_submit(workflow: Any) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Yield rule, threads and resources of the jobs that a run is going to submit.
 

@@ -113,6 +113,26 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Noise:
+    """Noise of pixels besides that of counted electrons.
+
+    The variance of a pixel with µ expected electrons is µ + r² + (m µ)². Without the last term the
+    likelihood is that of Poisson numbers, with r² more electrons in each pixel; with it that of the
+    negative binomial distribution, which has this variance.
+
+    Parameters
+    ----------
+    read_electrons
+        Standard deviation r of what a camera adds to each of its pixels.
+    model_error
+        Relative standard deviation m of the expected intensity.
+    """
+
+    read_electrons: float = 0.0
+    model_error: float = 0.0
+
+
+@dataclass(frozen=True)
 class Assessment:
     """How well expected images describe measured ones, and where better ones are.
 
@@ -150,6 +170,8 @@ class ImageModel:
     free
         The unknowns, of :data:`UNKNOWNS`, by which derivatives are wanted. A blur is applied only
         if it is one of them.
+    noise
+        What is in the patterns besides the noise of counted electrons.
 
     Raises
     ------
@@ -164,8 +186,9 @@ class ImageModel:
         layers: int,
         frame: Frame,
         free: Sequence[str],
+        noise: Noise = Noise(),
     ) -> None:
-        self.series, self.aperture, self.frame = series, aperture, frame
+        self.series, self.aperture, self.frame, self.noise = series, aperture, frame, noise
         self.free = tuple(name for name in UNKNOWNS if name in free)
         self._scale = 1e3 * wavelength_A(series.request.energy_keV)
         self._radii = disc_radii_mrad(aperture)
@@ -281,10 +304,40 @@ class ImageModel:
                     self._y.numpy() - state[COLUMN["shift_y_px"]] / self.frame.bins,
                 ]
             )
-            tree = cKDTree(self._g_mrad(state[:3]))
+            g = self._g_mrad(state[:3])
+            if most == 1:
+                found.append(self._nearest(g, angles)[:, None])
+                continue
+            tree = cKDTree(g)
             number = tree.query(angles.T, most, distance_upper_bound=self._reach_mrad)[1]
             found.append(number.reshape(len(angles.T), most).astype(np.int32))
         return np.stack(found)
+
+    def _nearest(self, g: np.ndarray, angles: np.ndarray) -> np.ndarray:
+        """Return the beam nearest to each pixel, if its disc can reach that, shape (pixels,).
+
+        Directions are lattice points of two rectangular lattices, of even and of odd numbers.
+        """
+        unit = np.linalg.lstsq(self._hk, g, rcond=None)[0]
+        x, y = np.linalg.inv(unit).T @ angles
+        metric = unit @ unit.T
+
+        def nearest(odd: int) -> tuple[np.ndarray, ...]:
+            h, k = (2 * np.rint((place - odd) / 2) + odd for place in (x, y))
+            dx, dy = x - h, y - k
+            return h, k, metric[0, 0] * dx**2 + metric[1, 1] * dy**2 + 2 * metric[0, 1] * dx * dy
+
+        even, odd = nearest(0), nearest(1)
+        closer = odd[2] < even[2]
+        h, k, square = (np.where(closer, *pair) for pair in zip(odd, even, strict=True))
+        size = np.abs(self._hk).max(axis=0) + 1
+        table = np.full(2 * size + 1, len(g), np.int32)
+        table[tuple((self._hk + size).T)] = np.arange(len(g))
+        # What lies outside of the table is at its edge, where there is none.
+        row, column = (
+            np.clip(n, -most, most).astype(int) + most for n, most in zip((h, k), size, strict=True)
+        )
+        return np.where(square <= self._reach_mrad**2, table[row, column], len(g)).astype(np.int32)
 
     def _most(self) -> int:
         """Return how many discs can overlap, of the crystal that is stretched most."""
@@ -566,19 +619,24 @@ class ImageModel:
         found["blur_px"] = tf.reshape(wider, image.shape) / self.frame.bins
         return flat[:, 0], found
 
-    def _assess(self, expected: Any, columns: Any, image: Any, variance: Any, mask: Any) -> Any:
+    def _assess(
+        self, expected: Any, columns: Any, image: Any, variance: Any, mask: Any, noise: Any
+    ) -> Any:
         """Return the parts of an :class:`Assessment`. The variance of electrons is given as 0."""
         floor = tf.maximum(
             _DARKEST * tf.reduce_mean(expected, 1, keepdims=True), _DARKEST_ELECTRONS
         )
-        mean = tf.maximum(expected, floor)
         counted = variance <= 0
-        weight = mask / tf.where(counted, mean, variance)
-        residual = image - tf.where(counted, mean, expected)
+        more, share = noise[0], noise[1]
+        mean, seen = tf.maximum(expected, floor) + more, tf.maximum(image + more, 0.0)
+        weight = mask / tf.where(counted, mean * (1 + share * mean), variance)
+        residual = image + more - tf.where(counted, mean, expected + more)
         chi2 = tf.reduce_sum(tf.cast(weight * residual**2, tf.float64), 1)
-        positive = tf.maximum(image, 1e-6)
-        poisson = 2 * (tf.maximum(image, 0.0) * tf.math.log(positive / mean) - residual)
-        deviance = tf.where(counted, mask * poisson, weight * residual**2)
+        logarithm = seen * tf.math.log(tf.maximum(seen, 1e-6) / mean)
+        one_by_share = 1 / tf.maximum(share, 1e-7)
+        spread = (seen + one_by_share) * tf.math.log1p((seen - mean) / (one_by_share + mean))
+        missing = 2 * (logarithm - tf.where(share > 0, spread, residual))
+        deviance = tf.where(counted, mask * missing, weight * residual**2)
         root = tf.cast(tf.sqrt(weight), tf.float64)
         scaled = tf.cast(columns, tf.float64) * root[:, None]
         slopes = tf.linalg.matvec(scaled, root * tf.cast(residual, tf.float64))
@@ -639,10 +697,15 @@ class ImageModel:
         masks
             1 where a pixel counts, 0 where not.
         """
-        parts = []
+        parts, bins = [], self.frame.bins
+        noise = tf.constant(
+            [(bins * self.noise.read_electrons) ** 2, self.noise.model_error**2], tf.float32
+        )
         for rows in self._parts(len(states)):
             expected, columns = self._model(*self._inputs(states[rows]))
-            found = self._compare(expected, columns, images[rows], variances[rows], masks[rows])
+            found = self._compare(
+                expected, columns, images[rows], variances[rows], masks[rows], noise
+            )
             parts.append([each.numpy() for each in found])
         joined = [np.concatenate(each)[: len(states)] for each in zip(*parts, strict=True)]
         return Assessment(*joined)

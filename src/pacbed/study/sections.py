@@ -8,6 +8,7 @@ where they are made, since every job of a run imports this module.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -79,6 +80,23 @@ Stretches = Annotated[
     ),
 ]
 Some = Annotated[tuple[T, ...], Field(min_length=1)]
+ScanName = Annotated[
+    str,
+    _only(
+        lambda name: re.fullmatch(r"[A-Za-z0-9_-]+", name) is not None,
+        "a name of letters, digits, - and _, since it names files",
+    ),
+]
+Option = Annotated[
+    Any,
+    _only(
+        lambda value: all(
+            one is None or isinstance(one, str | bool | int | float)
+            for one in (value if isinstance(value, list | tuple) else [value])
+        ),
+        "text, a number, true, false or null, or a list of them",
+    ),
+]
 Different = Annotated[
     Some[T],
     _only(lambda values: len(set(values)) == len(values), "a list of values that differ"),
@@ -102,6 +120,8 @@ class Section(BaseModel):
         """Keep whole numbers as integers, so that 80 and 80.0 are the same in every text."""
         if isinstance(value, tuple):
             return tuple(map(cls._shortest, value))
+        if isinstance(value, Mapping):
+            return {key: cls._shortest(value[key]) for key in sorted(value)}
         return value if isinstance(value, Section) else canonical(value)
 
     def plain(self, without: set[str] | None = None) -> dict[str, Any]:
@@ -554,3 +574,19 @@ class VariantSection(Section):
     """all, or a list of configured semi-angles."""
     layers: Literal["all"] | Some[Count]
     """all, or a list of configured thicknesses."""
+
+
+class ScanSection(Section):
+    """A measured scan, of which a map is made."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Option]
+
+    file: Annotated[str, Field(min_length=1)]
+    """File of the scan, or folder of Zarr."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of ``pacbed map``, by their names; those that are null are not given."""
+        given = self.plain({"file"})
+        return {name: value for name, value in given.items() if value is not None}
