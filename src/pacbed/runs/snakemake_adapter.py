@@ -128,13 +128,17 @@ def lift_rate_limit(workflow: Any) -> None:
 def depend_on_scripts(workflow: Any) -> None:
     """Make the text of its script a parameter of each rule, so that a changed one is run again.
 
+    To be called in a file of the folder that has the rules.
+
     Public instead: the rerun trigger ``code``, which goes by the time of the file and so plans
     everything anew in another clone; or such a parameter written in each rule.
     """
+    here = workflow.current_basedir
     for rule in workflow.rules:
-        if rule.script:
-            script = Path(rule.basedir.get_path_or_uri(secret_free=True)) / rule.script
-            rule.set_params(script=hashlib.sha256(script.read_bytes()).hexdigest())
+        # As a module, this workflow has nothing to do with the rules of others.
+        if rule.script and rule.basedir == here:
+            with workflow.sourcecache.open(here.join(rule.script), "rb") as script:
+                rule.set_params(script=hashlib.sha256(script.read()).hexdigest())
 
 
 class _Resources(dict[str, Any]):
