@@ -59,6 +59,14 @@ def at_a_time(of: Any) -> tuple[int | None, int | None]:
     return None, of.cores or jobs
 
 
+def set_default_target(workflow: Any, rule: str) -> None:
+    """Make a rule that was included the one that runs if no other is asked for.
+
+    Public instead: ``default_target`` in a rule of the main file itself.
+    """
+    workflow.default_target = rule
+
+
 def set_resources(workflow: Any, rule: str) -> Mapping[str, Any]:
     """Return the resources that a profile, or the command line, sets for the jobs of a rule.
 
