@@ -115,7 +115,8 @@ def test_another_workflow_uses_this_one_as_a_module(tmp_path, planned, key):
 def test_a_module_from_a_forge_runs(tmp_path, monkeypatch):
     # Snakemake keeps clones in its cache, and asks no forge for a commit that is in one.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    clone = tmp_path / "cache/snakemake/snakemake-git-cache/github.com/someone/pacbed"
+    cache = tmp_path / "cache/snakemake/snakemake/source-cache/snakemake-git-cache"
+    clone = cache / "github.com/someone/pacbed"
     git("clone", "--quiet", "--bare", str(ROOT), str(clone))
     commit = git("-C", str(ROOT), "rev-parse", "HEAD")
     file = f"github('someone/pacbed', path='workflow/Snakefile', commit={commit!r})"
