@@ -74,7 +74,7 @@ dist: env
 lock:
 	uv pip compile --universal --python-version 3.11 --no-annotate --no-header \
 	  --no-emit-package snakemake-logger-plugin-budget \
-	  --extra cpu --extra workflow --extra dev pyproject.toml --output-file requirements.lock
+	  --extra learning --extra workflow --extra dev pyproject.toml --output-file requirements.lock
 
 # Results of a study stay: they may have cost weeks.
 clean:

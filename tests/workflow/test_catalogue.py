@@ -139,4 +139,3 @@ def test_the_graph_of_the_rules_is_all_that_is_printed(tmp_path, profile):
     assert text.count("{") == text.count("}") == 1
     if dot := shutil.which("dot"):
         subprocess.run([dot, "-Tsvg", "-o", "/dev/null"], input=text, text=True, check=True)
-

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
 from io import StringIO
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
