@@ -1,4 +1,4 @@
-"""Make the gallery of figures of the results of the demo: python docs/gallery.py, after make demo."""
+"""Make the gallery of the figures of the demo: python docs/gallery.py, after make demo."""
 
 import sys
 import textwrap
@@ -16,8 +16,8 @@ WIDTH_px = 1200
 BEGINNING = """\
 # Gallery
 
-The figures of the [demo](tutorial.md), as `make demo` draws them in ten minutes; a study of full size draws the same
-ones. `python docs/gallery.py` makes this page from the results.
+The figures of the [demo](tutorial.md), as `make demo` draws them in ten minutes. A study of full
+size draws the same ones. `python docs/gallery.py` makes this page from the results.
 """
 
 
