@@ -77,6 +77,10 @@ dist: env
 	python -m build --outdir dist .
 	python -m build --outdir dist $(PLUGIN)
 
+# The recipe of an image with the environments of conda; needs conda.
+workflow/Dockerfile: $(wildcard workflow/envs/*.yaml)
+	snakemake --containerize > $@
+
 # New versions of everything; needs uv (https://docs.astral.sh/uv).
 lock:
 	uv pip compile --universal --python-version 3.11 --no-annotate --no-header \

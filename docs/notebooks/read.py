@@ -15,7 +15,7 @@ import numpy as np
 
 # %matplotlib inline
 os.chdir(tempfile.mkdtemp())  # where the files of this notebook go
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["COLUMNS"] = "150"  # width of tables
 
 # %% [markdown]
 # ## A scattering series
@@ -23,8 +23,10 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 # Twelve strain states of five layers are simulated. Patterns of any strain between them follow by polynomials
 # ([scattering series](../series.md)).
 
-# %%
-# !pacbed scatter --layers 5 --semiangle 6.35 --stretch 0.97 1.03 --tilt 3 --fov 50 --states 12 --supercell 3 2 --diffuse-waves 16 --incident-step 3 --output mos2.series.zarr.zip 2>/dev/null
+# %% language="bash"
+# pacbed scatter --layers 5 --semiangle 6.35 --stretch 0.97 1.03 --tilt 3 --fov 50 \
+#   --states 12 --supercell 3 2 --diffuse-waves 16 --incident-step 3 \
+#   --output mos2.series.zarr.zip
 
 # %% [markdown]
 # ## A pattern to read
@@ -32,8 +34,10 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 # Stretched by 1.2 % along 30° and compressed by 0.5 % across, and tilted by 1 and -0.5 mrad;
 # ten million electrons, each of which is counted.
 
-# %%
-# !pacbed simulate --series mos2.series.zarr.zip --semiangle 6.35 --stretch 1.012 0.995 --theta 30 --tilt 1 -0.5 --fov 50 --pixels 64 --output true.zarr.zip
+# %% language="bash"
+# pacbed simulate --series mos2.series.zarr.zip --semiangle 6.35 \
+#   --stretch 1.012 0.995 --theta 30 --tilt 1 -0.5 --fov 50 --pixels 64 \
+#   --output true.zarr.zip
 
 # %%
 from pacbed.patterns.store import read_patterns
@@ -42,16 +46,17 @@ store = read_patterns(Path("true.zarr.zip"))
 electrons = 1e7
 measured = np.random.default_rng(1).poisson(electrons * store.patterns[-1])
 np.save("measured.npy", measured)
-pixel_mrad = store.pixel_mrad[0]
-print(measured.shape, "largest count:", measured.max(), f", {pixel_mrad} mrad per pixel")
+print(measured.shape, "pixels of", store.pixel_mrad[0], "mrad; largest count", measured.max())
 
 # %% [markdown]
 # ## Read it
 #
 # Camera length and gain are known here. Strain, rotation, tilt, centre and number of layers are fitted.
 
-# %%
-# !pacbed read measured.npy --series mos2.series.zarr.zip --semiangle 6.35 --layers 4-5 --pixel-mrad {pixel_mrad} --counts-per-electron 1 --no-fit-semiangle --model-error 0 --json read.json --figure read.png 2>/dev/null
+# %% language="bash"
+# pacbed read measured.npy --series mos2.series.zarr.zip --semiangle 6.35 \
+#   --layers 4-5 --pixel-mrad 0.78125 --counts-per-electron 1 \
+#   --no-fit-semiangle --model-error 0 --json read.json --figure read.png 2>/dev/null
 
 # %%
 from IPython.display import Image
@@ -72,6 +77,7 @@ true = {
 }
 for name, value in true.items():
     sigma = found[f"{name}_sigma"]
-    print(f"{name}: {100 * found[name]:.3f} ± {100 * sigma:.3f} %, true {100 * value:.3f} %")
-    assert abs(found[name] - value) < 4 * sigma, "the fit does not read what was simulated"
+    read = f"{100 * found[name]:.3f} ± {100 * sigma:.3f} %"
+    print(f"{name}: {read}, true {100 * value:.3f} %")
+    assert abs(found[name] - value) < 4 * sigma
 print("layers:", found["layers"], " flags:", found["flags"] or "none")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -90,6 +91,18 @@ def test_where_versions_are_left_to_the_solver_the_reason_is_pyprismatic(environ
 
 def test_every_environment_can_read_stores_and_a_configuration(environment):
     assert {"numpy", "scipy", "zarr", "pydantic", "pyyaml", "threadpoolctl"} <= set(environment)
+
+
+def test_recipes_of_images_have_these_environments_and_the_lock():
+    recipe = (ROOT / "workflow/Dockerfile").read_text(encoding="utf-8")
+    for path in ENVIRONMENTS:
+        if path.stem != "simulate-prismatic-gpu":  # nodes without a card cannot make it
+            shown = "".join(f"#   {line}\n" for line in path.read_text().splitlines())
+            assert shown in recipe, f"{path} has changed: make workflow/Dockerfile, where conda is"
+    alone = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert "--requirement requirements.lock" in alone
+    python = re.search(r"^FROM python:([\d.]+)", alone, re.M)[1]
+    assert python in SpecifierSet(PROJECT["requires-python"])
 
 
 def test_rules_name_environments_that_there_are():
