@@ -26,7 +26,7 @@ os.environ["COLUMNS"] = "150"  # width of tables
 # %% language="bash"
 # pacbed scatter --layers 5 --semiangle 6.35 --stretch 0.97 1.03 --tilt 3 --fov 50 \
 #   --states 12 --supercell 3 2 --diffuse-waves 16 --incident-step 3 \
-#   --output mos2.series.zarr.zip
+#   --output mos2.series.zarr.zip 2>/dev/null
 
 # %% [markdown]
 # ## A pattern to read
@@ -37,7 +37,7 @@ os.environ["COLUMNS"] = "150"  # width of tables
 # %% language="bash"
 # pacbed simulate --series mos2.series.zarr.zip --semiangle 6.35 \
 #   --stretch 1.012 0.995 --theta 30 --tilt 1 -0.5 --fov 50 --pixels 64 \
-#   --output true.zarr.zip
+#   --output true.zarr.zip 2>/dev/null
 
 # %%
 from pacbed.patterns.store import read_patterns

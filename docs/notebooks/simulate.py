@@ -19,7 +19,7 @@ os.chdir(tempfile.mkdtemp())  # where the files of this notebook go
 
 # %% language="bash"
 # pacbed simulate --material MoS2 --energy 80 --semiangle 6.35 \
-#   --layers 5 --incident-step 3 --output mos2.zarr.zip
+#   --layers 5 --incident-step 3 --output mos2.zarr.zip 2>/dev/null
 
 # %%
 from pacbed.figures.patterns import show_patterns
@@ -47,7 +47,7 @@ print("electrons in the field, after 1 and 5 layers:", patterns[[0, -1]].sum(axi
 
 # %% language="bash"
 # pacbed simulate --semiangle 6.35 --layers 5 --stretch 1.03 0.96 \
-#   --incident-step 3 --output strained.zarr.zip
+#   --incident-step 3 --output strained.zarr.zip 2>/dev/null
 
 # %%
 from pacbed.figures.patterns import compare_patterns
