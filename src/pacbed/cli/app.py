@@ -37,6 +37,9 @@ COMMANDS = {
 }
 """Module and summary of every command."""
 
+NEEDED_BY_LEARNING = ("keras", "tensorflow")
+"""What an installation without extras does not have."""
+
 
 def _whole_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Refuse 1.5 for a whole number, which cyclopts would round."""
@@ -115,6 +118,11 @@ def main(arguments: Sequence[Any] | None = None) -> int:
     except PacbedError as error:
         say(f"error: {error}")
         return 3 if isinstance(error, BudgetExceeded) else 1
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in NEEDED_BY_LEARNING:
+            raise
+        say(f"error: {error.name} is not installed: pip install 'pacbed[learning]'")
+        return 1
     except OSError as error:
         if error.filename is None:
             raise

@@ -96,7 +96,7 @@ def design(
     phonons
         Frozen-phonon configurations of each plane wave; 0: no diffuse scattering.
     save
-        Keep the table of bounds (.parquet or .csv).
+        Keep the table of bounds (.parquet, which needs PyArrow, or .csv).
     """
     from pacbed.precision.bound_table import read_bounds, required_doses
     from pacbed.storage.files import check_writable
@@ -112,7 +112,7 @@ def design(
             _refuse("series", for_plane_waves)
             table = _of_series(config, layers, series)
         if save:
-            write_table(table, save)
+            save = write_table(table, save)
     else:
         others = {"config": config or None, **for_plane_waves, "save": save, "series": series}
         _refuse("bounds", others)

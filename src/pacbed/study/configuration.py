@@ -59,7 +59,9 @@ def of_workflow(
             _read(file)
     merged = Configuration().plain()
     merge(merged, config)
-    merge(merged, {key: _typed(v) for key, v in arguments.items() if not isinstance(v, str)})
+    # As a module of another workflow, this one may have no part in them.
+    nested = {key: v for key, v in arguments.items() if key in config and not isinstance(v, str)}
+    merge(merged, {key: _typed(value) for key, value in nested.items()})
     return checked(merged, files)
 
 
