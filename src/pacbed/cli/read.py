@@ -355,12 +355,12 @@ def _windows(
     refused: dict[str, str],
 ) -> list[Window]:
     """Cut out of each pattern what is compared with the series."""
-    from pacbed.reading.discs import reflections_mrad
+    from pacbed.reading.discs import nearest_reflection_mrad
     from pacbed.reading.patterns import window
 
     request, found = series.request, []
     reach = request.field_of_view_mrad / 2
-    spacing = float(np.hypot(*reflections_mrad(request.material, request.energy_keV, reach)[1]))
+    spacing = nearest_reflection_mrad(request.material, request.energy_keV)
     for one in patterns:
         if one.name not in pixels:
             continue
@@ -504,12 +504,12 @@ def _assumed(
         "said": {
             "handedness": "mirrored" if camera.mirrored else "as recorded, not mirrored",
             "scale": _said_of_scales(scales, camera),
-            "crystal": f"{request.material.formula} at {request.energy_keV:g} keV",
+            "crystal": f"{request.material.name} at {request.energy_keV:g} keV",
         },
         "semiangle_mrad": semiangle,
         "semiangle_uncertainty": fit.semiangle_uncertainty,
         "rotation_deg": rotation,
-        "material": request.material.formula,
+        "material": request.material.name,
         "energy_keV": request.energy_keV,
         "mirrored": camera.mirrored,
         "pixel_mrad": camera.pixel_mrad,

@@ -25,7 +25,7 @@ from pacbed.figures.cell import deformed_cell_A, draw_cell, draw_directions, dra
 from pacbed.figures.style import PAGE, PAGE_HEIGHT, SYMBOLS, layers_label, nice_length, paper_style
 from pacbed.patterns.store import PatternStore
 from pacbed.seeding import stream
-from pacbed.specimen.crystal import Material
+from pacbed.specimen.crystal import crystal_of
 from pacbed.specimen.deformation import Deformation
 
 Extent = tuple[float, float, float, float]
@@ -317,7 +317,7 @@ def strain_gallery(stores: Stores, layer: int, field_mrad: float) -> Figure:
     states = (UNDEFORMED, *STRAINED, UNDEFORMED)
     rotations = (0.0, 0.0, 0.0, 0.0, ROTATION_deg)
     requests = [_request(stores, state) for state in states]
-    crystals = [Material(**r["material"]) for r in requests]
+    crystals = [crystal_of(r["material"]) for r in requests]
     deformations = [Deformation(**r["deformation"]) for r in requests]
     changes = list(zip(crystals, deformations, rotations, strict=True))
     corners = np.array([np.abs(deformed_cell_A(*change)).sum(axis=0) / 2 for change in changes])

@@ -159,8 +159,8 @@ def _of_waves(study: Configuration) -> Iterator[str]:
     crystal = study.material.material()
     numbers = settings.numbers(
         study.microscope.energy_keV,
-        layers * crystal.layer_thickness_A,
-        crystal.stacking_A,
+        crystal.thickness_A(layers),
+        crystal.period_A,
         stored / 2 + max(tilt for _, tilt in limits),
         max(stretch for stretch, _ in limits),
     )
