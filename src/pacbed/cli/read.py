@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,12 +19,12 @@ from cyclopts.validators import Number
 from rich.table import Table
 from rich.text import Text
 
-from pacbed.cli.common import Count, Threads, progress, say, show_table, stderr
+from pacbed.cli.common import Count, Threads, option_name, progress, say, show_table, stderr
 from pacbed.cli.scatter import make_series
 from pacbed.cli.simulate import Computation, PlaneWaveOptions
+from pacbed.cli.structures import Structure
 from pacbed.exceptions import PacbedError
 from pacbed.machine import usable_cores
-from pacbed.specimen.crystal import material as known_material
 from pacbed.specimen.microscope import Aperture
 
 if TYPE_CHECKING:
@@ -44,13 +44,11 @@ _WIDEST_FIELD_mrad = 134.0
 
 
 @dataclass(frozen=True)
-class NewSeries:
+class NewSeries(Structure):
     """The series that is made where none is given.
 
     Parameters
     ----------
-    material
-        MoS2, MoSe2, WS2, WSe2 or MoTe2.
     energy_keV
         Beam energy in keV.
     stretch
@@ -63,7 +61,7 @@ class NewSeries:
         Keep the series in this file; the next time it is not made again.
     """
 
-    material: str | None = None
+    material: Annotated[str | None, Parameter(show_default=False)] = None
     energy_keV: float | None = None
     stretch: Annotated[tuple[float, float] | None, Parameter(show_default="0.95 1.05")] = None
     tilt_mrad: Annotated[float | None, Parameter(show_default="5")] = None
@@ -313,8 +311,8 @@ def _series(
     from pacbed.scattering.strain import StrainRange
 
     if path:
-        if given := [n for n, value in vars(new).items() if value is not None]:
-            options = ", ".join(f"--{n.split('_')[0]}" for n in given)
+        if given := [f.name for f in fields(new) if getattr(new, f.name) != f.default]:
+            options = ", ".join(f"--{option_name(n)}" for n in given)
             raise PacbedError(f"{options}: these are of a new series; leave them or --series out")
         yield ScatteringSeries(path)
         return
@@ -326,7 +324,7 @@ def _series(
     widths = [max(p.image.shape) * pixels[p.name] for p in patterns if p.name in pixels]
     states = new.states or 30
     request = SeriesRequest(
-        material=known_material(new.material),
+        material=new.crystal(),
         energy_keV=new.energy_keV,
         layers=max(layers),
         strain=StrainRange(new.stretch or (0.95, 1.05)),

@@ -338,7 +338,7 @@ def strain_gallery(stores: Stores, layer: int, field_mrad: float) -> Figure:
             words=0.42,
             top=0.5,
         )
-        draw_directions(grid[0, 0])
+        draw_directions(grid[0, 0], crystals[0].axes)
         handles, labels = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="upper center", ncols=4)
     return figure

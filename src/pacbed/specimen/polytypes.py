@@ -7,7 +7,7 @@ crystals of the paper. Thermal displacements are typical room-temperature values
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -206,12 +206,16 @@ def crystal(name: str) -> Crystal:
     )
 
 
-def typical_displacement_A(element: str) -> tuple[float, str] | None:
-    """Return a thermal displacement of an element in Å, and the crystal known by name it is of."""
-    for name, one in CRYSTALS.items():
-        if element in one.rms_displacement_A:
-            return one.rms_displacement_A[element], name
-    return None
+def typical_displacement_A(element: str, of: Collection[str]) -> tuple[float, str] | None:
+    """Return a thermal displacement of an element in Å, and the crystal known by name it is of.
+
+    That is the one that has most of some elements in common.
+    """
+    having = [(name, one) for name, one in CRYSTALS.items() if element in one.rms_displacement_A]
+    if not having:
+        return None
+    name, one = max(having, key=lambda item: len(set(of) & set(item[1].kinds)))
+    return one.rms_displacement_A[element], name
 
 
 def polytypes_of(formula: str) -> list[str]:

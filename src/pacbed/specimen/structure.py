@@ -1,9 +1,10 @@
-"""From the atoms of a structure file to a layered crystal: what is in plane, and what is a layer."""
+"""From the atoms of a structure to a layered crystal: what is in plane, and what is a layer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -22,7 +23,8 @@ _SAME_HEIGHT_A = 0.02
 _VACUUM_A = 5.0
 # What is left free above and below the atoms of a stack.
 _MARGIN_A = 1.5
-_AXES: dict[str, tuple[int, int, int]] = {"a": (1, 2, 0), "b": (2, 0, 1), "c": (0, 1, 2)}
+_Axis = Literal["a", "b", "c"]
+_AXES: dict[_Axis, tuple[int, int, int]] = {"a": (1, 2, 0), "b": (2, 0, 1), "c": (0, 1, 2)}
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Layering:
         cell, in Å.
     """
 
-    stacking_axis: Literal["a", "b", "c"] = "c"
+    stacking_axis: _Axis = "c"
     stack: bool = False
     layer_ends_A: tuple[float, ...] | None = None
     period_A: float | None = None
@@ -55,7 +57,7 @@ def crystal_of_atoms(
     atoms: ase.Atoms,
     kinds: Sequence[str],
     rms_displacement_A: dict[str, float],
-    layering: Layering = Layering(),
+    layering: Layering | None = None,
     name: str = "the structure",
 ) -> LayeredCrystal:
     """Make a layered crystal of the atoms of one cell.
@@ -80,26 +82,26 @@ def crystal_of_atoms(
     RequestError
         If it is not periodic in plane, or what a layer is does not follow.
     """
-    in_plane, heights, period, shift = _standing(atoms, layering, name)
-    if layering.period_A:
-        period = layering.period_A
+    layering = layering or Layering()
+    upright = _Upright.of(atoms, layering, name)
+    heights, period = upright.positions_A[:, 2], upright.period_A
     if not layering.stack and not period:
         raise RequestError(
             f"{name} has no vector along the beam, by which it would repeat: give its period "
             "(--period, material.period_A), or say that it is a whole stack (--stack, "
             "material.stack: true)"
         )
-    place = _in_frame(atoms, in_plane)
-    gaps = _gaps(atoms, in_plane, heights, None if layering.stack else period)
+    gaps = _gaps(atoms, upright, layering.stack)
     if layering.stack:
+        depth = heights.max() + _MARGIN_A - heights
         top = heights.max() + _MARGIN_A
-        depth = top - heights
         ends = [*sorted(top - middle for middle, _ in gaps), float(depth.max() + _MARGIN_A)]
     else:
-        assert period
-        middle, ends = _first_gap(gaps, heights, period)
         _check_vacuum(gaps, layering, name)
-        depth = (middle - heights) % period
+        if not gaps and not layering.layer_ends_A:
+            _look_along_other_axes(atoms, layering, name)
+        top, ends = _first_gap(gaps, heights, period)
+        depth = (top - heights) % period
         ends = [*ends, period]
     if layering.layer_ends_A:
         total, first = ends[-1], float(depth.min())
@@ -107,62 +109,76 @@ def crystal_of_atoms(
         ends = [*(end for end in given if end < total - 1e-3), total]
     sites = [
         Site(kind, (round(float(u) % 1, 9) % 1, round(float(v) % 1, 9) % 1), round(float(d), 4))
-        for kind, (u, v), d in zip(kinds, place, _level(depth), strict=True)
+        for kind, (u, v), d in zip(kinds, upright.fractions, _level(depth), strict=True)
     ]
-    x, y = (atoms.cell.array[n] for n in _AXES[layering.stacking_axis][:2])
-    frame = _frame(x, y)
-    a, b = ((float(v @ frame[0]), float(v @ frame[1])) for v in (x, y))
-    first = "abc"[_AXES[layering.stacking_axis][0]]
+    (ax, _), (bx, by) = upright.in_plane_A.tolist()
+    along = "abc"[_AXES[layering.stacking_axis][0]]
     return LayeredCrystal(
         atoms.symbols.formula.reduce()[0].format("metal"),
         "",
-        ((a[0], 0.0), b),
+        ((ax, 0.0), (bx, by)),
         tuple(sorted(sites, key=lambda site: site.depth_A)),
         tuple(round(float(end), 4) for end in ends),
         not layering.stack,
-        shift,
-        (first, f"perpendicular to {first}"),
+        upright.shift,
+        (along, f"perpendicular to {along}"),
         rms_displacement_A,
     )
 
 
-def _frame(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return unit vectors as rows: along the first in-plane vector, across it, and the normal."""
-    normal = np.cross(x, y)
-    rows = [x / np.linalg.norm(x), None, normal / np.linalg.norm(normal)]
-    rows[1] = np.cross(rows[2], rows[0])
-    return np.array(rows)
+@dataclass(frozen=True)
+class _Upright:
+    """A structure whose in-plane vectors lie in the plane of x and y, the first along x.
 
+    Parameters
+    ----------
+    in_plane_A
+        These vectors as rows, shape (2, 2), Å.
+    third_A
+        The vector from layer to layer, shape (3,), Å.
+    positions_A
+        Of the atoms, shape (atoms, 3), Å.
+    """
 
-def _standing(
-    atoms: ase.Atoms, layering: Layering, name: str
-) -> tuple[np.ndarray, np.ndarray, float, tuple[float, float]]:
-    """Return in-plane vectors, heights of the atoms, period along the beam, and shift by period."""
-    one, other, along = _AXES[layering.stacking_axis]
-    in_plane, third = atoms.cell.array[[one, other]], atoms.cell.array[along]
-    area = np.linalg.norm(np.cross(*in_plane))
-    if not area > 1e-3 or not (atoms.pbc[one] and atoms.pbc[other]):
-        raise RequestError(
-            f"{name} is not periodic in plane: the cell needs two vectors besides that from layer "
-            f"to layer ({layering.stacking_axis}), and has "
-            f"{', '.join(f'{edge:.4g}' for edge in atoms.cell.lengths())} Å, periodic: "
-            f"{', '.join('yes' if p else 'no' for p in atoms.pbc)}"
-        )
-    frame = _frame(*in_plane)
-    heights, period = atoms.positions @ frame[2], float(third @ frame[2])
-    # Each period lies below the one before: at minus the third vector.
-    aside = -np.sign(period) * (third @ frame[:2].T)
-    shift = np.linalg.solve((in_plane @ frame[:2].T).T, aside)
-    shift = np.round(shift - np.rint(shift), 9) + 0.0
-    return in_plane, heights, abs(period), (float(shift[0]), float(shift[1]))
+    in_plane_A: np.ndarray
+    third_A: np.ndarray
+    positions_A: np.ndarray
 
+    @classmethod
+    def of(cls, atoms: ase.Atoms, layering: Layering, name: str) -> _Upright:
+        one, other, along = _AXES[layering.stacking_axis]
+        x, y = atoms.cell.array[[one, other]]
+        normal = np.cross(x, y)
+        if not np.linalg.norm(normal) > 1e-3 or not (atoms.pbc[one] and atoms.pbc[other]):
+            raise RequestError(
+                f"{name} is not periodic in plane: besides the vector from layer to layer "
+                f"({layering.stacking_axis}) the cell needs two others; it has edges of "
+                f"{', '.join(f'{edge:.4g}' for edge in atoms.cell.lengths())} Å, periodic: "
+                f"{', '.join('yes' if p else 'no' for p in atoms.pbc)}"
+            )
+        first, last = x / np.linalg.norm(x), normal / np.linalg.norm(normal)
+        turn = np.array([first, np.cross(last, first), last]).T
+        third = atoms.cell.array[along] @ turn
+        if layering.period_A:
+            third[2] = np.copysign(layering.period_A, third[2])
+        return cls((np.array([x, y]) @ turn)[:, :2], third, atoms.positions @ turn)
 
-def _in_frame(atoms: ase.Atoms, in_plane: np.ndarray) -> np.ndarray:
-    """Return in-plane positions as fractions of the in-plane vectors, shape (atoms, 2)."""
-    frame = _frame(*in_plane)
-    return np.asarray(
-        np.linalg.solve((in_plane @ frame[:2].T).T, (atoms.positions @ frame[:2].T).T).T
-    )
+    @property
+    def period_A(self) -> float:
+        """Period along the beam in Å."""
+        return float(abs(self.third_A[2]))
+
+    @property
+    def fractions(self) -> np.ndarray:
+        """In-plane positions as fractions of the in-plane vectors, shape (atoms, 2)."""
+        return np.asarray(self.positions_A[:, :2] @ np.linalg.inv(self.in_plane_A))
+
+    @property
+    def shift(self) -> tuple[float, float]:
+        """Shift of a period from the one above it, as fractions of the in-plane vectors."""
+        down = -np.sign(self.third_A[2]) * self.third_A[:2] @ np.linalg.inv(self.in_plane_A)
+        u, v = (np.round(down - np.rint(down), 9) + 0.0).tolist()
+        return u, v
 
 
 def _level(depth: np.ndarray) -> np.ndarray:
@@ -175,25 +191,18 @@ def _level(depth: np.ndarray) -> np.ndarray:
     return level
 
 
-def _gaps(
-    atoms: ase.Atoms, in_plane: np.ndarray, heights: np.ndarray, period: float | None
-) -> list[tuple[float, float]]:
+def _gaps(atoms: ase.Atoms, upright: _Upright, stack: bool) -> list[tuple[float, float]]:
     """Return the gaps between planes that no bond bridges: height of the middle, and width."""
     import ase
     from ase.data import covalent_radii
     from ase.neighborlist import neighbor_list
 
-    frame = _frame(*in_plane)
+    heights, period = upright.positions_A[:, 2], None if stack else upright.period_A
     cell = np.zeros((3, 3))
-    cell[:2] = in_plane @ frame.T
-    third = atoms.cell.array[[n for n in range(3) if not any(_same(v, atoms, n) for v in in_plane)]]
-    upright = third[0] @ frame.T if len(third) else np.zeros(3)
-    reach = float(np.ptp(heights)) + 20.0
-    cell[2] = [0, 0, reach] if period is None else [*upright[:2], period]
-    upright_atoms = ase.Atoms(
-        atoms.numbers, atoms.positions @ frame.T, cell=cell, pbc=(True, True, period is not None)
-    )
-    bonds = neighbor_list("iD", upright_atoms, (_BOND * covalent_radii[atoms.numbers]).tolist())
+    cell[:2, :2] = upright.in_plane_A
+    cell[2] = [0, 0, np.ptp(heights) + 20.0] if stack else upright.third_A
+    standing = ase.Atoms(atoms.numbers, upright.positions_A, cell=cell, pbc=(True, True, not stack))
+    bonds = neighbor_list("iD", standing, (_BOND * covalent_radii[atoms.numbers]).tolist())
     low = heights[bonds[0]]
     high = low + bonds[1][:, 2]
     low, high = np.minimum(low, high), np.maximum(low, high)
@@ -201,17 +210,13 @@ def _gaps(
     if period is not None:
         planes = np.append(planes, planes[0] + period)
     found = []
-    for below, above in zip(planes[:-1], planes[1:], strict=True):
+    for below, above in pairwise(planes.tolist()):
         middle, width = (below + above) / 2, above - below
         images = [0.0] if period is None else period * np.arange(-2, 3)
         bridged = any(((low < middle + d) & (middle + d < high)).any() for d in images)
         if width > _SAME_HEIGHT_A and not bridged:
             found.append((float(middle), float(width)))
     return found
-
-
-def _same(vector: np.ndarray, atoms: ase.Atoms, number: int) -> bool:
-    return bool(np.array_equal(vector, atoms.cell.array[number]))
 
 
 def _first_gap(
@@ -230,6 +235,19 @@ def _first_gap(
     first = float(middles[away.argmin()])
     depths = sorted(float(d) for d in (first - middles) % period if 1e-6 < d < period - 1e-6)
     return first, depths
+
+
+def _look_along_other_axes(atoms: ase.Atoms, layering: Layering, name: str) -> None:
+    """Refuse a layered crystal whose layers are stacked along another axis."""
+    for axis in _AXES:
+        other = replace(layering, stacking_axis=axis)
+        if atoms.cell.rank == 3 and _gaps(atoms, _Upright.of(atoms, other, name), stack=False):
+            raise RequestError(
+                f"{name} has no gap between layers along {layering.stacking_axis}, but one along "
+                f"{axis}: choose that direction from layer to layer (--stacking-axis {axis}, "
+                f"material.stacking_axis: {axis}), or give the ends of layers (--layer-ends, "
+                "material.layer_ends_A)"
+            )
 
 
 def _check_vacuum(gaps: list[tuple[float, float]], layering: Layering, name: str) -> None:

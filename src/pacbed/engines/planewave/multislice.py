@@ -194,9 +194,8 @@ class Slicing:
         cells = planes[0].cells
         shape = grid.fft_shape[0] // cells[0], grid.fft_shape[1] // cells[1]
         cell_A = grid.cell_A / np.array(cells)[:, None]
-        together = [
-            tuple(numbers) for _, numbers in groupby(range(len(planes)), lambda i: planes[i].depth_A)
-        ]
+        depth = [plane.depth_A for plane in planes]
+        together = [tuple(group) for _, group in groupby(range(len(planes)), depth.__getitem__)]
         kinds = [tuple((planes[i].element, planes[i].base.tobytes()) for i in g) for g in together]
         overlaps = {
             kind: np.tile(
@@ -205,7 +204,7 @@ class Slicing:
             )
             for kind, group in dict(zip(kinds, together, strict=True)).items()
         }
-        depths = [planes[group[0]].depth_A for group in together] + [layer_ends_A[-1]]
+        depths = [depth[group[0]] for group in together] + [layer_ends_A[-1]]
         # An atom of the last layer may lie on its end.
         layer_of = np.searchsorted(layer_ends_A[:-1], depths[:-1], side="right").tolist()
         layer_of.append(len(layer_ends_A))
