@@ -165,7 +165,8 @@ def show_crystal(material: Crystal, layers: int) -> Figure:
         side.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
         top.set_title(f"{material.name}, {layers} layer{'s' * (layers > 1)}, along the beam")
         side.set_title("from the side; dotted: ends of layers")
-        top.legend(loc="upper right")
+        handles, labels = top.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
 
 

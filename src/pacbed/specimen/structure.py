@@ -206,7 +206,7 @@ def _gaps(atoms: ase.Atoms, upright: _Upright, stack: bool) -> list[tuple[float,
     low = heights[bonds[0]]
     high = low + bonds[1][:, 2]
     low, high = np.minimum(low, high), np.maximum(low, high)
-    planes = np.unique(np.round(heights if period is None else heights % period, 3))
+    planes = np.unique(np.round(heights if period is None else heights % period, 5))
     if period is not None:
         planes = np.append(planes, planes[0] + period)
     found = []
@@ -225,7 +225,7 @@ def _first_gap(
     """Return the height at which the first layer begins, and the depths at which others do."""
     if not gaps:
         # Not a layered crystal: its cell is a layer, and begins in the widest space between planes.
-        planes = np.unique(np.round(heights % period, 3))
+        planes = np.unique(np.round(heights % period, 5))
         widths = np.diff(planes, append=planes[0] + period)
         widest = int(widths.argmax())
         return float(planes[widest] + widths[widest] / 2), []

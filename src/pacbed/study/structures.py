@@ -208,8 +208,9 @@ def implausible(made: Crystal, motion: Motion = "full") -> Iterator[tuple[str, s
     if still and motion != "none":
         yield (
             f"rms_displacement_A.{still[0]}",
-            f" = 0: thermal motion is asked for, but "
-            f"{' and '.join(still)} do not move; give what they move, or ask for static atoms "
+            f" = 0: thermal motion is asked for, but {' and '.join(still)} "
+            f"{'do' if len(still) > 1 else 'does'} not move; give displacements, or ask for static "
+            "atoms "
             "(thermal_motion: none; --phonons 0 --no-debye-waller)",
         )
     for kind, u in made.displacements_A.items():
