@@ -118,8 +118,9 @@ class SimulationRequest:
         most = self.material.most_layers
         if most and self.layers > most:
             raise RequestError(
-                f"{self.material.name} is a stack of {most} layers, which does not repeat: ask for "
-                f"at most {most}, not {self.layers} (--layers, simulation.layers)"
+                f"{self.material.name} is a stack of {most} layer{'s' * (most > 1)}, which does "
+                f"not repeat: ask for at most {most}, not {self.layers} (--layers, "
+                "simulation.layers)"
             )
         if not 1 <= self.energy_keV <= MAX_ENERGY_keV:
             raise RequestError(

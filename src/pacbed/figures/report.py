@@ -119,6 +119,7 @@ def write_report(
     environment.filters |= {"rich": _rich, "number": _number, "sample": _sample, "value": _value}
     page = environment.get_template("report.html.j2").render(
         config=config,
+        crystal=config["material"].get("structure") or config["material"]["formula"],
         symbols=HTML_SYMBOLS,
         units={p: display_unit(p)[1] for p in PARAMETERS},
         best=means.nsmallest(1, "mae").to_dict("records"),
