@@ -6,6 +6,7 @@ import yaml
 from ase.spacegroup import crystal as of_spacegroup
 
 from pacbed.exceptions import ConfigError, RequestError
+from pacbed.runs.results_folder import check_results, keep_config
 from pacbed.specimen.crystal import material
 from pacbed.specimen.structure import Layering
 from pacbed.study.configuration import load
@@ -137,11 +138,16 @@ def test_a_configuration_without_structure_is_what_it_was():
     assert section.material() == material("MoS2")
 
 
-def test_patterns_of_a_file_depend_on_its_content(tmp_path, wse2):
+def test_results_know_the_content_of_a_structure_file(tmp_path, wse2):
     text = f"material: {{structure: {wse2}, rms_displacement_A: {{W: 0.065, Se: 0.08}}}}"
-    before = study(tmp_path, text).of_patterns()
+    results = tmp_path / "results"
+    (results / "patterns/6mrad").mkdir(parents=True)
+    (results / "patterns/6mrad/00000.zarr.zip").touch()
+    keep_config(results, study(tmp_path, text))
+    assert check_results(results, study(tmp_path, text)) == []
     wse2.write_text(wse2.read_text().replace("3.282", "3.382"))
-    assert study(tmp_path, text).of_patterns() != before
+    with pytest.raises(ConfigError, match="crystal in the structure file was"):
+        check_results(results, study(tmp_path, text))
 
 
 @pytest.mark.parametrize(

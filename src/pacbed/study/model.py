@@ -279,12 +279,9 @@ class Configuration(Section):
 
     def of_patterns(self) -> dict[str, Any]:
         """Return what existing patterns depend on: not how many there are, nor for what angles."""
-        material = self.material.plain()
-        if self.material.is_file:  # which may have changed
-            material["structure"] = self.material.material().to_dict()
         return {
             "seed": self.seed,
-            "material": material,
+            "material": self.material.plain(),
             "microscope": self.microscope.plain({"semiangles_mrad"}),
             "deformation": self.deformation.plain({"rotation_deg"}),
             "draws": {"shared_strain": self.draws.shared_strain},
