@@ -323,7 +323,10 @@ def strain_gallery(stores: Stores, layer: int, field_mrad: float) -> Figure:
     corners = np.array([np.abs(deformed_cell_A(*change)).sum(axis=0) / 2 for change in changes])
 
     def draw_above(panel: Axes, column: int) -> None:
-        draw_cell(panel, *changes[column], height_A=2 * corners[:, 1].max() + 1.3)
+        # An oblique cell may be wider than high.
+        shape = panel.bbox.height / panel.bbox.width
+        height_A = max(2 * corners[:, 1].max() + 1.3, shape * (2 * corners[:, 0].max() + 0.8))
+        draw_cell(panel, *changes[column], height_A=height_A)
         panel.set_title(f"({'abcde'[column]})", loc="left")
         panel.set_xlabel(_described(*changes[column][1:]), fontsize=7)
 
