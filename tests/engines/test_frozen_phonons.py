@@ -42,7 +42,8 @@ pytestmark = pytest.mark.xdist_group("phonons")
 def displacements(direction=(1.5, -3.0), configuration=0, seed=3, layers=20, shared=False):
     planes = atomic_planes(slab(MOS2, Deformation(), layers), (8, 5))
     phonons = FrozenPhonons(MOS2, 2, seed, shared)
-    return planes, phonons.displacements_A(np.array([direction]), planes)[0, configuration]
+    found = phonons.displacements_A(np.array([direction]), planes)[0, configuration]
+    return planes, found.reshape(len(planes), -1, 2)
 
 
 @pytest.mark.parametrize("element", ["Mo", "S"])

@@ -213,9 +213,8 @@ def faint(monkeypatch):
 def test_slices_together_hold_the_whole_potential_of_the_atoms(slices_per_layer):
     planes = atomic_planes(slab(MOS2, Deformation(), 2), (1, 1))
     grid = ReciprocalGrid.for_band(MOS2.in_plane_cell_A(Deformation()), Band(2.5), 1.5, 3)
-    slicing = Slicing.equal(
-        planes, 2, MOS2.layer_thickness_A, slices_per_layer, grid, analytic_form_factor, 1.0
-    )
+    ends = MOS2.layer_ends_A(2)
+    slicing = Slicing.equal(planes, ends, slices_per_layer, grid, analytic_form_factor, 1.0)
 
     mean_phase = sum(
         len(planes[plane].sites) * slicing.tables[table][0, 0, 0]

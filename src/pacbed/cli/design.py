@@ -14,11 +14,14 @@ from cyclopts import Parameter, Token
 from rich.table import Table
 
 from pacbed.cli.common import Count, Overlays, Threads, progress, say, show_table, stderr
+from pacbed.cli.structures import Structure, configured
 from pacbed.exceptions import PacbedError
 from pacbed.machine import usable_cores
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from pacbed.study.model import Configuration
 
 _NUMBER = r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)"
 _NANOMETRES = {"nm": 1.0, "å": 0.1, "a": 0.1, "pm": 1e-3}
@@ -64,6 +67,7 @@ def design(
     series: Path | None = None,
     figure: Path | None = None,
     config: Annotated[Overlays, Parameter(group=_SIMULATION)] = (),
+    structure: Annotated[Structure, Parameter(name="*", group=_SIMULATION)] = Structure(),
     phonons: Annotated[
         int | None, Parameter(group=_PLANE_WAVES, validator=_not_one, show_default="full motion")
     ] = None,
@@ -107,14 +111,21 @@ def design(
     for_plane_waves = {"phonons": phonons, "threads": threads}
     if bounds is None:
         if series is None:
-            table = _simulated(config, layers, phonons, threads or usable_cores())
+            study = configured(config, structure)
+            table = _simulated(study, layers, phonons, threads or usable_cores())
         else:
             _refuse("series", for_plane_waves)
-            table = _of_series(config, layers, series)
+            table = _of_series(configured(config, structure), layers, series)
         if save:
             save = write_table(table, save)
     else:
-        others = {"config": config or None, **for_plane_waves, "save": save, "series": series}
+        others = {
+            "config": config or None,
+            "material": structure.material,
+            **for_plane_waves,
+            "save": save,
+            "series": series,
+        }
         _refuse("bounds", others)
         table = read_bounds(bounds)
         known = sorted(set(table["layers"].tolist()))
@@ -155,13 +166,11 @@ def _refuse(option: str, others: Mapping[str, Any]) -> None:
 
 
 def _simulated(
-    config: Sequence[Path], layers: Sequence[int], phonons: int | None, threads: int
+    study: Configuration, layers: Sequence[int], phonons: int | None, threads: int
 ) -> pd.DataFrame:
     """Simulate the undeformed crystal and its neighbours, and return the bounds."""
     from pacbed.precision.design import simulated_bounds
-    from pacbed.study.configuration import load
 
-    study = load(config)
     planned = study.for_bound().simulation
     motion = planned.motion if planned.engine == "planewave" else "full"
     started = time.perf_counter()
@@ -177,13 +186,12 @@ def _simulated(
     return bounds
 
 
-def _of_series(config: Sequence[Path], layers: Sequence[int], path: Path) -> pd.DataFrame:
+def _of_series(study: Configuration, layers: Sequence[int], path: Path) -> pd.DataFrame:
     """Return the bounds of the undeformed crystal from a scattering series."""
     from pacbed.precision.design import bounds_of_series
     from pacbed.scattering.series import ScatteringSeries
-    from pacbed.study.configuration import load
 
-    study, series = load(config), ScatteringSeries(path)
+    series = ScatteringSeries(path)
     # Of what the configuration asks for, what the series holds.
     held = [n for n in study.dataset.layers if n <= series.request.layers]
     experiment, reach = study.experiment(), series.request.semiangle_mrad

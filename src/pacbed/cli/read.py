@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,12 +20,12 @@ from cyclopts.validators import Number
 from rich.table import Table
 from rich.text import Text
 
-from pacbed.cli.common import Count, Threads, progress, say, show_table, stderr
+from pacbed.cli.common import Count, Threads, option_name, progress, say, show_table, stderr
 from pacbed.cli.scatter import make_series
 from pacbed.cli.simulate import Computation, PlaneWaveOptions
+from pacbed.cli.structures import Structure
 from pacbed.exceptions import PacbedError
 from pacbed.machine import usable_cores
-from pacbed.specimen.crystal import material as known_material
 from pacbed.specimen.microscope import Aperture
 
 if TYPE_CHECKING:
@@ -46,13 +46,11 @@ _WIDEST_FIELD_mrad = 134.0
 
 
 @dataclass(frozen=True)
-class NewSeries:
+class NewSeries(Structure):
     """The series that is made where none is given.
 
     Parameters
     ----------
-    material
-        MoS2, MoSe2, WS2, WSe2 or MoTe2.
     energy_keV
         Beam energy in keV.
     stretch
@@ -65,7 +63,7 @@ class NewSeries:
         Keep the series in this file; the next time it is not made again.
     """
 
-    material: str | None = None
+    material: Annotated[str | None, Parameter(show_default=False)] = None
     energy_keV: float | None = None
     stretch: Annotated[tuple[float, float] | None, Parameter(show_default="0.95 1.05")] = None
     tilt_mrad: Annotated[float | None, Parameter(show_default="5")] = None
@@ -322,9 +320,8 @@ def _series(
     from pacbed.scattering.strain import StrainRange
 
     if path:
-        if given := [n for n, value in vars(new).items() if value is not None]:
-            names = [re.sub("_(mrad|keV)$", "", n).replace("_", "-") for n in given]
-            options = ", ".join(f"--{name}" for name in names)
+        if given := [f.name for f in fields(new) if getattr(new, f.name) != f.default]:
+            options = ", ".join(f"--{option_name(n)}" for n in given)
             raise PacbedError(f"{options}: only for a new series; leave out {options} or --series")
         yield ScatteringSeries(path)
         return
@@ -336,7 +333,7 @@ def _series(
     widths = [max(p.image.shape) * pixels[p.name] for p in patterns if p.name in pixels]
     states = new.states or 30
     request = SeriesRequest(
-        material=known_material(new.material),
+        material=new.crystal(),
         energy_keV=new.energy_keV,
         layers=max(layers),
         strain=StrainRange(new.stretch or (0.95, 1.05)),
@@ -365,12 +362,12 @@ def _windows(
     refused: dict[str, str],
 ) -> list[Window]:
     """Cut out of each pattern what is compared with the series."""
-    from pacbed.reading.discs import reflections_mrad
+    from pacbed.reading.discs import nearest_reflection_mrad
     from pacbed.reading.patterns import window
 
     request, found = series.request, []
     reach = request.field_of_view_mrad / 2
-    spacing = float(np.hypot(*reflections_mrad(request.material, request.energy_keV, reach)[1]))
+    spacing = nearest_reflection_mrad(request.material, request.energy_keV)
     for one in patterns:
         if one.name not in pixels:
             continue
@@ -533,12 +530,12 @@ def _assumed(
         "said": {
             "handedness": "mirrored" if camera.mirrored else "as recorded, not mirrored",
             "scale": _said_of_scales(scales, camera),
-            "crystal": f"{request.material.formula} at {request.energy_keV:g} keV",
+            "crystal": f"{request.material.name} at {request.energy_keV:g} keV",
         },
         "semiangle_mrad": semiangle,
         "semiangle_uncertainty": fit.semiangle_uncertainty,
         "rotation_deg": rotation,
-        "material": request.material.formula,
+        "material": request.material.name,
         "energy_keV": request.energy_keV,
         "mirrored": camera.mirrored,
         "pixel_mrad": camera.pixel_mrad,

@@ -11,8 +11,8 @@ from cyclopts import Parameter
 
 from pacbed.cli.common import Count, Flat, Overlays, progress, stderr
 from pacbed.cli.simulate import PLANE_WAVES, Computation, Motion, PlaneWaveOptions
+from pacbed.cli.structures import Structure
 from pacbed.exceptions import PacbedError, StoreError
-from pacbed.specimen.crystal import material as known_material
 
 if TYPE_CHECKING:
     from pacbed.engines.planewave import PlaneWaveSettings
@@ -23,7 +23,7 @@ def scatter(
     *,
     output: Path,
     config: Overlays = (),
-    material: Annotated[str | None, Parameter(show_default="of the configuration")] = None,
+    structure: Flat[Structure] = Structure(),
     energy: float | None = None,
     layers: Count | None = None,
     stretch: tuple[float, float] | None = None,
@@ -54,8 +54,6 @@ def scatter(
     ----------
     output
         File of the series, such as mos2.series.zarr.zip.
-    material
-        MoS2, MoSe2, WS2, WSe2 or MoTe2.
     energy
         Beam energy in keV.
     layers
@@ -76,10 +74,11 @@ def scatter(
     from pacbed.scattering.strain import StrainRange
     from pacbed.study.configuration import load
 
+    crystal = structure.crystal() if structure.section() else None
     given: dict[str, Any] = {
-        "material": material and known_material(material),
+        "material": crystal,
         "energy_keV": energy,
-        "layers": layers,
+        "layers": layers or (crystal and crystal.most_layers),
         "strain": stretch and StrainRange(stretch),
         "semiangle_mrad": semiangle,
         "tilt_mrad": tilt,

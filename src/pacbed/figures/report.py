@@ -96,6 +96,7 @@ def write_report(
     templates.filters |= {"sample": _sample, "value": _value}
     page = templates.get_template("report.html.j2").render(
         config=config,
+        crystal=config["material"].get("structure") or config["material"]["formula"],
         symbols=HTML_SYMBOLS,
         units={p: display_unit(p)[1] for p in PARAMETERS},
         best=means.nsmallest(1, "mae").to_dict("records"),

@@ -343,7 +343,7 @@ class ImageModel:
         """Return how many discs can overlap, of the crystal that is stretched most."""
         largest = self.series.request.strain.stretch[1] - 1
         tree = cKDTree(self._g_mrad(np.array([largest, largest, 0.0])))
-        axis = np.linspace(0, 2 * self._scale / self.series.request.material.zigzag_A, 24)
+        axis = np.linspace(0, 2 * self._scale / self.series.request.material.shortest_edge_A, 24)
         places = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
         return int(tree.query_ball_point(places, self._reach_mrad, return_length=True).max())
 

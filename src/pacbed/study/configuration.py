@@ -29,10 +29,21 @@ def load(paths: Sequence[Path] = ()) -> Configuration:
     ConfigError
         If a file cannot be read or the result cannot be used.
     """
+    return checked(overlaid(paths), paths)
+
+
+def overlaid(paths: Sequence[Path]) -> dict[str, Any]:
+    """Read overlays of the paper's protocol, and return all keys with their values, unchecked.
+
+    Raises
+    ------
+    ConfigError
+        If a file cannot be read.
+    """
     merged = Configuration().plain()
     for path in paths:
         merge(merged, _read(Path(path)))
-    return checked(merged, paths)
+    return merged
 
 
 def of_workflow(
