@@ -15,6 +15,7 @@ import numpy as np
 
 # %matplotlib inline
 os.chdir(tempfile.mkdtemp())  # where the files of this notebook go
+os.environ.pop("FORCE_COLOR", None)  # which Jupyter sets
 os.environ["COLUMNS"] = "150"  # width of tables
 
 # %% [markdown]
@@ -23,8 +24,8 @@ os.environ["COLUMNS"] = "150"  # width of tables
 # Twelve strain states of five layers are simulated. Patterns of any strain between them follow by polynomials
 # ([scattering series](../series.md)).
 
-# %% language="bash"
-# pacbed scatter --layers 5 --semiangle 6.35 --stretch 0.97 1.03 --tilt 3 --fov 50 \
+# %%
+# !pacbed scatter --layers 5 --semiangle 6.35 --stretch 0.97 1.03 --tilt 3 --fov 50 \
 #   --states 12 --supercell 3 2 --diffuse-waves 16 --incident-step 3 \
 #   --output mos2.series.zarr.zip 2>/dev/null
 
@@ -34,8 +35,8 @@ os.environ["COLUMNS"] = "150"  # width of tables
 # Stretched by 1.2 % along 30° and compressed by 0.5 % across, and tilted by 1 and -0.5 mrad;
 # ten million electrons, each of which is counted.
 
-# %% language="bash"
-# pacbed simulate --series mos2.series.zarr.zip --semiangle 6.35 \
+# %%
+# !pacbed simulate --series mos2.series.zarr.zip --semiangle 6.35 \
 #   --stretch 1.012 0.995 --theta 30 --tilt 1 -0.5 --fov 50 --pixels 64 \
 #   --output true.zarr.zip 2>/dev/null
 
@@ -53,8 +54,8 @@ print(measured.shape, "pixels of", store.pixel_mrad[0], "mrad; largest count", m
 #
 # Camera length and gain are known here. Strain, rotation, tilt, centre and number of layers are fitted.
 
-# %% language="bash"
-# pacbed read measured.npy --series mos2.series.zarr.zip --semiangle 6.35 \
+# %%
+# !pacbed read measured.npy --series mos2.series.zarr.zip --semiangle 6.35 \
 #   --layers 4-5 --pixel-mrad 0.78125 --counts-per-electron 1 \
 #   --no-fit-semiangle --model-error 0 --json read.json --figure read.png 2>/dev/null
 

@@ -17,8 +17,8 @@ os.chdir(tempfile.mkdtemp())  # where the files of this notebook go
 #
 # One command computes the patterns after every layer. Five layers, a convergence semi-angle of 6.35 mrad:
 
-# %% language="bash"
-# pacbed simulate --material MoS2 --energy 80 --semiangle 6.35 \
+# %%
+# !pacbed simulate --material MoS2 --energy 80 --semiangle 6.35 \
 #   --layers 5 --incident-step 3 --output mos2.zarr.zip 2>/dev/null
 
 # %%
@@ -45,8 +45,8 @@ print("electrons in the field, after 1 and 5 layers:", patterns[[0, -1]].sum(axi
 #
 # Stretched by 3 % along 0° and compressed by 4 % along 90°: the discs move together along x, and apart along y.
 
-# %% language="bash"
-# pacbed simulate --semiangle 6.35 --layers 5 --stretch 1.03 0.96 \
+# %%
+# !pacbed simulate --semiangle 6.35 --layers 5 --stretch 1.03 0.96 \
 #   --incident-step 3 --output strained.zarr.zip 2>/dev/null
 
 # %%

@@ -31,8 +31,8 @@ def commands(page):
     """The commands in the blocks of a page, without comments and with their continued lines."""
     text = page.read_text(encoding="utf-8")
     if page.suffix == ".py":
-        cells = re.findall(r'^# %% language="bash"\n((?:#.*\n)+)', text, re.M)
-        found = [re.sub(r"^# ?", "", cell, flags=re.M).replace("\\\n", " ") for cell in cells]
+        cells = re.findall(r"^# !((?:.*\\\n#)*.*)$", text, re.M)
+        found = [cell.replace("\\\n#", " ") for cell in cells]
     else:
         blocks = re.findall(r"^```console\n(.*?)^```", text, re.S | re.M)
         lines = "\n".join(blocks).replace("\\\n", " ")
