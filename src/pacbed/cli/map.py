@@ -22,9 +22,9 @@ from pacbed.cli.read import layer_numbers
 from pacbed.cli.scans import Box, ScanFile
 from pacbed.cli.scatter import make_series
 from pacbed.cli.simulate import Computation, PlaneWaveOptions
+from pacbed.cli.structures import Structure
 from pacbed.exceptions import PacbedError
 from pacbed.machine import usable_cores
-from pacbed.specimen.crystal import material as known_material
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,12 +35,14 @@ if TYPE_CHECKING:
     from pacbed.reading.scans import Scan
     from pacbed.scattering.request import SeriesRequest
     from pacbed.scattering.series import ScatteringSeries
+    from pacbed.specimen.crystal import Crystal
 
 Positive = Annotated[float | None, Parameter(validator=Number(gt=0))]
 
 _FITTED = Parameter(name="*", group="Fit")
 _CALIBRATED = Parameter(name="*", group="Calibration")
 _SERIES = Parameter(name="*", group="Scattering series")
+_CRYSTAL = Parameter(name="*", group="Crystal")
 # A wider field would cost more than its few electrons tell.
 _WIDEST_FIELD_mrad = 134.0
 # The semi-angle is fitted, and may be so much larger than said.
@@ -142,10 +144,10 @@ def map(
     *,
     output: Path,
     layers: tuple[str, ...],
-    material: str | None = None,
     figure: Path | None = None,
     report: Path | None = None,
     threads: Threads = usable_cores(),
+    structure: Annotated[Structure, _CRYSTAL] = Structure(),
     mapping: Annotated[MapOptions, _FITTED] = MapOptions(),
     calibrating: Annotated[Calibrating, _CALIBRATED] = Calibrating(),
     held: Annotated[MapSeries, _SERIES] = MapSeries(),
@@ -165,8 +167,6 @@ def map(
         File of the map, such as map.zarr.zip.
     layers
         Number of layers, or those that there may be: 5, 4 5 6 or 1-10.
-    material
-        MoS2, MoSe2, WS2, WSe2 or MoTe2; may be left out with `--series`.
     figure
         Also draw the map (PNG or PDF).
     report
@@ -188,7 +188,7 @@ def map(
     check_drawable(figure)
     opened = open_scan(scan, options.options())
     with _sole_map(output):
-        made = _made(opened, numbers, material, parts, saved, threads, mapping, calibrating, held)
+        made = _made(opened, numbers, structure, parts, saved, threads, mapping, calibrating, held)
         _write(output, made, figure, report)
         shutil.rmtree(parts, ignore_errors=True)
     _print(made)
@@ -219,7 +219,7 @@ def _sole_map(output: Path) -> Iterator[None]:
 def _made(
     opened: Scan,
     layers: tuple[int, ...],
-    material: str | None,
+    structure: Structure,
     parts: Path,
     saved: Path,
     threads: int,
@@ -234,7 +234,7 @@ def _made(
     for note in opened.notes:
         say(f"note: {note}", console)
     semiangle = _known(opened.semiangle_mrad, "semi-angle", "--semiangle")
-    series = _series(opened, layers, material, semiangle, threads, held)
+    series = _series(opened, layers, structure, semiangle, threads, held)
     configure(threads, log=lambda line: say(line, console))
     settings = MapSettings(
         layers,
@@ -266,7 +266,7 @@ def _known(value: float | None, what: str, option: str) -> float:
 def _series(
     opened: Scan,
     layers: tuple[int, ...],
-    material: str | None,
+    structure: Structure,
     semiangle: float,
     threads: int,
     held: MapSeries,
@@ -277,8 +277,8 @@ def _series(
     if held.series is not None:
         found = ScatteringSeries(held.series)
         request = found.request
-        if material not in (None, request.material.formula):
-            raise PacbedError(f"{held.series} is of {request.material.formula}, not of {material}")
+        if structure.section() and (crystal := structure.crystal()) != request.material:
+            raise PacbedError(f"{held.series} is of {request.material.name}, not of {crystal.name}")
         if opened.energy_keV and abs(opened.energy_keV / request.energy_keV - 1) > 1e-3:
             raise PacbedError(
                 f"{held.series} is for {request.energy_keV:g} keV, the scan was taken with "
@@ -286,12 +286,12 @@ def _series(
             )
         found.check_layers(layers)
         return found
-    if material is None:
+    if not structure.section():
         raise PacbedError("name the crystal with --material, or a series with --series")
-    request = _request(opened, layers, material, semiangle, held)
+    request = _request(opened, layers, structure.crystal(), semiangle, held)
     settings = PlaneWaveOptions()
     asked = json.dumps([request.to_dict(), asdict(settings)], sort_keys=True)
-    name = f"{request.material.formula}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
+    name = f"{request.material.name}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
     path = cache_folder() / f"{name}.series.zarr.zip"
     from pacbed.runs.locks import sole_maker
 
@@ -304,7 +304,7 @@ def _series(
 
 
 def _request(
-    opened: Scan, layers: tuple[int, ...], material: str, semiangle: float, held: MapSeries
+    opened: Scan, layers: tuple[int, ...], crystal: Crystal, semiangle: float, held: MapSeries
 ) -> SeriesRequest:
     """Return a series for a scan, with round numbers, so that others like it share it."""
     from pacbed.scattering.request import SeriesRequest, degree_for
@@ -315,7 +315,7 @@ def _request(
     largest = float(np.ceil(semiangle * _LARGER * 100) / 100)
     field = max(2.1 * largest, min(10 * np.ceil(1.04 * wide / 10), _WIDEST_FIELD_mrad))
     return SeriesRequest(
-        material=known_material(material),
+        material=crystal,
         energy_keV=energy,
         layers=max(layers),
         strain=StrainRange(held.stretch),
@@ -381,7 +381,7 @@ def _warn(
 
     spacing = spacing_mrad(series)
     if 2 * calibration.semiangle_mrad > spacing:
-        cell = 0.1 * series.request.material.zigzag_A
+        cell = 0.1 * series.request.material.shortest_edge_A
         step = f"{opened.step_nm:g} nm" if opened.step_nm else "of unknown size"
         say(
             f"warning: discs overlap ({2 * calibration.semiangle_mrad:.3g} mrad wide, "

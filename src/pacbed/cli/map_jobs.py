@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from inspect import BoundArguments
 from pathlib import Path
@@ -16,11 +16,13 @@ from cyclopts import CycloptsError
 
 from pacbed import __version__
 from pacbed.cli.app import parsed
+from pacbed.cli.common import option_name
 from pacbed.cli.map import Calibrating, MapOptions, MapSeries
 from pacbed.cli.read import layer_numbers
 from pacbed.cli.scans import ScanFile
+from pacbed.cli.structures import Structure
 from pacbed.exceptions import ConfigError, PacbedError
-from pacbed.specimen.crystal import MATERIALS, material
+from pacbed.specimen.crystal import MATERIALS, Material
 from pacbed.study.model import Configuration
 from pacbed.study.sections import ScanSection
 
@@ -190,8 +192,8 @@ def _job(study: Configuration, section: ScanSection) -> MapJob:
             raise PacbedError(f"{name} is given by the workflow: remove it")
         if name in _NO_OPTIONS:
             raise PacbedError(f"{name} is no option of a map")
-    if "series" not in options:
-        options.setdefault("material", _formula(study))
+    if not {"series", "material"} & {*options}:
+        options |= _crystal(study)
     words = (section.file, *_words(options))
     try:
         _, bound = parsed(["map", *words, "--output=map.zarr.zip"])
@@ -200,22 +202,43 @@ def _job(study: Configuration, section: ScanSection) -> MapJob:
     # What the command looks at first, too.
     layer_numbers(bound.arguments["layers"])
     bound.arguments.get("options", ScanFile()).options()
-    if "material" in bound.arguments:
-        material(bound.arguments["material"])
+    structure = bound.arguments.get("structure", Structure())
+    if structure.section():
+        structure.crystal()
     said = {"energy", "series"} & {*options}
     return MapJob(words, bound, None if said else study.microscope.energy_keV)
 
 
-def _formula(study: Configuration) -> str:
-    """Return the crystal of the study, if ``pacbed map`` knows the same."""
-    own = study.material.material()
-    displacements = {one: own.rms_displacement_A[one] for one in own.elements}
-    if replace(own, rms_displacement_A=displacements) != MATERIALS.get(own.formula):
-        raise PacbedError(
-            f"the material of the configuration is not {own.formula} as pacbed map knows it: name "
-            "a material for this scan, or a series (pacbed scatter --config)"
-        )
-    return own.formula
+def _crystal(study: Configuration) -> dict[str, Any]:
+    """Return the options that name the crystal of the study.
+
+    Raises
+    ------
+    PacbedError
+        If it is described by numbers, which are no options.
+    """
+    own = study.material
+    if own.structure is None:
+        found = own.material()
+        assert isinstance(found, Material)
+        alone = replace(found, rms_displacement_A=found.displacements_A)
+        if alone != MATERIALS.get(own.formula):
+            raise PacbedError(
+                f"the material of the configuration is not {own.formula} as pacbed map knows it: "
+                "name a material for this scan, or a series (pacbed scatter --config)"
+            )
+        return {"material": own.formula}
+    said = Structure(
+        own.structure,
+        own.stacking_axis,
+        own.stack,
+        own.layer_ends_A,
+        own.period_A,
+        tuple(f"{kind}={rms:g}" for kind, rms in own.own_displacements_A.items()),
+    )
+    given = {one.name: getattr(said, one.name) for one in fields(said)}
+    defaults = {one.name: one.default for one in fields(said)}
+    return {option_name(n): v for n, v in given.items() if v != defaults[n]}
 
 
 def _words(options: Mapping[str, Any]) -> Iterator[str]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from pacbed.exceptions import PacbedError
 from pacbed.machine import Report
-from pacbed.reading.discs import reflections_mrad
+from pacbed.reading.discs import nearest_reflection_mrad
 from pacbed.reading.fit import ALWAYS_FREE, Fit, FitSettings
 from pacbed.reading.patterns import (
     Pattern,
@@ -36,6 +36,7 @@ from pacbed.reading.thickness import ThicknessFit
 from pacbed.scattering.image_model import COLUMN, TILT, UNKNOWNS, Frame, Noise
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
+from pacbed.specimen.polytypes import is_hexagonal
 from pacbed.storage.files import write_text
 
 LOCAL = tuple(name for name in ALWAYS_FREE if name != "log_scale")
@@ -60,8 +61,8 @@ _LOOKED_AT, _POINTS = 144, 50
 _CRYSTAL = 0.5
 # Radius of the central disc by which scattered electrons are counted, over its own.
 _INSIDE = 1.15
-# Zigzag axes are 60° apart.
-_HALF_deg = 30.0
+# Turns in which a dictionary looks are so far apart at most.
+_TURNS_deg = 20.0
 # Points whose χ² is so many times the median do not take part.
 _ODD = 1.5
 _STEPS, _GAIN = 15, 0.05
@@ -274,10 +275,7 @@ class Cut:
 
 def spacing_mrad(series: ScatteringSeries) -> float:
     """Return the distance between neighbouring discs in mrad."""
-    request = series.request
-    reach = request.field_of_view_mrad / 2
-    found = reflections_mrad(request.material, request.energy_keV, reach)[1]
-    return float(np.hypot(*found))
+    return nearest_reflection_mrad(series.request.material, series.request.energy_keV)
 
 
 def window_sums(scan: Scan, places: np.ndarray, points: int) -> np.ndarray:
@@ -499,9 +497,12 @@ class _Joint:
         return state
 
     def _orientation(self, mean: Pattern) -> float:
-        """Return the rotation of the mean pattern, within 30° of the given direction."""
+        """Return the rotation of the mean pattern; of equal axes, that near the given direction."""
         near = self.settings.zigzag_near_deg
-        search = SearchRange(tuple(near + turn for turn in (-20.0, 0.0, 20.0)))
+        # Zigzag axes are 60° apart; those of a lattice that is not hexagonal repeat after 180°.
+        half = 30.0 if is_hexagonal(self.fit.series.request.material) else 90.0
+        turns = np.arange(_TURNS_deg / 2 - half, half, _TURNS_deg)
+        search = SearchRange(tuple(near + float(turn) for turn in turns))
         image = self.cut.images(mean.image[None]) / self.gain * len(self.counts)
         numbers = np.array(sorted(self.settings.layers))
         few = np.unique(np.linspace(0, len(numbers) - 1, _DICTIONARIES).round().astype(int))
@@ -516,7 +517,7 @@ class _Joint:
             row = int(found.deviance.argmin())
             if found.deviance[row] < least:
                 least, best = found.deviance[row], found.column("rotation_deg")[row]
-        away = (best - near + _HALF_deg) % (2 * _HALF_deg) - _HALF_deg
+        away = (best - near + half) % (2 * half) - half
         return float(near + away)
 
     def start(self) -> None:

@@ -207,6 +207,16 @@ class MaterialSection(Section):
         fields = type(self).model_fields
         return [name for name in wrong if getattr(self, name) != fields[name].default]
 
+    @property
+    def own_displacements_A(self) -> dict[str, float]:
+        """Displacements that are said of a structure.
+
+        A name knows its own, instead of those of MoS2 that stand in the configuration.
+        """
+        usual = type(self).model_fields["rms_displacement_A"].default
+        given = self.rms_displacement_A
+        return given if self.is_file else {k: u for k, u in given.items() if u != usual.get(k)}
+
     def material(self) -> Crystal:
         """Return the crystal.
 
@@ -222,13 +232,7 @@ class MaterialSection(Section):
         from pacbed.study.structures import find
 
         layering = Layering(self.stacking_axis, self.stack, self.layer_ends_A, self.period_A)
-        given, usual = (
-            self.rms_displacement_A,
-            type(self).model_fields["rms_displacement_A"].default,
-        )
-        if not self.is_file:  # which knows its own, instead of those of MoS2 that stand there
-            given = {kind: u for kind, u in given.items() if u != usual.get(kind)}
-        return find(self.structure, given, layering)
+        return find(self.structure, self.own_displacements_A, layering)
 
 
 _MX2 = tuple(field.name for field in fields(Material))
