@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import tempfile
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from pacbed.scattering.series import ScatteringSeries
 
 ScaleFrom = Literal["given", "file", "discs"]
-Positive = Annotated[float | None, Parameter(validator=Number(gt=0))]
+_POSITIVE = Number(gt=0, lt=math.inf)
+Positive = Annotated[float | None, Parameter(validator=_POSITIVE)]
 
 _WITHOUT_SERIES = "Without --series"
 _NEW_SERIES = Parameter(name="*", group=_WITHOUT_SERIES)
@@ -95,7 +97,7 @@ class CameraOptions:
     """
 
     pixel_mrad: Annotated[Positive, Parameter(name="--pixel-mrad")] = None
-    pixel_uncertainty: Annotated[float, Parameter(validator=Number(gt=0))] = 0.002
+    pixel_uncertainty: Annotated[float, Parameter(validator=_POSITIVE)] = 0.002
     mirrored: Annotated[bool, Parameter(negative=())] = False
     centre: Annotated[tuple[float, float] | None, Parameter(show_default="of the central disc")] = (
         None
@@ -129,11 +131,11 @@ class FitOptions:
     """
 
     fit_semiangle: Annotated[bool | None, Parameter(show_default="if --pixel-mrad is known")] = None
-    semiangle_uncertainty: Annotated[float, Parameter(validator=Number(gt=0))] = 0.03
+    semiangle_uncertainty: Annotated[float, Parameter(validator=_POSITIVE)] = 0.03
     fit_ellipticity: Annotated[bool, Parameter(negative=())] = False
     fit_blur: Annotated[bool, Parameter(negative=())] = False
     fit_background: Annotated[bool, Parameter(negative=())] = False
-    model_error: Annotated[float, Parameter(validator=Number(gte=0))] = 0.05
+    model_error: Annotated[float, Parameter(validator=Number(gte=0, lt=math.inf))] = 0.05
 
     def free(self, scale_known: bool) -> tuple[Extra, ...]:
         """Return what is fitted besides."""
@@ -151,11 +153,11 @@ def read(
     pattern: Path,
     /,
     *patterns: Path,
-    semiangle: Annotated[float, Parameter(validator=Number(gt=0))],
+    semiangle: Annotated[float, Parameter(validator=_POSITIVE)],
     layers: Annotated[tuple[str, ...], Parameter(show_default="all of the series")] = (),
     series: Path | None = None,
     only: tuple[int, ...] = (),
-    rotation: float = 0.0,
+    rotation: Annotated[float, Parameter(validator=Number(gte=-360, lte=360))] = 0.0,
     network: Path | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     figure: Path | None = None,
@@ -199,7 +201,13 @@ def read(
     for option, path in (("json", json_file), ("figure", figure)):
         if path is not None and not path.parent.is_dir():
             raise PacbedError(f"--{option} {path}: there is no folder {path.parent}")
+    if json_file and json_file.suffix.lower() != ".json":
+        raise PacbedError(f"--json {json_file}: name the file .json")
     check_writable(json_file)
+    if network and not (network / "settings.json").is_file():
+        raise PacbedError(
+            f"--network {network}: there is no trained network (model.keras, settings.json)"
+        )
     if figure:
         from pacbed.figures.style import check_drawable
 
@@ -221,9 +229,10 @@ def read(
     _print(readings)
     scales = {one.window.pattern.name: _scale_from(one.window.pattern, camera) for one in readings}
     assumed = _assumed(camera, fit, rotation, semiangle, held, scales)
+    assumed["said"]["semi-angle"] = _said_of_semiangles(readings, semiangle)
     print(", ".join(f"{name}: {value}" for name, value in assumed["said"].items()))
     if json_file:
-        _write_json(json_file, readings, refused, assumed, scales)
+        _write_json(json_file, readings, refused, assumed, scales, camera)
         print(json_file)
     if figure:
         from pacbed.figures.readings import MOST, measured_and_fitted
@@ -313,7 +322,7 @@ def _series(
     if path:
         if given := [f.name for f in fields(new) if getattr(new, f.name) != f.default]:
             options = ", ".join(f"--{option_name(n)}" for n in given)
-            raise PacbedError(f"{options}: these are of a new series; leave them or --series out")
+            raise PacbedError(f"{options}: only for a new series; leave out {options} or --series")
         yield ScatteringSeries(path)
         return
     if not (new.material and new.energy_keV and layers):
@@ -362,14 +371,20 @@ def _windows(
     for one in patterns:
         if one.name not in pixels:
             continue
-        centre = camera.centre
-        if centre and camera.mirrored:
-            centre = one.image.shape[1] - 1 - centre[0], centre[1]
+        centre = camera.centre and _as_recorded(camera.centre, one, camera)
         try:
             found.append(window(one, pixels[one.name], semiangle, spacing, reach, centre))
         except PacbedError as error:
             refused[one.name] = str(error)
     return found
+
+
+def _as_recorded(
+    place: tuple[float, float], pattern: Pattern, camera: CameraOptions
+) -> tuple[float, float]:
+    """Return where a place (x, y) of a pattern lies in the image, or the other way round."""
+    x, y = place
+    return (pattern.image.shape[1] - 1 - x, y) if camera.mirrored else (x, y)
 
 
 def _read(
@@ -488,6 +503,19 @@ def _said_of_scales(scales: Mapping[str, ScaleFrom], camera: CameraOptions) -> s
     return "; ".join(f"{words[kind]} ({names[kind]})" for kind in kinds)
 
 
+def _semiangles_mrad(reading: Reading, given: float) -> dict[str, float]:
+    """Return the semi-angle of a pattern and its standard deviation, if it was fitted."""
+    sigma = reading.sigma("log_semiangle")
+    found = given * math.exp(reading.value("log_semiangle"))
+    return {"semiangle_mrad": found, "semiangle_mrad_sigma": found * sigma} if sigma > 0 else {}
+
+
+def _said_of_semiangles(readings: Sequence[Reading], given: float) -> str:
+    fitted = [n for one in readings if (n := _semiangles_mrad(one, given).get("semiangle_mrad"))]
+    ends = dict.fromkeys(f"{end(fitted):.4g}" for end in (min, max)) if fitted else ()
+    return f"{given:g} mrad" + (f" (fitted: {' to '.join(ends)})" if fitted else "")
+
+
 def _assumed(
     camera: CameraOptions,
     fit: FitOptions,
@@ -523,6 +551,7 @@ def _write_json(
     refused: dict[str, str],
     assumed: dict[str, Any],
     scales: Mapping[str, ScaleFrom],
+    camera: CameraOptions,
 ) -> None:
     from pacbed import __version__
     from pacbed.storage.files import write_text
@@ -531,7 +560,13 @@ def _write_json(
         "pacbed_version": __version__,
         "assumed": {name: value for name, value in assumed.items() if name != "said"},
         "patterns": [
-            {**one.to_dict(), "pixel_from": scales[one.window.pattern.name]} for one in readings
+            {
+                **one.to_dict(),
+                **_semiangles_mrad(one, assumed["semiangle_mrad"]),
+                "centre_px": _as_recorded(one.centre_px, one.window.pattern, camera),
+                "pixel_from": scales[one.window.pattern.name],
+            }
+            for one in readings
         ],
         "not_read": refused,
     }
