@@ -200,7 +200,10 @@ def test_another_material_may_be_laid_over_the_default(tmp_path):
 
 
 def test_every_key_is_described_and_no_other_is_taken():
-    for section in [SCHEMA, *SCHEMA["$defs"].values()]:
+    sections = {"all": SCHEMA, **SCHEMA["$defs"]}
+    # Its other keys are options of pacbed map, which takes no other either.
+    assert sections.pop("ScanSection")["additionalProperties"] is not False
+    for section in sections.values():
         assert section["additionalProperties"] is False
         for name, child in section["properties"].items():
             assert "$ref" in child or child["description"], name
@@ -875,6 +878,32 @@ def test_files_of_snakemake_have_no_key_twice(config, tmp_path):
     overlay.write_text("seed: 1\nresults: a\nseed: 2\n")
     with pytest.raises(ConfigError, match=r"twice\.yaml: 'seed' is there twice, in lines 1 and 3"):
         of_workflow(config, [DEFAULT, overlay], {})
+
+
+def test_a_record_of_an_earlier_version_has_no_scans(paper):
+    assert of_record(paper.plain({"scans"})) == paper
+
+
+@pytest.mark.parametrize(
+    ("scans", "complaint"),
+    [
+        ({"x y": {"file": "a"}}, "scans.x y = {'file': 'a'}: must be a name of letters, digits"),
+        ({"x": {"layers": 3}}, "scans.x: 'file' is missing"),
+        ({"x": "a.mib"}, "scans.x = 'a.mib': must be a mapping of keys to values"),
+        ({"x": {"file": "a", "fit": {"b": 1}}}, "scans.x.fit = {'b': 1}: must be text, a number"),
+        ([1], "scans = [1]: must be a mapping of keys to values"),
+    ],
+)
+def test_a_scan_is_a_name_a_file_and_plain_options(config, scans, complaint):
+    config["scans"] = scans
+    assert complaint in the_complaint(config)
+
+
+def test_options_of_scans_are_kept_with_short_numbers(config):
+    config["scans"] = {"b": {"file": "b", "reference": [0, 2.0], "turn": None}, "a": {"file": "a"}}
+    study = checked(config)
+    assert [*study.scans] == ["a", "b"]
+    assert repr(study.scans["b"].options) == "{'reference': [0, 2]}"
 
 
 @pytest.mark.parametrize("record", [None, [], {}, {"seed": 1}])
