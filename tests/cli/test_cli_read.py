@@ -11,7 +11,7 @@ from pacbed.cli import main
 from pacbed.cli.read import (
     CameraOptions,
     _as_recorded,
-    _numbers,
+    layer_numbers,
     _predicted,
     _said_of_scales,
     _scale_from,
@@ -222,8 +222,8 @@ def test_without_a_series_one_is_made_and_may_be_kept(measured, tmp_path, monkey
 
 
 def test_layers_are_numbers_and_ranges():
-    assert _numbers(["5"]) == (5,)
-    assert _numbers(["3-5", "1", "4"]) == (1, 3, 4, 5)
+    assert layer_numbers(["5"]) == (5,)
+    assert layer_numbers(["3-5", "1", "4"]) == (1, 3, 4, 5)
 
 
 def test_two_digits_of_an_error_are_shown():

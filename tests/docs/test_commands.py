@@ -24,7 +24,7 @@ PAGES = [
 TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 # Files that a reader writes.
-OWN = ("my-study.yaml", "ten.yaml")
+OWN = ("my-study.yaml", "scans.yaml", "ten.yaml")
 
 
 def commands(page):
@@ -57,7 +57,7 @@ def of(*programs):
 
 
 def test_every_command_is_of_a_program_that_is_tested_here():
-    known = {"make", "pacbed", "snakemake", "source", "git", "cd", "tmux", "docker"}
+    known = {"make", "pacbed", "pip", "snakemake", "source", "git", "cd", "tmux", "docker"}
     assert len(SHOWN) > 40
     assert [words for _, words in SHOWN if words[0] not in known] == []
 

@@ -49,7 +49,7 @@ def content(path):
     found = {}
     for one in yaml.safe_load(path.read_text(encoding="utf-8"))["dependencies"]:
         for line in one["pip"] if isinstance(one, dict) else [one]:
-            name, version = re.fullmatch(r"([\w-]+)(?:\[[\w-]+\])?(.*)", line).groups()
+            name, version = re.fullmatch(r"([\w-]+)(?:\[[\w,-]+\])?(.*)", line).groups()
             assert name not in found, f"{name} is there twice"
             found[name] = version
     return found
