@@ -1003,3 +1003,11 @@ def test_a_state_of_a_draw_survives_being_a_parameter_of_a_rule(config):
     asked = checked(config).state_of_draw(3, (6.35, 12.65))
     stored = json.loads(json.dumps(plain(asked.to_dict())))
     assert StateRequest.from_dict(stored) == asked
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_another_encoding_is_named(tmp_path, encoding):
+    path = tmp_path / "a.yaml"
+    path.write_text("seed: 1  # Ångström\n", encoding=encoding)
+    with pytest.raises(ConfigError, match="is not text in UTF-8"):
+        load([path])

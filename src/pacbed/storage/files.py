@@ -34,6 +34,23 @@ def check_writable(*paths: Path | None) -> None:
             raise PacbedError(f"cannot write {path}: {why}; give another name or folder") from error
 
 
+def check_space(path: Path, size_bytes: int) -> None:
+    """Check that a disk has room for a file, since HDF5 crashes on a full one.
+
+    Raises
+    ------
+    PacbedError
+        If it has not.
+    """
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if free < size_bytes:
+        raise PacbedError(
+            f"cannot write {path}: it takes up to {size_bytes / 1e6:.3g} MB, and {free / 1e6:.3g} "
+            "MB are free; free some space or choose another folder"
+        )
+
+
 def check_not_read(read: Path | None, *written: Path | None) -> None:
     """Check that a file that is read is not to be overwritten.
 
