@@ -31,7 +31,7 @@ from pacbed.reading.patterns import (
     window,
 )
 from pacbed.reading.scans import Box, Scan
-from pacbed.reading.start import Dictionary, SearchRange
+from pacbed.reading.start import Dictionary, SearchRange, coarse_bins
 from pacbed.reading.thickness import ThicknessFit
 from pacbed.scattering.image_model import COLUMN, TILT, UNKNOWNS, Frame, Noise
 from pacbed.scattering.series import ScatteringSeries
@@ -489,6 +489,7 @@ class _Joint:
         states = np.zeros((len(counts), len(UNKNOWNS)))
         layers = np.zeros(len(counts), int)
         joint = cls(sample, settings, cut, fit, counts, gain, 0.0, layers, states, first)
+        joint._check_crystal(sample)
         joint.rotation_deg = joint._orientation(sample.mean)
         return joint
 
@@ -501,6 +502,20 @@ class _Joint:
     def masks(self) -> np.ndarray:
         """Which pixels count, same shape."""
         return np.broadcast_to(self.cut.part.mask, self.counts.shape)
+
+    def _check_crystal(self, sample: _Sample) -> None:
+        """Refuse patterns that scatter much less than the thinnest crystal would."""
+        model = self.fit.for_layers(min(self.settings.layers)).model(coarse_bins(self.fit))
+        image = model.images(self._guess()[None]).reshape(1, *model.frame.shape)
+        radius = self.settings.semiangle_mrad / model.frame.pixel_mrad
+        thin = scattered(image, model.frame.origin_px, radius)[0]
+        seen = np.median(scattered(sample.patterns, sample.centre_px, sample.radius_px))
+        if seen < _CRYSTAL * thin:
+            raise PacbedError(
+                f"{sample.mean.name}: no crystal was found. Of the electrons {seen:.1%} lie "
+                f"outside the central disc, with {min(self.settings.layers)} layers it would be "
+                f"{thin:.1%}: check --layers, --semiangle, --pixel-mrad and the area"
+            )
 
     def _guess(self) -> np.ndarray:
         state = np.zeros(len(UNKNOWNS))
