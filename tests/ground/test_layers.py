@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Modules that may import Keras; what they do is imported only where networks are trained or used.
 KERAS = (
     "pacbed.examples.augment_layer",
+    "pacbed.precision.nuisances",
     "pacbed.reading.calibration",
     "pacbed.reading.maps",
     "pacbed.learning",

@@ -66,6 +66,7 @@ def design(
     bounds: Annotated[Path | None, Parameter(show_default="simulate")] = None,
     series: Path | None = None,
     figure: Path | None = None,
+    nuisances: Annotated[bool, Parameter(negative=())] = False,
     config: Annotated[Overlays, Parameter(group=_SIMULATION)] = (),
     structure: Annotated[Structure, Parameter(name="*", group=_SIMULATION)] = Structure(),
     phonons: Annotated[
@@ -97,6 +98,9 @@ def design(
         `pacbed scatter`).
     figure
         Also draw the answer (PNG or PDF).
+    nuisances
+        With --series, also print what it costs not to know the camera: how much larger the bound of
+        strain becomes with an unknown ellipticity, blur, background or semi-angle.
     phonons
         Frozen-phonon configurations of each plane wave; 0: no diffuse scattering.
     save
@@ -109,13 +113,18 @@ def design(
     check_writable(figure, save)
     # None of them has a default of its own: where it does nothing, what is given is refused.
     for_plane_waves = {"phonons": phonons, "threads": threads}
+    if nuisances and series is None:
+        raise PacbedError("--nuisances takes its derivatives from a series: give --series")
+    prices = None
     if bounds is None:
         if series is None:
             study = configured(config, structure)
             table = _simulated(study, layers, phonons, threads or usable_cores())
         else:
             _refuse("series", for_plane_waves)
-            table = _of_series(configured(config, structure), layers, series)
+            study = configured(config, structure)
+            table = _of_series(study, layers, series)
+            prices = _prices(study, table, series) if nuisances else None
         if save:
             save = write_table(table, save)
     else:
@@ -142,6 +151,8 @@ def design(
     )
     caption = f"* beyond the doses of the table ({lowest:.3g} to {highest:.3g}), scaled as 1/√N"
     show_table(_by_semiangle(doses, probe, title, caption))
+    if prices is not None:
+        show_table(_by_nuisance(prices))
     if precision >= 0.01:
         say(
             f"note: {_percent(precision)} is as wide as the strains of a study; without % a "
@@ -203,6 +214,44 @@ def _of_series(study: Configuration, layers: Sequence[int], path: Path) -> pd.Da
         )
     wanted = sorted(set(layers or held))
     return bounds_of_series(replace(experiment, apertures=apertures), series, wanted)
+
+
+def _prices(study: Configuration, bounds: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Return what nuisances cost at the semi-angles and thicknesses of a table of bounds."""
+    from pacbed.precision.nuisances import price_table
+    from pacbed.scattering.image_model import Frame
+    from pacbed.scattering.series import ScatteringSeries
+
+    seen = study.augmentation()
+    return price_table(
+        ScatteringSeries(path),
+        list(map(study.microscope.aperture, sorted(set(bounds["semiangle_mrad"])))),
+        sorted(set(bounds["layers"].tolist())),
+        Frame.centred(seen.pixels, seen.field_of_view_mrad),
+    )
+
+
+def _by_nuisance(prices: pd.DataFrame) -> Table:
+    """Return the price of each nuisance, by semi-angle and thickness."""
+    from pacbed.precision.nuisances import BLUR_PX, NUISANCES
+
+    strains = prices[prices["parameter"].str.startswith("strain")]
+    worst = strains.groupby(["semiangle_mrad", "layers", "nuisance"])["sigma"].max()
+    table = Table(
+        title="Standard deviation of strain (worst component) when more is unknown, relative to "
+        "the bound",
+        caption=f"the bound for 1e6 electrons; a blur has a standard deviation of {BLUR_PX:g} "
+        "pixels; all: semi-angle, ellipticity, background, halo and blur",
+    )
+    names = [name for name in NUISANCES if name != "none"]
+    for column in ("semi-angle (mrad)", "layers", "bound (%)", *names):
+        table.add_column(column, justify="right")
+    shown = worst.unstack("nuisance")
+    samples: list[tuple[float, int]] = shown.index.tolist()
+    for (angle, layers), row in zip(samples, shown.to_dict("records"), strict=True):
+        cells = [f"{row[name] / row['none']:.3g}" for name in names]
+        table.add_row(f"{angle:g}", f"{layers}", f"{0.1 * row['none']:.2g}", *cells)
+    return table
 
 
 def _by_semiangle(doses: pd.DataFrame, probe_nm: float, title: str, caption: str) -> Table:
