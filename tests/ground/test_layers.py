@@ -17,6 +17,7 @@ KERAS = (
     "pacbed.reading.fit",
     "pacbed.scattering.image_model",
     "pacbed.reading.predictions",
+    "pacbed.reading.point_patterns",
     "pacbed.reading.reading",
     "pacbed.reading.start",
     "pacbed.reading.thickness",
