@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 KERAS = (
     "pacbed.examples.augment_layer",
     "pacbed.learning",
+    "pacbed.reading.calibration",
     "pacbed.reading.fit",
+    "pacbed.reading.maps",
     "pacbed.scattering.image_model",
     "pacbed.reading.predictions",
     "pacbed.reading.point_patterns",
