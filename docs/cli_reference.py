@@ -39,6 +39,8 @@ EXAMPLES = {
     "scatter": "pacbed scatter --output mos2.series.zarr.zip --layers 10 --semiangle 18.13",
     "read": "pacbed read measured.npy --series mos2.series.zarr.zip --semiangle 6.35 --layers 1-10 "
     "--figure a.png",
+    "map": "pacbed map ripple.hspy --material MoS2 --layers 1-6 --not-mirrored "
+    "--output map.zarr.zip",
     "scan": "pacbed scan --example ripple --output ripple.hspy",
     "inspect": "pacbed inspect scan.dm4 --semiangle 6.35 --not-mirrored --figure scan.png",
     "map": "pacbed map ripple.hspy --material MoS2 --layers 1-6 --not-mirrored "
@@ -63,6 +65,7 @@ MORE = {
     "simulate": "[Engines](engines.md)",
     "scatter": "[Scattering series](series.md)",
     "read": "[Reading measured patterns](read.md)",
+    "map": "[Scans](scans.md#how-a-map-is-made)",
     "scan": "[Scans](scans.md#the-example-scan)",
     "inspect": "[Scans](scans.md#files)",
     "map": "[Scans](scans.md#how-a-map-is-made)",
