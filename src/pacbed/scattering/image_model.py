@@ -305,7 +305,7 @@ class ImageModel:
                 ]
             )
             g = self._g_mrad(state[:3])
-            if most == 1:
+            if most == 1 and self._centred:
                 found.append(self._nearest(g, angles)[:, None])
                 continue
             tree = cKDTree(g)
@@ -313,10 +313,17 @@ class ImageModel:
             found.append(number.reshape(len(angles.T), most).astype(np.int32))
         return np.stack(found)
 
+    @property
+    def _centred(self) -> bool:
+        """Whether the cell is a centred rectangle."""
+        a, b = self.series.request.material.cell_A
+        return bool(abs(a @ b) < 1e-9 and (self._hk.sum(axis=1) % 2 == 0).all())
+
     def _nearest(self, g: np.ndarray, angles: np.ndarray) -> np.ndarray:
         """Return the beam nearest to each pixel, if its disc can reach that, shape (pixels,).
 
-        Directions are lattice points of two rectangular lattices, of even and of odd numbers.
+        Of a centred rectangular cell, as that of 2H crystals, directions are lattice points of two
+        rectangular lattices, of even and of odd numbers.
         """
         unit = np.linalg.lstsq(self._hk, g, rcond=None)[0]
         x, y = np.linalg.inv(unit).T @ angles
