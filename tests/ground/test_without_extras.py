@@ -85,7 +85,8 @@ print(json.dumps(missing))
     missing = json.loads(out)
     assert set(missing.values()) <= {"keras", "tensorflow"}
     packages = {name.split(".")[1] for name in missing}
-    assert packages <= {"examples", "learning", "reading", "scattering", "study"}
+    assert packages <= {"examples", "learning", "precision", "reading", "scattering", "study"}
+    assert "pacbed.precision.bound" not in missing
     assert not [
         name for name in missing if name.startswith("pacbed.scattering.") and "model" not in name
     ]
