@@ -5,7 +5,8 @@
 # make lint    format, style, types, workflow lint
 # make env     only the environment, in .venv
 # make dist    wheels of pacbed and of the budget plugin
-# make format, make docs, make lock, make clean: see below
+# make docs    what is made from the code, and the documentation site, in site/
+# make format, make site, make lock, make clean: see below
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +15,7 @@ PLUGIN := src/snakemake_logger_plugin_budget
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: env demo test test-slurm check lint format docs dist lock clean
+.PHONY: env demo test test-slurm check lint format docs site dist lock clean
 
 env: $(READY)
 
@@ -60,22 +61,32 @@ format: env
 	ruff check --fix src tests workflow docs benchmarks
 	snakefmt Snakefile workflow
 
-# Made from the code: the table of configuration keys, the reference of commands, the picture of the packages.
+# Made from the code: the table of configuration keys, the reference of commands, the picture of the packages;
+# then the site.
 docs: env
 	python docs/config_table.py
 	python docs/cli_reference.py
 	python docs/house.py
+	$(MAKE) site
+
+# The site, in site/. A warning is an error; its notebooks are run.
+site: env
+	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
 
 dist: env
 	python -m build --outdir dist .
 	python -m build --outdir dist $(PLUGIN)
 
+# The recipe of an image with the environments of conda; needs conda.
+workflow/Dockerfile: $(wildcard workflow/envs/*.yaml)
+	snakemake --containerize > $@
+
 # New versions of everything; needs uv (https://docs.astral.sh/uv).
 lock:
 	uv pip compile --universal --python-version 3.11 --no-annotate --no-header \
 	  --no-emit-package snakemake-logger-plugin-budget \
-	  --extra cpu --extra workflow --extra dev pyproject.toml --output-file requirements.lock
+	  --extra learning --extra workflow --extra reading --extra docs --extra dev pyproject.toml --output-file requirements.lock
 
 # Results of a study stay: they may have cost weeks.
 clean:
-	rm -rf $(VENV) results/demo dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) results/demo dist site .mypy_cache .pytest_cache .ruff_cache

@@ -25,6 +25,7 @@ SLOW = [
         "examples/test_dataset.py",
         "examples/test_pool.py",
         "figures/test_error_figures.py",
+        "figures/test_map_view.py",
         "learning/test_checkpoint.py",
         "learning/test_coarse_to_fine.py",
         "learning/test_online.py",
@@ -33,6 +34,7 @@ SLOW = [
         "reading/test_against_abtem_reading.py",
         "reading/test_fit.py",
         "reading/test_image_model.py",
+        "reading/test_point_patterns.py",
         "reading/test_predictions.py",
         "reading/test_reading.py",
         "reading/test_start.py",
@@ -66,6 +68,21 @@ def made_once(tmp_path_factory):
         return folder
 
     return once
+
+
+@pytest.fixture
+def wse2(tmp_path):
+    """A structure file of WSe2."""
+    from ase.spacegroup import crystal as of_spacegroup
+
+    path = tmp_path / "wse2.cif"
+    of_spacegroup(
+        ["W", "Se"],
+        [(1 / 3, 2 / 3, 0.25), (1 / 3, 2 / 3, 0.6208)],
+        spacegroup=194,
+        cellpar=[3.282, 3.282, 12.96, 90, 90, 120],
+    ).write(path)
+    return path
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,7 +20,8 @@ import zarr.storage
 
 from pacbed import __version__
 from pacbed.cli import main
-from pacbed.cli.app import COMMANDS
+from pacbed.cli.app import BEGIN, COMMANDS, parsed
+from pacbed.cli.common import progress, quietly, say, stderr
 from pacbed.patterns.store import read_patterns
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -212,30 +213,30 @@ def test_options_that_are_not_understood_are_named(failing, options, message):
 
 
 @pytest.fixture
-def niobium(tmp_path):
+def chromium(tmp_path):
     """A configuration of another crystal."""
-    path = tmp_path / "niobium.yaml"
+    path = tmp_path / "chromium.yaml"
     path.write_text(
-        "material: {formula: NbSe2, zigzag_A: 3.44, armchair_A: 5.958, stacking_A: 12.55, "
-        "chalcogen_height_A: 1.68, rms_displacement_A: {Nb: 0.08, Se: 0.09}}\n"
+        "material: {formula: CrS2, zigzag_A: 3.04, armchair_A: 5.265, stacking_A: 12.1, "
+        "chalcogen_height_A: 1.48, rms_displacement_A: {Cr: 0.08, S: 0.09}}\n"
     )
     return path
 
 
-@pytest.mark.parametrize("named", [["--material", "NbSe2"], []])
-def test_a_material_that_a_configuration_describes_is_simulated(niobium, tmp_path, named):
-    output = tmp_path / "nbse2.zarr.zip"
-    assert simulate(output, *named, "--config", niobium, *SMALL) == 0
+@pytest.mark.parametrize("named", [["--material", "CrS2"], []])
+def test_a_material_that_a_configuration_describes_is_simulated(chromium, tmp_path, named):
+    output = tmp_path / "crs2.zarr.zip"
+    assert simulate(output, *named, "--config", chromium, *SMALL) == 0
     found = read_patterns(output).attributes["request"]["material"]
-    assert (found["formula"], found["armchair_A"]) == ("NbSe2", 5.958)
+    assert (found["formula"], found["armchair_A"]) == ("CrS2", 5.265)
 
 
-def test_a_material_that_is_not_known_is_reported_with_what_to_do(failing, niobium):
+def test_a_material_that_is_not_known_is_reported_with_what_to_do(failing, chromium):
     line = failing("--material", "NbSe2")
     assert "unknown material 'NbSe2': known are MoS2," in line
     assert "described in the configuration under 'material' of a file that you name with " in line
-    line = failing("--material", "TaS2", "--config", niobium)
-    assert line.endswith("with --config (there, it is NbSe2 now)")
+    line = failing("--material", "TaS2", "--config", chromium)
+    assert line.endswith("with --config (there, it is CrS2 now)")
 
 
 # pacbed converge
@@ -548,7 +549,7 @@ def test_help_waits_for_no_large_library():
     [
         (["simulat"], 'Unknown command "simulat". Did you mean "simulate"?'),
         (["simulate"], "parameter --output requires an argument"),
-        (["show"], "parameter STORE requires an argument"),
+        (["view"], "parameter map requires an argument"),
         (["show", "--colour"], "Unknown option: --colour."),
         (["show", "a.zarr.zip", "b.zarr.zip"], "Unused Tokens: ['b.zarr.zip']"),
         (["errors", "a.csv", "--split", "tset"], 'Choose from: "train", "validation", "test"'),
@@ -566,6 +567,35 @@ def test_pacbed_alone_lists_the_commands(capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert all(f"│ {name} " in captured.err for name in COMMANDS)
+
+
+def test_pacbed_alone_begins_with_five_commands_that_are_right(capsys):
+    main([])
+    said = capsys.readouterr().err
+    assert len(BEGIN) == 5
+    for line in BEGIN:
+        assert said.index(line) < said.index("Usage")
+        parsed(line.split()[1:])
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_quiet_leaves_warnings_and_errors(place, tmp_path, capsys):
+    words = ["show", str(tmp_path / "none.zarr.zip")]
+    words.insert(place, "--quiet")
+    assert main(words) == 1
+    assert capsys.readouterr().err.startswith("error:")
+    with quietly(True), progress(stderr()) as start:
+        say("note: of no importance")
+        start("points")(1, 2)
+        say("warning: of importance")
+    assert capsys.readouterr().err == "warning: of importance\n"
+
+
+def test_verbose_shows_where_an_error_arose(tmp_path, capsys):
+    assert main(["show", str(tmp_path / "none.zarr.zip"), "--verbose"]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert said.splitlines()[-1].startswith("error:")
 
 
 def test_ctrl_c_ends_a_command_with_its_status(monkeypatch, capsys):

@@ -250,3 +250,30 @@ def test_pixels_are_as_fine_as_those_of_the_stores(pixels, expected):
     # Half of the field of the examples, and what differences of shift, scale and rotation add.
     assert 50.5 < detector.field_of_view_mrad[0] / 2 < 52
     assert detector.field_of_view_mrad[0] == pytest.approx(pixel * detector.pixels[0])
+
+
+# What is unknown of the camera
+
+
+def test_the_price_of_nuisances_takes_a_series(complaint):
+    asked = "--precision", "1%", "--probe", "1nm", "--nuisances"
+    assert complaint("design", *asked).endswith("give --series")
+
+
+def test_prices_are_shown_by_semiangle_and_thickness(capsys, config, tmp_path):
+    path = tmp_path / "small.series.zarr.zip"
+    words = (
+        "--stretch 0.98 1.02 --states 6 --degree 1 --layers 2 --tilt 0.5 --fov 108 "
+        "--incident-step 2.5 --supercell 2 2 --diffuse-waves 16"
+    )
+    assert main(["scatter", "--config", config, "--output", path, *words.split()]) == 0
+    asked = "--precision", "1%", "--probe", "1nm", "--series", path, "--config", config
+    assert main(["design", *asked]) == 0
+    assert "ellipticity" not in capsys.readouterr().out
+    assert main(["design", *asked, "--nuisances"]) == 0
+    text = capsys.readouterr().out
+    rows = [line for line in text.splitlines() if re.match(r"\W+6\.35 \W+[12] ", line)]
+    assert len(rows) == 2
+    cells = [[float(one) for one in re.findall(r"[\d.]+", row)] for row in rows]
+    # Semi-angle, layers, bound; then a known scale, and what is unknown.
+    assert all(row[3] <= 1 <= min(row[4:]) for row in cells)

@@ -1,5 +1,6 @@
 """``pacbed read``."""
 
+import itertools
 import json
 
 import keras
@@ -9,11 +10,12 @@ import pytest
 from pacbed.cli import main
 from pacbed.cli.read import (
     CameraOptions,
-    _numbers,
+    _as_recorded,
     _predicted,
     _said_of_scales,
     _scale_from,
     _with_error,
+    layer_numbers,
 )
 from pacbed.examples.labels import LabelScaling
 from pacbed.learning.network import NetworkSettings, build_network
@@ -73,6 +75,8 @@ def test_a_pattern_is_read_and_all_is_written(measured, series, tmp_path, capsys
     assert one["centre_px"] == pytest.approx([52, 45], abs=0.1)
     assert one["counts_per_electron"] == pytest.approx(1, rel=0.02)
     assert one["pixel_from"] == "given"
+    assert abs(one["semiangle_mrad"] - 6) < 5 * one["semiangle_mrad_sigma"]
+    assert "semi-angle: 6 mrad (fitted: " in " ".join(said.out.split())
     assert (one["layers"], one["probability_of_layers"]) == (1, {"1": 1.0})
     assert found["assumed"]["mirrored"] is False
     assert list(found["not_read"]) == [str(broken)]
@@ -85,7 +89,8 @@ def test_a_pattern_is_read_and_all_is_written(measured, series, tmp_path, capsys
         (["--layers", "x"], "write a number such as 5, or a range"),
         (["--layers", "3-1"], "write a number such as 5, or a range"),
         (["--layers", "1-2"], "the series holds 1 to 1 layers, not 2"),
-        (["--material", "MoS2"], "these are of a new series"),
+        (["--material", "MoS2"], "only for a new series; leave out --material or --series"),
+        (["--keep-series", "kept.zarr.zip", "--energy", "80"], "--energy, --keep-series: only for"),
         (["--pixel-mrad", "0.1"], "shows 9.6 × 9.6 mrad"),
         (["--pixel-mrad", "5"], "a radius of 1.2 pixels"),
         (["--fit-semiangle"], "cannot both be unknown"),
@@ -93,15 +98,25 @@ def test_a_pattern_is_read_and_all_is_written(measured, series, tmp_path, capsys
         (["--mask", "none.png"], "a mask comes as .npy, .tif or .tiff"),
         (["--only", "4"], "has patterns 0 to 0, not 4"),
         (["--centre", "200", "3", "--pixel-mrad", "0.5"], "lies outside of its pixels"),
+        (["--centre", "nan", "3", "--pixel-mrad", "0.5"], "lies outside of its pixels"),
         (["--json", "nowhere/read.json"], "there is no folder nowhere"),
+        (["--json", "measured.npy"], "--json measured.npy: name the file .json"),
         (["--figure", "read.xyz"], "cannot draw read.xyz: name a figure .png or .pdf"),
-        (["--network", "nowhere", "--pixel-mrad", "0.5"], "nowhere"),
+        (["--network", "nowhere"], "--network nowhere: there is no trained network"),
     ],
 )
 def test_what_cannot_be_done_is_said(measured, series, complaint, options, message):
     given = ["--layers", "1"] if "--layers" not in options else []
     words = ["read", measured, "--series", series, "--semiangle", "6", *given, *options]
     assert message in complaint(*words)
+
+
+@pytest.mark.parametrize("option", ["--rotation", "--semiangle", "--pixel-mrad", "--electrons"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_what_is_no_number_is_refused(complaint, option, value):
+    options = {"--semiangle": "6", option: value}
+    said = complaint("read", "measured.npy", *itertools.chain(*options.items()), status=2)
+    assert f'Invalid value "{value}" for {option}' in said
 
 
 def test_it_is_said_how_the_scale_of_each_pattern_is_known():
@@ -119,6 +134,12 @@ def test_it_is_said_how_the_scale_of_each_pattern_is_known():
         _said_of_scales(scales, CameraOptions())
         == "of the file (a.zarr.zip); from the radius of the discs (b.npy)"
     )
+
+
+def test_a_centre_lies_in_the_image_as_it_was_recorded():
+    one = Pattern("a.npy", np.ones((3, 10)), np.ones((3, 10), bool))
+    assert _as_recorded((4, 1), one, CameraOptions()) == (4, 1)
+    assert _as_recorded((4, 1), one, CameraOptions(mirrored=True)) == (5, 1)
 
 
 def test_a_network_is_read_once_and_what_it_cannot_read_begins_with_a_dictionary(
@@ -201,8 +222,8 @@ def test_without_a_series_one_is_made_and_may_be_kept(measured, tmp_path, monkey
 
 
 def test_layers_are_numbers_and_ranges():
-    assert _numbers(["5"]) == (5,)
-    assert _numbers(["3-5", "1", "4"]) == (1, 3, 4, 5)
+    assert layer_numbers(["5"]) == (5,)
+    assert layer_numbers(["3-5", "1", "4"]) == (1, 3, 4, 5)
 
 
 def test_two_digits_of_an_error_are_shown():

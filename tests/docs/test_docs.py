@@ -43,7 +43,9 @@ def test_the_table_of_the_packages_has_all_there_are():
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.M)) == packages()
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
+)
 def test_files_that_the_documentation_names_exist(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     named = re.findall(r"`((?:src|workflow|config|profiles|benchmarks|tests)/[\w./-]*)`", text)

@@ -50,17 +50,7 @@ POINTS = [(120, 204), (240, 408)]
 ABTEM_BAND_PER_A = 8.3
 VACUUM_A = 3.0
 
-
-@pytest.fixture(autouse=True)
-def quiet_and_repeatable_abtem():
-    settings = {
-        "diagnostics.progress_bar": False,
-        "dask.lazy": False,
-        "precision": "float64",
-        "fftw.planning_effort": "FFTW_ESTIMATE",
-    }
-    with abtem.config.set(settings):
-        yield
+pytestmark = pytest.mark.usefixtures("quiet_abtem")
 
 
 def difference(found, reference, where):
@@ -106,14 +96,15 @@ def by_pacbed(layers, band_limit, slices, directions_mrad=AXIS_AND_TILTED, seed=
     band, ratios = numbers.band((0.0, 0.0)), numbers.grid_ratios(exact=False)
     grid = ReciprocalGrid.for_band(CELL_A, band, *ratios, tuple(SUPERCELL))
     planes, phonons = crystal(layers, seed)
+    ends = MOS2.layer_ends_A(layers)
     phase_A = WAVELENGTH_A * lorentz_factor(ENERGY_keV)
     if slices == "planes":
         largest = Band(ratios[0] * numbers.cutoff_per_A)
         atom = AtomTransmission(WAVELENGTH_A, phase_A, largest)
-        slicing = Slicing.on_planes(planes, layers, LAYER_A, grid, atom, atom)
+        slicing = Slicing.on_planes(planes, ends, grid, atom, atom)
     else:
         atom = analytic_form_factor
-        slicing = Slicing.equal(planes, layers, LAYER_A, slices, grid, atom, phase_A)
+        slicing = Slicing.equal(planes, ends, slices, grid, atom, phase_A)
     multislice = Multislice(
         grid, planes, slicing, band.contains, WAVELENGTH_A, phonons, arrays("cpu")
     )
@@ -162,7 +153,8 @@ def potential(layers, slicing, points, upside_down=False):
     edges = slicing.edges_A(planes)
     depth = edges[-1] - edges[0]
     atoms = ase.Atoms(cell=[*EDGES_A, depth], pbc=True)
-    displacements = phonons.displacements_A(np.zeros((1, 2)), planes)[0, 0]
+    moved = phonons.displacements_A(np.zeros((1, 2)), planes)[0, 0]
+    displacements = np.split(moved, np.cumsum([len(p.sites) for p in planes])[:-1])
     for plane, displacement in zip(planes, displacements, strict=True):
         in_plane = plane.sites @ CELL_A + displacement
         z = plane.depth_A - edges[0]

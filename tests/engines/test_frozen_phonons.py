@@ -23,9 +23,11 @@ from pacbed.engines import ThermalMotion
 from pacbed.engines.arrays import arrays
 from pacbed.engines.planewave import engine as planewave
 from pacbed.engines.planewave.atoms import kirkland
-from pacbed.engines.planewave.library import Recorder
+from pacbed.engines.planewave.diffuse import IncidentSplines
+from pacbed.engines.planewave.library import Recorder, cone
 from pacbed.engines.planewave.multislice import FrozenPhonons, atomic_planes
-from pacbed.engines.planewave.waves import Band, IncidentGrid, ReciprocalGrid
+from pacbed.engines.planewave.sampling import BATCH, sample_cones
+from pacbed.engines.planewave.waves import Band, Cone, IncidentGrid, ReciprocalGrid
 from pacbed.specimen.crystal import slab
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, lorentz_factor
@@ -40,7 +42,8 @@ pytestmark = pytest.mark.xdist_group("phonons")
 def displacements(direction=(1.5, -3.0), configuration=0, seed=3, layers=20, shared=False):
     planes = atomic_planes(slab(MOS2, Deformation(), layers), (8, 5))
     phonons = FrozenPhonons(MOS2, 2, seed, shared)
-    return planes, phonons.displacements_A(np.array([direction]), planes)[0, configuration]
+    found = phonons.displacements_A(np.array([direction]), planes)[0, configuration]
+    return planes, found.reshape(len(planes), -1, 2)
 
 
 @pytest.mark.parametrize("element", ["Mo", "S"])
@@ -178,7 +181,8 @@ def test_atoms_scatter_from_where_they_are_displaced_to(monkeypatch, slices_per_
     planes = atomic_planes(atoms, supercell)
     displaced = np.random.default_rng(0).normal(0, 0.3, (3, 20, 2))
     # In two configurations alike, Bragg beams hold all that is scattered at their positions.
-    monkeypatch.setattr(FrozenPhonons, "displacements_A", lambda *address: displaced[None, None])
+    of_all_atoms = displaced.reshape(1, 1, -1, 2)
+    monkeypatch.setattr(FrozenPhonons, "displacements_A", lambda *address: of_all_atoms)
     request = shaking(semiangle=2, strain=strain, tilt=(0.0, 0.0), layers=1)
     library = scattered_faintly(request, supercell=supercell, slices_per_layer=slices_per_layer)
 
@@ -334,6 +338,38 @@ def test_estimated_noise_is_the_scatter_of_independent_patterns(independent, mot
     # Of few batches of waves, an estimate is a rough one.
     spread = 0.3 if isinstance(motion, int) else 0.9
     np.testing.assert_allclose(estimates / scatter_of(results), 1, atol=spread)
+
+
+def test_noise_is_stated_rightly_where_the_waves_of_a_large_aperture_lie_far_apart():
+    # There are more splines over incident directions than waves, and they follow each of these.
+    request = shaking(semiangle=32.94, layers=2, field=100, pixels=51, motion="full")
+    settings = {"supercell": (4, 3), "band_limit": 2.0, "incident_step_mrad": 8.0}
+    results = [simulate(replace(request, seed=seed), **settings) for seed in range(4)]
+    estimates = np.array([result.provenance["phonon_noise"] for result in results])
+    np.testing.assert_allclose(estimates.mean(axis=0) / scatter_of(results), 1, atol=0.3)
+
+
+@pytest.mark.parametrize("waves", [32, 48, 192])
+@pytest.mark.parametrize("semiangles_mrad", [(6.35,), (32.94,), (6.35, 18.13, 32.94)])
+def test_noise_of_independent_waves_is_stated_for_every_aperture(semiangles_mrad, waves):
+    tilt = (2.0, -3.0)
+    apertures = [Aperture(semiangle) for semiangle in semiangles_mrad]
+    directions = sample_cones([cone(aperture, tilt) for aperture in apertures], waves)
+    splines = IncidentSplines.over(directions, 8.0)
+    halves = np.where(np.arange(len(directions)) // BATCH % 2, -1, 1)
+    noise = splines.noise_of_samples(directions)
+    for aperture in apertures:
+        weights = splines.weights(aperture, tilt) @ splines.regression(directions)
+        stated = np.linalg.norm(weights * halves @ noise)
+        assert stated == pytest.approx(np.linalg.norm(weights), rel=0.1)
+
+
+def test_what_varies_slowly_with_the_direction_of_a_wave_is_hardly_taken_for_noise():
+    directions = sample_cones([Cone(32.94)], 48)
+    x, y = directions.T / 32.94
+    slow = 1 + 0.5 * x - 0.3 * y
+    found = IncidentSplines.over(directions, 8.0).noise_of_samples(directions) @ slow
+    assert found.std() < 0.1 * slow.std()
 
 
 def test_sampling_the_diffuse_part_alone_is_less_noisy(independent):

@@ -213,9 +213,8 @@ def faint(monkeypatch):
 def test_slices_together_hold_the_whole_potential_of_the_atoms(slices_per_layer):
     planes = atomic_planes(slab(MOS2, Deformation(), 2), (1, 1))
     grid = ReciprocalGrid.for_band(MOS2.in_plane_cell_A(Deformation()), Band(2.5), 1.5, 3)
-    slicing = Slicing.equal(
-        planes, 2, MOS2.layer_thickness_A, slices_per_layer, grid, analytic_form_factor, 1.0
-    )
+    ends = MOS2.layer_ends_A(2)
+    slicing = Slicing.equal(planes, ends, slices_per_layer, grid, analytic_form_factor, 1.0)
 
     mean_phase = sum(
         len(planes[plane].sites) * slicing.tables[table][0, 0, 0]
@@ -379,7 +378,7 @@ def test_a_layer_loses_from_the_band_what_its_atoms_scatter_beyond_it(band_limit
 
 def test_a_calculation_that_makes_electrons_is_reported(monkeypatch):
     # Sums of transmissions instead of products: where tails of neighbours overlap, |T| > 1.
-    def sum_alone(self, element, sites, cell_A, shape):
+    def sum_alone(self, atoms, cell_A, shape):
         return np.zeros(shape, complex)
 
     monkeypatch.setattr(AtomTransmission, "overlap", sum_alone)

@@ -1,6 +1,7 @@
 """Measured patterns: what is mended, what is refused, and where the central disc is."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,6 +40,9 @@ def discs(shape=(128, 128), centre=(66.0, 61.0), electrons=2000.0, seed=0, gain=
 
 def pattern(image, name="a.npy"):
     return Pattern(name, image, np.ones(image.shape, bool))
+
+
+HIDDEN = replace(pattern(discs()), mask=np.zeros((128, 128), bool))
 
 
 def write(path, values):
@@ -168,6 +172,25 @@ def test_a_beam_stop_is_masked():
     assert cleaned.mask.sum() >= image.size - 11 * 60 - 20
 
 
+@pytest.mark.parametrize("part", [np.s_[20:, 12:], np.s_[:-20], np.s_[:, :-9]])
+def test_rows_and_columns_of_zeros_at_the_edges_are_masked(part):
+    shown = np.zeros((128, 128), bool)
+    shown[part] = True
+    found = clean(pattern(discs() * shown))
+    assert np.array_equal(found.mask, shown)
+    [note] = found.notes
+    assert note.endswith("pixels are in rows and columns of zeros at the edges and were masked")
+
+
+def test_an_image_of_two_values_is_saturated():
+    with pytest.raises(PacbedError, match="only 3% of the pixels can be used"):
+        clean(pattern((discs() > 1).astype(float)))
+
+
+def test_an_image_may_have_wide_margins():
+    assert clean(pattern(np.pad(discs(), 200))).mask.sum() == 128**2
+
+
 def test_a_background_without_electrons_is_no_beam_stop():
     image = np.where(discs() < 20, 0, discs())
     assert clean(pattern(image)).mask.all()
@@ -282,6 +305,7 @@ def test_many_pixels_are_put_together():
         ({"pixel": 5 * PIXEL}, "have a radius of 1.8 pixels"),
         ({"one": pattern(discs()[40:80, 50:90])}, "neighbouring discs, 15.4 mrad apart"),
         ({"centre": (200.0, 3.0)}, "lies outside of its pixels"),
+        ({"one": HIDDEN, "centre": (66.0, 61.0)}, "only 0 pixels can be used, less than one disc"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(change, message):

@@ -109,7 +109,11 @@ def found(part, containing=""):
 
 def test_where_everything_is_there_nothing_is_to_do(machine):
     machine.programs(**CARDS, **SLURM, **CONDA, **GIT)
-    workflow = {"snakemake": "9.27.1", "snakemake-executor-plugin-slurm": "2.8.0"}
+    workflow = {
+        "snakemake": "9.27.1",
+        "snakemake-executor-plugin-slurm": "2.8.0",
+        "pyarrow": "26.0",
+    }
     plugin = {"snakemake-logger-plugin-budget": "0.1.0"}
     machine.packages(**KERAS, tensorflow="2.20.0", **workflow, **plugin)
     machine.cupy(2)
@@ -128,7 +132,7 @@ def test_what_is_missing_is_no_error_and_has_advice(machine, capsys):
     assert captured.err == ""
     for part in {f.part for f in findings}:
         assert captured.out.count(f"│ {part} ") == 1
-    for words in ("missing", "pip install -e '.[cpu]'", "-e '.[workflow]'"):
+    for words in ("missing", "pip install -e '.[learning]'", "-e '.[workflow]'"):
         assert words in captured.out
 
 
@@ -157,7 +161,7 @@ def test_nothing_heavy_is_imported():
             *({}, "plane-wave engine", f"CPU only; {H100}, 1 × NVIDIA L4", "missing", "cupy"),
         ),
         # Learning: Keras, its backend, and a build for the cards that are there.
-        ({}, {}, "learning", "no Keras, no tensorflow", "missing", "'.[cpu]'"),
+        ({}, {}, "learning", "no Keras, no tensorflow", "missing", "'.[learning]'"),
         (CARDS, {}, "learning", "no Keras, no tensorflow", "missing", "'.[gpu]'"),
         (
             *({}, KERAS | {"tensorflow-cpu": "2.20.0"}, "learning"),

@@ -200,7 +200,10 @@ def test_another_material_may_be_laid_over_the_default(tmp_path):
 
 
 def test_every_key_is_described_and_no_other_is_taken():
-    for section in [SCHEMA, *SCHEMA["$defs"].values()]:
+    sections = {"all": SCHEMA, **SCHEMA["$defs"]}
+    # Its other keys are options of pacbed map, which takes no other either.
+    assert sections.pop("ScanSection")["additionalProperties"] is not False
+    for section in sections.values():
         assert section["additionalProperties"] is False
         for name, child in section["properties"].items():
             assert "$ref" in child or child["description"], name
@@ -877,6 +880,32 @@ def test_files_of_snakemake_have_no_key_twice(config, tmp_path):
         of_workflow(config, [DEFAULT, overlay], {})
 
 
+def test_a_record_of_an_earlier_version_has_no_scans(paper):
+    assert of_record(paper.plain({"scans"})) == paper
+
+
+@pytest.mark.parametrize(
+    ("scans", "complaint"),
+    [
+        ({"x y": {"file": "a"}}, "scans.x y = {'file': 'a'}: must be a name of letters, digits"),
+        ({"x": {"layers": 3}}, "scans.x: 'file' is missing"),
+        ({"x": "a.mib"}, "scans.x = 'a.mib': must be a mapping of keys to values"),
+        ({"x": {"file": "a", "fit": {"b": 1}}}, "scans.x.fit = {'b': 1}: must be text, a number"),
+        ([1], "scans = [1]: must be a mapping of keys to values"),
+    ],
+)
+def test_a_scan_is_a_name_a_file_and_plain_options(config, scans, complaint):
+    config["scans"] = scans
+    assert complaint in the_complaint(config)
+
+
+def test_options_of_scans_are_kept_with_short_numbers(config):
+    config["scans"] = {"b": {"file": "b", "reference": [0, 2.0], "turn": None}, "a": {"file": "a"}}
+    study = checked(config)
+    assert [*study.scans] == ["a", "b"]
+    assert repr(study.scans["b"].options) == "{'reference': [0, 2]}"
+
+
 @pytest.mark.parametrize("record", [None, [], {}, {"seed": 1}])
 def test_what_is_no_record_is_refused(record):
     with pytest.raises(ConfigError):
@@ -974,3 +1003,11 @@ def test_a_state_of_a_draw_survives_being_a_parameter_of_a_rule(config):
     asked = checked(config).state_of_draw(3, (6.35, 12.65))
     stored = json.loads(json.dumps(plain(asked.to_dict())))
     assert StateRequest.from_dict(stored) == asked
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_another_encoding_is_named(tmp_path, encoding):
+    path = tmp_path / "a.yaml"
+    path.write_text("seed: 1  # Ångström\n", encoding=encoding)
+    with pytest.raises(ConfigError, match="is not text in UTF-8"):
+        load([path])

@@ -18,41 +18,7 @@ CONFIG = ROOT / "config" / "config.yaml"
 # With Snakemake's messages of every job, instead of progress.
 LOCAL = ("--profile", str(ROOT / "profiles" / "local"), "--printshellcmds")
 
-# One semi-angle, two thicknesses, four draws; both kinds of outputs and of intensity.
-TINY = {
-    "microscope": {"semiangles_mrad": [6.35]},
-    "draws": {"count": 4},
-    "simulation": {
-        "engine": "planewave",
-        "layers": 2,
-        "pixels": 32,
-        "field_of_view_mrad": 150,
-        "planewave": {"incident_step_mrad": 3, "supercell": [3, 2], "diffuse_waves": 16},
-    },
-    "dataset": {
-        "layers": [1, 2],
-        "pixels": 16,
-        "translation_px": 0.5,
-        "examples": {"train": 32, "validation": 16, "test": 16},
-    },
-    "network": {"filters": [4, 8], "dense": [16]},
-    "training": {"batch_size": 16, "learning_rate_steps": [{"epochs": 1, "rate": 1e-3}]},
-    "bound": {"deformed_states": 0},
-    "variants": [
-        {
-            "outputs": "strain-rotation-tilt",
-            "intensity": "linear",
-            "semiangles_mrad": "all",
-            "layers": [2],
-        },
-        {
-            "outputs": "strain-rotation",
-            "intensity": "sqrt",
-            "semiangles_mrad": "all",
-            "layers": [1],
-        },
-    ],
-}
+TINY = yaml.safe_load((ROOT / ".test/config/config.yaml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)

@@ -305,3 +305,34 @@ FITTING = selection.fitted(NETWORKS) if FITTED else []
 FITTED_PER_JOB = 250
 FIT_PARTS = math.ceil(FITTED / FITTED_PER_JOB)
 FIT_METHODS = ["network+fit", "fit"]
+# Maps of measured scans; nothing of them is imported where there are none.
+MAP = f"{RESULTS}/maps/{{scan}}"
+MAP_FILES = dict(
+    map=f"{MAP}.zarr.zip",
+    calibration=f"{MAP}.calibration.json",
+    figure=f"{MAP}.png",
+    page=f"{MAP}.html",
+)
+MAP_JOBS = {}
+if STUDY.scans:
+    from pacbed.cli.map_jobs import check_files, map_jobs
+
+    try:
+        MAP_JOBS = map_jobs(STUDY)
+        if adapter.plans(workflow):
+            check_files(
+                MAP_JOBS,
+                {
+                    scan: [file.format(scan=scan) for file in MAP_FILES.values()]
+                    for scan in MAP_JOBS
+                },
+            )
+    except PacbedError as error:
+        raise WorkflowError(str(error))
+
+
+def cost_of_map(wildcards, threads):
+    """What the map of a scan is expected to take, by the size of the scan."""
+    points, units = MAP_JOBS[wildcards.scan].work
+    # Some 25 numbers for each point; figure and page.
+    return costs.other("map", units, threads, 60e-6 * points + 2)

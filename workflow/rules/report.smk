@@ -122,6 +122,7 @@ rule summary:
     conda:
         "../envs/analyse.yaml"
     params:
-        config=config,
+        # Maps have pages of their own.
+        config={key: value for key, value in config.items() if key != "scans"},
     script:
         "../scripts/report.py"

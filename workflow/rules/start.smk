@@ -9,6 +9,23 @@ from pacbed.runs.results_folder import (
 from pacbed.runs.slurm import JobRequest, check_cluster, end_jobs
 import snakemake_logger_plugin_budget
 
+# Of a module from a forge Snakemake fetches the files that it is asked for: these are needed besides.
+CAPTIONS = [
+    *TITLES,
+    "bounds",
+    "bounds_mean",
+    "calibration",
+    "draws",
+    "errors",
+    "report",
+]
+if not Path(str(workflow.current_basedir)).is_dir():
+    for file in [
+        *(f"scripts/{name}.py" for name in ["_job", "_keras_alone"]),
+        *(f"report/{name}.rst" for name in CAPTIONS),
+    ]:
+        workflow.source_path(f"../{file}")
+
 # What jobs depend on besides their inputs and parameters.
 adapter.depend_on_scripts(workflow)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+import traceback
+from collections.abc import Callable, Collection, Sequence
+from inspect import BoundArguments
 from pathlib import Path
 from typing import Any
 
 from cyclopts import App, ArgumentCollection, CoercionError, CycloptsError, Parameter
 
 from pacbed import __version__
-from pacbed.cli.common import option_name, say, spelled, stderr
+from pacbed.cli.common import option_name, quietly, say, spelled, stderr
 from pacbed.exceptions import BudgetExceeded, PacbedError
 from pacbed.machine import clear_away_on_sigterm
 
@@ -18,7 +20,12 @@ COMMANDS = {
     "simulate": ("simulate", "Compute the patterns of one crystal."),
     "scatter": ("scatter", "Make a scattering series, from which patterns of any strain follow."),
     "read": ("read", "Read strain, rotation, tilt and thickness of measured patterns."),
-    "show": ("patterns", "Draw the patterns of a store."),
+    "map": ("map", "Map strain, rotation, tilt and thickness of a scan."),
+    "scan": ("scans", "Simulate a scan to try maps on."),
+    "inspect": ("scans", "Show what is in the file of a scan."),
+    "view": ("view", "Look at a map in the browser."),
+    "export": ("view", "Write a map for another program, or as a figure or a report."),
+    "show": ("patterns", "Draw the patterns of a store, or a crystal."),
     "compare": ("patterns", "Compare the patterns of two stores."),
     "converge": ("converge", "Find out how much the numerical settings matter."),
     "network": ("learning", "Print the layers of the configured network."),
@@ -30,6 +37,23 @@ COMMANDS = {
     "doctor": ("workflow", "Find out what this machine has and what is missing."),
 }
 """Module and summary of every command."""
+
+BEGIN = (
+    "pacbed simulate --semiangle 6.35 --output mos2.zarr.zip",
+    "pacbed show mos2.zarr.zip",
+    "pacbed read pattern.npy --material MoS2 --semiangle 6.35 --layers 1-10",
+    "pacbed map scan.hspy --material MoS2 --layers 1-10 --output map.zarr.zip",
+    "pacbed plan --config config/demo.yaml",
+)
+"""Commands to begin with."""
+
+FOR_ALL = (
+    "Every command takes --quiet (only warnings and errors on stderr) and --verbose (an error with "
+    "where it arose)."
+)
+
+NEEDED_BY_LEARNING = ("keras", "tensorflow")
+"""What an installation without extras does not have."""
 
 
 def _whole_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -58,6 +82,7 @@ def application(named: Collection[str]) -> App:
     app = App(
         name="pacbed",
         help="PACBED patterns of deformed 2D materials, and how well a network reads them.",
+        help_epilogue=FOR_ALL,
         help_format="markdown",
         version=f"pacbed {__version__}",
         verbose=False,
@@ -76,6 +101,19 @@ def application(named: Collection[str]) -> App:
     return app
 
 
+def parsed(words: Sequence[str]) -> tuple[Callable[..., Any], BoundArguments]:
+    """Return the command of a command line and its arguments; it is not called.
+
+    Raises
+    ------
+    CycloptsError
+        If the command line is wrong.
+    """
+    app = application(words[:1])
+    command, bound, _ = app.parse_args(words, print_error=False, exit_on_error=False)
+    return command, bound
+
+
 def main(arguments: Sequence[Any] | None = None) -> int:
     """Run the command line, by default that of the process, and return the exit status.
 
@@ -83,26 +121,45 @@ def main(arguments: Sequence[Any] | None = None) -> int:
     """
     words = [str(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     clear_away_on_sigterm()
-    app = application(words[:1])
+    quiet, verbose = "--quiet" in words, "--verbose" in words
+    words = [word for word in words if word not in ("--quiet", "--verbose")]
     if not words:
-        app.help_print([], console=stderr())
+        console = stderr()
+        lines = (f"{line}\n      {COMMANDS[line.split()[1]][1]}" for line in BEGIN)
+        say("To begin with:\n  " + "\n  ".join(lines) + "\n", console)
+        application(()).help_print([], console=console)
         return 2
+    with quietly(quiet):
+        return _status(words, verbose)
+
+
+def _status(words: Sequence[str], verbose: bool) -> int:
+    """Run a command, report an error, and return the exit status."""
     try:
-        command, bound, _ = app.parse_args(words, print_error=False, exit_on_error=False)
+        command, bound = parsed(words)
         command(*bound.args, **bound.kwargs)
     except CycloptsError as error:
         names = " ".join(["pacbed", *(error.command_chain or ())])
         say(f"error: {error} See {names} --help")
         return 2
     except PacbedError as error:
+        if verbose:
+            traceback.print_exc()
         say(f"error: {error}")
         return 3 if isinstance(error, BudgetExceeded) else 1
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in NEEDED_BY_LEARNING:
+            raise
+        say(f"error: {error.name} is not installed: pip install 'pacbed[learning]'")
+        return 1
     except OSError as error:
         if error.filename is None:
             raise
+        if verbose:
+            traceback.print_exc()
         say(f"error: cannot use {error.filename}: {error.strerror}")
         return 1
     except KeyboardInterrupt:
-        say("interrupted")
+        stderr().print("interrupted")
         return 130
     return 0

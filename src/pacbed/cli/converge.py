@@ -82,7 +82,7 @@ def converge(
         for one in found
         for n, change in enumerate(one.change, 1)
     ]
-    title = f"{request.material.formula}, {request.energy_keV:g} keV, {semiangle:g} mrad"
+    title = f"{request.material.name}, {request.energy_keV:g} keV, {semiangle:g} mrad"
     save(changes_against_thickness(found, title), output)
     write_text(csv, pd.DataFrame(rows).to_csv(index=False))
     print(f"{output}, {csv}")

@@ -14,11 +14,14 @@ from cyclopts import Parameter, Token
 from rich.table import Table
 
 from pacbed.cli.common import Count, Overlays, Threads, progress, say, show_table, stderr
+from pacbed.cli.structures import Structure, configured
 from pacbed.exceptions import PacbedError
 from pacbed.machine import usable_cores
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from pacbed.study.model import Configuration
 
 _NUMBER = r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)"
 _NANOMETRES = {"nm": 1.0, "å": 0.1, "a": 0.1, "pm": 1e-3}
@@ -63,7 +66,9 @@ def design(
     bounds: Annotated[Path | None, Parameter(show_default="simulate")] = None,
     series: Path | None = None,
     figure: Path | None = None,
+    nuisances: Annotated[bool, Parameter(negative=())] = False,
     config: Annotated[Overlays, Parameter(group=_SIMULATION)] = (),
+    structure: Annotated[Structure, Parameter(name="*", group=_SIMULATION)] = Structure(),
     phonons: Annotated[
         int | None, Parameter(group=_PLANE_WAVES, validator=_not_one, show_default="full motion")
     ] = None,
@@ -93,10 +98,13 @@ def design(
         `pacbed scatter`).
     figure
         Also draw the answer (PNG or PDF).
+    nuisances
+        With --series, also print what it costs not to know the camera: how much larger the bound of
+        strain becomes with an unknown ellipticity, blur, background or semi-angle.
     phonons
         Frozen-phonon configurations of each plane wave; 0: no diffuse scattering.
     save
-        Keep the table of bounds (.parquet or .csv).
+        Keep the table of bounds (.parquet, which needs PyArrow, or .csv).
     """
     from pacbed.precision.bound_table import read_bounds, required_doses
     from pacbed.storage.files import check_writable
@@ -105,16 +113,28 @@ def design(
     check_writable(figure, save)
     # None of them has a default of its own: where it does nothing, what is given is refused.
     for_plane_waves = {"phonons": phonons, "threads": threads}
+    if nuisances and series is None:
+        raise PacbedError("--nuisances takes its derivatives from a series: give --series")
+    prices = None
     if bounds is None:
         if series is None:
-            table = _simulated(config, layers, phonons, threads or usable_cores())
+            study = configured(config, structure)
+            table = _simulated(study, layers, phonons, threads or usable_cores())
         else:
             _refuse("series", for_plane_waves)
-            table = _of_series(config, layers, series)
+            study = configured(config, structure)
+            table = _of_series(study, layers, series)
+            prices = _prices(study, table, series) if nuisances else None
         if save:
-            write_table(table, save)
+            save = write_table(table, save)
     else:
-        others = {"config": config or None, **for_plane_waves, "save": save, "series": series}
+        others = {
+            "config": config or None,
+            "material": structure.material,
+            **for_plane_waves,
+            "save": save,
+            "series": series,
+        }
         _refuse("bounds", others)
         table = read_bounds(bounds)
         known = sorted(set(table["layers"].tolist()))
@@ -131,6 +151,8 @@ def design(
     )
     caption = f"* beyond the doses of the table ({lowest:.3g} to {highest:.3g}), scaled as 1/√N"
     show_table(_by_semiangle(doses, probe, title, caption))
+    if prices is not None:
+        show_table(_by_nuisance(prices))
     if precision >= 0.01:
         say(
             f"note: {_percent(precision)} is as wide as the strains of a study; without % a "
@@ -155,13 +177,11 @@ def _refuse(option: str, others: Mapping[str, Any]) -> None:
 
 
 def _simulated(
-    config: Sequence[Path], layers: Sequence[int], phonons: int | None, threads: int
+    study: Configuration, layers: Sequence[int], phonons: int | None, threads: int
 ) -> pd.DataFrame:
     """Simulate the undeformed crystal and its neighbours, and return the bounds."""
     from pacbed.precision.design import simulated_bounds
-    from pacbed.study.configuration import load
 
-    study = load(config)
     planned = study.for_bound().simulation
     motion = planned.motion if planned.engine == "planewave" else "full"
     started = time.perf_counter()
@@ -177,13 +197,12 @@ def _simulated(
     return bounds
 
 
-def _of_series(config: Sequence[Path], layers: Sequence[int], path: Path) -> pd.DataFrame:
+def _of_series(study: Configuration, layers: Sequence[int], path: Path) -> pd.DataFrame:
     """Return the bounds of the undeformed crystal from a scattering series."""
     from pacbed.precision.design import bounds_of_series
     from pacbed.scattering.series import ScatteringSeries
-    from pacbed.study.configuration import load
 
-    study, series = load(config), ScatteringSeries(path)
+    series = ScatteringSeries(path)
     # Of what the configuration asks for, what the series holds.
     held = [n for n in study.dataset.layers if n <= series.request.layers]
     experiment, reach = study.experiment(), series.request.semiangle_mrad
@@ -195,6 +214,44 @@ def _of_series(config: Sequence[Path], layers: Sequence[int], path: Path) -> pd.
         )
     wanted = sorted(set(layers or held))
     return bounds_of_series(replace(experiment, apertures=apertures), series, wanted)
+
+
+def _prices(study: Configuration, bounds: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Return what nuisances cost at the semi-angles and thicknesses of a table of bounds."""
+    from pacbed.precision.nuisances import price_table
+    from pacbed.scattering.image_model import Frame
+    from pacbed.scattering.series import ScatteringSeries
+
+    seen = study.augmentation()
+    return price_table(
+        ScatteringSeries(path),
+        list(map(study.microscope.aperture, sorted(set(bounds["semiangle_mrad"])))),
+        sorted(set(bounds["layers"].tolist())),
+        Frame.centred(seen.pixels, seen.field_of_view_mrad),
+    )
+
+
+def _by_nuisance(prices: pd.DataFrame) -> Table:
+    """Return the price of each nuisance, by semi-angle and thickness."""
+    from pacbed.precision.nuisances import BLUR_PX, NUISANCES
+
+    strains = prices[prices["parameter"].str.startswith("strain")]
+    worst = strains.groupby(["semiangle_mrad", "layers", "nuisance"])["sigma"].max()
+    table = Table(
+        title="Standard deviation of strain (worst component) when more is unknown, relative to "
+        "the bound",
+        caption=f"the bound for 1e6 electrons; a blur has a standard deviation of {BLUR_PX:g} "
+        "pixels; all: semi-angle, ellipticity, background, halo and blur",
+    )
+    names = [name for name in NUISANCES if name != "none"]
+    for column in ("semi-angle (mrad)", "layers", "bound (%)", *names):
+        table.add_column(column, justify="right")
+    shown = worst.unstack("nuisance")
+    samples: list[tuple[float, int]] = shown.index.tolist()
+    for (angle, layers), row in zip(samples, shown.to_dict("records"), strict=True):
+        cells = [f"{row[name] / row['none']:.3g}" for name in names]
+        table.add_row(f"{angle:g}", f"{layers}", f"{0.1 * row['none']:.2g}", *cells)
+    return table
 
 
 def _by_semiangle(doses: pd.DataFrame, probe_nm: float, title: str, caption: str) -> Table:

@@ -107,8 +107,7 @@ def evaluate(
     if datasets:
         for table, path in zip(tables, paths, strict=True):
             table.insert(0, "dataset", str(path))
-    write_table(pd.concat(tables, ignore_index=True) if datasets else tables[0], output)
-    print(output)
+    print(write_table(pd.concat(tables, ignore_index=True) if datasets else tables[0], output))
 
 
 def flat(attributes: Mapping[str, Any]) -> dict[str, Any]:

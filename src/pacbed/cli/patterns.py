@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from pacbed.cli.common import say, show_table
+from pacbed.cli.structures import Structure
 from pacbed.exceptions import PacbedError
 
 if TYPE_CHECKING:
@@ -22,14 +23,16 @@ Field = Annotated[
 
 
 def show(
-    store: Path,
+    store: Path | None = None,
     /,
     *,
     layers: Layers = (),
     fov: Field = None,
+    cell: Annotated[bool, Parameter(negative=())] = False,
+    structure: Annotated[Structure, Parameter(name="*", group="With --cell")] = Structure(),
     output: Annotated[Path | None, Parameter(show_default="next to the store")] = None,
 ) -> None:
-    """Draw the patterns of a store.
+    """Draw the patterns of a store, or a crystal.
 
     The left half is linear, the right half the cube root of the intensity.
 
@@ -37,6 +40,8 @@ def show(
     ----------
     store
         A store made by pacbed simulate or the workflow.
+    cell
+        Draw the crystal instead: that of the store, or the one that is named with --material.
     output
         PNG or PDF.
     """
@@ -44,6 +49,11 @@ def show(
     from pacbed.figures.style import save
     from pacbed.patterns.store import read_patterns
 
+    if cell:
+        _show_cell(store, structure, layers, output)
+        return
+    if structure.section() or store is None:
+        raise PacbedError("name a store of patterns, or draw a crystal with --cell --material NAME")
     found = read_patterns(store)
     drawn = _layers(layers, found.layers.tolist(), f"{store} has")
     field = _field_mrad(fov, found)
@@ -54,6 +64,31 @@ def show(
     widest = 2 * float(max(abs(axis).max() for axis in (found.kx_mrad, found.ky_mrad)))
     if fov is None and widest > 1.01 * field:
         print(f"shown: {field:.4g} mrad, the narrower side of the field", file=sys.stderr)
+
+
+def _show_cell(
+    store: Path | None, structure: Structure, layers: tuple[int, ...], output: Path | None
+) -> None:
+    """Draw the crystal of a store, or one that is named, and describe it in a line."""
+    from pacbed.figures.cell import show_crystal
+    from pacbed.figures.style import save
+    from pacbed.patterns.store import read_patterns
+    from pacbed.specimen.crystal import crystal_of
+    from pacbed.study.structures import described
+
+    if (store is None) == (not structure.section()):
+        raise PacbedError("--cell draws the crystal of a store, or that of --material: name one")
+    if store is None:
+        made, name = structure.crystal(), Path("cell.png")
+    else:
+        made = crystal_of(read_patterns(store).attributes["request"]["material"])
+        stem = store.name.removesuffix(".zip").removesuffix(".zarr")
+        name = store.with_name(f"{stem}_cell.png")
+    shown = max(layers) if layers else made.most_layers or 2
+    path = output or name
+    save(show_crystal(made, shown), path)
+    print(described(made))
+    print(path)
 
 
 def compare(

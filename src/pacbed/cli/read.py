@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,12 +20,23 @@ from cyclopts.validators import Number
 from rich.table import Table
 from rich.text import Text
 
-from pacbed.cli.common import Count, Threads, progress, say, show_table, stderr
-from pacbed.cli.scatter import make_series
+from pacbed.cli.common import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    Count,
+    Positive,
+    Threads,
+    option_name,
+    progress,
+    say,
+    show_table,
+    stderr,
+)
+from pacbed.cli.scatter import make_series, series_request
 from pacbed.cli.simulate import Computation, PlaneWaveOptions
+from pacbed.cli.structures import Structure
 from pacbed.exceptions import PacbedError
 from pacbed.machine import usable_cores
-from pacbed.specimen.crystal import material as known_material
 from pacbed.specimen.microscope import Aperture
 
 if TYPE_CHECKING:
@@ -33,24 +45,19 @@ if TYPE_CHECKING:
     from pacbed.scattering.series import ScatteringSeries
 
 ScaleFrom = Literal["given", "file", "discs"]
-Positive = Annotated[float | None, Parameter(validator=Number(gt=0))]
 
 _WITHOUT_SERIES = "Without --series"
 _NEW_SERIES = Parameter(name="*", group=_WITHOUT_SERIES)
 _CAMERA = Parameter(name="*", group="Camera")
 _FITTED = Parameter(name="*", group="Fitted besides")
-# A wider field would cost more than its few electrons tell.
-_WIDEST_FIELD_mrad = 134.0
 
 
 @dataclass(frozen=True)
-class NewSeries:
+class NewSeries(Structure):
     """The series that is made where none is given.
 
     Parameters
     ----------
-    material
-        MoS2, MoSe2, WS2, WSe2 or MoTe2.
     energy_keV
         Beam energy in keV.
     stretch
@@ -63,7 +70,7 @@ class NewSeries:
         Keep the series in this file; the next time it is not made again.
     """
 
-    material: str | None = None
+    material: Annotated[str | None, Parameter(show_default=False)] = None
     energy_keV: float | None = None
     stretch: Annotated[tuple[float, float] | None, Parameter(show_default="0.95 1.05")] = None
     tilt_mrad: Annotated[float | None, Parameter(show_default="5")] = None
@@ -97,7 +104,7 @@ class CameraOptions:
     """
 
     pixel_mrad: Annotated[Positive, Parameter(name="--pixel-mrad")] = None
-    pixel_uncertainty: Annotated[float, Parameter(validator=Number(gt=0))] = 0.002
+    pixel_uncertainty: Annotated[float, Parameter(validator=POSITIVE)] = 0.002
     mirrored: Annotated[bool, Parameter(negative=())] = False
     centre: Annotated[tuple[float, float] | None, Parameter(show_default="of the central disc")] = (
         None
@@ -131,11 +138,11 @@ class FitOptions:
     """
 
     fit_semiangle: Annotated[bool | None, Parameter(show_default="if --pixel-mrad is known")] = None
-    semiangle_uncertainty: Annotated[float, Parameter(validator=Number(gt=0))] = 0.03
+    semiangle_uncertainty: Annotated[float, Parameter(validator=POSITIVE)] = 0.03
     fit_ellipticity: Annotated[bool, Parameter(negative=())] = False
     fit_blur: Annotated[bool, Parameter(negative=())] = False
     fit_background: Annotated[bool, Parameter(negative=())] = False
-    model_error: Annotated[float, Parameter(validator=Number(gte=0))] = 0.05
+    model_error: Annotated[float, Parameter(validator=NOT_NEGATIVE)] = 0.05
 
     def free(self, scale_known: bool) -> tuple[Extra, ...]:
         """Return what is fitted besides."""
@@ -153,11 +160,11 @@ def read(
     pattern: Path,
     /,
     *patterns: Path,
-    semiangle: Annotated[float, Parameter(validator=Number(gt=0))],
+    semiangle: Annotated[float, Parameter(validator=POSITIVE)],
     layers: Annotated[tuple[str, ...], Parameter(show_default="all of the series")] = (),
     series: Path | None = None,
     only: tuple[int, ...] = (),
-    rotation: float = 0.0,
+    rotation: Annotated[float, Parameter(validator=Number(gte=-360, lte=360))] = 0.0,
     network: Path | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     figure: Path | None = None,
@@ -201,12 +208,18 @@ def read(
     for option, path in (("json", json_file), ("figure", figure)):
         if path is not None and not path.parent.is_dir():
             raise PacbedError(f"--{option} {path}: there is no folder {path.parent}")
+    if json_file and json_file.suffix.lower() != ".json":
+        raise PacbedError(f"--json {json_file}: name the file .json")
     check_writable(json_file)
+    if network and not (network / "settings.json").is_file():
+        raise PacbedError(
+            f"--network {network}: there is no trained network (model.keras, settings.json)"
+        )
     if figure:
         from pacbed.figures.style import check_drawable
 
         check_drawable(figure)
-    asked = _numbers(layers)
+    asked = layer_numbers(layers)
     clean, refused = _clean_patterns((pattern, *patterns), only, camera)
     pixels = _pixels_mrad(clean, semiangle, camera, refused)
     with _series(series, new_series, asked, semiangle, clean, pixels, threads) as held:
@@ -223,9 +236,10 @@ def read(
     _print(readings)
     scales = {one.window.pattern.name: _scale_from(one.window.pattern, camera) for one in readings}
     assumed = _assumed(camera, fit, rotation, semiangle, held, scales)
+    assumed["said"]["semi-angle"] = _said_of_semiangles(readings, semiangle)
     print(", ".join(f"{name}: {value}" for name, value in assumed["said"].items()))
     if json_file:
-        _write_json(json_file, readings, refused, assumed, scales)
+        _write_json(json_file, readings, refused, assumed, scales, camera)
         print(json_file)
     if figure:
         from pacbed.figures.readings import MOST, measured_and_fitted
@@ -236,7 +250,7 @@ def read(
         print(f"{figure}{more}")
 
 
-def _numbers(layers: Sequence[str]) -> tuple[int, ...]:
+def layer_numbers(layers: Sequence[str]) -> tuple[int, ...]:
     """Return numbers of layers, each written as 5 or 1-10."""
     found: set[int] = set()
     for word in layers:
@@ -308,14 +322,12 @@ def _series(
     threads: int,
 ) -> Iterator[ScatteringSeries]:
     """Provide the series that is given, or make one for these patterns."""
-    from pacbed.scattering.request import SeriesRequest, degree_for
     from pacbed.scattering.series import ScatteringSeries
-    from pacbed.scattering.strain import StrainRange
 
     if path:
-        if given := [n for n, value in vars(new).items() if value is not None]:
-            options = ", ".join(f"--{n.split('_')[0]}" for n in given)
-            raise PacbedError(f"{options}: these are of a new series; leave them or --series out")
+        if given := [f.name for f in fields(new) if getattr(new, f.name) != f.default]:
+            options = ", ".join(f"--{option_name(n)}" for n in given)
+            raise PacbedError(f"{options}: only for a new series; leave out {options} or --series")
         yield ScatteringSeries(path)
         return
     if not (new.material and new.energy_keV and layers):
@@ -324,17 +336,15 @@ def _series(
             "for which crystal one is to be made"
         )
     widths = [max(p.image.shape) * pixels[p.name] for p in patterns if p.name in pixels]
-    states = new.states or 30
-    request = SeriesRequest(
-        material=known_material(new.material),
-        energy_keV=new.energy_keV,
-        layers=max(layers),
-        strain=StrainRange(new.stretch or (0.95, 1.05)),
-        semiangle_mrad=semiangle,
-        tilt_mrad=5.0 if new.tilt_mrad is None else new.tilt_mrad,
-        field_of_view_mrad=max(2.1 * semiangle, min(max(widths, default=0), _WIDEST_FIELD_mrad)),
-        states=states,
-        degree=degree_for(states),
+    request = series_request(
+        new.crystal(),
+        new.energy_keV,
+        layers,
+        new.stretch or (0.95, 1.05),
+        semiangle,
+        5.0 if new.tilt_mrad is None else new.tilt_mrad,
+        max(widths, default=0),
+        new.states or 30,
     )
     with tempfile.TemporaryDirectory() as folder:
         output = new.keep_series or Path(folder) / "series.zarr.zip"
@@ -355,23 +365,29 @@ def _windows(
     refused: dict[str, str],
 ) -> list[Window]:
     """Cut out of each pattern what is compared with the series."""
-    from pacbed.reading.discs import reflections_mrad
+    from pacbed.reading.discs import nearest_reflection_mrad
     from pacbed.reading.patterns import window
 
     request, found = series.request, []
     reach = request.field_of_view_mrad / 2
-    spacing = float(np.hypot(*reflections_mrad(request.material, request.energy_keV, reach)[1]))
+    spacing = nearest_reflection_mrad(request.material, request.energy_keV)
     for one in patterns:
         if one.name not in pixels:
             continue
-        centre = camera.centre
-        if centre and camera.mirrored:
-            centre = one.image.shape[1] - 1 - centre[0], centre[1]
+        centre = camera.centre and _as_recorded(camera.centre, one, camera)
         try:
             found.append(window(one, pixels[one.name], semiangle, spacing, reach, centre))
         except PacbedError as error:
             refused[one.name] = str(error)
     return found
+
+
+def _as_recorded(
+    place: tuple[float, float], pattern: Pattern, camera: CameraOptions
+) -> tuple[float, float]:
+    """Return where a place (x, y) of a pattern lies in the image, or the other way round."""
+    x, y = place
+    return (pattern.image.shape[1] - 1 - x, y) if camera.mirrored else (x, y)
 
 
 def _read(
@@ -490,6 +506,19 @@ def _said_of_scales(scales: Mapping[str, ScaleFrom], camera: CameraOptions) -> s
     return "; ".join(f"{words[kind]} ({names[kind]})" for kind in kinds)
 
 
+def _semiangles_mrad(reading: Reading, given: float) -> dict[str, float]:
+    """Return the semi-angle of a pattern and its standard deviation, if it was fitted."""
+    sigma = reading.sigma("log_semiangle")
+    found = given * math.exp(reading.value("log_semiangle"))
+    return {"semiangle_mrad": found, "semiangle_mrad_sigma": found * sigma} if sigma > 0 else {}
+
+
+def _said_of_semiangles(readings: Sequence[Reading], given: float) -> str:
+    fitted = [n for one in readings if (n := _semiangles_mrad(one, given).get("semiangle_mrad"))]
+    ends = dict.fromkeys(f"{end(fitted):.4g}" for end in (min, max)) if fitted else ()
+    return f"{given:g} mrad" + (f" (fitted: {' to '.join(ends)})" if fitted else "")
+
+
 def _assumed(
     camera: CameraOptions,
     fit: FitOptions,
@@ -504,12 +533,12 @@ def _assumed(
         "said": {
             "handedness": "mirrored" if camera.mirrored else "as recorded, not mirrored",
             "scale": _said_of_scales(scales, camera),
-            "crystal": f"{request.material.formula} at {request.energy_keV:g} keV",
+            "crystal": f"{request.material.name} at {request.energy_keV:g} keV",
         },
         "semiangle_mrad": semiangle,
         "semiangle_uncertainty": fit.semiangle_uncertainty,
         "rotation_deg": rotation,
-        "material": request.material.formula,
+        "material": request.material.name,
         "energy_keV": request.energy_keV,
         "mirrored": camera.mirrored,
         "pixel_mrad": camera.pixel_mrad,
@@ -525,6 +554,7 @@ def _write_json(
     refused: dict[str, str],
     assumed: dict[str, Any],
     scales: Mapping[str, ScaleFrom],
+    camera: CameraOptions,
 ) -> None:
     from pacbed import __version__
     from pacbed.storage.files import write_text
@@ -533,7 +563,13 @@ def _write_json(
         "pacbed_version": __version__,
         "assumed": {name: value for name, value in assumed.items() if name != "said"},
         "patterns": [
-            {**one.to_dict(), "pixel_from": scales[one.window.pattern.name]} for one in readings
+            {
+                **one.to_dict(),
+                **_semiangles_mrad(one, assumed["semiangle_mrad"]),
+                "centre_px": _as_recorded(one.centre_px, one.window.pattern, camera),
+                "pixel_from": scales[one.window.pattern.name],
+            }
+            for one in readings
         ],
         "not_read": refused,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from pacbed.cli.common import Flat, Threads, option_name, progress, stderr
+from pacbed.cli.structures import Structure
 from pacbed.engines import Engine, SimulationRequest, SimulationResult, ThermalMotion
+from pacbed.engines import Motion as MotionKind
 from pacbed.engines import engine as make_engine
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.prismatic import Execution, PrismaticSettings, native_detector
 from pacbed.exceptions import PacbedError, RequestError
 from pacbed.machine import Report, usable_cores
-from pacbed.specimen.crystal import Material, material
+from pacbed.specimen.crystal import Crystal as Specimen
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 
@@ -31,13 +33,11 @@ Slices = Literal["planes"] | int | None
 
 
 @dataclass(frozen=True)
-class Crystal:
+class Crystal(Structure):
     """The crystal and the energy of the beam.
 
     Parameters
     ----------
-    material
-        MoS2, MoSe2, WS2, WSe2 or MoTe2; or that of `--config`, which is the default with it.
     config
         Configuration that describes the material in section `material`; nothing else of it is
         used. Overlays of config/config.yaml, the paper's protocol; the last one wins.
@@ -48,10 +48,10 @@ class Crystal:
     theta_deg
         First principal direction in degrees.
     layers
-        Number of layers; a pattern is kept after each. 20, or as many as `--series` has.
+        Number of layers; a pattern is kept after each. 20, or as many as `--series` or a stack has.
     """
 
-    material: Annotated[str | None, Parameter(show_default="MoS2")] = None
+    material: Annotated[str | None, Parameter(show_default="that of `--config`, or MoS2")] = None
     config: tuple[Path, ...] = ()
     energy_keV: Annotated[float | None, Parameter(show_default="80")] = None
     stretch: tuple[float, float] = (1.0, 1.0)
@@ -62,28 +62,36 @@ class Crystal:
         """Return a simulation of this crystal; what is not given is as in a series, if any."""
         of_series = held and not (self.material or self.config)
         energy, layers = (held.energy_keV, held.layers) if held else (80.0, 20)
+        thermal = others.get("thermal", ThermalMotion())
+        made = held.material if held and of_series else self.described(thermal.motion)
+        if held is None:
+            layers = made.most_layers or layers
         return SimulationRequest(
-            material=held.material if held and of_series else self.described(),
+            material=made,
             deformation=Deformation(*self.stretch, self.theta_deg),
             layers=layers if self.layers is None else self.layers,
             energy_keV=energy if self.energy_keV is None else self.energy_keV,
             **others,
         )
 
-    def described(self) -> Material:
-        """Return the material, that of the configuration or a known one."""
+    def described(self, motion: MotionKind = "full") -> Specimen:
+        """Return the crystal, that of the configuration or another one."""
         from pacbed.study.configuration import load
 
         advice = " of a file that you name with --config"
         if self.config:
             found = load(self.config).material.material()
-            if self.material in (None, found.formula):
+            if self.material in (None, found.name):
+                self.section()
                 return found
-            advice += f" (there, it is {found.formula} now)"
+            advice += f" (there, it is {found.name} now)"
+        named = self if self.material else replace(self, material="MoS2")
+        if not self.material:
+            self.section()
         try:
-            return material(self.material or "MoS2")
+            return named.crystal(motion)
         except RequestError as error:
-            raise RequestError(f"{error}{advice}") from None
+            raise RequestError(f"{error}{advice if 'unknown' in str(error) else ''}") from None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pacbed.exceptions import RequestError
-from pacbed.specimen.crystal import Material
+from pacbed.specimen.crystal import Crystal, crystal_of
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 
@@ -102,7 +102,7 @@ class SimulationRequest:
         Seed of everything random in the simulation (phonons, probe placement).
     """
 
-    material: Material
+    material: Crystal
     deformation: Deformation
     tilt_mrad: tuple[float, float]
     layers: int
@@ -115,6 +115,13 @@ class SimulationRequest:
     def __post_init__(self) -> None:
         if self.layers < 1:
             raise RequestError(f"at least one layer is needed, not {self.layers}")
+        most = self.material.most_layers
+        if most and self.layers > most:
+            raise RequestError(
+                f"{self.material.name} is a stack of {most} layer{'s' * (most > 1)}, which does "
+                f"not repeat: ask for at most {most}, not {self.layers} (--layers, "
+                "simulation.layers)"
+            )
         if not 1 <= self.energy_keV <= MAX_ENERGY_keV:
             raise RequestError(
                 f"beam energy must lie within 1 to {MAX_ENERGY_keV} keV, not {self.energy_keV:g}"
@@ -141,7 +148,7 @@ class SimulationRequest:
     def from_dict(cls, values: Mapping[str, Any]) -> SimulationRequest:
         """Make a request from :meth:`to_dict`, with lists or tuples."""
         parts = {
-            "material": Material(**values["material"]),
+            "material": crystal_of(values["material"]),
             "deformation": Deformation(**values["deformation"]),
             "tilt_mrad": tuple(values["tilt_mrad"]),
             "aperture": Aperture(**values["aperture"]),

@@ -25,7 +25,7 @@ from pacbed.figures.cell import deformed_cell_A, draw_cell, draw_directions, dra
 from pacbed.figures.style import PAGE, PAGE_HEIGHT, SYMBOLS, layers_label, nice_length, paper_style
 from pacbed.patterns.store import PatternStore
 from pacbed.seeding import stream
-from pacbed.specimen.crystal import Material
+from pacbed.specimen.crystal import crystal_of
 from pacbed.specimen.deformation import Deformation
 
 Extent = tuple[float, float, float, float]
@@ -317,13 +317,16 @@ def strain_gallery(stores: Stores, layer: int, field_mrad: float) -> Figure:
     states = (UNDEFORMED, *STRAINED, UNDEFORMED)
     rotations = (0.0, 0.0, 0.0, 0.0, ROTATION_deg)
     requests = [_request(stores, state) for state in states]
-    crystals = [Material(**r["material"]) for r in requests]
+    crystals = [crystal_of(r["material"]) for r in requests]
     deformations = [Deformation(**r["deformation"]) for r in requests]
     changes = list(zip(crystals, deformations, rotations, strict=True))
     corners = np.array([np.abs(deformed_cell_A(*change)).sum(axis=0) / 2 for change in changes])
 
     def draw_above(panel: Axes, column: int) -> None:
-        draw_cell(panel, *changes[column], height_A=2 * corners[:, 1].max() + 1.3)
+        # An oblique cell may be wider than high.
+        shape = panel.bbox.height / panel.bbox.width
+        height_A = max(2 * corners[:, 1].max() + 1.3, shape * (2 * corners[:, 0].max() + 0.8))
+        draw_cell(panel, *changes[column], height_A=height_A)
         panel.set_title(f"({'abcde'[column]})", loc="left")
         panel.set_xlabel(_described(*changes[column][1:]), fontsize=7)
 
@@ -338,7 +341,7 @@ def strain_gallery(stores: Stores, layer: int, field_mrad: float) -> Figure:
             words=0.42,
             top=0.5,
         )
-        draw_directions(grid[0, 0])
+        draw_directions(grid[0, 0], crystals[0].axes)
         handles, labels = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="upper center", ncols=4)
     return figure

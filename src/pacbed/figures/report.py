@@ -2,53 +2,35 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import math
-import platform
-import re
-import struct
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pandas as pd
 import yaml
-from markupsafe import Markup
 
-from pacbed import __version__
 from pacbed.examples.labels import OUTPUTS, PARAMETERS, display_unit
 from pacbed.exceptions import PacbedError
 from pacbed.figures import TITLES
 from pacbed.figures.errors import METHODS, variant_label
+from pacbed.figures.page import HTML_SYMBOLS, embedded, environment, number, versions
 from pacbed.figures.style import layers_label, shown_parameters
 from pacbed.precision.bound_table import MAE_OF_SIGMA
 from pacbed.precision.error_table import NETWORK, of_test_set
 from pacbed.precision.steps import UNDEFORMED
 from pacbed.storage.files import write_text
 
-# In plain text; what follows the underscore becomes a subscript.
-HTML_SYMBOLS = dict(zip(PARAMETERS, ("ε_xx", "ε_yy", "ε_xy", "γ", "φ_x", "φ_y"), strict=True))
 STRAINS = PARAMETERS[:3]
 
 SAMPLE = ["semiangle_mrad", "layers"]
 KEYS = [*SAMPLE, "outputs", "intensity"]
 
-PACKAGES = (
-    *("numpy", "scipy", "zarr", "keras", "tensorflow", "tensorflow-cpu", "pandas", "matplotlib"),
-    "snakemake",
-)
 HOUR_s = 3600.0
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 # With normal instead of uniform ranges a bound may be as much above the best that can be reached.
 ABOVE_BEST = 0.08
-
-# Figures have 300 dots per inch, and text of 8 points: shown somewhat larger than printed.
-REM_PER_PIXEL = 7.8 / 300
 
 
 def write_report(
@@ -110,15 +92,11 @@ def write_report(
     strains = networks[networks["parameter"].isin(STRAINS)]
     means = strains.groupby(KEYS, as_index=False)[["mae", "baseline_mae"]].mean()
     bounds = bounds[bounds["sigma_prior"].notna()]  # of parameters that vary
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pacbed.figures", ""),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"rich": _rich, "number": _number, "sample": _sample, "value": _value}
-    page = environment.get_template("report.html.j2").render(
+    templates = environment()
+    templates.filters |= {"sample": _sample, "value": _value}
+    page = templates.get_template("report.html.j2").render(
         config=config,
+        crystal=config["material"].get("structure") or config["material"]["formula"],
         symbols=HTML_SYMBOLS,
         units={p: display_unit(p)[1] for p in PARAMETERS},
         best=means.nsmallest(1, "mae").to_dict("records"),
@@ -173,25 +151,9 @@ def read_captions(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     return captions
 
 
-def _rich(text: str) -> Markup:
-    """Return plain text as HTML, symbols and formulae with subscripts."""
-    rich = re.sub(r"([εφσ])_(xx|yy|xy|x|y)(?![a-z])", r"\1<sub>\2</sub>", html.escape(text, False))
-    return Markup(re.sub(r"\b((?:Mo|W)(?:Se|S|Te))2\b", r"\1<sub>2</sub>", rich))
-
-
-def _number(value: float, significant: int = 3) -> str:
-    """Return a number with so many significant digits, without an exponent."""
-    if not math.isfinite(value):
-        return "–"
-    if value == 0:
-        return "0"
-    digits = max(0, significant - 1 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{digits}f}"
-
-
-def _value(number: float, parameter: str, significant: int = 3) -> str:
+def _value(stored: float, parameter: str, significant: int = 3) -> str:
     """Return the value of a parameter in the unit of figures."""
-    return _number(display_unit(parameter)[0] * number, significant)
+    return number(display_unit(parameter)[0] * stored, significant)
 
 
 def _sample(row: Mapping[str, Any]) -> str:
@@ -249,20 +211,13 @@ def _bound_rows(bounds: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _figure(file: Path, captions: Mapping[str, str]) -> dict[str, Any]:
-    content = file.read_bytes()
-    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise PacbedError(f"{file} is no PNG file: delete it and run again")
-    width, height = struct.unpack(">II", content[16:24])
-    number = file.stem.removeprefix("fig")
+    numeral = file.stem.removeprefix("fig")
     title = TITLES[file.stem]
     return {
         "name": file.stem,
-        "title": f"Fig. {number}. {title}" if number.isdecimal() else title,
+        "title": f"Fig. {numeral}. {title}" if numeral.isdecimal() else title,
         "caption": captions[file.stem],
-        "rem": round(width * REM_PER_PIXEL, 1),
-        "width": width,
-        "height": height,
-        "data": base64.b64encode(content).decode(),
+        **embedded(file.read_bytes(), str(file)),
     }
 
 
@@ -302,13 +257,9 @@ def _provenance(
         for name, value in patterns.items()
         if name.endswith(("_version", "_revision")) or name == "device"
     }
-    versions = {"pacbed": __version__, "Python": platform.python_version()}
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):
-            versions[name] = version(name)
     engine = str(config["simulation"]["engine"])
     return {
         "Workflow": {"revision": revision, "seed": config["seed"]},
         "Patterns": {"engine": engine, **made, **config["simulation"].get(engine, {})},
-        "Versions with which this page was written": versions,
+        "Versions with which this page was written": versions(),
     }

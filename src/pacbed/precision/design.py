@@ -159,8 +159,8 @@ def bounds_of_series(
     request, examples, held = experiment.request, experiment.examples, series.request
     if (request.material, request.energy_keV) != (held.material, held.energy_keV):
         raise RequestError(
-            f"{series.path} is of {held.material.formula} at {held.energy_keV:g} keV, the "
-            f"configuration of {request.material.formula} at {request.energy_keV:g} keV, or of "
+            f"{series.path} is of {held.material.name} at {held.energy_keV:g} keV, the "
+            f"configuration of {request.material.name} at {request.energy_keV:g} keV, or of "
             "another lattice: give the configuration with which it was made"
         )
     state = State(Deformation(), (0.0, 0.0))

@@ -33,7 +33,7 @@ from scipy.special import j1
 from pacbed.examples.augment import AugmentationSettings
 from pacbed.examples.labels import OUTPUTS
 from pacbed.exceptions import PacbedError
-from pacbed.specimen.crystal import Material
+from pacbed.specimen.crystal import Crystal
 from pacbed.specimen.microscope import wavelength_A
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ _FINER = 2
 _LARGEST_CHANGE = 0.25
 # A lattice through a smaller share of the discs within the image is nearly always a wrong one.
 _SMALLEST_SHARE = 0.4
+# Layers of a crystal in which reflections are looked for: more than any stacking repeats.
+_LAYERS_TO_LOOK_AT = 6
 
 
 @dataclass(frozen=True)
@@ -88,23 +90,28 @@ class Measurement:
     residual_px: float
 
 
-def reflections_mrad(material: Material, energy_keV: float, largest_mrad: float) -> np.ndarray:
+def reflections_mrad(material: Crystal, energy_keV: float, largest_mrad: float) -> np.ndarray:
     """Return the reflections of the undeformed crystal, shape (n, 2), x and y, innermost first.
 
-    The orthogonal cell is centred: h + k is even. The first is the direct beam.
+    Without those that no layer has by itself: in the centred cell of a 2H crystal h + k is even, in
+    a stack of several lattices each layer has its own. The first is the direct beam.
     """
     wavelength = 1e3 * wavelength_A(energy_keV)
-    cell = np.array([material.zigzag_A, material.armchair_A])
-    n, m = np.ceil(largest_mrad / wavelength * cell).astype(int)
+    edges = np.linalg.norm(material.cell_A, axis=1)
+    n, m = np.ceil(largest_mrad / wavelength * edges).astype(int)
     h, k = (a.ravel() for a in np.meshgrid(np.arange(-n, n + 1), np.arange(-m, m + 1)))
-    lattice = wavelength * np.column_stack([h, k])[(h + k) % 2 == 0] / cell
+    hk = np.column_stack([h, k])
+    lattice = wavelength * hk @ np.linalg.inv(material.cell_A).T
+    near = np.hypot(*lattice.T) <= largest_mrad
+    seen = material.visible(hk[near], material.most_layers or _LAYERS_TO_LOOK_AT)
+    lattice = lattice[near][seen]
     length = np.hypot(*lattice.T)
     order = np.lexsort((np.arctan2(*lattice.T[::-1]), length.round(6)))
-    return np.asarray(lattice[order][length[order] <= largest_mrad])
+    return np.asarray(lattice[order])
 
 
 def discs_overlap(
-    material: Material,
+    material: Crystal,
     energy_keV: float,
     semiangle_mrad: float,
     stretch: float | Sequence[float] = 1.0,
@@ -113,14 +120,21 @@ def discs_overlap(
 
     Of the principal stretches that occur, the largest brings discs together.
     """
-    wavelength = 1e3 * wavelength_A(energy_keV)
-    reach = 2.1 * wavelength / min(material.zigzag_A, material.armchair_A)
-    nearest = np.hypot(*reflections_mrad(material, energy_keV, reach)[1])
+    nearest = nearest_reflection_mrad(material, energy_keV)
     return bool(2 * semiangle_mrad * np.max(stretch) >= nearest)
 
 
+def nearest_reflection_mrad(material: Crystal, energy_keV: float) -> float:
+    """Return the diffraction angle of the innermost reflection of the undeformed crystal."""
+    # In a cell of many atoms the first ones may be extinct.
+    reach = 2.1e3 * wavelength_A(energy_keV) / material.shortest_edge_A
+    while len(found := reflections_mrad(material, energy_keV, reach)) < 2:
+        reach *= 1.5
+    return float(np.hypot(*found[1]))
+
+
 def obstacle_to_discs(
-    material: Material,
+    material: Crystal,
     energy_keV: float,
     semiangle_mrad: float,
     augmentation: AugmentationSettings,
@@ -138,7 +152,7 @@ def obstacle_to_discs(
     if len(reflections) < 7 or reach > field / 2:
         return (
             f"a field of view of {field:g} mrad does not show the six discs around the central "
-            f"one ({semiangle_mrad:g} mrad, {material.formula}): make a dataset of a larger field "
+            f"one ({semiangle_mrad:g} mrad, {material.name}): make a dataset of a larger field "
             "of view"
         )
     return None
@@ -166,7 +180,7 @@ class DiscMethod:
 
     def __init__(
         self,
-        material: Material,
+        material: Crystal,
         energy_keV: float,
         semiangle_mrad: float,
         augmentation: AugmentationSettings,
@@ -432,7 +446,7 @@ def _highest(positions: np.ndarray, values: np.ndarray) -> float:
 
 def predict_by_discs(
     data: Dataset,
-    material: Material,
+    material: Crystal,
     energy_keV: float,
     scale_known: bool = False,
     power: float = 0.5,

@@ -10,13 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
 from pacbed.exceptions import RequestError
 from pacbed.reading.pixels import FEWEST_PIXELS, put_together
-from pacbed.scattering.image_model import COLUMN, TILT, UNKNOWNS, Assessment, Frame, ImageModel
+from pacbed.scattering.image_model import (
+    COLUMN,
+    TILT,
+    UNKNOWNS,
+    Assessment,
+    Frame,
+    ImageModel,
+    Noise,
+)
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
 
@@ -26,6 +34,8 @@ ALWAYS_FREE = UNKNOWNS[:10]
 FLAGS = ("not converged", "at the edge of the range", "bad chi2")
 """What may be wrong with a fit."""
 
+# Nothing but the noise of counted electrons.
+_COUNTED = Noise()
 # Largest change of an unknown in one step.
 _LONGEST = {
     "strain_xx": 0.01,
@@ -77,6 +87,8 @@ class FitSettings:
         start.
     priors
         Mean and standard deviation of an unknown that is known so far.
+    noise
+        What is in the patterns besides the noise of counted electrons.
 
     Raises
     ------
@@ -86,6 +98,7 @@ class FitSettings:
 
     free: tuple[str, ...] = ALWAYS_FREE
     priors: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    noise: Noise = _COUNTED
 
     def __post_init__(self) -> None:
         if unknown := [name for name in (*self.free, *self.priors) if name not in COLUMN]:
@@ -132,7 +145,7 @@ class FitResult:
     @property
     def flags(self) -> list[str]:
         """What is wrong with each fit, of :data:`FLAGS`, separated by commas."""
-        spread = np.sqrt(2 / self.pixels)
+        spread = np.sqrt(2 / np.maximum(self.pixels, 1))
         bad = self.chi2_per_pixel > (1 + _CHI2_SHARE) * (1 + _CHI2_SIGMA * spread)
         raised = np.stack([~self.converged, self.at_edge, bad], 1)
         return [", ".join(f for f, on in zip(FLAGS, row, strict=True) if on) for row in raised]
@@ -219,9 +232,25 @@ class Fit:
         elif bins not in self._models:
             frame = self.frame.binned(bins)
             self._models[bins] = ImageModel(
-                self.series, self.aperture, self.layers, frame, self.settings.free
+                self.series,
+                self.aperture,
+                self.layers,
+                frame,
+                self.settings.free,
+                self.settings.noise,
             )
         return self._models[bins]
+
+    def with_noise(self, noise: Noise) -> Fit:
+        """Return the fit of patterns with another noise, for which nothing is compiled anew."""
+        other = copy(self)
+        other.settings = replace(self.settings, noise=noise)
+        other._models = {}
+        for bins, model in self._models.items():
+            other._models[bins] = copy(model)
+            other._models[bins].noise = noise
+        other._like = self._like and self._like.with_noise(noise)
+        return other
 
     def for_layers(self, layers: int) -> Fit:
         """Return the fit of another thickness, which shares what does not depend on it."""

@@ -241,8 +241,8 @@ def clean(pattern: Pattern, mask: np.ndarray | None = None, mirrored: bool = Fal
     """Mask pixels that are not to be trusted, and say so.
 
     These are pixels that are not finite, isolated ones that are far from all their neighbours,
-    saturated ones (many of exactly the largest value), and holes of zeros in a bright place, as a
-    beam stop makes.
+    saturated ones (many of exactly the largest value), holes of zeros in a bright place, as a beam
+    stop makes, and rows and columns of zeros at the edges, as shifting an image makes.
 
     Parameters
     ----------
@@ -277,6 +277,7 @@ def clean(pattern: Pattern, mask: np.ndarray | None = None, mirrored: bool = Fal
     for find, what in (
         (_saturated, "are saturated"),
         (_isolated, "differ from all their neighbours"),
+        (_margins, "are in rows and columns of zeros at the edges"),
         (_holes, "are zero in a bright place"),
     ):
         found = find(image, valid) & valid
@@ -285,8 +286,9 @@ def clean(pattern: Pattern, mask: np.ndarray | None = None, mirrored: bool = Fal
             valid &= ~found
     if negative := int((image[valid] < 0).sum()):
         notes.append(f"{negative} pixels are negative; they count, with the noise that this shows")
-    if valid.mean() < 0.2:
-        raise PacbedError(f"{pattern.name}: only {valid.mean():.0%} of the pixels can be used")
+    usable = valid[~_margins(image, valid)].mean()
+    if usable < 0.2:
+        raise PacbedError(f"{pattern.name}: only {usable:.0%} of the pixels can be used")
     if mirrored:
         image, valid = image[:, ::-1], valid[:, ::-1]
     return replace(pattern, image=image, mask=valid, notes=tuple(notes))
@@ -349,6 +351,26 @@ def _isolated(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     hot = image - second_highest > _OUTLIER * noise(second_highest)
     dead = second_lowest - image > _OUTLIER * noise(second_lowest)
     return np.asarray(hot | dead)
+
+
+def _margins(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return rows and columns of zeros at the edges, if most pixels of the next one have electrons.
+
+    Where they have none, zeros may be the background.
+    """
+    found = np.zeros(image.shape, bool)
+    counts, gain = np.where(mask, image, 0), noise_per_count(image, mask)
+    if not counts.any():
+        return found
+    top, bottom, left, right = (
+        end for axis in (1, 0) for end in np.flatnonzero(counts.any(axis=axis))[[0, -1]]
+    )
+    rows, columns = slice(top, bottom + 1), slice(left, right + 1)
+    found[:top] = np.median(counts[top, columns]) > gain / 2
+    found[bottom + 1 :] = np.median(counts[bottom, columns]) > gain / 2
+    found[:, :left] |= np.median(counts[rows, left]) > gain / 2
+    found[:, right + 1 :] |= np.median(counts[rows, right]) > gain / 2
+    return found
 
 
 def _holes(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -468,7 +490,8 @@ def find_centres(pattern: Pattern, radius_px: float, spacing_px: float) -> np.nd
     if not len(order) or contrast[rows[order[0]], columns[order[0]]] < _LOWEST_CONTRAST * spread:
         raise PacbedError(
             f"{pattern.name}: no disc with a radius of {radius_px:.3g} pixels is seen: check the "
-            "semi-angle and the size of a pixel, or say with --centre where zero angle lies"
+            "semi-angle and the size of a pixel; pacbed read also takes --centre, where zero "
+            "angle lies"
         )
     heights = weighted[rows[order], columns[order]]
     order = order[heights > _RIVAL * heights[0]]
@@ -591,8 +614,8 @@ def window(
         places = find_centres(pattern, radius, spacing_mrad / pixel_mrad)
     else:
         places = np.array([centre], float)
-        if (places < 0).any() or (places > width - 1).any():
-            raise PacbedError(f"{pattern.name}: {centre} lies outside of its pixels")
+        if not ((places >= 0) & (places <= width - 1)).all():
+            raise PacbedError(f"{pattern.name}: --centre {centre} lies outside of its pixels")
     size = np.minimum(width, 2 * math.ceil(reach_mrad / pixel_mrad) + 1)
     bins = max(1, min(math.ceil(max(size) / _MOST_PIXELS), int(radius / SMALLEST_RADIUS_PX)))
     size -= size % bins
@@ -601,6 +624,11 @@ def window(
     y, x = np.ogrid[part]
     known = np.hypot(x - places[0, 0], y - places[0, 1]) * pixel_mrad <= reach_mrad
     mask = pattern.mask[part] & known
+    if mask.sum() < np.pi * radius**2:
+        raise PacbedError(
+            f"{pattern.name}: around its centre ({places[0, 0]:.4g}, {places[0, 1]:.4g}) only "
+            f"{mask.sum()} pixels can be used, less than one disc: check --centre and --mask"
+        )
     return Window(
         pattern,
         put_together(np.where(mask, pattern.image[part], 0), bins),

@@ -106,10 +106,16 @@ class Dictionary:
         Where to look.
     mask
         Whether a pixel counts, shape (ny, nx), the same for all patterns; None if all do.
+    common
+        What all patterns have in common, shape (unknowns,): it is added to the states.
     """
 
     def __init__(
-        self, fit: Fit, search: SearchRange = SearchRange(), mask: np.ndarray | None = None
+        self,
+        fit: Fit,
+        search: SearchRange = SearchRange(),
+        mask: np.ndarray | None = None,
+        common: np.ndarray | None = None,
     ) -> None:
         self.bins = coarse_bins(fit)
         model = fit.model(self.bins)
@@ -119,7 +125,8 @@ class Dictionary:
         self._blurs = [
             _blur(pixels, _BLUR_mrad / model.frame.pixel_mrad) for pixels in model.frame.shape
         ]
-        self.states = fit.within_range(search.states())
+        states = search.states()
+        self.states = fit.within_range(states if common is None else states + common)
         images, columns = model.images_and_columns(self.states)
         images, columns = (
             self._coarse(a.reshape(*a.shape[:-1], *model.frame.shape)) for a in (images, columns)

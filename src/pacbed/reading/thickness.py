@@ -59,6 +59,8 @@ class ThicknessFit:
         Where to look for a start.
     mask
         Whether a pixel counts in the dictionaries, shape (ny, nx); None if all do.
+    common
+        What all patterns have in common, shape (unknowns,), for the dictionaries.
 
     Raises
     ------
@@ -72,6 +74,7 @@ class ThicknessFit:
         layers: Sequence[int],
         search: SearchRange | None = None,
         mask: np.ndarray | None = None,
+        common: np.ndarray | None = None,
     ) -> None:
         if not len(layers) or len(set(layers)) != len(layers):
             raise RequestError(
@@ -79,12 +82,12 @@ class ThicknessFit:
             )
         fit.series.check_layers(layers)
         self.layers, self._fit = np.array(layers), fit
-        self._search, self._mask = search or SearchRange(), mask
+        self._search, self._mask, self._common = search or SearchRange(), mask, common
 
     @cached_property
     def _dictionaries(self) -> list[Dictionary]:
         return [
-            Dictionary(self._fit.for_layers(number), self._search, self._mask)
+            Dictionary(self._fit.for_layers(number), self._search, self._mask, self._common)
             for number in self.layers.tolist()
         ]
 
@@ -94,6 +97,7 @@ class ThicknessFit:
         starts: np.ndarray | None = None,
         variances: np.ndarray | None = None,
         masks: np.ndarray | None = None,
+        fine: bool = True,
     ) -> ThicknessResult:
         """Fit patterns.
 
@@ -106,6 +110,9 @@ class ThicknessFit:
             to say it.
         variances, masks
             As of :meth:`pacbed.reading.fit.Fit.fit`.
+        fine
+            Whether likely thicknesses are fitted with all pixels. Without, what was found with
+            large pixels is returned: states that are near, and thicknesses that are nearly as sure.
         """
         count = len(images)
         states, near = self._begin(images, starts)
@@ -115,16 +122,21 @@ class ThicknessFit:
         first = self._climb(images, states, given, near, bins)
         deviance = first.deviance.reshape(count, -1)
         chi2 = first.chi2_per_pixel.reshape(count, -1) * bins[-1] ** 2
+        if not fine:
+            first.chi2_per_pixel[:] *= bins[-1] ** 2  # there are so many times fewer pixels
+            return self._best(first, deviance)
         unit = np.maximum(np.take_along_axis(chi2, deviance.argmin(1)[:, None], 1), 1)
         likely = deviance <= deviance.min(axis=1, keepdims=True) + _HOPELESS * unit
         likely &= np.isfinite(deviance)
         states = first.states.reshape(states.shape)
         finer = tuple(b for b in (4, 2, 1) if b < bins[-1]) or (1,)
         last = self._round(images, states, given, likely, finer)
-        deviance = last.deviance.reshape(count, -1)
+        return self._best(last, last.deviance.reshape(count, -1))
+
+    def _best(self, fits: FitResult, deviance: np.ndarray) -> ThicknessResult:
+        """Return the likeliest thickness of each pattern."""
         best = deviance.argmin(axis=1)
-        rows = np.arange(count) * len(self.layers) + best
-        fit = last.of(rows)
+        fit = fits.of(np.arange(len(best)) * len(self.layers) + best)
         unit = np.maximum(fit.chi2_per_pixel, 1)[:, None]
         weight = np.exp(-(deviance - deviance.min(axis=1, keepdims=True)) / (2 * unit))
         return ThicknessResult(fit, self.layers[best], weight / weight.sum(axis=1, keepdims=True))

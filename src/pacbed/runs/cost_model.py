@@ -46,7 +46,6 @@ _POINT_AWKWARD_s, _POINT_FAST_s = 45e-9, 17e-9
 # definite places the transmission is at hand; with frozen phonons it costs two transforms of its
 # own, or, for the diffuse scattering, a few waves share it.
 _PHONON_SLICE_s, _DEFINITE_SLICE_s, _DIFFUSE_SLICE_s = 1.45e-9, 0.45e-9, 1.15e-9
-_PLANES_PER_LAYER = 3
 # Equal slices have the potentials of many planes in each: so much more, with phonons.
 _EQUAL_SLICES = 2.0
 _DOUBLE_PRECISION = 1.8
@@ -93,6 +92,7 @@ OTHER = {
     "discs": (_START_s, 0.2, "MB of images (the demo)"),
     "bounds": (_START_s, 0.95, "semi-angle, thickness and state (the demo)"),
     "errors": (_START_s, 12.0, "million predictions (the demo)"),
+    "map": (90.0, 0.1, "point with 128 × 128 pixels (pacbed map)"),
 }
 """Other jobs: the start in seconds, core-seconds of a unit on the Xeon, and what a unit is."""
 
@@ -180,8 +180,8 @@ def _waves_s(requests: Sequence[SimulationRequest], settings: PlaneWaveSettings)
     cones = [cone(r.aperture, r.tilt_mrad) for r in requests]
     numbers = settings.numbers(
         first.energy_keV,
-        first.layers * first.material.layer_thickness_A,
-        first.material.stacking_A,
+        first.material.thickness_A(first.layers),
+        first.material.period_A,
         first.detector.reach_mrad + max(abs(t) for r in requests for t in r.tilt_mrad),
     )
     incident = IncidentGrid.over(cones, numbers.incident_step_mrad)
@@ -196,7 +196,8 @@ def _waves_s(requests: Sequence[SimulationRequest], settings: PlaneWaveSettings)
         sampled = len(sample_cones(cones, settings.diffuse_waves))
         parts.append((sampled, settings.supercell, _DIFFUSE_SLICE_s))
     on_planes = isinstance(settings.slices_per_layer, str)
-    slices = first.layers * (_PLANES_PER_LAYER if on_planes else int(settings.slices_per_layer))
+    per_layer = first.material.planes_per_layer if on_planes else int(settings.slices_per_layer)
+    slices = first.layers * per_layer
     # The place and strain of the band matter little.
     band, cell = numbers.band((0.0, 0.0)), first.material.in_plane_cell_A(first.deformation)
     seconds = _ATOMS_s

@@ -29,6 +29,7 @@ State = Literal["ok", "limited", "missing"]
 HERE = "in the folder of this repository: pip install"
 # Packages, and the oldest version of each.
 OF_WORKFLOW = {
+    "pyarrow": "15",
     "snakemake": "9.21",
     "snakemake-logger-plugin-budget": "0",
     "snakemake-executor-plugin-slurm": "2.8",
@@ -122,7 +123,7 @@ def _learning(gpus: str) -> Iterator[Finding]:
     names = [name for name in (backend, f"{backend}-cpu") if _version(name)]
     found = f"Keras {keras}" if keras else "no Keras"
     found += f", backend {names[0]} {_version(names[0])}" if names else f", no {backend}"
-    install = f"{HERE} -e '.[{'gpu' if gpus else 'cpu'}]'"
+    install = f"{HERE} -e '.[{'gpu' if gpus else 'learning'}]'"
     state: State = "ok" if keras and names else "missing"
     yield Finding(part, state, found, f"to train networks, {install}")
     if not gpus:

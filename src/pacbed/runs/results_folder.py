@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import socket
 from collections.abc import Mapping
@@ -21,6 +23,7 @@ from pacbed.study.configuration import of_record
 from pacbed.study.model import Configuration
 
 _PHYSICS = "physics version"
+_CRYSTAL = "crystal in the structure file"
 
 
 def take_lock(results: Path) -> FileLock:
@@ -92,10 +95,11 @@ def check_results(results: Path, study: Configuration) -> list[str]:
     # Without this line: made before there was one.
     physics = re.search(rf"^# {_PHYSICS} (\d+)$", text, re.MULTILINE)
     name = f"{_PHYSICS}, raised when a mistake in an engine is mended,"
-    changed = _changes(
-        {**before.of_patterns(), name: int(physics[1]) if physics else 1},
-        {**study.of_patterns(), name: PHYSICS_VERSION},
-    )
+    earlier = {**before.of_patterns(), name: int(physics[1]) if physics else 1}
+    now = {**study.of_patterns(), name: PHYSICS_VERSION}
+    if content := re.search(rf"^# {_CRYSTAL} (\w+)$", text, re.MULTILINE):
+        earlier[_CRYSTAL], now[_CRYSTAL] = content[1], _crystal_of_file(study)
+    changed = _changes(earlier, now)
     patterns = sum(1 for _ in (results / "patterns").glob("*/*.zarr.zip"))
     if changed and patterns:
         raise ConfigError(
@@ -118,7 +122,18 @@ def keep_config(results: Path, study: Configuration) -> None:
     """
     text = yaml.safe_dump(study.plain(), sort_keys=False, allow_unicode=True)
     # In a comment: the rest is a configuration, to be used as any other.
-    write_text(results / "config.yaml", f"# {_PHYSICS} {PHYSICS_VERSION}\n{text}")
+    known = f"# {_PHYSICS} {PHYSICS_VERSION}\n"
+    if content := _crystal_of_file(study):
+        known += f"# {_CRYSTAL} {content}\n"
+    write_text(results / "config.yaml", f"{known}{text}")
+
+
+def _crystal_of_file(study: Configuration) -> str | None:
+    """Return what changes with the crystal in a structure file; None if it is not from one."""
+    if not study.material.is_file:
+        return None
+    crystal = study.material.material().to_dict()
+    return hashlib.sha256(json.dumps(crystal, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

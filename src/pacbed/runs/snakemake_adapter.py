@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
 from io import StringIO
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,6 +58,14 @@ def at_a_time(of: Any) -> tuple[int | None, int | None]:
     return None, of.cores or jobs
 
 
+def set_default_target(workflow: Any, rule: str) -> None:
+    """Make a rule that was included the one that runs if no other is asked for.
+
+    Public instead: ``default_target`` in a rule of the main file itself.
+    """
+    workflow.default_target = rule
+
+
 def set_resources(workflow: Any, rule: str) -> Mapping[str, Any]:
     """Return the resources that a profile, or the command line, sets for the jobs of a rule.
 
@@ -74,6 +81,14 @@ def given_configuration(workflow: Any) -> tuple[Sequence[str], Mapping[str, Any]
     Public instead: ``config``, in which they are merged already.
     """
     return workflow.configfiles, workflow.config_settings.config
+
+
+def plans(workflow: Any) -> bool:
+    """Return whether this process plans a run, rather than doing one of its jobs.
+
+    Public instead: ``onstart``, which is not called in a dry run.
+    """
+    return bool(workflow.is_main_process)
 
 
 def jobs_to_submit(workflow: Any) -> Iterator[tuple[str, int, dict[str, Any]]]:
@@ -128,13 +143,17 @@ def lift_rate_limit(workflow: Any) -> None:
 def depend_on_scripts(workflow: Any) -> None:
     """Make the text of its script a parameter of each rule, so that a changed one is run again.
 
+    To be called in a file of the folder that has the rules.
+
     Public instead: the rerun trigger ``code``, which goes by the time of the file and so plans
     everything anew in another clone; or such a parameter written in each rule.
     """
+    here = workflow.current_basedir
     for rule in workflow.rules:
-        if rule.script:
-            script = Path(rule.basedir.get_path_or_uri(secret_free=True)) / rule.script
-            rule.set_params(script=hashlib.sha256(script.read_bytes()).hexdigest())
+        # As a module, this workflow has nothing to do with the rules of others.
+        if rule.script and rule.basedir == here:
+            with workflow.sourcecache.open(here.join(rule.script), "rb") as script:
+                rule.set_params(script=hashlib.sha256(script.read()).hexdigest())
 
 
 class _Resources(dict[str, Any]):

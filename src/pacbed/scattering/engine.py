@@ -37,10 +37,10 @@ class SeriesEngine(Engine):
     def _simulate(self, request: SimulationRequest) -> SimulationResult:
         own = self.series.request
         if request.material != own.material:
-            same = request.material.formula == own.material.formula
+            same = request.material.name == own.material.name
             raise RequestError(
-                f"{self.series.path} is of {own.material.formula}, not of "
-                f"{'one with another lattice' if same else request.material.formula}"
+                f"{self.series.path} is of {own.material.name}, not of "
+                f"{'one with another lattice' if same else request.material.name}"
             )
         for what, asked, held in (
             ("beam energy (keV)", request.energy_keV, own.energy_keV),

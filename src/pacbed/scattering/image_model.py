@@ -113,6 +113,26 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Noise:
+    """Noise of pixels besides that of counted electrons.
+
+    The variance of a pixel with µ expected electrons is µ + r² + (m µ)². Without the last term the
+    likelihood is that of Poisson numbers, with r² more electrons in each pixel; with it that of the
+    negative binomial distribution, which has this variance.
+
+    Parameters
+    ----------
+    read_electrons
+        Standard deviation r of what a camera adds to each of its pixels.
+    model_error
+        Relative standard deviation m of the expected intensity.
+    """
+
+    read_electrons: float = 0.0
+    model_error: float = 0.0
+
+
+@dataclass(frozen=True)
 class Assessment:
     """How well expected images describe measured ones, and where better ones are.
 
@@ -150,6 +170,8 @@ class ImageModel:
     free
         The unknowns, of :data:`UNKNOWNS`, by which derivatives are wanted. A blur is applied only
         if it is one of them.
+    noise
+        What is in the patterns besides the noise of counted electrons.
 
     Raises
     ------
@@ -164,8 +186,9 @@ class ImageModel:
         layers: int,
         frame: Frame,
         free: Sequence[str],
+        noise: Noise = Noise(),
     ) -> None:
-        self.series, self.aperture, self.frame = series, aperture, frame
+        self.series, self.aperture, self.frame, self.noise = series, aperture, frame, noise
         self.free = tuple(name for name in UNKNOWNS if name in free)
         self._scale = 1e3 * wavelength_A(series.request.energy_keV)
         self._radii = disc_radii_mrad(aperture)
@@ -176,6 +199,7 @@ class ImageModel:
         self._set_pixels()
         self._reach_mrad = self._radii.max() + frame.pixel_mrad * 0.75 + _LEEWAY_mrad
         self._overlapping = self._most()
+        self._set_table()
         self._together = 1
         self._model = tf.function(self._image_and_columns, jit_compile=True)
         self._compare = tf.function(self._assess, jit_compile=True)
@@ -281,22 +305,65 @@ class ImageModel:
                     self._y.numpy() - state[COLUMN["shift_y_px"]] / self.frame.bins,
                 ]
             )
+            if most == 1 and self._table is not None:
+                found.append(self._nearest(self._table, state[:3], angles)[:, None])
+                continue
             tree = cKDTree(self._g_mrad(state[:3]))
             number = tree.query(angles.T, most, distance_upper_bound=self._reach_mrad)[1]
             found.append(number.reshape(len(angles.T), most).astype(np.int32))
         return np.stack(found)
 
+    def _set_table(self) -> None:
+        """Set the numbers of the beams of a centred rectangular cell, by their indices.
+
+        In such a cell, as that of 2H crystals, directions are lattice points of two rectangular
+        lattices, of even and of odd numbers. No table where the cell is another one.
+        """
+        a, b = self.series.request.material.cell_A
+        self._table: np.ndarray | None = None
+        if abs(a @ b) < 1e-9 and (self._hk.sum(axis=1) % 2 == 0).all():
+            self._table_size = np.abs(self._hk).max(axis=0) + 1
+            none = len(self._hk)
+            self._table = np.full(2 * self._table_size + 1, none, np.int32)
+            self._table[tuple((self._hk + self._table_size).T)] = np.arange(none)
+
+    def _nearest(self, table: np.ndarray, strain: np.ndarray, angles: np.ndarray) -> np.ndarray:
+        """Return the beam nearest to each pixel, if its disc can reach that, shape (pixels,)."""
+        unit = self._reciprocal_mrad(strain)
+        x, y = np.linalg.inv(unit).T @ angles
+        metric = unit @ unit.T
+
+        def nearest(odd: int) -> tuple[np.ndarray, ...]:
+            h, k = (2 * np.rint((place - odd) / 2) + odd for place in (x, y))
+            dx, dy = x - h, y - k
+            return h, k, metric[0, 0] * dx**2 + metric[1, 1] * dy**2 + 2 * metric[0, 1] * dx * dy
+
+        even, odd = nearest(0), nearest(1)
+        closer = odd[2] < even[2]
+        h, k, square = (np.where(closer, *pair) for pair in zip(odd, even, strict=True))
+        # What lies outside of the table is at its edge, where there is none.
+        row, column = (
+            np.clip(n, -most, most).astype(int) + most
+            for n, most in zip((h, k), self._table_size, strict=True)
+        )
+        none = len(self._hk)
+        return np.where(square <= self._reach_mrad**2, table[row, column], none).astype(np.int32)
+
     def _most(self) -> int:
         """Return how many discs can overlap, of the crystal that is stretched most."""
         largest = self.series.request.strain.stretch[1] - 1
         tree = cKDTree(self._g_mrad(np.array([largest, largest, 0.0])))
-        axis = np.linspace(0, 2 * self._scale / self.series.request.material.zigzag_A, 24)
+        axis = np.linspace(0, 2 * self._scale / self.series.request.material.shortest_edge_A, 24)
         places = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
         return int(tree.query_ball_point(places, self._reach_mrad, return_length=True).max())
 
     def _g_mrad(self, strain: np.ndarray) -> np.ndarray:
+        return np.asarray(self._hk @ self._reciprocal_mrad(strain))
+
+    def _reciprocal_mrad(self, strain: np.ndarray) -> np.ndarray:
+        """Return the vectors of the reciprocal lattice as rows, shape (2, 2)."""
         cell = self.series.request.material.in_plane_cell_A(deformation_of(strain))
-        return np.asarray(self._scale * self._hk @ np.linalg.inv(cell).T)
+        return np.asarray(self._scale * np.linalg.inv(cell).T)
 
     def _matrix(self, state: np.ndarray) -> np.ndarray:
         """Return angles in the pattern per pixel, shape (2, 2), mrad."""
@@ -566,19 +633,24 @@ class ImageModel:
         found["blur_px"] = tf.reshape(wider, image.shape) / self.frame.bins
         return flat[:, 0], found
 
-    def _assess(self, expected: Any, columns: Any, image: Any, variance: Any, mask: Any) -> Any:
+    def _assess(
+        self, expected: Any, columns: Any, image: Any, variance: Any, mask: Any, noise: Any
+    ) -> Any:
         """Return the parts of an :class:`Assessment`. The variance of electrons is given as 0."""
         floor = tf.maximum(
             _DARKEST * tf.reduce_mean(expected, 1, keepdims=True), _DARKEST_ELECTRONS
         )
-        mean = tf.maximum(expected, floor)
         counted = variance <= 0
-        weight = mask / tf.where(counted, mean, variance)
-        residual = image - tf.where(counted, mean, expected)
+        more, share = noise[0], noise[1]
+        mean, seen = tf.maximum(expected, floor) + more, tf.maximum(image + more, 0.0)
+        weight = mask / tf.where(counted, mean * (1 + share * mean), variance)
+        residual = image + more - tf.where(counted, mean, expected + more)
         chi2 = tf.reduce_sum(tf.cast(weight * residual**2, tf.float64), 1)
-        positive = tf.maximum(image, 1e-6)
-        poisson = 2 * (tf.maximum(image, 0.0) * tf.math.log(positive / mean) - residual)
-        deviance = tf.where(counted, mask * poisson, weight * residual**2)
+        logarithm = seen * tf.math.log(tf.maximum(seen, 1e-6) / mean)
+        one_by_share = 1 / tf.maximum(share, 1e-7)
+        spread = (seen + one_by_share) * tf.math.log1p((seen - mean) / (one_by_share + mean))
+        missing = 2 * (logarithm - tf.where(share > 0, spread, residual))
+        deviance = tf.where(counted, mask * missing, weight * residual**2)
         root = tf.cast(tf.sqrt(weight), tf.float64)
         scaled = tf.cast(columns, tf.float64) * root[:, None]
         slopes = tf.linalg.matvec(scaled, root * tf.cast(residual, tf.float64))
@@ -639,10 +711,15 @@ class ImageModel:
         masks
             1 where a pixel counts, 0 where not.
         """
-        parts = []
+        parts, bins = [], self.frame.bins
+        noise = tf.constant(
+            [(bins * self.noise.read_electrons) ** 2, self.noise.model_error**2], tf.float32
+        )
         for rows in self._parts(len(states)):
             expected, columns = self._model(*self._inputs(states[rows]))
-            found = self._compare(expected, columns, images[rows], variances[rows], masks[rows])
+            found = self._compare(
+                expected, columns, images[rows], variances[rows], masks[rows], noise
+            )
             parts.append([each.numpy() for each in found])
         joined = [np.concatenate(each)[: len(states)] for each in zip(*parts, strict=True)]
         return Assessment(*joined)

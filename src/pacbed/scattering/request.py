@@ -13,7 +13,7 @@ from pacbed.engines.request import Motion, SimulationRequest, ThermalMotion
 from pacbed.exceptions import RequestError
 from pacbed.scattering.strain import StrainRange, deformation_of, exponents
 from pacbed.seeding import stream
-from pacbed.specimen.crystal import Material
+from pacbed.specimen.crystal import Crystal, crystal_of
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 
@@ -50,7 +50,7 @@ class StateRequest:
     largest_stretch: float
 
     @property
-    def material(self) -> Material:
+    def material(self) -> Crystal:
         """The crystal."""
         return self.simulations[0].material
 
@@ -139,7 +139,7 @@ class SeriesRequest:
         If there are too few states for the degree, or frozen phonons are asked for.
     """
 
-    material: Material
+    material: Crystal
     energy_keV: float
     layers: int
     strain: StrainRange
@@ -224,5 +224,5 @@ class SeriesRequest:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SeriesRequest:
         """Make a request from :meth:`to_dict`."""
-        material, strain = Material(**values["material"]), StrainRange(**values["strain"])
+        material, strain = crystal_of(values["material"]), StrainRange(**values["strain"])
         return cls(**{**values, "material": material, "strain": strain})

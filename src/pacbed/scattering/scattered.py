@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +77,7 @@ class Scattered(ABC):
     def simulation(self, aperture: Aperture) -> dict[str, Any]:
         """Return what images of an aperture say of their simulation, as pattern stores do."""
         return {
-            "material": plain(asdict(self.request.material)),
+            "material": plain(self.request.material.to_dict()),
             "energy_keV": self.request.energy_keV,
             "thermal": {"motion": self.request.motion},
             "aperture": {"edge_mrad": aperture.edge_mrad, "profile": aperture.profile},

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pacbed.exceptions import DamagedStoreError, PacbedError
 from pacbed.storage.files import appearing_whole
 from pacbed.storage.nested import flat
+
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+except ImportError:  # then tables are CSV
+    pa = pq = None
 
 STUDY = "study"
 """Column with the digest of the study."""
@@ -24,7 +28,7 @@ STUDY = "study"
 _FACTS = b"pacbed_study"
 # What reading raises for damaged contents, and for nothing else.
 _OF_CONTENTS = (
-    pa.ArrowInvalid,
+    *([pa.ArrowInvalid] if pa else []),
     pd.errors.ParserError,
     pd.errors.EmptyDataError,
     UnicodeDecodeError,
@@ -99,8 +103,10 @@ def one_study(*paths: Path) -> Study:
     return Study(known.pop(STUDY), known)
 
 
-def write_table(table: pd.DataFrame, path: Path, study: Study = UNKNOWN) -> None:
+def write_table(table: pd.DataFrame, path: Path, study: Study = UNKNOWN) -> Path:
     """Write a table as Parquet or, by its ending, CSV; it appears whole or not at all.
+
+    Without PyArrow all tables are CSV, with that ending.
 
     Parameters
     ----------
@@ -111,11 +117,18 @@ def write_table(table: pd.DataFrame, path: Path, study: Study = UNKNOWN) -> None
     study
         Of which study it is; if given, every row gets its digest.
 
+    Returns
+    -------
+    pathlib.Path
+        The file that was written.
+
     Raises
     ------
     PacbedError
         If it cannot be written.
     """
+    if pq is None:
+        path = path.with_suffix(".csv")
     if study.digest:
         table = table.assign(**{STUDY: study.digest})
     with appearing_whole(path) as temporary:
@@ -126,6 +139,7 @@ def write_table(table: pd.DataFrame, path: Path, study: Study = UNKNOWN) -> None
             noted = {_FACTS: json.dumps(asdict(study))} if study.digest else {}
             content = content.replace_schema_metadata({**content.schema.metadata, **noted})
             pq.write_table(content, temporary)
+    return path
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -166,6 +180,10 @@ def read_study(path: Path) -> Study:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
+    if pq is None and path.suffix != ".csv" and path.exists():
+        raise PacbedError(
+            f"cannot read {path} without PyArrow: pip install pyarrow, or give a table in CSV"
+        )
     try:
         yield
     except FileNotFoundError as error:

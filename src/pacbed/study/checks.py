@@ -10,21 +10,13 @@ from pacbed.engines.planewave import check_motion
 from pacbed.engines.planewave.atoms import kirkland
 from pacbed.exceptions import RequestError
 from pacbed.learning.sizes import binning
-from pacbed.specimen.crystal import MATERIALS
+from pacbed.specimen.crystal import MATERIALS, Material
 from pacbed.specimen.deformation import Deformation
 from pacbed.study import prismatic
 from pacbed.study.draws import SPLITS
 from pacbed.study.model import Configuration
 from pacbed.study.states import GALLERY
-
-_NOT_2H = {*("Ti", "Zr", "Hf", "Sn", "Pb", "Cd", "Ni", "Pd", "Pt", "Re"), "WTe2", "NbTe2", "TaTe2"}
-"""Metals and formulae whose layers are octahedral (1T), distorted (1T', Td) or otherwise not 2H."""
-
-_HEXAGONAL = 1.1
-"""Largest ratio of an edge to that of the hexagonal crystal; strain is given elsewhere."""
-
-_LARGEST_RMS_A = 0.3
-"""Thermal displacement per axis above which a crystal would have molten."""
+from pacbed.study.structures import implausible
 
 
 def conflicts(study: Configuration) -> Iterator[str]:
@@ -57,41 +49,43 @@ def _of_draws(study: Configuration) -> Iterator[str]:
 
 
 def _of_material(study: Configuration) -> Iterator[str]:
+    section = study.material
+    if beside := section.beside_structure():
+        structure = section.structure
+        yield (
+            f"material.{beside[0]} = {getattr(section, beside[0])}: is of "
+            + (
+                f"crystals described by numbers; leave it out, or structure = {structure}"
+                if structure
+                else "structure files; name one in material.structure"
+            )
+        )
+        return
     try:
-        made = study.material.material()
-        for element in made.elements:
-            kirkland(element)
+        made = section.material()
+        for kind in made.kinds:
+            kirkland(kind)
     except RequestError as error:
         yield f"material: {error}"
         return
-    if made.elements[0] in _NOT_2H or made.formula in _NOT_2H:
+    for key, why in implausible(made, study.simulation.motion):
+        yield f"material.{key}{why}" if key else f"material: {why}"
+    if made.most_layers and made.most_layers < study.simulation.layers:
         yield (
-            f"material.formula = {made.formula}: its layers are not those of a 2H crystal, but "
-            "would be built so; only 2H crystals can be simulated"
+            f"simulation.layers = {study.simulation.layers}: must be at most {made.most_layers}, "
+            f"the layers of {made.name}, a stack that does not repeat"
         )
-    hexagonal = made.zigzag_A * math.sqrt(3)
-    if not 1 / _HEXAGONAL < made.armchair_A / hexagonal < _HEXAGONAL:
-        yield (
-            f"material.armchair_A = {made.armchair_A:g}: must be about {hexagonal:.4g} Å, √3 times "
-            "zigzag_A, as in a 2H crystal; are the two exchanged, or those of a primitive cell?"
-        )
-    for element in made.elements:
-        if (u := made.rms_displacement_A[element]) > _LARGEST_RMS_A:
-            yield (
-                f"material.rms_displacement_A.{element} = {u:g}: must be at most {_LARGEST_RMS_A}, "
-                f"root mean square per axis in Å; of a B factor of {u:g} Å² it is √(B / 8π²) = "
-                f"{math.sqrt(u / (8 * math.pi**2)):.3f}"
-            )
+    if isinstance(made, Material):
+        yield from _of_numbers(made)
+
+
+def _of_numbers(made: Material) -> Iterator[str]:
+    """Yield what of a 2H crystal that is described by numbers is that of another one."""
     others = [m for m in MATERIALS.values() if m.formula != made.formula]
     for name in ("zigzag_A", "armchair_A", "stacking_A") if made.formula in MATERIALS else ():
         value, right = getattr(made, name), getattr(MATERIALS[made.formula], name)
         if value in [getattr(other, name) for other in others]:
             yield f"material.{name} = {value}: that is another crystal; {made.formula} has {right}"
-    if made.chalcogen_height_A >= made.layer_thickness_A / 2:
-        yield (
-            f"material.chalcogen_height_A = {made.chalcogen_height_A}: must be less than half a "
-            f"layer, {made.layer_thickness_A / 2:g} Å"
-        )
 
 
 def _of_detector(study: Configuration) -> Iterator[str]:
@@ -159,8 +153,8 @@ def _of_waves(study: Configuration) -> Iterator[str]:
     crystal = study.material.material()
     numbers = settings.numbers(
         study.microscope.energy_keV,
-        layers * crystal.layer_thickness_A,
-        crystal.stacking_A,
+        crystal.thickness_A(layers),
+        crystal.period_A,
         stored / 2 + max(tilt for _, tilt in limits),
         max(stretch for stretch, _ in limits),
     )

@@ -29,10 +29,21 @@ def load(paths: Sequence[Path] = ()) -> Configuration:
     ConfigError
         If a file cannot be read or the result cannot be used.
     """
+    return checked(overlaid(paths), paths)
+
+
+def overlaid(paths: Sequence[Path]) -> dict[str, Any]:
+    """Read overlays of the paper's protocol, and return all keys with their values, unchecked.
+
+    Raises
+    ------
+    ConfigError
+        If a file cannot be read.
+    """
     merged = Configuration().plain()
     for path in paths:
         merge(merged, _read(Path(path)))
-    return checked(merged, paths)
+    return merged
 
 
 def of_workflow(
@@ -59,7 +70,9 @@ def of_workflow(
             _read(file)
     merged = Configuration().plain()
     merge(merged, config)
-    merge(merged, {key: _typed(v) for key, v in arguments.items() if not isinstance(v, str)})
+    # As a module of another workflow, this one may have no part in them.
+    nested = {key: v for key, v in arguments.items() if key in config and not isinstance(v, str)}
+    merge(merged, {key: _typed(value) for key, value in nested.items()})
     return checked(merged, files)
 
 
@@ -72,7 +85,9 @@ def of_record(values: Mapping[str, Any]) -> Configuration:
         If it is none.
     """
     study = _made(values, ())
-    absent = [name for name in Configuration.model_fields if name not in study.model_fields_set]
+    # Records of earlier versions have no scans.
+    known = study.model_fields_set | {"scans"}
+    absent = [name for name in Configuration.model_fields if name not in known]
     _refuse([f"'{name}' is missing" for name in absent], ())
     return study
 
@@ -129,7 +144,9 @@ def _read(path: Path) -> dict[str, Any]:
         content = loader.construct_document(node) if node else None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text in UTF-8: save it in that encoding") from error
+    except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if repeated:
         raise ConfigError("\n".join(f"{path}: {line}" for line in repeated))

@@ -25,6 +25,8 @@ from pacbed.study.sections import (
     MaterialSection,
     MicroscopeSection,
     NetworkSection,
+    ScanName,
+    ScanSection,
     Section,
     SimulationSection,
     Some,
@@ -80,6 +82,9 @@ class Configuration(Section):
     )
     """Networks to train, as combinations of outputs and intensity for some semi-angles and
     layers."""
+    scans: dict[ScanName, ScanSection] = Field(default={})
+    """Measured scans, by name, of which maps are made: a file, and options of pacbed map. See
+    docs/scans.md."""
 
     def changed(self, overlay: Mapping[str, Any]) -> Configuration:
         """Return the configuration with an overlay; what does not fit together is not looked for.

@@ -8,17 +8,18 @@ where they are made, since every job of a run imports this module.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from pacbed.examples.labels import LabelScaling
 from pacbed.learning.sizes import Kind
 from pacbed.precision.steps import Steps
-from pacbed.specimen.crystal import Material
+from pacbed.specimen.crystal import Crystal, Material
 from pacbed.specimen.deformation import DrawRanges
 from pacbed.study.draws import assign_splits
 
@@ -79,6 +80,23 @@ Stretches = Annotated[
     ),
 ]
 Some = Annotated[tuple[T, ...], Field(min_length=1)]
+ScanName = Annotated[
+    str,
+    _only(
+        lambda name: re.fullmatch(r"[A-Za-z0-9_-]+", name) is not None,
+        "a name of letters, digits, - and _, since it names files",
+    ),
+]
+Option = Annotated[
+    Any,
+    _only(
+        lambda value: all(
+            one is None or isinstance(one, str | bool | int | float)
+            for one in (value if isinstance(value, list | tuple) else [value])
+        ),
+        "text, a number, true, false or null, or a list of them",
+    ),
+]
 Different = Annotated[
     Some[T],
     _only(lambda values: len(set(values)) == len(values), "a list of values that differ"),
@@ -102,6 +120,8 @@ class Section(BaseModel):
         """Keep whole numbers as integers, so that 80 and 80.0 are the same in every text."""
         if isinstance(value, tuple):
             return tuple(map(cls._shortest, value))
+        if isinstance(value, Mapping):
+            return {key: cls._shortest(value[key]) for key in sorted(value)}
         return value if isinstance(value, Section) else canonical(value)
 
     def plain(self, without: set[str] | None = None) -> dict[str, Any]:
@@ -125,8 +145,20 @@ def canonical(value: Any) -> Any:
 
 
 class MaterialSection(Section):
-    """2H transition-metal dichalcogenide MX2."""
+    """The crystal: by name, from a file, or a 2H dichalcogenide MX2 described by numbers."""
 
+    structure: str | None = None
+    """Name of a crystal (docs/crystals.md), or a structure file that ASE reads; null for the 2H
+    dichalcogenide MX2 that formula, edges and height describe."""
+    stacking_axis: Literal["a", "b", "c"] = "c"
+    """Of a structure file, the vector of the cell from layer to layer."""
+    stack: Flag = False
+    """A structure file is a whole stack, such as a heterostructure, and does not repeat."""
+    layer_ends_A: tuple[Positive, ...] | None = None
+    """Of a structure file, depths below its first atoms at which layers end and patterns are kept,
+    in Å; null for every gap without bonds."""
+    period_A: Positive | None = None
+    """Distance in Å after which a structure file repeats along the beam; null for its cell."""
     formula: str = "MoS2"
     """Chemical formula MX2, the metal first."""
     zigzag_A: CellEdge = 3.1613
@@ -138,17 +170,75 @@ class MaterialSection(Section):
     chalcogen_height_A: Positive = 1.5875
     """Distance of the chalcogen planes from the metal plane of their layer in Å."""
     rms_displacement_A: dict[str, NotNegative] = {"Mo": 0.07535, "S": 0.08856}
-    """Root-mean-square thermal displacement per axis of each element in Å."""
+    """Root-mean-square thermal displacement per axis of each element in Å; with structure, before
+    those that are known of it."""
 
-    def material(self) -> Material:
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        """Take `material: graphene` for `material: {structure: graphene}`."""
+        return {"structure": value} if isinstance(value, str) else value
+
+    @property
+    def name(self) -> str:
+        """What the crystal is called in a report."""
+        return self.formula if self.structure is None else self.material().name
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the crystal is that of a structure file."""
+        from pacbed.study.structures import is_file
+
+        return self.structure is not None and is_file(self.structure)
+
+    def plain(self, without: set[str] | None = None) -> dict[str, Any]:
+        """Return the section as plain values, without what only structures have if there is none.
+
+        What was made before there were any remains what it was.
+        """
+        unused = set(_OF_STRUCTURES) if self.structure is None else set()
+        default = {name for name in unused if getattr(self, name) == _OF_STRUCTURES[name]}
+        return super().plain((without or set()) | default)
+
+    def beside_structure(self) -> list[str]:
+        """Return the keys that differ from the default and do not go with `structure`."""
+        described = (f for f in _MX2 if f != "rms_displacement_A")
+        wrong = described if self.structure else (f for f in _OF_STRUCTURES if f != "structure")
+        fields = type(self).model_fields
+        return [name for name in wrong if getattr(self, name) != fields[name].default]
+
+    @property
+    def own_displacements_A(self) -> dict[str, float]:
+        """Displacements that are said of a structure.
+
+        A name knows its own, instead of those of MoS2 that stand in the configuration.
+        """
+        usual = type(self).model_fields["rms_displacement_A"].default
+        given = self.rms_displacement_A
+        return given if self.is_file else {k: u for k, u in given.items() if u != usual.get(k)}
+
+    def material(self) -> Crystal:
         """Return the crystal.
 
         Raises
         ------
         RequestError
-            If the formula is not MX2, or an element has no displacement.
+            If the formula is not MX2, an element has no displacement, or there is no such
+            structure.
         """
-        return Material(**dict(self))
+        if self.structure is None:
+            return Material(**{name: getattr(self, name) for name in _MX2})
+        from pacbed.specimen.structure import Layering
+        from pacbed.study.structures import find
+
+        layering = Layering(self.stacking_axis, self.stack, self.layer_ends_A, self.period_A)
+        return find(self.structure, self.own_displacements_A, layering)
+
+
+_MX2 = tuple(field.name for field in fields(Material))
+_OF_STRUCTURES: dict[str, Any] = {
+    name: field.default for name, field in MaterialSection.model_fields.items() if name not in _MX2
+}
 
 
 class MicroscopeSection(Section):
@@ -554,3 +644,19 @@ class VariantSection(Section):
     """all, or a list of configured semi-angles."""
     layers: Literal["all"] | Some[Count]
     """all, or a list of configured thicknesses."""
+
+
+class ScanSection(Section):
+    """A measured scan, of which a map is made."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Option]
+
+    file: Annotated[str, Field(min_length=1)]
+    """File of the scan, or folder of Zarr."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of ``pacbed map``, by their names; those that are null are not given."""
+        given = self.plain({"file"})
+        return {name: value for name, value in given.items() if value is not None}

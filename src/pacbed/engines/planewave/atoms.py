@@ -10,7 +10,7 @@ grid. A calculation with one slice on every atomic plane needs what a whole atom
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -23,6 +23,7 @@ from scipy.special import erf, j0, k0
 
 from pacbed.engines.planewave.waves import Band
 from pacbed.exceptions import RequestError
+from pacbed.specimen.crystal import element_of
 
 FormFactor = Callable[[str, np.ndarray, np.ndarray, float, float], np.ndarray]
 """(element, qx, qy in 1/Å, z1, z2 in Å from the nucleus) -> form factor in Å, shape of qx."""
@@ -107,14 +108,15 @@ def _table() -> dict[str, Kirkland]:
     return result
 
 
-def kirkland(element: str) -> Kirkland:
-    """Return Kirkland's parametrisation of a neutral atom.
+def kirkland(kind: str) -> Kirkland:
+    """Return Kirkland's parametrisation of a neutral atom of an element, or of a kind of atom.
 
     Raises
     ------
     RequestError
         If the element is not tabulated (H to Lr are).
     """
+    element = element_of(kind)
     try:
         return _table()[element]
     except KeyError:
@@ -230,7 +232,7 @@ class AtomTransmission:
     band
         Spatial frequencies of t that are kept.
     rms_displacement_A
-        Per element, for the mean of t over thermal displacements; none for atoms at definite
+        Per kind of atom, for the mean of t over thermal displacements; none for atoms at definite
         places.
 
     Notes
@@ -257,7 +259,10 @@ class AtomTransmission:
         return np.where(inside, spline(np.where(inside, np.hypot(qx, qy), 0)), 0)
 
     def overlap(
-        self, element: str, sites: np.ndarray, cell_A: np.ndarray, shape: tuple[int, int]
+        self,
+        atoms: Sequence[tuple[str, np.ndarray]],
+        cell_A: np.ndarray,
+        shape: tuple[int, int],
     ) -> np.ndarray:
         """Return what the product of the transmissions of a plane has beyond their sum.
 
@@ -266,10 +271,9 @@ class AtomTransmission:
 
         Parameters
         ----------
-        element
-            Chemical symbol.
-        sites
-            Positions of the atoms of one cell as fractions, shape (atoms, 2).
+        atoms
+            Kinds of atoms, each with the positions of those of one cell as fractions, shape
+            (atoms, 2).
         cell_A
             In-plane cell vectors as rows, shape (2, 2), Å.
         shape
@@ -285,19 +289,20 @@ class AtomTransmission:
             for n, e in zip(shape, np.linalg.norm(cell_A, axis=1), strict=True)
         ]
         points = np.stack(np.meshgrid(*(np.arange(n) / n for n in fine), indexing="ij"), axis=-1)
-        spectrum = self._spectrum(element) * _window(_FREQUENCIES_PER_A)
-        one = CubicSpline(_RADII_A, _bessel() @ (_ring(_FREQUENCIES_PER_A) * spectrum))
         heights = abs(np.linalg.det(cell_A)) / np.linalg.norm(cell_A[::-1], axis=1)
         reach = [math.ceil(_RADII_A[-1] / h) for h in heights]
         product, total = np.ones(points.shape[:2], complex), np.zeros(points.shape[:2], complex)
-        for site in sites:
-            for image in np.ndindex(*(2 * n + 1 for n in reach)):
-                vector = (points - site - np.subtract(image, reach)) @ cell_A
-                radius = np.hypot(vector[..., 0], vector[..., 1])
-                near = radius < _RADII_A[-1]
-                t = one(np.maximum(radius[near], _RADII_A[0]))
-                product[near] *= 1 + t
-                total[near] += t
+        for kind, sites in atoms:
+            spectrum = self._spectrum(kind) * _window(_FREQUENCIES_PER_A)
+            one = CubicSpline(_RADII_A, _bessel() @ (_ring(_FREQUENCIES_PER_A) * spectrum))
+            for site in sites:
+                for image in np.ndindex(*(2 * n + 1 for n in reach)):
+                    vector = (points - site - np.subtract(image, reach)) @ cell_A
+                    radius = np.hypot(vector[..., 0], vector[..., 1])
+                    near = radius < _RADII_A[-1]
+                    t = one(np.maximum(radius[near], _RADII_A[0]))
+                    product[near] *= 1 + t
+                    total[near] += t
         index = [np.fft.fftfreq(n, 1 / n).astype(int) for n in shape]
         limited = (np.fft.fft2(product - 1 - total) / product.size)[np.ix_(*index)]
         g = np.stack(np.meshgrid(*index, indexing="ij"), -1) @ np.linalg.inv(cell_A).T

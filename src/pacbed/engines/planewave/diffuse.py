@@ -16,6 +16,9 @@ from pacbed.specimen.microscope import Aperture
 FEWEST_POINTS = 2.0
 # Weight of curvature against the samples, where these do not determine the splines.
 _STIFFNESS = 1e-2
+# What a fit leaves of the samples is their noise, unless it follows one too far (its leverage).
+# Then it is made stiffer, in the limit hardly more than bilinear.
+_LARGEST_LEVERAGE, _STIFFEST = 0.5, 1e4
 
 
 def crystal_axis_mrad(tilt_mrad: tuple[float, float]) -> tuple[float, float]:
@@ -104,7 +107,7 @@ class IncidentSplines:
         ]
         return np.einsum("ni,nj->nij", *along).reshape(len(directions_mrad), -1)
 
-    def regression(self, directions_mrad: np.ndarray) -> np.ndarray:
+    def regression(self, directions_mrad: np.ndarray, stiffness: float = _STIFFNESS) -> np.ndarray:
         """Return the matrix from values at directions to coefficients, (splines, directions).
 
         Least squares with a penalty on curvature.
@@ -114,7 +117,22 @@ class IncidentSplines:
         bend, other_bend = (np.diff(unit, 2, axis=0) for unit in (one, other))
         penalty = np.kron(bend.T @ bend, other) + np.kron(one, other_bend.T @ other_bend)
         density = len(basis) / basis.shape[1]
-        return np.linalg.solve(basis.T @ basis + _STIFFNESS * density * penalty, basis.T)
+        return np.linalg.solve(basis.T @ basis + stiffness * density * penalty, basis.T)
+
+    def noise_of_samples(self, directions_mrad: np.ndarray) -> np.ndarray:
+        """Return the matrix from values at directions to their noise, (directions, directions).
+
+        It is what stiff splines leave of them, as large as independent noise of each. The splines
+        of :meth:`regression` would not do: there can be more of them than values, and they leave
+        next to nothing.
+        """
+        basis, stiffness = self.at(directions_mrad), _STIFFNESS
+        fit = basis @ self.regression(directions_mrad, stiffness)
+        while np.diag(fit).max() > _LARGEST_LEVERAGE and stiffness < _STIFFEST:
+            stiffness *= 2
+            fit = basis @ self.regression(directions_mrad, stiffness)
+        left = np.eye(len(fit)) - fit
+        return np.asarray(left / np.linalg.norm(left, axis=1, keepdims=True))
 
     def weights(self, aperture: Aperture, tilt_mrad: tuple[float, float]) -> np.ndarray:
         """Return the mean of each spline over an aperture, shape (splines,)."""

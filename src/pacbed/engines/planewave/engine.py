@@ -338,23 +338,20 @@ class PlaneWaveEngine(Engine):
         cutoff_per_A: float,
     ) -> Slicing:
         settings, material = self.settings, request.material
-        thickness = material.layer_thickness_A
+        ends = material.layer_ends_A(request.layers)
         wavelength = wavelength_A(request.energy_keV)
         phase = wavelength * lorentz_factor(request.energy_keV)
-        rms = {} if request.thermal.motion == "none" else material.rms_displacement_A
+        rms = {} if request.thermal.motion == "none" else material.displacements_A
         if isinstance(settings.slices_per_layer, str):
             band = Band(cutoff_per_A, gradient=request.deformation.gradient)
             definite, mean = (AtomTransmission(wavelength, phase, band, r) for r in ({}, rms))
-            return Slicing.on_planes(
-                planes, request.layers, thickness, grid, definite if displaced else mean, mean
-            )
+            return Slicing.on_planes(planes, ends, grid, definite if displaced else mean, mean)
         return Slicing.equal(
             planes,
-            request.layers,
-            thickness,
+            ends,
             settings.slices_per_layer,
             grid,
-            _form_factor(settings, cutoff_per_A, thickness / settings.slices_per_layer),
+            _form_factor(settings, cutoff_per_A, ends[0] / settings.slices_per_layer),
             phase,
         )
 
@@ -430,8 +427,8 @@ def _numbers(
     first = requests[0]
     return settings.numbers(
         first.energy_keV,
-        first.layers * first.material.layer_thickness_A,
-        first.material.stacking_A,
+        first.material.thickness_A(first.layers),
+        first.material.period_A,
         reach_mrad,
         stretch,
     )

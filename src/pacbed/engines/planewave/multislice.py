@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import ase
@@ -18,7 +19,7 @@ from pacbed.engines.planewave.waves import ReciprocalGrid
 from pacbed.engines.request import Progress
 from pacbed.exceptions import EngineError
 from pacbed.seeding import stream
-from pacbed.specimen.crystal import Material
+from pacbed.specimen.crystal import Crystal
 
 # Beyond this distance the potential of an atom is negligible.
 POTENTIAL_REACH_A = 6.0
@@ -32,12 +33,12 @@ _WAVES_WITHOUT, _WAVES_WITH_PHONONS = 32, 2
 
 @dataclass(frozen=True)
 class AtomicPlane:
-    """The atoms of one element at one depth.
+    """The atoms of one kind at one depth.
 
     Parameters
     ----------
     element
-        Chemical symbol.
+        Kind of atom: chemical symbol, with a number where it has a thermal motion of its own.
     depth_A
         Distance from the entrance surface in Å.
     base
@@ -69,7 +70,7 @@ def atomic_planes(atoms: ase.Atoms, supercell: tuple[int, int]) -> list[AtomicPl
         Cells along the two cell vectors.
     """
     depth = np.round(atoms.cell.array[2, 2] - atoms.positions[:, 2], 6)
-    symbols = np.array(atoms.get_chemical_symbols())
+    symbols = np.array(atoms.arrays.get("kinds", atoms.get_chemical_symbols()))
     fractions = np.round(atoms.get_scaled_positions()[:, :2] % 1, 9)
     planes = []
     for d in np.unique(depth):
@@ -98,20 +99,23 @@ class FrozenPhonons:
         Whether all waves have the same, to study interpolation between waves.
     """
 
-    material: Material
+    material: Crystal
     configurations: int
     seed: int
     shared: bool = False
 
     def displacements_A(self, addresses: np.ndarray, planes: list[AtomicPlane]) -> np.ndarray:
-        """Return in-plane displacements in Å, (addresses or 1, configurations, planes, atoms, 2).
+        """Return in-plane displacements in Å, (addresses or 1, configurations, atoms, 2).
+
+        The atoms are those of all planes, one after another.
 
         They depend on the seed, the address - the direction of a wave, to a millionth of a mrad,
         or the number of a batch - and the number of the configuration alone.
         """
         if self.shared:
             addresses = np.zeros((1, 2))
-        shape = (len(planes), len(planes[0].sites), 2)
+        of_plane = [len(p.sites) for p in planes]
+        shape = (sum(of_plane), 2)
         drawn = np.array(
             [
                 [
@@ -123,8 +127,8 @@ class FrozenPhonons:
                 for address in addresses
             ]
         )
-        rms = np.array([self.material.rms_displacement_A[p.element] for p in planes])
-        return drawn * rms[:, None, None]
+        rms = np.repeat([self.material.rms_A(p.element) for p in planes], of_plane)
+        return drawn * rms[:, None]
 
 
 @dataclass(frozen=True)
@@ -170,8 +174,7 @@ class Slicing:
     def on_planes(
         cls,
         planes: list[AtomicPlane],
-        layers: int,
-        layer_A: float,
+        layer_ends_A: Sequence[float],
         grid: ReciprocalGrid,
         transmission: AtomTransmission,
         mean: AtomTransmission,
@@ -180,6 +183,7 @@ class Slicing:
 
         Where the tails of neighbours overlap, the product Π (1 + t) differs a little from the sum.
         The difference is that of the mean transmissions (`mean`), whatever the displacements.
+        Planes of several kinds of atoms at the same depth share a slice.
         """
         gx, gy = grid.transmission_points_per_A()
         elements = list(dict.fromkeys(p.element for p in planes))
@@ -190,21 +194,28 @@ class Slicing:
         cells = planes[0].cells
         shape = grid.fft_shape[0] // cells[0], grid.fft_shape[1] // cells[1]
         cell_A = grid.cell_A / np.array(cells)[:, None]
-        kinds = [(p.element, p.base.tobytes()) for p in planes]
+        depth = [plane.depth_A for plane in planes]
+        together = [tuple(group) for _, group in groupby(range(len(planes)), depth.__getitem__)]
+        kinds = [tuple((planes[i].element, planes[i].base.tobytes()) for i in g) for g in together]
         overlaps = {
-            kind: np.tile(mean.overlap(plane.element, plane.base, cell_A, shape), cells)
-            for kind, plane in dict(zip(kinds, planes, strict=True)).items()
+            kind: np.tile(
+                mean.overlap([(planes[i].element, planes[i].base) for i in group], cell_A, shape),
+                cells,
+            )
+            for kind, group in dict(zip(kinds, together, strict=True)).items()
         }
-        depths = [p.depth_A for p in planes] + [layers * layer_A]
-        layer_of = [min(int(d // layer_A), layers - 1) for d in depths[:-1]] + [layers]
+        depths = [depth[group[0]] for group in together] + [layer_ends_A[-1]]
+        # An atom of the last layer may lie on its end.
+        layer_of = np.searchsorted(layer_ends_A[:-1], depths[:-1], side="right").tolist()
+        layer_of.append(len(layer_ends_A))
         slices = [
             Slice(
-                ((i, elements.index(plane.element)),),
-                round(depths[i + 1] - depths[i], 6),
-                layer_of[i + 1] > layer_of[i],
-                list(overlaps).index(kinds[i]),
+                tuple((i, elements.index(planes[i].element)) for i in group),
+                round(depths[number + 1] - depths[number], 6),
+                layer_of[number + 1] > layer_of[number],
+                list(overlaps).index(kinds[number]),
             )
-            for i, plane in enumerate(planes)
+            for number, group in enumerate(together)
         ]
         return cls(slices, tables, list(overlaps.values()))
 
@@ -212,25 +223,31 @@ class Slicing:
     def equal(
         cls,
         planes: list[AtomicPlane],
-        layers: int,
-        layer_A: float,
+        layer_ends_A: Sequence[float],
         slices_per_layer: int,
         grid: ReciprocalGrid,
         form_factor: FormFactor,
         phase_A: float,
     ) -> Slicing:
-        """Cut layers into equal slices; atoms contribute what lies in each, T = exp(iσV).
+        """Cut each layer into equal slices; atoms contribute what lies in each, T = exp(iσV).
 
         What the potential of the outermost atoms leaves outside the slab is added to its first and
         last slice.
         """
         gx, gy = grid.transmission_points_per_A()
-        thickness, count = layer_A / slices_per_layer, layers * slices_per_layer
+        layers = np.diff([0.0, *layer_ends_A])
+        if np.allclose(layers, layers[0], rtol=0, atol=1e-6):  # to rounding, and to share tables
+            layers[:] = layers[0]
+        thicknesses = (layers / slices_per_layer).repeat(slices_per_layer).tolist()
+        count = len(thicknesses)
         tables: list[np.ndarray] = []
         numbers: dict[tuple[str, float, float], int] = {}
         slices = []
         for index in range(count):
-            top, bottom = index * thickness, (index + 1) * thickness
+            thickness = thicknesses[index]
+            layer, part = divmod(index, slices_per_layer)
+            top = float(layers[:layer].sum()) + part * thickness
+            bottom = top + thickness
             contents = []
             for number, plane in enumerate(planes):
                 if not top - POTENTIAL_REACH_A < plane.depth_A < bottom + POTENTIAL_REACH_A:
@@ -368,6 +385,8 @@ class Multislice:
         self._overlaps = [xp.asarray(o, dtype=self._complex) for o in slicing.overlaps]
         self._parts = len(slicing.tables[0])
         self._definite: list[Any] = []
+        first = np.cumsum([0, *(len(p.sites) for p in planes)])
+        self._of_plane = [slice(*map(int, first[n : n + 2])) for n in range(len(planes))]
 
     @property
     def atoms(self) -> int:
@@ -494,15 +513,15 @@ class Multislice:
         return propagators
 
     def _atoms(self, addresses: np.ndarray) -> Any:
-        """Draw displaced atoms, as fractions (waves or 1, configurations, planes, atoms, 2)."""
+        """Draw displaced atoms, as fractions (waves or 1, configurations, atoms, 2)."""
         assert self.phonons is not None
         displacements = self.phonons.displacements_A(addresses, self.planes)
-        sites = np.array([p.sites for p in self.planes])
+        sites = np.concatenate([p.sites for p in self.planes])
         return self.on.xp.asarray(sites + displacements @ np.linalg.inv(self.grid.cell_A))
 
     def _definite_transmissions(self) -> list[Any]:
         """Return the transmission of each slice; slices with the same contents share one."""
-        atoms = self.on.xp.asarray(np.array([p.sites for p in self.planes])[None, None])
+        atoms = self.on.xp.asarray(np.concatenate([p.sites for p in self.planes])[None, None])
         found: dict[Any, Any] = {}
         result = []
         for one in self._slices:
@@ -525,7 +544,7 @@ class Multislice:
         # Rows of the transform and of the tables for h = 0 ... v1 and for h = -v1 ... -1.
         rows = (np.s_[: v1 + 1], np.s_[: v1 + 1]), (np.s_[n1 - v1 :], np.s_[v1 + 1 :])
         for number, (plane, table) in enumerate(one.contents):
-            factors = self._structure_factors(atoms[:, :, plane])
+            factors = self._structure_factors(atoms[:, :, self._of_plane[plane]])
             for factor, (here, there) in zip(factors, rows, strict=True):
                 weights, target = self._tables[table][..., there, :], spectrum[..., here, :]
                 if number == 0:

@@ -85,8 +85,8 @@ class Sampling:
     @property
     def nbytes(self) -> int:
         """Memory of the samples, and of the splines that are made of them, in bytes."""
-        # Samples and what the splines leave of them; splines and their noise.
-        rows = 2 * len(self.directions_mrad) + 2 * self._splines.size
+        # Samples; splines and their noise.
+        rows = len(self.directions_mrad) + 2 * self._splines.size
         return 4 * rows * self.layers * self.axes[0].size * self.axes[1].size
 
     @property
@@ -146,14 +146,10 @@ class Sampling:
         flat = coefficients.reshape(waves, -1)
         with serial_linear_algebra():
             known = regression.astype(np.float32) @ flat
-            # What the splines leave of the samples is their noise. Half the difference of what two
-            # halves of the batches make of it is as large as the noise of all.
-            basis = splines.at(directions_mrad)
-            flat -= basis.astype(np.float32) @ known
+            # Half the difference of two halves of the batches is as large as the noise of all.
             halves = np.where(np.arange(waves) // BATCH % 2, -1, 1)
-            # Splines follow the noise of a wave that is far from others.
-            left = 1 - np.einsum("ws,sw->w", basis, regression)
-            noise = (regression * (halves / np.sqrt(left))).astype(np.float32) @ flat
+            deviations = splines.noise_of_samples(directions_mrad)
+            noise = ((regression * halves) @ deviations).astype(np.float32) @ flat
         shape = (len(known), *coefficients.shape[1:])
         known, noise = known.reshape(shape), noise.reshape(shape)
         return DiffuseScattering(

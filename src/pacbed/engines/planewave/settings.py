@@ -117,7 +117,7 @@ class PlaneWaveSettings:
         self,
         energy_keV: float,
         thickness_A: float,
-        stacking_A: float,
+        period_A: float,
         reach_mrad: float,
         stretch: float = 1.0,
     ) -> Numbers:
@@ -127,7 +127,7 @@ class PlaneWaveSettings:
         ----------
         energy_keV
             Beam energy in keV.
-        thickness_A, stacking_A
+        thickness_A, period_A
             Thickness of the crystal, and its period along the beam, in Å.
         reach_mrad
             Largest angle of a pixel, along an axis, in the frame of the crystal.
@@ -135,7 +135,7 @@ class PlaneWaveSettings:
             Largest principal stretch: the band shrinks with the reciprocal lattice.
         """
         wavelength = wavelength_A(energy_keV)
-        ring = math.sqrt(2 / (wavelength * stacking_A))
+        ring = math.sqrt(2 / (wavelength * period_A))
         if self.band_limit == "prismatic":
             cutoff = 1 / (4 * PRISMATIC_PIXEL_A)  # half of the Nyquist frequency
         elif self.band_limit == "converged":

@@ -198,7 +198,7 @@ class PrismaticEngine(Engine):
                     "this machine use it too; lower execution.scratch_GB, or set TMPDIR to a "
                     "folder on a larger local disk"
                 ) from error
-            add_patterns(output, native, grid, len(some), request.material.layer_thickness_A)
+            add_patterns(output, native, grid, len(some), _layer_A(request))
             if not first and portion < len(probes):
                 # It takes minutes, whatever the number of threads: not for every portion again.
                 keep_potential(output, potential)
@@ -229,7 +229,7 @@ class PrismaticEngine(Engine):
             "realspacePixelSizeY": settings.pixel_A,
             "potential3D": True,
             "potBound": settings.potential_bound_A,
-            "sliceThickness": settings.slice_A(request.material.layer_thickness_A),
+            "sliceThickness": settings.slice_A(_layer_A(request)),
             "numSlices": settings.slices_per_layer,
             "zStart": 0.0,
             # We displace the atoms: see `Specimen.displaced`.
@@ -293,6 +293,11 @@ class PrismaticEngine(Engine):
             "versions": [__version__, PHYSICS_VERSION, self.installation.version],
         }
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _layer_A(request: SimulationRequest) -> float:
+    """Return the thickness of a layer: of all, which the layout has checked."""
+    return request.material.layer_ends_A(1)[0]
 
 
 def _listener(

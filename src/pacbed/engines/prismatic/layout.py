@@ -131,6 +131,13 @@ def _check(request: SimulationRequest, grid: Grid, pixel_mrad: tuple[float, floa
             "as the paper; --phonons 10), or for static atoms (thermal_motion: none; --phonons 0 "
             "--no-debye-waller)"
         )
+    ends = request.material.layer_ends_A(request.layers)
+    if not np.allclose(np.diff(ends, prepend=0), ends[0], rtol=0, atol=1e-4):
+        raise RequestError(
+            f"Prismatic keeps patterns after equal slices, but the layers of "
+            f"{request.material.name} are not equally thick: use plane waves (--engine planewave), "
+            "or give other ends of layers (--layer-ends)"
+        )
     detector = request.detector
     for axis, (field, pixels) in enumerate(
         zip(detector.field_of_view_mrad, detector.pixels, strict=True)

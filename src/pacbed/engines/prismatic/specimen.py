@@ -68,7 +68,7 @@ def specimen(request: SimulationRequest, edges_A: tuple[float, float]) -> Specim
     found = np.repeat(cell.positions[None], len(origins), axis=0)
     found[:, :, :2] += origins[:, None]
     inside = ((found[..., :2] >= -_EDGE_A) & (found[..., :2] < np.array(edges_A) - _EDGE_A)).all(-1)
-    rms = [request.material.rms_displacement_A[symbol] for symbol in cell.symbols]
+    rms = [request.material.rms_A(kind) for kind in cell.arrays["kinds"]]
     return Specimen(
         numbers=np.broadcast_to(cell.numbers, inside.shape)[inside],
         positions_A=found[inside],
@@ -91,7 +91,7 @@ def box(
         _check_margin(request, settings.box_A, settings.probe_region_A)
         return settings.box_A, settings.probe_region_A
     needed = math.prod(probe_counts(request, settings))
-    cell = request.material.in_plane_cell_A(request.deformation)
+    cell = request.material.orthogonal_cell_A(request.deformation)
     region = math.sqrt(needed * abs(np.linalg.det(cell)))
     while len(_cells_within(cell, np.array([region, region]))) < needed:
         region += 1
@@ -110,16 +110,16 @@ def _margin_A(request: SimulationRequest, beyond: float) -> float:
     # Rings of the probe: beyond radius r lie λ/(π² α r) of its electrons, on average.
     alpha = 1e-3 * request.aperture.semiangle_mrad
     rings = wavelength_A(request.energy_keV) / (math.pi**2 * alpha * beyond)
-    path = request.layers * request.material.layer_thickness_A * 1e-3 * _SCATTERING_mrad
+    path = request.material.thickness_A(request.layers) * 1e-3 * _SCATTERING_mrad
     return rings + path
 
 
 def _check_margin(
     request: SimulationRequest, edges_A: tuple[float, float], region_A: float
 ) -> None:
-    cells = np.array(edges_A) @ np.linalg.inv(request.material.in_plane_cell_A(request.deformation))
-    shear = request.deformation.strain[0, 1]
-    if abs(shear) < 1e-9 and np.allclose(cells, np.round(cells), atol=1e-4):
+    cell = request.material.in_plane_cell_A(request.deformation)
+    cells = np.diag(edges_A) @ np.linalg.inv(cell)
+    if np.allclose(cells, np.round(cells), atol=1e-4):
         return  # whole cells: the crystal goes on across the edges
     margin, allowed = (min(edges_A) - region_A) / 2, _margin_A(request, _MOST_BEYOND_BOX)
     if margin < allowed:
@@ -137,13 +137,16 @@ def _check_margin(
 def probe_counts(request: SimulationRequest, settings: PrismaticSettings) -> tuple[int, int]:
     """Return the numbers of probe positions along the two vectors of the deformed cell.
 
+    It is the orthogonal one of a hexagonal crystal. An oblique cell without such a multiple serves
+    as well.
+
     The average over a grid of positions is that over all of them if no two directions in the
     aperture differ by a reciprocal vector of the grid (for a rectangular cell, if there are more
     than 2αL/λ along an edge L).
     """
     if not isinstance(settings.probes, str):
         return settings.probes
-    reciprocal = np.linalg.inv(request.material.in_plane_cell_A(request.deformation)).T
+    reciprocal = np.linalg.inv(request.material.orthogonal_cell_A(request.deformation)).T
     # The edge of Prismatic's aperture is as wide as a pixel of its grid.
     width = 2 * request.aperture.semiangle_mrad / (1e3 * wavelength_A(request.energy_keV)) + 0.02
     counts = np.array([1, 1])
@@ -174,7 +177,7 @@ def probe_positions(
         If there are fewer such cells than probes.
     """
     n, m = probe_counts(request, settings)
-    cell = request.material.in_plane_cell_A(request.deformation)
+    cell = request.material.orthogonal_cell_A(request.deformation)
     # Larger than the box only where that holds whole cells.
     region = np.minimum(region_A, edges_A)
     cells = _cells_within(cell, region)

@@ -1,0 +1,267 @@
+"""The scans of a configuration as calls of ``pacbed map``, for the workflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from inspect import BoundArguments
+from pathlib import Path
+from typing import Any
+
+from cyclopts import CycloptsError, UnusedCliTokensError
+
+from pacbed import __version__
+from pacbed.cli.app import parsed
+from pacbed.cli.common import option_name
+from pacbed.cli.map import Calibrating, MapOptions, MapSeries
+from pacbed.cli.read import layer_numbers
+from pacbed.cli.scans import ScanFile
+from pacbed.cli.structures import Structure
+from pacbed.exceptions import ConfigError, PacbedError
+from pacbed.scattering.strain import StrainRange
+from pacbed.specimen.crystal import MATERIALS, Material
+from pacbed.study.model import Configuration
+from pacbed.study.sections import ScanSection
+
+_OF_WORKFLOW = ("output", "figure", "report", "threads")
+_NO_OPTIONS = ("help", "version")
+# Points of a scan whose file cannot be read here.
+_POINTS, _PIXELS = 100 * 100, 128**2
+
+
+@dataclass(frozen=True)
+class MapJob:
+    """A scan, and how it is mapped.
+
+    Parameters
+    ----------
+    words
+        The command line without what the workflow gives: output, figure, report, threads.
+    bound
+        The arguments that it stands for.
+    energy_keV
+        Beam energy of the study, which is that of the scan if nothing else says one; None if the
+        command line has one, or a series.
+    """
+
+    words: tuple[str, ...]
+    bound: BoundArguments
+    energy_keV: float | None
+
+    def _given(self, name: str, default: Any) -> Any:
+        return self.bound.arguments.get(name, default)
+
+    @property
+    def scan(self) -> str:
+        """File of the scan."""
+        return str(self.bound.arguments["scan"])
+
+    @property
+    def files(self) -> list[str]:
+        """Files that are read: the scan, and a calibration and a series if they are given."""
+        calibration = self._given("calibrating", Calibrating()).calibration
+        series = self._given("held", MapSeries()).series
+        return [self.scan, *(str(path) for path in (calibration, series) if path is not None)]
+
+    @cached_property
+    def work(self) -> tuple[int, float]:
+        """Points of the map, and pixels of all of them in units of 128 × 128.
+
+        Of a scan that cannot be read here, a guess.
+        """
+        from pacbed.reading.scans import open_scan
+
+        mapping = self._given("mapping", MapOptions())
+        try:
+            opened = open_scan(Path(self.scan), self._given("options", ScanFile()).options())
+        except (PacbedError, OSError):
+            points, pixels = _POINTS, _PIXELS
+        else:
+            (ny, nx), (ky, kx) = opened.shape, opened.pattern_shape
+            points, pixels = ny * nx, ky * kx
+        points = max(1, points // mapping.every**2)
+        return points, points * pixels / _PIXELS
+
+
+def map_jobs(study: Configuration) -> dict[str, MapJob]:
+    """Return how the scans of a study are mapped, by their names.
+
+    Raises
+    ------
+    ConfigError
+        Naming every option that ``pacbed map`` does not take as it is.
+    """
+    jobs, problems = {}, []
+    for name, section in study.scans.items():
+        try:
+            jobs[name] = _job(study, section)
+        except PacbedError as error:
+            problems.append(f"scans.{name}: {error}")
+    _refuse(problems)
+    return jobs
+
+
+def check_files(jobs: Mapping[str, MapJob], made: Mapping[str, Sequence[str]]) -> None:
+    """Look for the files that maps are made of.
+
+    Parameters
+    ----------
+    jobs
+        What is to be mapped, by names.
+    made
+        Files that the workflow makes of each scan, the map first. What a finished map was made of
+        may be elsewhere.
+
+    Raises
+    ------
+    ConfigError
+        Naming all that are missing.
+    """
+    own = {os.path.normpath(path) for files in made.values() for path in files}
+    _refuse(
+        f"scans.{name}: there is no file {path}"
+        for name, job in jobs.items()
+        if not Path(made[name][0]).exists()
+        for path in job.files
+        if os.path.normpath(path) not in own and not Path(path).exists()
+    )
+
+
+def call(words: Sequence[str], energy_keV: float | None, output: Path) -> None:
+    """Make a map, as a job of the workflow.
+
+    Of parts of an earlier, stopped map those with the same options are used; others are removed.
+
+    Parameters
+    ----------
+    words
+        The command line of ``pacbed map``.
+    energy_keV
+        Beam energy in keV, if neither the command line nor the file says one.
+    output
+        The map.
+
+    Raises
+    ------
+    PacbedError
+        If it cannot be made.
+    """
+    words = ["map", *words]
+    _, bound = parsed(words)
+    scan = Path(bound.arguments["scan"])
+    if energy_keV is not None and not _says_energy(scan, bound):
+        words.append(f"--energy={energy_keV:g}")
+    _clear(parts_folder(output), words, scan)
+    command, bound = parsed(words)
+    command(*bound.args, **bound.kwargs)
+
+
+def parts_folder(output: Path) -> Path:
+    """Return where ``pacbed map`` keeps what it has done of a map."""
+    return output.with_name(f"{output.name}.parts")
+
+
+def _says_energy(scan: Path, bound: BoundArguments) -> bool:
+    from pacbed.reading.scans import open_scan
+
+    options = bound.arguments.get("options", ScanFile()).options()
+    return open_scan(scan, options).energy_keV is not None
+
+
+def _clear(parts: Path, words: Sequence[str], scan: Path) -> None:
+    """Remove parts of a map of another scan, or with other options."""
+    from pacbed.storage.files import write_text
+
+    status = scan.stat()
+    made_by = json.dumps([__version__, [*words], status.st_size, status.st_mtime])
+    note = parts / "job.json"
+    if parts.exists() and not (note.exists() and note.read_text(encoding="utf-8") == made_by):
+        shutil.rmtree(parts)
+    write_text(note, made_by)
+
+
+def _job(study: Configuration, section: ScanSection) -> MapJob:
+    options = {name.replace("_", "-"): value for name, value in section.options.items()}
+    if len(options) < len(section.options):
+        raise PacbedError("an option is there twice, with - and with _")
+    for name in options:
+        if name in _OF_WORKFLOW:
+            raise PacbedError(f"{name} is given by the workflow: remove it")
+        if name in _NO_OPTIONS:
+            raise PacbedError(f"{name} is no option of a map")
+    if not {"series", "material"} & {*options}:
+        options |= _crystal(study)
+    words = (section.file, *_words(options))
+    try:
+        _, bound = parsed(["map", *words, "--output=map.zarr.zip"])
+    except UnusedCliTokensError as error:
+        unused = " ".join(error.unused_tokens or ())
+        raise PacbedError(f"an option has more values than it takes: {unused}") from error
+    except CycloptsError as error:
+        raise PacbedError(str(error)) from error
+    # What the command looks at first, too.
+    layer_numbers(bound.arguments["layers"])
+    bound.arguments.get("options", ScanFile()).options()
+    StrainRange(bound.arguments.get("held", MapSeries()).stretch)
+    structure = bound.arguments.get("structure", Structure())
+    if structure.section():
+        structure.crystal()
+    said = {"energy", "series"} & {*options}
+    return MapJob(words, bound, None if said else study.microscope.energy_keV)
+
+
+def _crystal(study: Configuration) -> dict[str, Any]:
+    """Return the options that name the crystal of the study.
+
+    Raises
+    ------
+    PacbedError
+        If it is described by numbers, which are no options.
+    """
+    own = study.material
+    if own.structure is None:
+        found = own.material()
+        assert isinstance(found, Material)
+        alone = replace(found, rms_displacement_A=found.displacements_A)
+        if alone != MATERIALS.get(own.formula):
+            raise PacbedError(
+                f"the material of the configuration is not {own.formula} as pacbed map knows it: "
+                "name a material for this scan, or a series (pacbed scatter --config)"
+            )
+        return {"material": own.formula}
+    said = Structure(
+        own.structure,
+        own.stacking_axis,
+        own.stack,
+        own.layer_ends_A,
+        own.period_A,
+        tuple(f"{kind}={rms:g}" for kind, rms in own.own_displacements_A.items()),
+    )
+    given = {one.name: getattr(said, one.name) for one in fields(said)}
+    defaults = {one.name: one.default for one in fields(said)}
+    return {option_name(n): v for n, v in given.items() if v != defaults[n]}
+
+
+def _words(options: Mapping[str, Any]) -> Iterator[str]:
+    """Yield options as on the command line."""
+    for name, value in options.items():
+        if isinstance(value, list | tuple):
+            yield f"--{name}"
+            yield from map(_word, value)
+        else:
+            yield f"--{name}={_word(value)}"
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _refuse(problems: Iterable[str]) -> None:
+    if found := list(problems):
+        raise ConfigError(
+            "\n  - ".join(["the scans of the configuration cannot be mapped:", *found])
+        )

@@ -1,0 +1,269 @@
+"""``pacbed scan`` and ``pacbed inspect``: a scan to try maps on, and what is in the file of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from pacbed.cli.common import Count, Flat, progress, say, stderr
+
+if TYPE_CHECKING:
+    from pacbed.reading.scans import Scan, ScanOptions
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class ScanFile:
+    """Options of a scan, as on the command line.
+
+    Parameters
+    ----------
+    scan_shape
+        Points along y and x, if the file holds a row of patterns.
+    area
+        Part of the scan: x0 y0 x1 y1 in points; x1 and y1 do not belong to it.
+    mirrored
+        The patterns are, or are not, mirror images; columns of mirrored ones are reversed.
+    flip_x
+        Reverse the columns of the patterns.
+    flip_y
+        Reverse the rows of the patterns.
+    transpose
+        Exchange rows and columns of the patterns, after the flips.
+    turn
+        Turn the patterns from x towards y by this angle in degrees, after the transposition.
+    crop
+        Part of the patterns, as turned: x0 y0 x1 y1 in pixels; x1 and y1 do not belong to it.
+    bins
+        Put so many pixels along each axis together.
+    pixel_mrad
+        Size of a pixel of the file in mrad.
+    step
+        Distance between neighbouring points in nm.
+    energy
+        Beam energy in keV.
+    semiangle
+        Convergence semi-angle in mrad.
+    """
+
+    scan_shape: tuple[int, int] | None = None
+    area: Box | None = None
+    mirrored: Annotated[
+        bool | None, Parameter(negative="--not-mirrored", show_default="nobody knows")
+    ] = None
+    flip_x: Annotated[bool, Parameter(negative=())] = False
+    flip_y: Annotated[bool, Parameter(negative=())] = False
+    transpose: Annotated[bool, Parameter(negative=())] = False
+    turn: Literal["0", "90", "180", "270"] = "0"
+    crop: Box | None = None
+    bins: Count = 1
+    pixel_mrad: Annotated[
+        float | None, Parameter(name="--pixel-mrad", show_default="of the file")
+    ] = None
+    step: Annotated[float | None, Parameter(show_default="of the file")] = None
+    energy: Annotated[float | None, Parameter(show_default="of the file")] = None
+    semiangle: Annotated[float | None, Parameter(show_default="of the file")] = None
+
+    def options(self) -> ScanOptions:
+        """Return the options as the reader takes them.
+
+        Raises
+        ------
+        PacbedError
+            If they are impossible.
+        """
+        from pacbed.reading.scans import ScanOptions
+
+        names = {
+            "turn": "turn_deg",
+            "crop": "crop_px",
+            "step": "step_nm",
+            "energy": "energy_keV",
+            "semiangle": "semiangle_mrad",
+        }
+        given: dict[str, Any] = {
+            names.get(one.name, one.name): getattr(self, one.name) for one in fields(self)
+        }
+        return ScanOptions(**{**given, "turn_deg": int(self.turn)})
+
+
+def scan(
+    *,
+    output: Path,
+    example: Literal["ripple"] = "ripple",
+    points: tuple[int, int] = (48, 48),
+    pixels: Count = 128,
+    electrons: float = 1e5,
+    seed: Annotated[int, Parameter(validator=Number(gte=0))] = 19,
+) -> None:
+    """Simulate a scan to try maps on.
+
+    Strain, rotation, tilt and thickness are known at every point. It is a ripple of MoS2 at 80
+    kV and 6.35 mrad: strain and tilt vary along x, three layers become five, and a corner is
+    empty. The camera sees ellipses and a background, and its centre drifts. Each column is
+    simulated by itself, not by a scattering series. 48 × 48 points take about three minutes.
+
+    What is true at every point is written next to the scan, as a map: `NAME.truth.zarr.zip`.
+
+    Parameters
+    ----------
+    output
+        File of the scan. Its ending tells the format: .hspy, .emd, .mib, .zarr.zip or .npy. A
+        .mib, with its .hdr, and a .npy hold no calibrations.
+    example
+        Which scan.
+    points
+        Points along y and x.
+    pixels
+        Pixels of the camera along each axis.
+    electrons
+        Incident electrons of each pattern.
+    seed
+        Seed of everything random.
+    """
+    from pacbed.reading.example_scan import Ripple
+    from pacbed.reading.map_store import write_map
+    from pacbed.reading.scan_writing import check_format, write_scan
+    from pacbed.storage.files import check_writable
+
+    check_format(output)
+    truth = truth_path(output)
+    check_writable(output, truth)
+    ripple = Ripple(points=points, pixels=pixels, electrons=electrons, seed=seed)
+    console = stderr()
+    with progress(console) as start:
+        made = ripple.simulate(start("columns"))
+    write_scan(output, made)
+    write_map(truth, ripple.truth_map())
+    print(f"{output}: {_size(made)}")
+    print(f"{truth}: what is true at every point")
+    if output.suffix in (".mib", ".npy"):
+        print(
+            f"The file holds no calibrations: give --pixel-mrad {made.pixel_mrad:g} --step "
+            f"{made.step_nm:g} --energy {made.energy_keV:g} --semiangle {made.semiangle_mrad:g}"
+        )
+
+
+def truth_path(output: Path) -> Path:
+    """Return where what is true of a scan is written."""
+    name = output.name.removesuffix(".zip").rpartition(".")[0]
+    return output.with_name(f"{name}.truth.zarr.zip")
+
+
+def inspect(
+    file: Path,
+    *,
+    figure: Path | None = None,
+    options: Flat[ScanFile] = ScanFile(),
+) -> None:
+    """Show what is in the file of a scan.
+
+    It prints the size and the calibrations, and what is still to be said for `pacbed map`. The
+    picture shows the mean pattern, an image of the electrons within its central disc, and some
+    patterns, all with the options applied. Of a large file it takes some points of every part,
+    and says so.
+
+    Parameters
+    ----------
+    file
+        A file of a microscope, or .npy, .npz or Zarr.
+    figure
+        Picture: .png, .pdf or .svg.
+    """
+    from pacbed.reading.scan_overview import Overview
+    from pacbed.reading.scans import open_scan
+    from pacbed.storage.files import check_not_read
+
+    if figure is not None:
+        from pacbed.figures.style import check_drawable
+
+        check_not_read(file, figure)
+        check_drawable(figure)
+    opened = open_scan(file, options.options())
+    for name, value in described(opened):
+        print(f"{name + ':':22}{value}")
+    console = stderr()
+    with progress(console) as start:
+        overview = Overview.of(opened, start("patterns"))
+    for name, value in overview.described():
+        print(f"{name + ':':22}{value}")
+    for note in (*opened.notes, *overview.notes):
+        say(f"note: {note}", console)
+    missing = still_to_say(opened)
+    print("still to be said:" + ("" if missing else "     nothing"))
+    for line in missing:
+        print(f"  {line}")
+    if figure is not None:
+        from pacbed.figures.scans import draw_overview
+
+        draw_overview(figure, opened, overview)
+        print(f"{figure}: mean pattern, virtual image, some patterns")
+
+
+def described(opened: Scan) -> list[tuple[str, str]]:
+    """Return what a file holds, as names and values."""
+    source, (ny, nx), (ky, kx) = opened.source, opened.shape, opened.pattern_shape
+    points, pixels = source.shape[:2], source.shape[2:]
+    size = source.dtype.itemsize
+    for n in source.shape:
+        size *= n
+
+    def times(shape: Sequence[int]) -> str:
+        return " × ".join(map(str, shape))
+
+    found = [
+        ("file", str(opened.path)),
+        ("format", opened.kind),
+        ("points (y × x)", times(points) + ("" if points == (ny, nx) else f", used {ny} × {nx}")),
+        (
+            "pixels (y × x)",
+            times(pixels) + ("" if tuple(pixels) == (ky, kx) else f", used {ky} × {kx}"),
+        ),
+        ("numbers", f"{source.dtype.name}, {size / 1e9:.3g} GB"),
+    ]
+    values = {
+        "pixel": (opened.pixel_mrad, "mrad"),
+        "step": (opened.step_nm, "nm"),
+        "beam energy": (opened.energy_keV, "keV"),
+        "semi-angle": (opened.semiangle_mrad, "mrad"),
+    }
+    for name, (value, unit) in values.items():
+        found.append((name, f"{value:.4g} {unit}" if value else "not known"))
+    if opened.pixel_mrad:
+        found.append(("field of view", f"{times_mrad((kx, ky), opened.pixel_mrad)} mrad (x × y)"))
+    handed = {None: "not known", True: "mirrored, and mended", False: "not mirrored"}
+    return [*found, ("handedness", handed[opened.mirrored])]
+
+
+def times_mrad(pixels: Sequence[int], pixel_mrad: float) -> str:
+    """Return the widths of a pattern in mrad."""
+    return " × ".join(f"{n * pixel_mrad:.4g}" for n in pixels)
+
+
+def still_to_say(opened: Scan) -> list[str]:
+    """Return the options that `pacbed map` needs, or is better with, and why."""
+    found = ["--material    the crystal", "--layers      numbers of layers that there may be"]
+    if not opened.energy_keV:
+        found.append("--energy      beam energy in keV")
+    if not opened.semiangle_mrad:
+        found.append("--semiangle   convergence semi-angle in mrad")
+    if not opened.pixel_mrad:
+        found.append(
+            "--pixel-mrad  size of a pixel; without it the scale follows from the semi-angle"
+        )
+    if not opened.step_nm:
+        found.append("--step        distance of points in nm; without it maps are in points")
+    if opened.mirrored is None:
+        found.append("--mirrored or --not-mirrored; without it they are taken as they are")
+    return found
+
+
+def _size(made: Scan) -> str:
+    (ny, nx), (ky, kx) = made.shape, made.pattern_shape
+    return f"{ny} × {nx} points, {ky} × {kx} pixels"

@@ -1,0 +1,409 @@
+"""Maps of strain, rotation, tilt and thickness, with their error bars and what may be wrong."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+
+from pacbed.figures.style import PAGE, PAGE_HEIGHT, SYMBOLS, nice_length, paper_style
+from pacbed.reading.map_store import FLAGS, RELATIVE, StrainMap
+
+ORIGIN: Literal["lower"] = "lower"
+"""Rows are drawn in the order of ascending y, as those of patterns."""
+
+NOTHING = "0.85"
+"""Colour of points at which nothing is claimed."""
+
+FLAG_COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "0.6", "#E69F00", "#CC79A7")
+"""One for each of :data:`pacbed.reading.map_store.FLAGS` (Okabe and Ito)."""
+
+WORDS = {
+    "strain_xx": "strain xx",
+    "strain_yy": "strain yy",
+    "strain_xy": "strain xy",
+    "relative_strain_xx": "relative strain xx",
+    "relative_strain_yy": "relative strain yy",
+    "relative_strain_xy": "relative strain xy",
+    "rotation_deg": "rotation",
+    "tilt_x_mrad": "tilt x",
+    "tilt_y_mrad": "tilt y",
+    "shift_x_px": "shift x",
+    "shift_y_px": "shift y",
+    "electrons": "electrons",
+    "layers": "layers",
+    "layers_probability": "probability of the layers",
+    "chi2_per_pixel": "χ² per pixel",
+    "flags": "flags",
+}
+"""Names of quantities for people."""
+
+_STRAINS = ("strain_xx", "strain_yy", "strain_xy")
+_TILTS = ("tilt_x_mrad", "tilt_y_mrad")
+# Part of the values that a colour scale covers.
+_COVERED = 0.99
+# Lengths in inches: margins, between panels, above a panel, under it for a bar, thickness of a bar.
+_SIDE, _BETWEEN, _ABOVE, _BELOW, _BAR, _TOP = 0.08, 0.1, 0.2, 0.44, 0.07, 0.26
+_LOWEST = 0.3
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the values of a quantity become colours.
+
+    Parameters
+    ----------
+    colours
+        Colour map.
+    norm
+        From values, in the unit shown, to colours.
+    extend
+        Ends beyond which there are values, as of a colour bar.
+    """
+
+    colours: Colormap
+    norm: Normalize
+    extend: str = "neither"
+
+
+def shown_unit(name: str) -> tuple[float, str]:
+    """Return the factor from stored to shown values of a quantity, and the unit shown."""
+    name = name.removesuffix("_sigma")
+    if "strain" in name:
+        return 100.0, "%"
+    units = {"deg": "°", "mrad": "mrad", "px": "px"}
+    return 1.0, units.get(name.rsplit("_", 1)[-1], "")
+
+
+def shown_values(strain_map: StrainMap, name: str) -> np.ndarray:
+    """Return a quantity in the unit shown; not a number where nothing is claimed."""
+    values = shown_unit(name)[0] * strain_map.values[name].astype(float)
+    if name == "layers":
+        values = np.where(values > 0, values, np.nan)
+    return np.asarray(values)
+
+
+def half_range(*values: np.ndarray) -> float:
+    """Return the end of a scale that is symmetric about zero and covers nearly all values."""
+    finite = np.concatenate([np.abs(one[np.isfinite(one)]).ravel() for one in values])
+    most = float(np.quantile(finite, _COVERED)) if len(finite) else 0.0
+    return _rounded_up(most) if most > 0 else 1.0
+
+
+def diverging(*values: np.ndarray) -> Look:
+    """Return the look of quantities that share a scale symmetric about zero."""
+    end = half_range(*values)
+    return _look("RdBu_r", -end, end, *values)
+
+
+def ascending(*values: np.ndarray, from_zero: bool = True, colours: str = "viridis") -> Look:
+    """Return the look of quantities that share a scale with one direction."""
+    finite = np.concatenate([one[np.isfinite(one)].ravel() for one in values])
+    if not len(finite):
+        return _look(colours, 0.0, 1.0)
+    low, high = np.quantile(finite, [1 - _COVERED, _COVERED])
+    low, high = (0.0, _rounded_up(high)) if from_zero else (float(low), float(high))
+    if not high > low:
+        low, high = low - 0.5 * abs(low or 1), high + 0.5 * abs(high or 1)
+    return _look(colours, low, high, *values)
+
+
+def of_layers(layers: np.ndarray) -> Look:
+    """Return the look of numbers of layers: one colour each."""
+    finite = layers[np.isfinite(layers)]
+    low, high = (int(finite.min()), int(finite.max())) if len(finite) else (1, 1)
+    count = high - low + 1
+    colours = _map("viridis").resampled(max(count, 2))
+    return Look(colours, BoundaryNorm(np.arange(low, high + 2) - 0.5, max(count, 2)))
+
+
+def first_flag(strain_map: StrainMap) -> np.ndarray:
+    """Return the number of the lowest bit of the flags of each point; not a number if none is."""
+    found = np.full(strain_map.shape, np.nan)
+    for number, bit in reversed(list(enumerate(FLAGS))):
+        found[strain_map.flagged(bit)] = number
+    return found
+
+
+def map_figure(strain_map: StrainMap, *, errors: bool = True, relative: bool = False) -> Figure:
+    """Draw a map: strain, rotation, tilt, layers, dose, χ² and flags.
+
+    Parameters
+    ----------
+    strain_map
+        What is drawn.
+    errors
+        Also draw the standard deviations of the points, without the part that all have in common.
+    relative
+        Draw strain relative to the reference region.
+    """
+    strains = RELATIVE if relative else _STRAINS
+    shown = {name: shown_values(strain_map, name) for name in strain_map.values}
+    rows = [[*strains, "layers"], ["rotation_deg", *_TILTS, "electrons"]]
+    if errors:
+        sigmas = [f"{name}_sigma" for name in (*_STRAINS, "rotation_deg", *_TILTS)]
+        last = [*sigmas[3:], "flags"]
+        rows = [rows[0], [*sigmas[:3], "chi2_per_pixel"], rows[1], last]
+    with paper_style():
+        figure, panels, inches = _panels(strain_map, len(rows))
+        grid = iter("abcdefghijklmnop")
+        for names, line in zip(rows, panels, strict=True):
+            for name, panel in zip(names, line, strict=True):
+                panel.set_title(f"({next(grid)}) {_title(name, shown)}", loc="left", pad=3)
+        for names, line in zip(rows, panels, strict=True):
+            for first, last_, look, label in _groups(names, shown, strain_map):
+                for name, panel in zip(names[first:last_], line[first:last_], strict=True):
+                    _draw(panel, _values(name, shown, strain_map), look)
+                    if name == "flags":
+                        panel.set_facecolor("white")
+                _bar(figure, line[first:last_], look, label, inches, names[first])
+        _scale_bar(panels[0][0], strain_map)
+        height = figure.get_size_inches()[1]
+        figure.text(
+            _SIDE / PAGE, 1 - 0.06 / height, _heading(strain_map), ha="left", va="top", fontsize=7
+        )
+    return figure
+
+
+def _groups(
+    names: list[str], shown: dict[str, np.ndarray], strain_map: StrainMap
+) -> list[tuple[int, int, Look, str]]:
+    """Return which panels of a row share a scale: first, one behind the last, look and label."""
+    found = []
+    known = [name in shown for name in names]
+    for first, last in ((0, 3), (3, 4)) if "strain" in names[0] else ((0, 1), (1, 3), (3, 4)):
+        group = [n for n, there in zip(names[first:last], known[first:last], strict=True) if there]
+        if not group:
+            continue
+        values = [_values(name, shown, strain_map) for name in group]
+        label = _label(group[0], shown)
+        found.append((first, last, _look_of(group[0], values), label))
+    return found
+
+
+def _look_of(name: str, values: list[np.ndarray]) -> Look:
+    if name.endswith("_sigma"):
+        return ascending(*values)
+    if name == "layers":
+        return of_layers(values[0])
+    if name == "flags":
+        edges = np.arange(len(FLAGS) + 1) - 0.5
+        return Look(ListedColormap(FLAG_COLOURS), BoundaryNorm(edges, len(FLAGS)))
+    if name == "chi2_per_pixel":
+        return ascending(*values, from_zero=False, colours="magma")
+    if name == "electrons":
+        return ascending(*values, from_zero=False, colours="cividis")
+    return diverging(*values)
+
+
+def _values(name: str, shown: dict[str, np.ndarray], strain_map: StrainMap) -> np.ndarray:
+    if name == "flags":
+        return first_flag(strain_map)
+    values = shown.get(name, np.full(strain_map.shape, np.nan))
+    return values - _middle(values) if name == "rotation_deg" else values
+
+
+def _middle(values: np.ndarray) -> float:
+    """Return the median of what is claimed, 0 if nothing is, with two decimals."""
+    return round(float(np.nanmedian(values)), 2) if np.isfinite(values).any() else 0.0
+
+
+def _title(name: str, shown: dict[str, np.ndarray]) -> str:
+    plain = name.removesuffix("_sigma")
+    symbol = SYMBOLS.get(plain.removeprefix("relative_"), WORDS[plain])
+    if plain.startswith("relative_"):
+        symbol = rf"{symbol} $-$ reference"
+    if name.endswith("_sigma"):
+        return rf"$\sigma$ of {symbol}"
+    if name == "rotation_deg" and name in shown:
+        return rf"{symbol} $-$ ({_middle(shown[name]):.2f}°)"
+    return symbol
+
+
+def _label(name: str, shown: dict[str, np.ndarray]) -> str:
+    plain = name.removesuffix("_sigma")
+    unit = shown_unit(name)[1]
+    if "strain" in plain:
+        words = "strain"
+    elif plain in _TILTS:
+        words = "tilt"
+    elif plain == "rotation_deg":
+        words = "rotation"
+    else:
+        words = {"electrons": "electrons per pattern", "flags": ""}.get(plain, WORDS[plain])
+    words = rf"$\sigma$ of {words}" if name.endswith("_sigma") else words
+    return f"{words} ({unit})" if unit else words
+
+
+def _panels(
+    strain_map: StrainMap, rows: int
+) -> tuple[Figure, list[list[Axes]], tuple[float, float]]:
+    """Return a figure with four panels in a row, and the size of the figure in inches."""
+    ny, nx = strain_map.shape
+    width = (PAGE - 2 * _SIDE - 3 * _BETWEEN) / 4
+    highest = (PAGE_HEIGHT - _TOP) / rows - _ABOVE - _BELOW
+    height = min(max(width * ny / nx, _LOWEST), highest if rows > 2 else 2 * width)
+    total = _TOP + rows * (height + _ABOVE + _BELOW)
+    figure = Figure(figsize=(PAGE, total))
+    panels = []
+    for row in range(rows):
+        bottom = total - _TOP - row * (height + _ABOVE + _BELOW) - _ABOVE - height
+        panels.append(
+            [
+                figure.add_axes(
+                    (
+                        (_SIDE + column * (width + _BETWEEN)) / PAGE,
+                        bottom / total,
+                        width / PAGE,
+                        height / total,
+                    )
+                )
+                for column in range(4)
+            ]
+        )
+    return figure, panels, (PAGE, total)
+
+
+def _draw(panel: Axes, values: np.ndarray, look: Look) -> None:
+    ny, nx = values.shape
+    aspect: Any = "auto" if ny < nx / 8 else "equal"
+    panel.imshow(
+        values,
+        origin=ORIGIN,
+        cmap=look.colours,
+        norm=look.norm,
+        interpolation="nearest",
+        aspect=aspect,
+    )
+    panel.set(xticks=[], yticks=[], facecolor=NOTHING)
+
+
+def _bar(
+    figure: Figure,
+    panels: list[Axes],
+    look: Look,
+    label: str,
+    inches: tuple[float, float],
+    name: str,
+) -> None:
+    """Draw the colour bar of some panels beneath them."""
+    left = panels[0].get_position().x0
+    right = panels[-1].get_position().x1
+    bottom = panels[0].get_position().y0 - (0.04 + _BAR) / inches[1]
+    indent = 0.25 * (right - left) if len(panels) == 3 else 0.08 * (right - left)
+    place = left + indent, bottom, right - left - 2 * indent, _BAR / inches[1]
+    if name == "flags":
+        _flag_key(figure, panels[0], inches)
+        return
+    axes = figure.add_axes(place)
+    bar = figure.colorbar(
+        ScalarMappable(look.norm, look.colours),
+        cax=axes,
+        orientation="horizontal",
+        extend=look.extend,
+    )
+    bar.outline.set_linewidth(0.4)
+    if isinstance(look.norm, BoundaryNorm):
+        low, high = (math.ceil(look.norm.vmin or 0), math.floor(look.norm.vmax or 0))
+        numbers = MaxNLocator(6, integer=True).tick_values(low, high)
+        bar.set_ticks([n for n in numbers if low <= n <= high])
+        bar.ax.minorticks_off()
+    else:
+        bar.ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        bar.ax.xaxis.set_major_formatter("{x:g}")
+    bar.ax.tick_params(length=2, pad=1.5, labelsize=6)
+    bar.set_label(label, labelpad=1, fontsize=7)
+
+
+def _flag_key(figure: Figure, panel: Axes, inches: tuple[float, float]) -> None:
+    """Say beneath a panel which colour is which flag."""
+    box = panel.get_position()
+    for number, (colour, words) in enumerate(zip(FLAG_COLOURS, FLAGS.values(), strict=True)):
+        x = box.x0 + (number % 2) * 0.5 * box.width
+        y = box.y0 - (0.09 + 0.1 * (number // 2)) / inches[1]
+        short = words.split(" or ")[0].replace(" by 180 degrees undetermined", " by 180°?")
+        short = short.replace("at the edge of the range", "at the edge").replace("chi2", "χ²")
+        figure.text(x, y, "■", color=colour, fontsize=5, va="center")
+        figure.text(x + 0.08 / inches[0], y, short, fontsize=5, va="center")
+
+
+def _scale_bar(panel: Axes, strain_map: StrainMap) -> None:
+    """Draw a bar of a round length in the lower left corner."""
+    ny, nx = strain_map.shape
+    step = strain_map.step
+    if nx < 3 or ny < 3:
+        return
+    length = nice_length(0.4 * nx * step)
+    left, bottom = 0.05 * nx - 0.5, 0.06 * ny - 0.5
+    edge = [withStroke(linewidth=3.5, foreground="white")]
+    panel.plot(
+        [left, left + length / step],
+        [bottom, bottom],
+        color="black",
+        lw=2,
+        solid_capstyle="butt",
+        path_effects=edge,
+    )
+    panel.text(
+        left,
+        bottom + 0.03 * ny,
+        f"{length:g} {strain_map.coordinate_units}",
+        va="bottom",
+        fontsize=6,
+        path_effects=[withStroke(linewidth=1.5, foreground="white")],
+    )
+    panel.set(xlim=(-0.5, nx - 0.5), ylim=(-0.5, ny - 0.5))
+
+
+def _heading(strain_map: StrainMap) -> str:
+    """Return what was measured, in a line."""
+    known = strain_map.attributes
+    parts = []
+    if "material" in known:
+        parts.append(_formula(str(known["material"])))
+    for name, unit in (("energy_keV", "keV"), ("semiangle_mrad", "mrad")):
+        if known.get(name):
+            parts.append(f"{float(known[name]):.4g} {unit}")
+    ny, nx = strain_map.shape
+    parts.append(f"{ny} × {nx} points")
+    if strain_map.coordinate_units == "nm":
+        parts.append(f"{strain_map.step:.3g} nm apart")
+    axes = {"crystal": "x zigzag, y armchair", "scan": "x right, y up"}
+    if known.get("axes") in axes:
+        parts.append(axes[known["axes"]])
+    parts.append("grey: nothing is claimed")
+    return ", ".join(parts)
+
+
+def _formula(material: str) -> str:
+    return re.sub(r"(?<=[A-Za-z])\d+", r"$_{\g<0>}$", material)
+
+
+def _look(colours: str, low: float, high: float, *values: np.ndarray) -> Look:
+    margin = 1e-9 * (high - low)
+    under = any((one < low - margin).any() for one in values)
+    over = any((one > high + margin).any() for one in values)
+    ends = {(False, False): "neither", (True, False): "min", (False, True): "max"}
+    return Look(_map(colours), Normalize(low, high), ends.get((under, over), "both"))
+
+
+def _map(name: str) -> Colormap:
+    from matplotlib import colormaps
+
+    return colormaps[name]
+
+
+def _rounded_up(value: float) -> float:
+    """Round up to two digits of which the second is even or five, so that scales end well."""
+    power = 10.0 ** math.floor(math.log10(value))
+    steps = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
+    return float(next(s for s in steps if s * power >= value * (1 - 1e-9)) * power)

@@ -1,0 +1,743 @@
+"""Maps of strain, rotation, tilt and thickness: a fit of every point of a calibrated scan.
+
+Some points are fitted first with all thicknesses, from a dictionary. They divide the scan into
+regions of one thickness, and every point begins where the nearest of them ended. Points that are
+not described well begin again from good neighbours. What is finished is kept in files, so that a
+map that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from threading import Event
+from typing import Any, Literal
+
+import numpy as np
+from scipy.ndimage import maximum_filter, minimum_filter
+from scipy.spatial import cKDTree
+
+from pacbed import __version__
+from pacbed.exceptions import PacbedError
+from pacbed.machine import Report
+from pacbed.reading.calibration import (
+    LOCAL,
+    Calibration,
+    Cut,
+    grid,
+    mask_without,
+    scattered,
+    window_sums,
+)
+from pacbed.reading.fit import FLAGS as FIT_FLAGS
+from pacbed.reading.fit import Fit, FitResult, FitSettings
+from pacbed.reading.map_store import FLAGS, QUANTITIES, RELATIVE, StrainMap
+from pacbed.reading.patterns import Pattern
+from pacbed.reading.scans import Box, Scan
+from pacbed.reading.start import SearchRange
+from pacbed.reading.thickness import ThicknessFit
+from pacbed.scattering.image_model import COLUMN, TILT, UNKNOWNS
+from pacbed.scattering.series import ScatteringSeries
+from pacbed.specimen.microscope import Aperture
+from pacbed.storage.files import appearing_whole, write_text
+from pacbed.storage.zipped import plain
+
+Thickness = Literal["by-region", "by-pattern"]
+Axes = Literal["crystal", "scan"]
+
+_BIT = {meaning: bit for bit, meaning in FLAGS.items()}
+# At least so many points are fitted with all thicknesses, and one of so many.
+_SEEDS, _ONE_OF = 64, 64
+# Rotations about that of the crystal in which a dictionary looks, in degrees.
+_SEARCH_deg = 8.0
+# Bytes of patterns of a part, and patterns that are fitted together.
+_PART_BYTES, _TOGETHER = 2**24, 128
+# Seeds around a point whose thicknesses it may have.
+_AROUND = 4
+# What it costs that two neighbouring seeds differ in thickness, in units of χ², and the most that
+# the pattern of one can say for its own.
+_BORDER, _MOST_SAID = 6.0, 60.0
+# Seeds whose χ² is so many times the median are no start for others.
+_ODD = 1.5
+# Rounds in which doubtful points begin again from neighbours, and how far these may be, in points.
+_ROUNDS, _REACH = 2, 2.9
+# Part of the points, at most, that are searched for again with all thicknesses.
+_FEW = 0.1
+# Start with pixels put together.
+_BINS = (2, 1)
+# A width of the point spread is kept by a prior so narrow: it is applied only if it is unknown.
+_KEPT_PX = 1e-6
+
+
+@dataclass(frozen=True)
+class MapSettings:
+    """How a map is made.
+
+    Parameters
+    ----------
+    layers
+        Numbers of layers that there may be.
+    thickness
+        ``by-region``: neighbouring points have the same one unless patterns show otherwise;
+        ``by-pattern``: all are tried at every point.
+    window, step
+        So many points along each axis are added up, and so far apart are the points of the map.
+    reference
+        Points x0, y0, x1, y1 of the scan to whose strain relative strain refers; all if not given.
+    axes
+        Of strain and tilt: those of the crystal (x along zigzag), or of the scan.
+    scan_rotation_deg
+        Direction of the x axis of the scan in the patterns, counter-clockwise, in degrees.
+    model_error
+        Relative standard deviation of the expected intensity of a pixel.
+    least_electrons
+        Points with fewer electrons are not fitted.
+    """
+
+    layers: tuple[int, ...]
+    thickness: Thickness = "by-region"
+    window: int = 1
+    step: int = 1
+    reference: Box | None = None
+    axes: Axes = "crystal"
+    scan_rotation_deg: float = 0.0
+    model_error: float = 0.02
+    least_electrons: float = 500.0
+
+
+@dataclass
+class _Found:
+    """What was found at some points."""
+
+    result: FitResult
+    layers: np.ndarray
+    probability: np.ndarray
+
+    @classmethod
+    def none(cls, count: int) -> _Found:
+        return cls(
+            FitResult.none(np.zeros((count, len(UNKNOWNS)))),
+            np.zeros(count, int),
+            np.zeros(count),
+        )
+
+    def put(self, rows: np.ndarray, other: _Found) -> None:
+        self.result.put(rows, other.result)
+        self.layers[rows], self.probability[rows] = other.layers, other.probability
+
+    @property
+    def good(self) -> np.ndarray:
+        """Whether a point was fitted, and nothing is wrong."""
+        return np.array([not flags for flags in self.result.flags], bool) & (self.layers > 0)
+
+    def write(self, path: Path) -> None:
+        arrays = {one.name: getattr(self.result, one.name) for one in fields(self.result)}
+        with appearing_whole(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, layers=self.layers, probability=self.probability, **arrays)
+
+    @classmethod
+    def read(cls, path: Path) -> _Found | None:
+        """Return what a file holds; None if there is none that is whole."""
+        try:
+            with np.load(path) as arrays:
+                result = FitResult(**{one.name: arrays[one.name] for one in fields(FitResult)})
+                return cls(result, arrays["layers"], arrays["probability"])
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return None
+
+
+class MapMaker:
+    """Makes the map of a scan.
+
+    Parameters
+    ----------
+    scan
+        The scan.
+    series
+        What the crystal does to all waves.
+    calibration
+        What all patterns have in common.
+    settings
+        How the map is made.
+
+    Raises
+    ------
+    PacbedError
+        If the settings do not fit the scan, or the series does not reach so far.
+    """
+
+    def __init__(
+        self,
+        scan: Scan,
+        series: ScatteringSeries,
+        calibration: Calibration,
+        settings: MapSettings,
+    ) -> None:
+        self.scan, self.series = scan, series
+        self.calibration, self.settings = calibration, settings
+        window, step = settings.window, settings.step
+        if min(window, step) < 1 or window > min(scan.shape):
+            raise PacbedError(
+                f"a window of {window} points every {step} points does not fit a scan of "
+                f"{scan.shape[0]} × {scan.shape[1]}: check --window and --step"
+            )
+        self.axes = [np.arange((window - 1) // 2, n - window // 2, step) for n in scan.shape]
+        self.shape = len(self.axes[0]), len(self.axes[1])
+        if settings.reference is not None:
+            _check_reference(settings.reference, scan.shape)
+
+    @cached_property
+    def cut(self) -> Cut:
+        """The part of the patterns that is fitted."""
+        own = self.calibration
+        mask = mask_without(self.scan.pattern_shape, own.masked_px)
+        places = grid(self.scan.shape, 32)
+        mean = np.nanmean(self.scan.points(places), axis=0)
+        pattern = Pattern(self.scan.name, np.nan_to_num(mean), mask)
+        return Cut.of(pattern, self.series, own.pixel_mrad, own.semiangle_mrad, own.centre_px)
+
+    @cached_property
+    def fit(self) -> Fit:
+        """The fit of all points."""
+        priors = {f"tilt_{a}_mrad": (0.0, max(self.series.request.tilt_mrad, 0.1)) for a in "xy"}
+        free: tuple[str, ...] = LOCAL
+        blur = self.common[COLUMN["blur_px"]]
+        if blur > 0:
+            free, priors["blur_px"] = (*LOCAL, "blur_px"), (blur, _KEPT_PX)
+        noise = self.calibration.noise(
+            self.settings.model_error, self.settings.window**2, self.cut.bins
+        )
+        return Fit(
+            self.series,
+            Aperture(self.calibration.semiangle_mrad),
+            max(self.settings.layers),
+            self.cut.frame,
+            FitSettings(free, priors, noise),
+        )
+
+    @cached_property
+    def common(self) -> np.ndarray:
+        """What all states have in common."""
+        return self.calibration.common(self.cut.bins)
+
+    @cached_property
+    def _thicknesses(self) -> ThicknessFit:
+        low, high = self.series.request.strain.stretch
+        search = SearchRange(
+            (self.calibration.rotation_deg,),
+            _SEARCH_deg,
+            min(self.series.request.tilt_mrad, SearchRange.tilt_mrad),
+            (max(low, SearchRange.stretch[0]), min(high, SearchRange.stretch[1])),
+        )
+        mask = self.cut.part.mask
+        return ThicknessFit(self.fit, self.settings.layers, search, mask, self.common)
+
+    @cached_property
+    def _thinnest_scatters(self) -> float:
+        """The part of scattered electrons below which there is no crystal."""
+        fit = self.fit.for_layers(min(self.settings.layers))
+        state = self.common.copy()
+        state[COLUMN["rotation_deg"]] = self.calibration.rotation_deg
+        ny, nx = self.cut.frame.shape
+        image = fit.model().images(state[None]).reshape(ny, nx) * self.cut.part.mask
+        thin = self._scattered(image[None])[0]
+        more = self.calibration.background + self.calibration.halo
+        # Without a crystal, what is spread evenly is scattered, too.
+        none = more / (1 + more)
+        return float(none + max(thin - none, 0.0) / 2)
+
+    def _scattered(self, images: np.ndarray) -> np.ndarray:
+        radius = self.calibration.semiangle_mrad / self.cut.frame.pixel_mrad
+        return scattered(images, self.cut.frame.origin_px, radius)
+
+    # What is measured.
+
+    def images(self, places: np.ndarray) -> np.ndarray:
+        """Return electrons in each pixel at places of the scan, shape (places, ny, nx)."""
+        return self._electrons(window_sums(self.scan, places, self.settings.window))
+
+    def _electrons(self, patterns: np.ndarray) -> np.ndarray:
+        images = self.cut.images(patterns) / np.float32(self.calibration.counts_per_electron)
+        # A pattern with many values that are no numbers is none.
+        lost = np.isfinite(patterns).mean(axis=(1, 2)) < 0.5
+        images[lost] = 0
+        return images
+
+    def crystal(self, images: np.ndarray) -> np.ndarray:
+        """Return whether there is a crystal, shape (patterns,)."""
+        enough = images.sum(axis=(1, 2)) >= self.settings.least_electrons
+        return enough & (self._scattered(images) > self._thinnest_scatters)
+
+    def masks(self, images: np.ndarray) -> np.ndarray:
+        """Return which pixels count, shape as the images."""
+        return np.broadcast_to(self.cut.part.mask, images.shape)
+
+    def parts(self) -> Iterator[np.ndarray]:
+        """Yield the rows of the map that are computed and kept together."""
+        rows = self.axes[0] - (self.settings.window - 1) // 2
+        for block in self.scan.blocks(_PART_BYTES):
+            own = np.flatnonzero((rows >= block.start) & (rows < block.stop))
+            if len(own):
+                yield own
+
+    def _of_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Return the images of rows of the map, shape (points, ny, nx)."""
+        window, half = self.settings.window, (self.settings.window - 1) // 2
+        at = self.axes[0][rows] - half
+        found = []
+        for y in at:
+            slab = self.scan.patterns(slice(int(y), int(y) + window))
+            total = np.zeros((self.shape[1], *self.scan.pattern_shape), np.float32)
+            for row in slab:
+                for dx in range(window):
+                    total += row[self.axes[1] - half + dx]
+            found.append(self._electrons(total))
+        return np.concatenate(found)
+
+    # What is fitted.
+
+    def seeds(self) -> tuple[np.ndarray, _Found]:
+        """Fit some points with all thicknesses; return their places in the map, and the fits.
+
+        Raises
+        ------
+        PacbedError
+            If there is no crystal.
+        """
+        count = self.shape[0] * self.shape[1]
+        places = grid(self.shape, max(_SEEDS, count // _ONE_OF))
+        images = self.images(self._in_scan(places))
+        there = self.crystal(images)
+        if not there.any():
+            raise PacbedError(
+                f"{self.scan.name}: no crystal was found at {len(places)} points that are spread "
+                "over the scan: the electrons are few, or they stay in the central disc, as in "
+                "vacuum. Check --layers, --counts-per-electron, --pixel-mrad and the area"
+            )
+        places, images = places[there], images[there]
+        found = self._thicknesses.fit(images, masks=self.masks(images), fine=False)
+        probability = found.probabilities.max(axis=1)
+        seeds = _Found(found.fit, found.layers, probability)
+        if self.settings.thickness == "by-region" and len(self.settings.layers) > 1:
+            self._smooth(places, seeds, found.probabilities, images)
+        return places, seeds
+
+    def _smooth(
+        self, places: np.ndarray, seeds: _Found, probabilities: np.ndarray, images: np.ndarray
+    ) -> None:
+        """Let seeds have the thickness of their neighbours unless their patterns say otherwise."""
+        layers = np.array(self.settings.layers)
+        cost = np.minimum(-2 * np.log(np.maximum(probabilities, 1e-30)), _MOST_SAID)
+        label = cost.argmin(axis=1)
+        distance, near = cKDTree(places).query(places, min(9, len(places)))
+        near, distance = near.reshape(len(places), -1), distance.reshape(len(places), -1)
+        close = distance <= 2 * np.median(distance[:, 1:2]) if len(places) > 1 else distance < 0
+        for _ in range(10):
+            before = label.copy()
+            for row in range(len(places)):
+                others = label[near[row][close[row] & (near[row] != row)]]
+                differ = (others[:, None] != np.arange(len(layers))).sum(axis=0)
+                label[row] = int((cost[row] + _BORDER * differ).argmin())
+            if np.array_equal(before, label):
+                break
+        changed = np.flatnonzero(layers[label] != seeds.layers)
+        for number in np.unique(layers[label[changed]]).tolist():
+            rows = changed[layers[label[changed]] == number]
+            found = self._fitted(images[rows], seeds.result.states[rows], number)
+            found.probability = probabilities[rows, label[rows]]
+            seeds.put(rows, found)
+
+    def _fitted(
+        self, images: np.ndarray, starts: np.ndarray, layers: int, bins: Sequence[int] = _BINS
+    ) -> _Found:
+        fit = self.fit.for_layers(layers)
+        result = fit.fit(images, starts, masks=self.masks(images), bins=bins)
+        return _Found(result, np.full(len(images), layers), np.ones(len(images)))
+
+    def _in_scan(self, places: np.ndarray) -> np.ndarray:
+        return np.stack([axis[place] for axis, place in zip(self.axes, places.T, strict=True)], 1)
+
+    def rows(
+        self,
+        rows: np.ndarray,
+        places: np.ndarray,
+        seeds: _Found,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> _Found:
+        """Fit all points of some rows of the map.
+
+        Raises
+        ------
+        InterruptedError
+            If it was stopped.
+        """
+        images = self._of_rows(rows)
+        found = _Found.none(len(images))
+        there = np.flatnonzero(self.crystal(images))
+        at = np.stack(np.meshgrid(rows, np.arange(self.shape[1]), indexing="ij"), -1)
+        at = at.reshape(-1, 2)
+        for first in range(0, len(there), _TOGETHER):
+            if stopped():
+                raise InterruptedError
+            some = there[first : first + _TOGETHER]
+            found.put(some, self._from_seeds(images[some], at[some], places, seeds))
+        return found
+
+    def _from_seeds(
+        self, images: np.ndarray, at: np.ndarray, places: np.ndarray, seeds: _Found
+    ) -> _Found:
+        """Fit points from the nearest seeds, with the thicknesses of these."""
+        chi2 = seeds.result.chi2_per_pixel
+        good = chi2 <= _ODD * np.median(chi2)
+        known, layers = places[good], seeds.layers[good]
+        states, probability = seeds.result.states[good], seeds.probability[good]
+        near = cKDTree(known).query(at, min(_AROUND, len(known)))[1].reshape(len(at), -1)
+        if self.settings.thickness == "by-pattern":
+            read = self._thicknesses.fit(images, states[near[:, 0]], masks=self.masks(images))
+            return _Found(read.fit, read.layers, read.probabilities.max(axis=1))
+        found = _Found.none(len(images))
+        found.result.states[:] = states[near[:, 0]]
+        found.layers[:], found.probability[:] = layers[near[:, 0]], probability[near[:, 0]]
+        several = np.flatnonzero((layers[near] != layers[near[:, :1]]).any(axis=1))
+        if len(several):
+            self._choose(found, several, images, near, layers, states)
+        for number in np.unique(found.layers).tolist():
+            rows = np.flatnonzero(found.layers == number)
+            one = self._fitted(images[rows], found.result.states[rows], number)
+            found.result.put(rows, one.result)
+        return found
+
+    def _choose(
+        self,
+        found: _Found,
+        several: np.ndarray,
+        images: np.ndarray,
+        near: np.ndarray,
+        layers: np.ndarray,
+        states: np.ndarray,
+    ) -> None:
+        """Choose between the thicknesses of the nearest seeds, by fits with large pixels."""
+        numbers = np.unique(layers[near[several]])
+        deviance = np.full((len(several), len(numbers)), np.inf)
+        chi2, reached = np.ones(len(several)), found.result.states[several]
+        for column, number in enumerate(numbers.tolist()):
+            own = layers[near[several]] == number
+            rows = np.flatnonzero(own.any(axis=1))
+            starts = states[near[several[rows], own[rows].argmax(axis=1)]]
+            one = self._fitted(images[several[rows]], starts, number, _BINS[:1]).result
+            better = one.deviance < deviance[rows].min(axis=1)
+            reached[rows[better]] = one.states[better]
+            chi2[rows[better]] = _BINS[0] ** 2 * one.chi2_per_pixel[better]
+            deviance[rows, column] = one.deviance
+        least = deviance.min(axis=1, keepdims=True)
+        weight = np.exp(-(deviance - least) / (2 * np.maximum(chi2, 1)[:, None]))
+        found.result.states[several] = reached
+        found.layers[several] = numbers[deviance.argmin(axis=1)]
+        found.probability[several] = 1 / weight.sum(axis=1)
+
+    def improve(self, found: _Found, report: Callable[[str], None] = lambda word: None) -> None:
+        """Begin again where something is wrong: from good neighbours, and with all thicknesses."""
+        at = np.stack(np.meshgrid(*map(np.arange, self.shape), indexing="ij"), -1).reshape(-1, 2)
+        for _ in range(_ROUNDS):
+            good = found.good
+            bad = np.flatnonzero(~good & (found.layers > 0))
+            if not len(bad) or not good.any():
+                break
+            known = np.flatnonzero(good)
+            distance, near = cKDTree(at[known]).query(at[bad])
+            bad, near = bad[distance < _REACH], known[near[distance < _REACH]]
+            report(f"{len(bad)} from neighbours")
+            if not self._again(found, at, bad, near):
+                break
+        bad = np.flatnonzero(~found.good & (found.layers > 0))
+        if 0 < len(bad) <= _FEW * (found.layers > 0).sum():
+            report(f"{len(bad)} with all thicknesses")
+            for first in range(0, len(bad), _TOGETHER):
+                some = bad[first : first + _TOGETHER]
+                images = self.images(self._in_scan(at[some]))
+                read = self._thicknesses.fit(images, masks=self.masks(images))
+                probability = read.probabilities.max(axis=1)
+                _put_better(found, some, _Found(read.fit, read.layers, probability))
+
+    def _again(self, found: _Found, at: np.ndarray, bad: np.ndarray, near: np.ndarray) -> int:
+        """Fit bad points from near ones; return how many became better."""
+        better = 0
+        for number in np.unique(found.layers[near]).tolist():
+            chosen = np.flatnonzero(found.layers[near] == number)
+            for first in range(0, len(chosen), _TOGETHER):
+                some = chosen[first : first + _TOGETHER]
+                images = self.images(self._in_scan(at[bad[some]]))
+                one = self._fitted(images, found.result.states[near[some]], number)
+                better += _put_better(found, bad[some], one)
+        return better
+
+    # What is said.
+
+    def strain_map(self, found: _Found) -> StrainMap:
+        """Return the map of all points."""
+        settings, own = self.settings, self.calibration
+        claimed = found.layers > 0
+        states, covariance = found.result.states.copy(), found.result.covariance.copy()
+        common = {name: own.common_sigma.get(name, 0.0) for name in QUANTITIES}
+        if settings.axes == "scan":
+            turn = np.deg2rad(states[:, COLUMN["rotation_deg"]] - settings.scan_rotation_deg)
+            _turn(states, covariance, turn)
+            typical = turn[claimed][:1] if claimed.any() else np.zeros(1)
+            common = _turned_sigma(common, float(typical[0]))
+        sigma = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0))
+        values: dict[str, np.ndarray] = {}
+        for name in QUANTITIES[:-1]:
+            scale = self.cut.bins if name.startswith("shift") else 1
+            values[name] = scale * states[:, COLUMN[name]]
+            values[f"{name}_sigma"] = scale * sigma[:, COLUMN[name]]
+        for axis, origin in zip("xy", self._centre, strict=True):
+            values[f"shift_{axis}_px"] += origin
+        dose = np.exp(states[:, COLUMN["log_dose"]])
+        values["electrons"] = dose
+        values["electrons_sigma"] = dose * sigma[:, COLUMN["log_dose"]]
+        values["layers_probability"] = found.probability
+        values["chi2_per_pixel"] = found.result.chi2_per_pixel
+        values = {n: np.where(claimed, v, np.nan).reshape(self.shape) for n, v in values.items()}
+        values["layers"] = found.layers.reshape(self.shape)
+        values["flags"] = self._flags(found).reshape(self.shape)
+        self._add_relative(values, found.good.reshape(self.shape))
+        step = self.scan.step_nm
+        y, x = ((step or 1.0) * axis for axis in self.axes)
+        attributes = {**self.provenance(), "common_sigma": common}
+        attributes["coordinate_units"] = "nm" if step else "points"
+        return StrainMap(values, x, y, attributes)
+
+    @property
+    def _centre(self) -> np.ndarray:
+        """Where the origin of the frame lies, from the centre of the calibration, in pixels."""
+        origin = self.cut.part.in_pattern(np.array(self.cut.frame.origin_px))
+        return np.asarray(origin - np.array(self.calibration.centre_px))
+
+    def _flags(self, found: _Found) -> np.ndarray:
+        flags = np.where(found.layers > 0, 0, _BIT["vacuum or too few electrons"])
+        for name in FIT_FLAGS:
+            flags += _BIT[name] * np.array([name in words for words in found.result.flags])
+        flags = np.where(found.layers > 0, flags, _BIT["vacuum or too few electrons"])
+        layers = found.layers.reshape(self.shape)
+        border = maximum_filter(layers, 3, mode="nearest") != minimum_filter(
+            layers, 3, mode="nearest"
+        )
+        bad = (flags & _BIT["bad chi2"]) > 0
+        flags = flags + _BIT["mixed area"] * (bad & border.ravel())
+        if not self.calibration.turn_told_apart:
+            flags = flags + _BIT["turn by 180 degrees undetermined"] * (found.layers > 0)
+        return np.asarray(flags, np.uint8)
+
+    def _add_relative(self, values: dict[str, np.ndarray], good: np.ndarray) -> None:
+        inside = good
+        if self.settings.reference is not None:
+            x0, y0, x1, y1 = self.settings.reference
+            y, x = np.meshgrid(*self.axes, indexing="ij")
+            inside = good & (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
+        for name in RELATIVE:
+            strain = values[name.removeprefix("relative_")]
+            mean = float(strain[inside].mean()) if inside.any() else np.nan
+            values[name] = strain - mean
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what the map follows from."""
+        request, scan = self.series.request, self.scan
+        return {
+            "calibration": asdict(self.calibration),
+            "provenance": {
+                "scan": str(scan.path or scan.name),
+                "scan_options": asdict(scan.options),
+                "series": str(self.series.path),
+                "series_request": request.to_dict(),
+                "settings": asdict(self.settings),
+                "pacbed_version": __version__,
+            },
+            "reference": self.settings.reference,
+            "axes": self.settings.axes,
+            "material": request.material.name,
+            "energy_keV": request.energy_keV,
+            "semiangle_mrad": self.calibration.semiangle_mrad,
+            "mirrored": self.calibration.mirrored,
+        }
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what parts of a map must have in common."""
+        found = self.provenance()
+        path = self.scan.path
+        if path is not None and path.is_file():
+            status = path.stat()
+            found["scan_file"] = [status.st_size, status.st_mtime]
+        found["shape"] = [*self.scan.shape, *self.scan.pattern_shape]
+        return json.loads(json.dumps(plain(found)))
+
+
+def make_map(
+    maker: MapMaker,
+    folder: Path,
+    report: Report | None = None,
+    threads: int = 1,
+) -> StrainMap:
+    """Make a map, and keep its parts in a folder until it is finished.
+
+    Parameters
+    ----------
+    maker
+        Of the map.
+    folder
+        Of the parts; those that are there are not computed again.
+    report
+        Receives how many points are done.
+    threads
+        Parts that are computed at the same time.
+
+    Raises
+    ------
+    PacbedError
+        If there is no crystal, or the folder holds parts of another map.
+    """
+    check_parts(folder, maker.fingerprint())
+    total = maker.shape[0] * maker.shape[1]
+    say = report or (lambda done, total, more="": None)
+    say(0, total, "thicknesses")
+    places_file = folder / "places.npy"
+    seeds = _Found.read(folder / "seeds.npz") if places_file.exists() else None
+    if seeds is None:
+        places, seeds = maker.seeds()
+        with appearing_whole(places_file) as temporary, temporary.open("wb") as file:
+            np.save(file, places)
+        seeds.write(folder / "seeds.npz")
+    places = np.load(places_file)
+    parts = list(maker.parts())
+    found = [_Found.read(folder / f"rows-{rows[0]:05d}.npz") for rows in parts]
+    done = sum(len(one.layers) for one in found if one)
+    say(done, total, "fits")
+
+    stop = Event()
+
+    def compute(number: int) -> int:
+        one = maker.rows(parts[number], places, seeds, stop.is_set)
+        one.write(folder / f"rows-{parts[number][0]:05d}.npz")
+        found[number] = one
+        return len(one.layers)
+
+    missing = [number for number, one in enumerate(found) if one is None]
+    maker.crystal(np.zeros((1, *maker.cut.frame.shape), np.float32))  # so that threads share it
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        jobs = [pool.submit(compute, number) for number in missing]
+        try:
+            for job in as_completed(jobs):
+                done += job.result()
+                say(done, total, "fits")
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    whole = _joined([one for one in found if one is not None])
+    if not (whole.layers > 0).any():
+        raise PacbedError(f"{maker.scan.name}: no crystal was found at any point")
+    maker.improve(whole, lambda word: say(total, total, word))
+    return maker.strain_map(whole)
+
+
+def check_parts(folder: Path, fingerprint: dict[str, Any]) -> None:
+    """Make the folder of the parts of a map, or check that it is of this one.
+
+    Raises
+    ------
+    PacbedError
+        If it holds parts of another map; what differs is named.
+    """
+    path = folder / "map.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PacbedError(f"cannot write {folder}: {error.strerror}") from error
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        differing = _differing(before, fingerprint)
+        if differing:
+            raise PacbedError(
+                f"{folder} holds parts of a map with another {', '.join(differing)}: delete the "
+                "folder to begin anew, or give the same options"
+            )
+    write_text(path, json.dumps(fingerprint, indent=1) + "\n")
+
+
+def _differing(one: Any, other: Any, name: str = "map") -> list[str]:
+    """Return the names of values that differ in two trees."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return [
+            found
+            for key in sorted({*one, *other})
+            for found in _differing(one.get(key), other.get(key), key)
+        ]
+    return [] if one == other else [name]
+
+
+def _check_reference(box: Box, shape: tuple[int, int]) -> None:
+    x0, y0, x1, y1 = box
+    if not (0 <= x0 < x1 <= shape[1] and 0 <= y0 < y1 <= shape[0]):
+        raise PacbedError(
+            f"the reference x0 y0 x1 y1 = {x0} {y0} {x1} {y1} is no part of a scan of {shape[0]} × "
+            f"{shape[1]} points (rows × columns)"
+        )
+
+
+def _put_better(found: _Found, rows: np.ndarray, other: _Found) -> int:
+    """Put what describes patterns better; return at how many points that is so."""
+    better = other.result.deviance < found.result.deviance[rows] - 1
+    part = _Found(other.result.of(better), other.layers[better], other.probability[better])
+    found.put(rows[better], part)
+    return int(better.sum())
+
+
+def _joined(parts: Sequence[_Found]) -> _Found:
+    result = FitResult(
+        **{
+            one.name: np.concatenate([getattr(part.result, one.name) for part in parts])
+            for one in fields(FitResult)
+        }
+    )
+    return _Found(
+        result,
+        np.concatenate([part.layers for part in parts]),
+        np.concatenate([part.probability for part in parts]),
+    )
+
+
+def _turn(states: np.ndarray, covariance: np.ndarray, turn: np.ndarray) -> None:
+    """Turn strains and tilts, and their covariance, from the crystal into other axes."""
+    change = np.broadcast_to(np.eye(len(UNKNOWNS)), covariance.shape).copy()
+    change[:, :3, :3] = strain_turn(turn)
+    c, s = np.cos(turn), np.sin(turn)
+    change[:, TILT, TILT] = np.array([[c, -s], [s, c]]).transpose(2, 0, 1)
+    states[:] = np.einsum("nij,nj->ni", change, states)
+    covariance[:] = change @ covariance @ change.transpose(0, 2, 1)
+
+
+def strain_turn(turn: np.ndarray) -> np.ndarray:
+    """Return the matrices that turn (xx, yy, xy) counter-clockwise, shape (n, 3, 3)."""
+    c, s = np.cos(turn), np.sin(turn)
+    rows = [
+        [c * c, s * s, -2 * c * s],
+        [s * s, c * c, 2 * c * s],
+        [c * s, -c * s, c * c - s * s],
+    ]
+    return np.array(rows).transpose(2, 0, 1)
+
+
+def _turned_sigma(sigma: dict[str, float], turn: float) -> dict[str, float]:
+    """Return standard deviations in turned axes, of components that are independent."""
+    found = dict(sigma)
+    strains, tilts = ("strain_xx", "strain_yy", "strain_xy"), ("tilt_x_mrad", "tilt_y_mrad")
+    c, s = np.cos(turn), np.sin(turn)
+    matrices = strain_turn(np.array([turn]))[0], np.array([[c, -s], [s, c]])
+    for names, matrix in zip((strains, tilts), matrices, strict=True):
+        squares = matrix**2 @ np.array([sigma[name] ** 2 for name in names])
+        found |= {name: float(np.sqrt(v)) for name, v in zip(names, squares, strict=True)}
+    return found

@@ -1,0 +1,174 @@
+"""What all patterns of a scan have in common is found by one joint fit."""
+
+import json
+
+import numpy as np
+import pytest
+from small_scan import (
+    COMMON,
+    DEAD,
+    GAIN,
+    LAYERS,
+    READ_NOISE,
+    CENTRE_px,
+    ROTATION_deg,
+    SEMIANGLE_mrad,
+    disc,
+    small_scan,
+    true_calibration,
+)
+
+from pacbed.exceptions import PacbedError
+from pacbed.reading.calibration import (
+    Calibration,
+    CalibrationSettings,
+    _common_covariance,
+    _joint_step,
+    _with_held,
+    calibrate,
+    grid,
+    scattered,
+    window_sums,
+)
+from pacbed.reading.scans import Scan
+
+pytestmark = pytest.mark.xdist_group("maps")
+
+
+@pytest.fixture(scope="module")
+def found(small_series):
+    made = small_scan(small_series)
+    return calibrate(made.scan, small_series, CalibrationSettings(SEMIANGLE_mrad, LAYERS))
+
+
+@pytest.mark.slow
+def test_the_camera_and_the_geometry_are_found(found):
+    true = SEMIANGLE_mrad * np.exp(COMMON["log_semiangle"])
+    assert abs(found.semiangle_mrad - true) < 4 * found.semiangle_sigma_mrad < 0.06
+    assert found.ellipticity == pytest.approx(COMMON["ellipticity"], abs=0.0015)
+    assert found.ellipticity_diagonal == pytest.approx(COMMON["ellipticity_diagonal"], abs=0.0015)
+    assert found.blur_px == pytest.approx(COMMON["blur_px"], abs=0.05)
+    assert found.background + found.halo == pytest.approx(COMMON["background"], abs=0.005)
+    assert found.counts_per_electron == pytest.approx(GAIN, rel=0.05)
+    assert found.read_noise_counts == pytest.approx(READ_NOISE, abs=0.5)
+
+
+@pytest.mark.slow
+def test_the_orientation_and_the_centre_are_found(found):
+    assert found.rotation_deg == pytest.approx(ROTATION_deg, abs=0.4)
+    assert np.allclose(found.centre_px, CENTRE_px, atol=0.6)  # drift moves it
+
+
+@pytest.mark.slow
+def test_a_dead_pixel_is_masked(found):
+    assert DEAD in found.masked_px
+    assert len(found.masked_px) < 12
+
+
+@pytest.mark.slow
+def test_a_given_size_of_a_pixel_is_kept_and_its_uncertainty_is_that_of_strain(found):
+    assert found.pixel_mrad == pytest.approx(60 / 64, rel=1e-4)
+    assert found.common_sigma["strain_xx"] == pytest.approx(0.002, rel=0.2)
+    assert found.common_sigma["strain_xy"] < 0.001
+
+
+@pytest.mark.slow
+def test_of_the_zigzag_axes_that_near_the_wanted_direction_is_taken(small_series):
+    made = small_scan(small_series, vacuum=False, shape=(3, 4))
+    settings = CalibrationSettings(SEMIANGLE_mrad, (3, 5), zigzag_near_deg=90.0)
+    found = calibrate(made.scan, small_series, settings)
+    away = (found.rotation_deg - ROTATION_deg) % 60
+    assert min(away, 60 - away) < 0.5
+    assert abs((found.rotation_deg - 90 + 90) % 180 - 90) <= 30.5
+
+
+def test_eliminating_local_unknowns_gives_the_step_of_all():
+    random = np.random.default_rng(0)
+    points, local, common = 4, [0, 2, 3], [1, 4]
+    roots = random.normal(size=(points, 5, 9))
+    information = roots @ roots.transpose(0, 2, 1)
+    slopes = random.normal(size=(points, 5))
+    whole, right = np.zeros((14, 14)), np.zeros(14)
+    for n in range(points):
+        place = np.zeros((5, 14))
+        place[local, 3 * n + np.arange(3)] = 1
+        place[common, 12 + np.arange(2)] = 1
+        whole += place.T @ information[n] @ place
+        right += place.T @ slopes[n]
+    expected = np.linalg.solve(whole, right)
+    step, promised = _joint_step(information, slopes, local, common)
+    assert np.allclose(step[:, local].ravel(), expected[:12])
+    assert np.allclose(step[:, common], expected[12:])
+    assert promised == pytest.approx(expected @ right)
+    covariance, response = _common_covariance(information, local, common)
+    inverse = np.linalg.inv(whole)
+    assert np.allclose(covariance, inverse[12:, 12:])
+    assert np.allclose((response @ covariance).reshape(12, 2), inverse[:12, 12:])
+
+
+def test_the_uncertainty_of_what_was_held_goes_to_what_depends_on_it():
+    covariance = np.array([[1e-10, 2e-10], [2e-10, 1e-6]])
+    wider = _with_held(covariance, 0, 1e-3)
+    assert wider[0, 0] == pytest.approx(1e-6)
+    assert wider[1, 1] == pytest.approx(1e-6 + 4e-6, rel=1e-3)
+
+
+def test_a_calibration_is_read_as_it_was_written_and_edited(tmp_path):
+    path = tmp_path / "scan.calibration.json"
+    before = true_calibration(common_sigma={"strain_xx": 0.002}, sources={"others": "fit"})
+    before.write(path)
+    assert Calibration.read(path) == before
+    values = json.loads(path.read_text())
+    values["rotation_deg"] = 5.0
+    path.write_text(json.dumps(values))
+    assert Calibration.read(path).rotation_deg == 5.0
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"pixel_mrad": 1}', '{"centre_px": [1]}', '{"other": 1, "centre_px": [1]}']
+)
+def test_another_file_is_no_calibration(tmp_path, text):
+    path = tmp_path / "c.json"
+    path.write_text(text)
+    with pytest.raises(PacbedError, match=r"c\.json is no calibration"):
+        Calibration.read(path)
+    with pytest.raises(PacbedError, match="cannot read"):
+        Calibration.read(tmp_path / "none.json")
+
+
+def test_places_are_spread_evenly():
+    places = grid((48, 48), 64)
+    assert len(places) == 64
+    assert np.array_equal(np.unique(places[:, 0]), np.arange(3, 48, 6))
+    assert len(grid((1, 5), 64)) == 5
+
+
+def test_only_what_lies_outside_the_central_disc_is_scattered():
+    images = np.zeros((2, 32, 32))
+    images[:, 16, 16] = 3
+    images[1, 2, 2] = 1
+    assert np.allclose(scattered(images, (16, 16), 5), [0, 0.25])
+
+
+def test_a_window_adds_patterns_up():
+    patterns = np.random.default_rng(0).poisson(3.0, (5, 6, 24, 24)).astype(np.float32)
+    scan = Scan.of(patterns)
+    sums = window_sums(scan, np.array([[2, 3], [0, 0]]), 3)
+    assert np.array_equal(sums[0], patterns[1:4, 2:5].sum((0, 1)))
+    assert np.array_equal(sums[1], patterns[:2, :2].sum((0, 1)))
+
+
+def test_an_empty_scan_is_refused(small_series):
+    settings = CalibrationSettings(SEMIANGLE_mrad, LAYERS)
+    for values, why in ((0.0, "empty"), (np.nan, "finite")):
+        scan = Scan.of(np.full((3, 3, 64, 64), values, np.float32), pixel_mrad=60 / 64)
+        with pytest.raises(PacbedError, match=why):
+            calibrate(scan, small_series, settings)
+
+
+def test_a_scan_of_vacuum_is_refused(small_series):
+    random = np.random.default_rng(0)
+    images = random.poisson(disc(1e5), (3, 3, 64, 64)).astype(np.float32)
+    scan = Scan.of(images, pixel_mrad=60 / 64)
+    with pytest.raises(PacbedError, match="no crystal"):
+        calibrate(scan, small_series, CalibrationSettings(SEMIANGLE_mrad, LAYERS))

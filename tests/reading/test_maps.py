@@ -1,0 +1,209 @@
+"""Maps of a scan: right within their error bars, resumable, silent where there is no crystal."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small_scan import LAYERS, ROTATION_deg, disc, small_scan, true_calibration
+
+from pacbed.exceptions import PacbedError
+from pacbed.reading.map_store import QUANTITIES, read_map, write_map
+from pacbed.reading.maps import MapMaker, MapSettings, _differing, make_map, strain_turn
+from pacbed.reading.scans import Scan
+from pacbed.scattering.image_model import COLUMN
+
+pytestmark = [pytest.mark.xdist_group("maps"), pytest.mark.slow]
+
+VACUUM, MIXED, TURN = 8, 16, 32
+
+
+@pytest.fixture(scope="module")
+def small(small_series):
+    return small_scan(small_series)
+
+
+@pytest.fixture(scope="module")
+def maker(small_series, small):
+    settings = MapSettings(LAYERS, reference=(0, 0, 2, 6), model_error=0.0)
+    return MapMaker(small.scan, small_series, true_calibration(), settings)
+
+
+@pytest.fixture(scope="module")
+def found(maker, tmp_path_factory):
+    return make_map(maker, tmp_path_factory.mktemp("map") / "parts", threads=2)
+
+
+def deviations(found, small):
+    """Return errors over their standard deviations, of points of the crystal."""
+    crystal = small.layers > 0
+    return np.array(
+        [
+            (found.values[name] - small.states[..., COLUMN[name]])[crystal]
+            / found.values[f"{name}_sigma"][crystal]
+            for name in QUANTITIES[:6]
+        ]
+    )
+
+
+def test_errors_are_as_large_as_stated(found, small):
+    away = deviations(found, small)
+    assert np.abs(away).max() < 5
+    assert 0.8 < np.sqrt((away**2).mean()) < 1.25
+
+
+def test_thickness_is_right_and_nothing_is_claimed_in_vacuum(found, small):
+    assert np.array_equal(found.values["layers"], small.layers)
+    vacuum = small.layers == 0
+    assert np.array_equal(found.flagged(VACUUM), vacuum)
+    assert np.array_equal(~found.claimed, vacuum)
+    assert np.isnan(found.values["chi2_per_pixel"][vacuum]).all()
+    assert not found.values["flags"][~vacuum].any()
+
+
+def test_chi2_is_that_of_the_noise(found):
+    assert np.nanmedian(found.values["chi2_per_pixel"]) == pytest.approx(1, abs=0.05)
+
+
+def test_relative_strain_refers_to_the_reference_region(found):
+    relative, strain = (found.values[n] for n in ("relative_strain_xx", "strain_xx"))
+    assert relative[:, :2].mean() == pytest.approx(0, abs=1e-6)
+    assert np.nanstd(relative - strain) < 1e-6
+
+
+def test_where_points_lie_and_what_a_map_follows_from_are_kept(found, tmp_path):
+    path = tmp_path / "map.zarr.zip"
+    write_map(path, found)
+    again = read_map(path)
+    assert np.allclose(again.x_nm, 0.5 * np.arange(7))
+    assert again.attributes["calibration"]["rotation_deg"] == ROTATION_deg
+    assert again.attributes["provenance"]["settings"]["layers"] == list(LAYERS)
+
+
+def test_a_map_that_was_stopped_goes_on(maker, found, tmp_path, monkeypatch):
+    monkeypatch.setattr("pacbed.reading.maps._PART_BYTES", 7 * 64 * 64 * 4 * 2)
+    computed, whole = [], maker.rows
+    monkeypatch.setattr(
+        maker, "rows", lambda rows, *others: computed.append(rows[0]) or whole(rows, *others)
+    )
+
+    def stop(done, total, more=""):
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_map(maker, tmp_path / "parts", stop)
+    assert (tmp_path / "parts" / "rows-00000.npz").exists()
+    again = make_map(maker, tmp_path / "parts")
+    assert set(computed) == {0, 2, 4}
+    assert computed.count(0) == 1
+    assert np.allclose(
+        again.values["strain_xx"], found.values["strain_xx"], atol=1e-5, equal_nan=True
+    )
+
+
+def test_parts_of_another_map_are_refused(maker, tmp_path):
+    from pacbed.reading.maps import check_parts
+
+    check_parts(tmp_path / "parts", maker.fingerprint())
+    check_parts(tmp_path / "parts", maker.fingerprint())
+    other = MapMaker(maker.scan, maker.series, maker.calibration, replace(maker.settings, window=2))
+    with pytest.raises(PacbedError, match="another window"):
+        check_parts(tmp_path / "parts", other.fingerprint())
+    assert _differing({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}) == ["c"]
+
+
+def test_few_electrons_are_read_within_their_error_bars(small_series, tmp_path):
+    small = small_scan(small_series, electrons=2e4, vacuum=False, shape=(4, 6))
+    maker = MapMaker(small.scan, small_series, true_calibration(), MapSettings((3, 5)))
+    found = make_map(maker, tmp_path / "parts")
+    away = deviations(found, small)
+    assert np.array_equal(found.values["layers"], small.layers)
+    assert np.abs(away).max() < 6
+    assert 0.7 < np.sqrt((away**2).mean()) < 1.3
+
+
+def test_a_window_has_the_error_bars_of_more_electrons(small_series, tmp_path):
+    small = small_scan(small_series, electrons=1e5, vacuum=False, shape=(4, 4))
+    sums = []
+    for window in (1, 2):
+        settings = MapSettings((3, 5), window=window, step=window)
+        maker = MapMaker(small.scan, small_series, true_calibration(), settings)
+        images = maker.images(maker._in_scan(np.array([[0, 0]])))
+        assert np.allclose(maker._of_rows(np.array([0]))[0], images[0])
+        sums.append(images.sum())
+    assert sums[1] == pytest.approx(4 * sums[0], rel=0.05)
+    assert maker.shape == (2, 2)
+
+
+def test_patterns_without_numbers_claim_nothing(small_series, maker, small, tmp_path):
+    patterns = small.scan.patterns(slice(0, 2)).copy()
+    patterns[0] = np.nan
+    scan = Scan.of(patterns, pixel_mrad=small.scan.pixel_mrad)
+    other = MapMaker(scan, small_series, true_calibration(), MapSettings((3, 5)))
+    found = make_map(other, tmp_path / "parts")
+    assert not found.claimed[0].any()
+    assert found.claimed[1, :4].all()
+
+
+def test_a_scan_of_vacuum_is_refused(small_series, tmp_path):
+    images = np.random.default_rng(0).poisson(4 * disc(1e5), (2, 2, 64, 64)).astype(np.float32)
+    scan = Scan.of(images, pixel_mrad=60 / 64)
+    maker = MapMaker(scan, small_series, true_calibration(), MapSettings(LAYERS))
+    with pytest.raises(PacbedError, match="no crystal"):
+        make_map(maker, tmp_path / "parts")
+
+
+def test_a_wrong_semi_angle_is_said_by_chi2(small_series, small, tmp_path):
+    scan = Scan.of(small.scan.patterns(slice(2, 3)), pixel_mrad=small.scan.pixel_mrad)
+    maker = MapMaker(scan, small_series, true_calibration(semiangle_mrad=6.0), MapSettings((3, 5)))
+    found = make_map(maker, tmp_path / "parts")
+    assert np.nanmedian(found.values["chi2_per_pixel"]) > 1.5
+    assert found.flagged(4).all()
+
+
+def test_an_undetermined_turn_is_flagged(maker, found):
+    other = MapMaker(
+        maker.scan, maker.series, true_calibration(turn_told_apart=False), maker.settings
+    )
+    other.__dict__.update(fit=maker.fit, cut=maker.cut)
+    seeds = maker.seeds()[1]
+    flags = other._flags(_all_of(seeds, found.values["layers"].size))
+    assert (flags & TURN).any()
+
+
+def _all_of(seeds, count):
+    from pacbed.reading.maps import _Found
+
+    whole = _Found.none(count)
+    whole.put(np.arange(len(seeds.layers)), seeds)
+    return whole
+
+
+def test_axes_of_the_scan_are_those_of_the_crystal_turned(maker, found, tmp_path):
+    settings = replace(maker.settings, axes="scan", scan_rotation_deg=10.0)
+    other = MapMaker(maker.scan, maker.series, maker.calibration, settings)
+    other.__dict__.update(fit=maker.fit)
+    turned = make_map(other, tmp_path / "parts")
+    at = 3, 1
+    one, two = ({n: m.values[n][at] for n in QUANTITIES[:6]} for m in (found, turned))
+    angle = np.deg2rad(one["rotation_deg"] - 10)
+    c, s = np.cos(angle), np.sin(angle)
+    turn = np.array([[c, -s], [s, c]])
+    tensor = np.array([[one["strain_xx"], one["strain_xy"]], [one["strain_xy"], one["strain_yy"]]])
+    expected = turn @ tensor @ turn.T
+    assert two["strain_xx"] == pytest.approx(expected[0, 0], abs=1e-5)
+    assert two["strain_xy"] == pytest.approx(expected[0, 1], abs=1e-5)
+    tilt = turn @ [one["tilt_x_mrad"], one["tilt_y_mrad"]]
+    assert two["tilt_y_mrad"] == pytest.approx(tilt[1], abs=1e-3)
+    assert np.allclose(
+        strain_turn(np.array([angle]))[0] @ strain_turn(-np.array([angle]))[0], np.eye(3)
+    )
+
+
+def test_a_window_or_reference_beyond_the_scan_is_refused(small_series, small):
+    for settings, why in (
+        (MapSettings((3,), window=9), "--window"),
+        (MapSettings((3,), reference=(0, 0, 9, 3)), "reference"),
+    ):
+        with pytest.raises(PacbedError, match=why):
+            MapMaker(small.scan, small_series, true_calibration(), settings)
