@@ -90,6 +90,11 @@ def test_another_crystal_than_the_command_knows_is_not_mapped_as_a_known_one():
     assert of_series.files == ["a.mib", "s.zarr.zip"]
 
 
+def test_a_structure_file_is_one_of_the_files(wse2):
+    found = one(material=str(wse2), displacement=["W=0.065", "Se=0.08"])
+    assert found.files == ["a.mib", str(wse2)]
+
+
 def test_files_that_are_missing_are_named_at_once(tmp_path):
     (tmp_path / "there.npy").touch()
     made = {name: [f"{tmp_path}/{name}.map", f"{tmp_path}/{name}.json"] for name in "abc"}
