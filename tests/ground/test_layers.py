@@ -21,6 +21,7 @@ KERAS = (
     "pacbed.reading.fit",
     "pacbed.reading.maps",
     "pacbed.scattering.image_model",
+    "pacbed.scattering.xla",
     "pacbed.reading.predictions",
     "pacbed.reading.point_patterns",
     "pacbed.reading.reading",

@@ -219,6 +219,10 @@ def train(
     rate = settings.schedule.of_batches(len(batches))
     # Others than TensorFlow compile in ways of their own, or would compute step by step.
     compiled = settings.xla if keras.backend.backend() == "tensorflow" else "auto"
+    if compiled is True:
+        from pacbed.scattering import xla
+
+        xla.begin()
     network.compile(loss=settings.loss, jit_compile=compiled)
     trained_on = of_both_answers(settings.loss, outputs) if twice else settings.loss
     model.compile(make_optimizer(rate, settings), loss=trained_on, jit_compile=compiled)
