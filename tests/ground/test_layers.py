@@ -17,6 +17,7 @@ KERAS = (
     "pacbed.reading.calibration",
     "pacbed.reading.maps",
     "pacbed.learning",
+    "pacbed.reading.by_network",
     "pacbed.reading.calibration",
     "pacbed.reading.fit",
     "pacbed.reading.maps",

@@ -29,6 +29,7 @@ from pacbed.learning.network import (
     save_network,
     with_first_answer,
 )
+from pacbed.learning.prediction import border_share
 from pacbed.learning.schedule import Schedule
 from pacbed.learning.sequences import ExampleSequence, OnlineSequence, StoredSequence
 from pacbed.machine import noting_sigterm
@@ -272,6 +273,8 @@ def train(
     history = _history(best.losses, rate, len(batches))
     described |= {"parameters": network.count_params(), "fingerprint": digest}
     described["validation_loss"] = _check(network, examples, history, settings, log)
+    shares = border_share(validation.images)
+    described["border_share"] = [float(shares.min()), float(shares.max())]
     _write(folder, network, history, described)
     kept.remove()
     return history
