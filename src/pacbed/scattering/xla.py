@@ -15,7 +15,7 @@ import tensorflow as tf
 def compiled(function: Callable[..., Any]) -> Any:
     """Return a function of tensors that XLA compiles when it is called first."""
     begin()
-    return tf.function(function, jit_compile=True)
+    return tf.function(function, jit_compile=True, autograph=False)
 
 
 @cache
@@ -26,7 +26,7 @@ def begin() -> None:
     log yet. No setting silences these lines, so something small is compiled while nobody listens.
     """
     with _deaf():
-        tf.function(lambda number: number + 1, jit_compile=True)(tf.zeros(()))
+        tf.function(tf.negative, jit_compile=True, autograph=False)(tf.zeros(()))
 
 
 @contextmanager
