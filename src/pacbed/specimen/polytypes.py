@@ -187,7 +187,7 @@ def crystal(name: str) -> Crystal:
     Examples
     --------
     >>> crystal("1T-SnS2").thickness_A(layers=3)
-    17.64
+    17.697
     >>> crystal("hBN").cell_A.round(3)
     array([[ 2.504,  0.   ],
            [-1.252,  2.169]])
