@@ -6,7 +6,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -86,6 +86,11 @@ def say(line: str, console: Console | None = None) -> None:
         if line.startswith(word):
             text.stylize(style, 0, len(word))
     (console or stderr()).print(text, soft_wrap=True)
+
+
+def busy(what: str, console: Console | None = None) -> AbstractContextManager[Any]:
+    """Return what shows on a terminal that something is done; quietly, nothing."""
+    return nullcontext() if _quiet.get() else (console or stderr()).status(Text(what))
 
 
 def show_table(table: Table, width: int = 140) -> None:

@@ -178,7 +178,6 @@ def map(
     report
         Also write a page about it (HTML).
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from pacbed.figures.style import check_drawable
     from pacbed.reading.calibration import Calibration
     from pacbed.reading.scans import open_scan

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import tempfile
 import time
@@ -202,7 +201,6 @@ def read(
     figure
         Also draw measured and fitted patterns and residuals (PNG or PDF).
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from pacbed.storage.files import check_writable
 
     for option, path in (("json", json_file), ("figure", figure)):

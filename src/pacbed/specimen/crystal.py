@@ -521,6 +521,13 @@ def slab(crystal: Crystal, deformation: Deformation, layers: int) -> ase.Atoms:
     ase.Atoms
         The in-plane cell vectors are the deformed, in general oblique ones. The first layer that
         the beam meets has the largest z. The array ``kinds`` has the kinds of atoms.
+
+    Examples
+    --------
+    >>> from pacbed.specimen.polytypes import crystal
+    >>> atoms = slab(crystal("MoS2"), Deformation(1.02, 1.0, 0.0), layers=2)
+    >>> str(atoms.symbols), atoms.cell.lengths().round(3)
+    ('S2Mo2S4Mo2S2', array([ 3.225,  5.476, 12.306]))
     """
     import ase  # here, since jobs that build no crystal read materials
 
