@@ -81,6 +81,13 @@ def test_a_file_of_unknown_format_is_refused_before_anything_is_simulated(compla
     assert "scans are written as .hspy" in complaint("scan", "--output", str(tmp_path / "a.dm4"))
 
 
+@pytest.mark.parametrize("there", ["a.mib", "a.hdr", "a.truth.zarr.zip"])
+def test_a_scan_that_is_there_is_not_replaced(complaint, tmp_path, there):
+    (tmp_path / there).write_bytes(b"measured")
+    assert f"{there} is there already" in complaint("scan", "--output", tmp_path / "a.mib")
+    assert (tmp_path / there).read_bytes() == b"measured"
+
+
 def test_a_row_of_patterns_is_refused_with_the_option_that_helps(complaint, tmp_path):
     np.save(tmp_path / "a.npy", np.ones((30, 64, 64)))
     assert "--scan-shape" in complaint("inspect", str(tmp_path / "a.npy"))

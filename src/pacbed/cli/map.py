@@ -182,11 +182,10 @@ def map(
     from pacbed.figures.style import check_drawable
     from pacbed.reading.calibration import Calibration
     from pacbed.reading.scans import open_scan
-    from pacbed.storage.files import check_not_read, check_writable
+    from pacbed.storage.files import check_new, check_not_read, check_writable
 
     numbers = layer_numbers(layers)
-    if output.exists():
-        raise PacbedError(f"{output} is there already: give another --output, or remove it")
+    check_new(output)
     parts = output.with_name(f"{output.name}.parts")
     saved = output.with_name(
         f"{output.name.removesuffix('.zip').removesuffix('.zarr')}.calibration.json"

@@ -110,6 +110,7 @@ def scan(
     simulated by itself, not by a scattering series. 48 × 48 points take about three minutes.
 
     What is true at every point is written next to the scan, as a map: `NAME.truth.zarr.zip`.
+    Files that are there already are not replaced.
 
     Parameters
     ----------
@@ -130,10 +131,11 @@ def scan(
     from pacbed.reading.example_scan import Ripple
     from pacbed.reading.map_store import write_map
     from pacbed.reading.scan_writing import check_format, write_scan
-    from pacbed.storage.files import check_writable
+    from pacbed.storage.files import check_new, check_writable
 
-    check_format(output)
+    header = [output.with_suffix(".hdr")] if check_format(output) == ".mib" else []
     truth = truth_path(output)
+    check_new(output, truth, *header)
     check_writable(output, truth)
     ripple = Ripple(points=points, pixels=pixels, electrons=electrons, seed=seed)
     console = stderr()

@@ -66,6 +66,19 @@ def check_not_read(read: Path | None, *written: Path | None) -> None:
             raise PacbedError(f"{path} is read, and would be overwritten: give another name")
 
 
+def check_new(*paths: Path) -> None:
+    """Check that files are not there yet which cost much, or may be another's measurement.
+
+    Raises
+    ------
+    PacbedError
+        If one is.
+    """
+    for path in paths:
+        if path.exists():
+            raise PacbedError(f"{path} is there already: give another --output, or remove it")
+
+
 @contextmanager
 def appearing_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary name in the same folder, which in the end becomes that of the file.
