@@ -26,9 +26,12 @@ def run(capsys, *words):
         (("--layers", "1-3"), "give it with --semiangle"),
         (("--layers", "1-3", "--semiangle", "6.35"), "--material"),
         (("--layers", "1-3", "--semiangle", "6.35", "--material", "MoS2"), "--energy"),
+        (("--layers", "1", "--window", "3"), "--window 3 is larger than a scan of 2 × 3"),
+        (("--layers", "1", "--reference", "0", "0", "4", "2"), "is no part of a scan of 2 × 3"),
+        (("--layers", "1", "--model-error", "-1"), "--model-error must be a positive number"),
     ],
 )
-def test_what_is_not_known_is_asked_for(scan, tmp_path, capsys, given, said):
+def test_what_is_unknown_or_impossible_is_said_at_once(scan, tmp_path, capsys, given, said):
     status, error = run(capsys, scan, "--output", tmp_path / "map.zarr.zip", *given)
     assert status == 1
     assert said in error

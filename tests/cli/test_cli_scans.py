@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from pacbed.cli import main
-from pacbed.cli.scans import ScanFile, truth_path
+from pacbed.cli.scans import truth_path
 from pacbed.reading.example_scan import Ripple, small_ripple
 from pacbed.reading.map_store import read_map
-from pacbed.reading.scans import ScanOptions, open_scan
+from pacbed.reading.scans import open_scan
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +63,6 @@ def test_options_are_applied(file, tmp_path, capsys):
     assert "2.6 mrad" in said
     assert "not mirrored" in said
     assert "--semiangle" in said
-
-
-def test_options_are_those_of_the_reader():
-    given = ScanFile((6, 5), None, True, turn="270", crop=(0, 0, 32, 32), step=2.0, energy=80.0)
-    assert given.options() == ScanOptions(
-        scan_shape=(6, 5),
-        mirrored=True,
-        turn_deg=270,
-        crop_px=(0, 0, 32, 32),
-        step_nm=2.0,
-        energy_keV=80.0,
-    )
 
 
 def test_a_file_of_unknown_format_is_refused_before_anything_is_simulated(complaint, tmp_path):

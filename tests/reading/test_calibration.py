@@ -21,7 +21,6 @@ from small_scan import (
 from pacbed.exceptions import PacbedError
 from pacbed.reading.calibration import (
     Calibration,
-    CalibrationSettings,
     _common_covariance,
     _joint_step,
     _with_held,
@@ -30,15 +29,17 @@ from pacbed.reading.calibration import (
     scattered,
     window_sums,
 )
+from pacbed.reading.map_settings import CalibrationSettings, MapSettings
 from pacbed.reading.scans import Scan
 
 pytestmark = pytest.mark.xdist_group("maps")
+SCALE = {"pixel_mrad": 60 / 64, "semiangle_mrad": SEMIANGLE_mrad}
 
 
 @pytest.fixture(scope="module")
 def found(small_series):
     made = small_scan(small_series)
-    return calibrate(made.scan, small_series, CalibrationSettings(SEMIANGLE_mrad, LAYERS))
+    return calibrate(made.scan, small_series, MapSettings(LAYERS))
 
 
 @pytest.mark.slow
@@ -75,8 +76,8 @@ def test_a_given_size_of_a_pixel_is_kept_and_its_uncertainty_is_that_of_strain(f
 @pytest.mark.slow
 def test_of_the_zigzag_axes_that_near_the_wanted_direction_is_taken(small_series):
     made = small_scan(small_series, vacuum=False, shape=(3, 4))
-    settings = CalibrationSettings(SEMIANGLE_mrad, (3, 5), zigzag_near_deg=90.0)
-    found = calibrate(made.scan, small_series, settings)
+    known = CalibrationSettings(zigzag_near_deg=90.0)
+    found = calibrate(made.scan, small_series, MapSettings((3, 5)), known)
     away = (found.rotation_deg - ROTATION_deg) % 60
     assert min(away, 60 - away) < 0.5
     assert abs((found.rotation_deg - 90 + 90) % 180 - 90) <= 30.5
@@ -159,16 +160,15 @@ def test_a_window_adds_patterns_up():
 
 
 def test_an_empty_scan_is_refused(small_series):
-    settings = CalibrationSettings(SEMIANGLE_mrad, LAYERS)
     for values, why in ((0.0, "empty"), (np.nan, "finite")):
-        scan = Scan.of(np.full((3, 3, 64, 64), values, np.float32), pixel_mrad=60 / 64)
+        scan = Scan.of(np.full((3, 3, 64, 64), values, np.float32), **SCALE)
         with pytest.raises(PacbedError, match=why):
-            calibrate(scan, small_series, settings)
+            calibrate(scan, small_series, MapSettings(LAYERS))
 
 
 def test_a_scan_of_vacuum_is_refused(small_series):
     random = np.random.default_rng(0)
     images = random.poisson(disc(1e5), (3, 3, 64, 64)).astype(np.float32)
-    scan = Scan.of(images, pixel_mrad=60 / 64)
+    scan = Scan.of(images, **SCALE)
     with pytest.raises(PacbedError, match="no crystal"):
-        calibrate(scan, small_series, CalibrationSettings(SEMIANGLE_mrad, LAYERS))
+        calibrate(scan, small_series, MapSettings(LAYERS))

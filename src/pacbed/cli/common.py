@@ -43,6 +43,8 @@ _quiet = ContextVar("quiet", default=False)
 _OPTIONS = {
     "slices_per_layer": "slices",
     "pixel_A": "sampling",
+    "pixel_mrad": "pixel-mrad",
+    "crop_px": "crop",
     "python": "prismatic-python",
 }
 

@@ -8,20 +8,16 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from cyclopts import Parameter
 from rich.table import Table
 
 from pacbed.cli.common import (
-    NOT_NEGATIVE,
-    POSITIVE,
     Count,
-    Flat,
-    Positive,
     Threads,
     progress,
     say,
@@ -29,25 +25,26 @@ from pacbed.cli.common import (
     stderr,
 )
 from pacbed.cli.read import layer_numbers
-from pacbed.cli.scans import Box, ScanFile
+from pacbed.cli.scans import ScanFile, ScanFiles
 from pacbed.cli.scatter import WIDEST_FIELD_mrad, make_series, series_request
 from pacbed.cli.simulate import Computation, PlaneWaveOptions
 from pacbed.cli.structures import Structure
 from pacbed.exceptions import PacbedError
 from pacbed.machine import usable_cores
+from pacbed.reading.map_settings import CalibrationSettings, MapSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from pacbed.reading.calibration import Calibration
     from pacbed.reading.map_store import StrainMap
-    from pacbed.reading.maps import MapSettings
     from pacbed.reading.scans import Scan
     from pacbed.scattering.request import SeriesRequest
     from pacbed.scattering.series import ScatteringSeries
     from pacbed.specimen.crystal import Crystal
 
-_FITTED = Parameter(name="*", group="Fit")
+# Layers are written as ranges, too.
+_FITTED = Parameter(name="*", group="Fit", parse="^(?!layers)")
 _CALIBRATED = Parameter(name="*", group="Calibration")
 _SERIES = Parameter(name="*", group="Scattering series")
 _CRYSTAL = Parameter(name="*", group="Crystal")
@@ -58,68 +55,16 @@ _WRONG = 1.5
 
 
 @dataclass(frozen=True)
-class Calibrating:
+class Calibrating(CalibrationSettings):
     """What is known of what all patterns have in common.
 
     Parameters
     ----------
     calibration
         Calibration of an earlier map (.json), which is used as it is.
-    pixel_uncertainty
-        Relative standard deviation of the size of a pixel. It becomes part of the common error of
-        strain.
-    semiangle_uncertainty
-        Relative standard deviation of the semi-angle. If the size of a pixel is not known, it
-        becomes part of the common error of strain.
-    zigzag_near
-        Direction in the patterns in degrees, counter-clockwise from x: of the zigzag axes, 60°
-        apart, the one nearest to it is x of the crystal.
-    counts_per_electron
-        Gain of the camera. Without it, it follows from the residuals, and χ² is relative.
     """
 
     calibration: Path | None = None
-    pixel_uncertainty: Annotated[float, Parameter(validator=POSITIVE)] = 0.002
-    semiangle_uncertainty: Annotated[float, Parameter(validator=POSITIVE)] = 0.03
-    zigzag_near: float = 0.0
-    counts_per_electron: Positive = None
-
-
-@dataclass(frozen=True)
-class MapOptions:
-    """How a map is made.
-
-    Parameters
-    ----------
-    thickness
-        by-region: neighbouring points have the same number of layers unless their patterns show
-        otherwise; by-pattern: all numbers are tried at every point, which takes longer.
-    window
-        So many points along each axis are added up.
-    every
-        Points of the map are so many points of the scan apart.
-    reference
-        Undeformed region x0 y0 x1 y1, in points, to which relative strain refers; x1 and y1 do not
-        belong to it. If the size of a pixel is not known, the scale follows from it.
-    axes
-        Of strain and tilt: those of the crystal (x along zigzag), or of the scan.
-    scan_rotation
-        Direction of x of the scan in the patterns, counter-clockwise, in degrees.
-    model_error
-        Relative standard deviation of the expected intensity of a pixel: what is not known of the
-        potential and of thermal motion.
-    least_electrons
-        Points with fewer electrons are not fitted.
-    """
-
-    thickness: Literal["by-region", "by-pattern"] = "by-region"
-    window: Count = 1
-    every: Count = 1
-    reference: Box | None = None
-    axes: Literal["crystal", "scan"] = "crystal"
-    scan_rotation: float = 0.0
-    model_error: Annotated[float, Parameter(validator=NOT_NEGATIVE)] = 0.02
-    least_electrons: Annotated[float, Parameter(validator=POSITIVE)] = 500.0
 
 
 @dataclass(frozen=True)
@@ -154,10 +99,10 @@ def map(
     report: Path | None = None,
     threads: Threads = usable_cores(),
     structure: Annotated[Structure, _CRYSTAL] = Structure(),
-    mapping: Annotated[MapOptions, _FITTED] = MapOptions(),
+    mapping: Annotated[MapSettings, _FITTED] = MapSettings(),
     calibrating: Annotated[Calibrating, _CALIBRATED] = Calibrating(),
     held: Annotated[MapSeries, _SERIES] = MapSeries(),
-    options: Flat[ScanFile] = ScanFile(),
+    options: ScanFiles = ScanFile(),
 ) -> None:
     """Map strain, rotation, tilt and thickness of a scan.
 
@@ -184,7 +129,7 @@ def map(
     from pacbed.reading.scans import open_scan
     from pacbed.storage.files import check_new, check_not_read, check_writable
 
-    numbers = layer_numbers(layers)
+    settings = replace(mapping, layers=layer_numbers(layers))
     check_new(output)
     parts = output.with_name(f"{output.name}.parts")
     saved = output.with_name(
@@ -194,11 +139,12 @@ def map(
     check_drawable(figure)
     for path in (scan, held.series, calibrating.calibration):
         check_not_read(path, saved, figure, report)
-    opened = open_scan(scan, options.options())
+    opened = open_scan(scan, options)
+    settings.check(opened.shape)
     if calibrating.calibration is not None:  # before a series is made
         Calibration.read(calibrating.calibration)
     with _sole_map(output):
-        made = _made(opened, numbers, structure, parts, saved, threads, mapping, calibrating, held)
+        made = _made(opened, structure, parts, saved, threads, settings, calibrating, held)
         _write(output, made, figure, report)
         shutil.rmtree(parts, ignore_errors=True)
     _print(made)
@@ -228,38 +174,26 @@ def _sole_map(output: Path) -> Iterator[None]:
 
 def _made(
     opened: Scan,
-    layers: tuple[int, ...],
     structure: Structure,
     parts: Path,
     saved: Path,
     threads: int,
-    mapping: MapOptions,
+    settings: MapSettings,
     calibrating: Calibrating,
     held: MapSeries,
 ) -> StrainMap:
     from pacbed.learning.training import configure
-    from pacbed.reading.maps import MapMaker, MapSettings, make_map
+    from pacbed.reading.maps import MapMaker, make_map
 
     console = stderr()
     for note in opened.notes:
         say(f"note: {note}", console)
     semiangle = _known(opened.semiangle_mrad, "semi-angle", "--semiangle")
-    series = _series(opened, layers, structure, semiangle, threads, held)
+    series = _series(opened, settings.layers, structure, semiangle, threads, held)
     configure(threads, log=lambda line: say(line, console))
-    settings = MapSettings(
-        layers,
-        mapping.thickness,
-        mapping.window,
-        mapping.every,
-        mapping.reference,
-        mapping.axes,
-        mapping.scan_rotation,
-        mapping.model_error,
-        mapping.least_electrons,
-    )
     with progress(console) as start:
         calibration = _calibration(
-            opened, series, semiangle, settings, calibrating, parts, start("calibration")
+            opened, series, settings, calibrating, parts, start("calibration")
         )
         calibration.write(saved)
         _warn(opened, series, calibration, settings, console)
@@ -335,34 +269,23 @@ def cache_folder() -> Path:
 def _calibration(
     opened: Scan,
     series: ScatteringSeries,
-    semiangle: float,
     settings: MapSettings,
     given: Calibrating,
     parts: Path,
     report: Any,
 ) -> Calibration:
     """Return the calibration that is given, that of a map that was stopped, or a new one."""
-    from pacbed.reading.calibration import Calibration, CalibrationSettings, calibrate
+    from pacbed.reading.calibration import Calibration, calibrate
     from pacbed.storage.files import write_text
 
     if given.calibration is not None:
         return Calibration.read(given.calibration)
-    wanted = CalibrationSettings(
-        semiangle,
-        settings.layers,
-        given.semiangle_uncertainty,
-        given.pixel_uncertainty,
-        given.zigzag_near,
-        settings.reference,
-        given.counts_per_electron,
-        settings.model_error,
-        settings.window,
-    )
-    asked = json.dumps([asdict(wanted), str(opened.path), asdict(opened.options)], indent=1)
+    inputs = [asdict(settings), asdict(given), str(opened.path), asdict(opened.options)]
+    asked = json.dumps(inputs, indent=1)
     before, file = parts / "calibration_settings.json", parts / "calibration.json"
     if file.exists() and before.exists() and before.read_text(encoding="utf-8") == asked:
         return Calibration.read(file)
-    found = calibrate(opened, series, wanted, report)
+    found = calibrate(opened, series, settings, given, report)
     found.write(file)
     write_text(before, asked)
     return found

@@ -17,11 +17,12 @@ from cyclopts import CycloptsError, UnusedCliTokensError
 from pacbed import __version__
 from pacbed.cli.app import parsed
 from pacbed.cli.common import option_name
-from pacbed.cli.map import Calibrating, MapOptions, MapSeries
+from pacbed.cli.map import Calibrating, MapSeries
 from pacbed.cli.read import layer_numbers
 from pacbed.cli.scans import ScanFile
 from pacbed.cli.structures import Structure
 from pacbed.exceptions import ConfigError, PacbedError
+from pacbed.reading.map_settings import MapSettings
 from pacbed.scattering.strain import StrainRange
 from pacbed.specimen.crystal import MATERIALS, Material
 from pacbed.study.model import Configuration
@@ -75,9 +76,9 @@ class MapJob:
         """
         from pacbed.reading.scans import open_scan
 
-        mapping = self._given("mapping", MapOptions())
+        mapping = self._given("mapping", MapSettings())
         try:
-            opened = open_scan(Path(self.scan), self._given("options", ScanFile()).options())
+            opened = open_scan(Path(self.scan), self._given("options", ScanFile()))
         except (PacbedError, OSError):
             points, pixels = _POINTS, _PIXELS
         else:
@@ -168,8 +169,7 @@ def parts_folder(output: Path) -> Path:
 def _says_energy(scan: Path, bound: BoundArguments) -> bool:
     from pacbed.reading.scans import open_scan
 
-    options = bound.arguments.get("options", ScanFile()).options()
-    return open_scan(scan, options).energy_keV is not None
+    return open_scan(scan, bound.arguments.get("options", ScanFile())).energy_keV is not None
 
 
 def _clear(parts: Path, words: Sequence[str], scan: Path) -> None:
@@ -205,7 +205,6 @@ def _job(study: Configuration, section: ScanSection) -> MapJob:
         raise PacbedError(str(error)) from error
     # What the command looks at first, too.
     layer_numbers(bound.arguments["layers"])
-    bound.arguments.get("options", ScanFile()).options()
     StrainRange(bound.arguments.get("held", MapSeries()).stretch)
     structure = bound.arguments.get("structure", Structure())
     if structure.section():

@@ -103,7 +103,7 @@ class CameraOptions:
         estimated from the residuals.
     """
 
-    pixel_mrad: Annotated[Positive, Parameter(name="--pixel-mrad")] = None
+    pixel_mrad: Positive = None
     pixel_uncertainty: Annotated[float, Parameter(validator=POSITIVE)] = 0.002
     mirrored: Annotated[bool, Parameter(negative=())] = False
     centre: Annotated[tuple[float, float] | None, Parameter(show_default="of the central disc")] = (

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from threading import Event
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import maximum_filter, minimum_filter
@@ -36,9 +36,10 @@ from pacbed.reading.calibration import (
 )
 from pacbed.reading.fit import FLAGS as FIT_FLAGS
 from pacbed.reading.fit import Fit, FitResult, FitSettings
+from pacbed.reading.map_settings import MapSettings
 from pacbed.reading.map_store import FLAGS, QUANTITIES, RELATIVE, StrainMap
 from pacbed.reading.patterns import Pattern
-from pacbed.reading.scans import Box, Scan
+from pacbed.reading.scans import Scan
 from pacbed.reading.start import SearchRange
 from pacbed.reading.thickness import ThicknessFit
 from pacbed.scattering.image_model import COLUMN, TILT, UNKNOWNS
@@ -46,9 +47,6 @@ from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
 from pacbed.storage.files import appearing_whole, write_text
 from pacbed.storage.zipped import plain
-
-Thickness = Literal["by-region", "by-pattern"]
-Axes = Literal["crystal", "scan"]
 
 _BIT = {meaning: bit for bit, meaning in FLAGS.items()}
 # At least so many points are fitted with all thicknesses, and one of so many.
@@ -72,42 +70,6 @@ _FEW = 0.1
 _BINS = (2, 1)
 # A width of the point spread is kept by a prior so narrow: it is applied only if it is unknown.
 _KEPT_PX = 1e-6
-
-
-@dataclass(frozen=True)
-class MapSettings:
-    """How a map is made.
-
-    Parameters
-    ----------
-    layers
-        Numbers of layers that there may be.
-    thickness
-        ``by-region``: neighbouring points have the same one unless patterns show otherwise;
-        ``by-pattern``: all are tried at every point.
-    window, step
-        So many points along each axis are added up, and so far apart are the points of the map.
-    reference
-        Points x0, y0, x1, y1 of the scan to whose strain relative strain refers; all if not given.
-    axes
-        Of strain and tilt: those of the crystal (x along zigzag), or of the scan.
-    scan_rotation_deg
-        Direction of the x axis of the scan in the patterns, counter-clockwise, in degrees.
-    model_error
-        Relative standard deviation of the expected intensity of a pixel.
-    least_electrons
-        Points with fewer electrons are not fitted.
-    """
-
-    layers: tuple[int, ...]
-    thickness: Thickness = "by-region"
-    window: int = 1
-    step: int = 1
-    reference: Box | None = None
-    axes: Axes = "crystal"
-    scan_rotation_deg: float = 0.0
-    model_error: float = 0.02
-    least_electrons: float = 500.0
 
 
 @dataclass
@@ -180,16 +142,10 @@ class MapMaker:
     ) -> None:
         self.scan, self.series = scan, series
         self.calibration, self.settings = calibration, settings
-        window, step = settings.window, settings.step
-        if min(window, step) < 1 or window > min(scan.shape):
-            raise PacbedError(
-                f"a window of {window} points every {step} points does not fit a scan of "
-                f"{scan.shape[0]} × {scan.shape[1]}: check --window and --step"
-            )
-        self.axes = [np.arange((window - 1) // 2, n - window // 2, step) for n in scan.shape]
+        settings.check(scan.shape)
+        window, every = settings.window, settings.every
+        self.axes = [np.arange((window - 1) // 2, n - window // 2, every) for n in scan.shape]
         self.shape = len(self.axes[0]), len(self.axes[1])
-        if settings.reference is not None:
-            _check_reference(settings.reference, scan.shape)
 
     @cached_property
     def cut(self) -> Cut:
@@ -677,15 +633,6 @@ def _differing(one: Any, other: Any, name: str = "map") -> list[str]:
             for found in _differing(one.get(key), other.get(key), key)
         ]
     return [] if one == other else [name]
-
-
-def _check_reference(box: Box, shape: tuple[int, int]) -> None:
-    x0, y0, x1, y1 = box
-    if not (0 <= x0 < x1 <= shape[1] and 0 <= y0 < y1 <= shape[0]):
-        raise PacbedError(
-            f"the reference x0 y0 x1 y1 = {x0} {y0} {x1} {y1} is no part of a scan of {shape[0]} × "
-            f"{shape[1]} points (rows × columns)"
-        )
 
 
 def _put_better(found: _Found, rows: np.ndarray, other: _Found) -> int:
