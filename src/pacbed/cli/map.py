@@ -50,8 +50,6 @@ _SERIES = Parameter(name="*", group="Scattering series")
 _CRYSTAL = Parameter(name="*", group="Crystal")
 # The semi-angle is fitted, and may be so much larger than said.
 _LARGER = 1.04
-# χ² per pixel from which the crystal or the microscope may be another one than said.
-_WRONG = 1.5
 
 
 @dataclass(frozen=True)
@@ -196,9 +194,15 @@ def _made(
             opened, series, settings, calibrating, parts, start("calibration")
         )
         calibration.write(saved)
-        _warn(opened, series, calibration, settings, console)
+        _note(calibration, console)
         maker = MapMaker(opened, series, calibration, settings)
-        return make_map(maker, parts, start("points"), threads)
+        before = maker.warnings()
+        for line in before:
+            say(f"warning: {line}", console)
+        made = make_map(maker, parts, start("points"), threads)
+    for line in made.attributes["warnings"][len(before) :]:
+        say(f"warning: {line}", console)
+    return made
 
 
 def _known(value: float | None, what: str, option: str) -> float:
@@ -291,49 +295,20 @@ def _calibration(
     return found
 
 
-def _warn(
-    opened: Scan,
-    series: ScatteringSeries,
-    calibration: Calibration,
-    settings: MapSettings,
-    console: Console,
-) -> None:
-    """Say what a user should know before the points are fitted."""
-    from pacbed.reading.calibration import LARGE_RESIDUALS, spacing_mrad
-
-    spacing = spacing_mrad(series)
-    if 2 * calibration.semiangle_mrad > spacing:
-        cell = 0.1 * series.request.material.shortest_edge_A
-        step = f"{opened.step_nm:g} nm" if opened.step_nm else "of unknown size"
-        say(
-            f"warning: discs overlap ({2 * calibration.semiangle_mrad:.3g} mrad wide, "
-            f"{spacing:.3g} mrad apart), so patterns must be averaged over whole unit cells "
-            f"({cell:.2g} nm). Steps are {step}, and a window has {settings.window} points along "
-            "each side: check that it covers whole cells, or many",
-            console,
-        )
+def _note(calibration: Calibration, console: Console) -> None:
+    """Say what the patterns do not tell."""
     if calibration.mirrored is None:
         say(
             "note: nobody said whether patterns are mirrored; they are taken as they are "
             "(--not-mirrored or --mirrored)",
             console,
         )
-    if calibration.residuals > LARGE_RESIDUALS:
-        say(f"warning: {_wrong(calibration.residuals)}", console)
     if not calibration.turn_told_apart:
         say(
             "note: the patterns do not tell whether the crystal is turned by another 180°, with "
             "the opposite tilt",
             console,
         )
-
-
-def _wrong(residuals: float) -> str:
-    return (
-        f"residuals are {residuals:.3g} times the noise: material, beam energy, semi-angle, pixel "
-        "size, number of layers or handedness may be other ones than said, or the model is too "
-        "simple"
-    )
 
 
 def _write(output: Path, made: StrainMap, figure: Path | None, report: Path | None) -> None:
@@ -383,6 +358,3 @@ def _print(made: StrainMap) -> None:
     print(f"layers: {regions}")
     shares = {words: made.flagged(bit).mean() for bit, words in FLAGS.items()}
     print("flags: " + (", ".join(f"{w} {s:.1%}" for w, s in shares.items() if s) or "none"))
-    chi2 = float(np.nanmedian(made.values["chi2_per_pixel"]))
-    if chi2 > _WRONG:
-        say(f"warning: {_wrong(chi2)}")

@@ -26,12 +26,14 @@ from pacbed import __version__
 from pacbed.exceptions import PacbedError
 from pacbed.machine import Report
 from pacbed.reading.calibration import (
+    LARGE_RESIDUALS,
     LOCAL,
     Calibration,
     Cut,
     grid,
     mask_without,
     scattered,
+    spacing_mrad,
     window_sums,
 )
 from pacbed.reading.fit import FLAGS as FIT_FLAGS
@@ -68,6 +70,8 @@ _ROUNDS, _REACH = 2, 2.9
 _FEW = 0.1
 # Start with pixels put together.
 _BINS = (2, 1)
+# χ² per pixel from which the crystal or the microscope may be another one than said.
+_WRONG = 1.5
 # A width of the point spread is kept by a prior so narrow: it is applied only if it is unknown.
 _KEPT_PX = 1e-6
 
@@ -434,6 +438,33 @@ class MapMaker:
 
     # What is said.
 
+    def warnings(self) -> list[str]:
+        """Return what one should know before the points are fitted."""
+        found, own = [], self.calibration
+        spacing = spacing_mrad(self.series)
+        if 2 * own.semiangle_mrad > spacing:
+            cell = 0.1 * self.series.request.material.shortest_edge_A
+            step = f"{self.scan.step_nm:g} nm" if self.scan.step_nm else "of unknown size"
+            found.append(
+                f"Discs overlap ({2 * own.semiangle_mrad:.3g} mrad wide, {spacing:.3g} mrad "
+                f"apart), so patterns must be averaged over whole unit cells ({cell:.2g} nm). "
+                f"Steps are {step}, and a window has {self.settings.window} points along each "
+                "side: check that it covers whole cells, or many."
+            )
+        if own.residuals > LARGE_RESIDUALS:
+            found.append(_wrong(own.residuals))
+        return found
+
+    def _doubts(self, values: dict[str, np.ndarray]) -> list[str]:
+        """Return what one should know of the values of a map."""
+        found = self.warnings()
+        chi2 = float(np.nanmedian(values["chi2_per_pixel"]))
+        if chi2 > _WRONG:
+            found.append(_wrong(chi2))
+        if not np.isfinite(values[RELATIVE[0]]).any():
+            found.append("No fit in the reference region is good: there is no relative strain.")
+        return found
+
     def strain_map(self, found: _Found) -> StrainMap:
         """Return the map of all points."""
         settings, own = self.settings, self.calibration
@@ -466,6 +497,7 @@ class MapMaker:
         y, x = ((step or 1.0) * axis for axis in self.axes)
         attributes = {**self.provenance(), "common_sigma": common}
         attributes["coordinate_units"] = "nm" if step else "points"
+        attributes["warnings"] = self._doubts(values)
         return StrainMap(values, x, y, attributes)
 
     @property
@@ -633,6 +665,14 @@ def _differing(one: Any, other: Any, name: str = "map") -> list[str]:
             for found in _differing(one.get(key), other.get(key), key)
         ]
     return [] if one == other else [name]
+
+
+def _wrong(residuals: float) -> str:
+    return (
+        f"Residuals are {residuals:.3g} times the noise: material, beam energy, semi-angle, pixel "
+        "size, number of layers or handedness may be other ones than said, or the model is too "
+        "simple."
+    )
 
 
 def _put_better(found: _Found, rows: np.ndarray, other: _Found) -> int:
