@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from reading.synthetic_map import synthetic_map
 
-from pacbed.figures.maps import diverging, map_figure, of_layers, shown_unit
+from pacbed.figures.maps import axes_in_words, diverging, map_figure, of_layers, shown_unit
 from pacbed.figures.style import save
 from pacbed.reading.map_store import StrainMap
 
@@ -47,6 +47,19 @@ def test_units_stand_at_the_scales(figure):
     labels = [axes.get_xlabel() for axes in figure.axes]
     for words in ("strain (%)", "tilt (mrad)", "rotation (°)", "electrons per pattern"):
         assert words in labels
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({}, "x zigzag, y armchair"),
+        ({"crystal_axes": ["a", "perpendicular to a"]}, "x a, y perpendicular to a"),
+        ({"axes": "scan"}, "x right, y up"),
+        ({"axes": None}, ""),
+    ],
+)
+def test_axes_are_those_of_the_crystal_or_of_the_scan(said, words):
+    assert axes_in_words(synthetic_map(4, 4, **said)) == words
 
 
 def test_the_scale_bar_is_as_long_as_it_says(figure):

@@ -192,6 +192,7 @@ class Ripple:
             "semiangle_mrad": self.semiangle_mrad,
             "mirrored": False,
             "axes": "crystal",
+            "crystal_axes": material(self.material).axes,
             "calibration": {
                 "pixel_mrad": self.field_of_view_mrad / self.pixels,
                 "rotation_deg": self.rotation_deg,

@@ -63,7 +63,7 @@ class MapSettings:
         Undeformed region x0 y0 x1 y1, in points, to which relative strain refers; x1 and y1 do not
         belong to it. If the size of a pixel is not known, the scale follows from it.
     axes
-        Of strain and tilt: those of the crystal (x along zigzag), or of the scan.
+        Of strain and tilt: those of the crystal (such as x along zigzag), or of the scan.
     scan_rotation_deg
         Direction of x of the scan in the patterns, counter-clockwise, in degrees.
     model_error

@@ -547,6 +547,7 @@ class MapMaker:
             },
             "reference": self.settings.reference,
             "axes": self.settings.axes,
+            "crystal_axes": request.material.axes,
             "material": request.material.name,
             "energy_keV": request.energy_keV,
             "semiangle_mrad": self.calibration.semiangle_mrad,
