@@ -9,6 +9,7 @@ map that was stopped goes on.
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -19,7 +20,7 @@ from threading import Event
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import maximum_filter, minimum_filter
+from scipy.ndimage import binary_opening, maximum_filter, minimum_filter
 from scipy.spatial import cKDTree
 
 from pacbed import __version__
@@ -515,8 +516,10 @@ class MapMaker:
         border = maximum_filter(layers, 3, mode="nearest") != minimum_filter(
             layers, 3, mode="nearest"
         )
-        bad = (flags & _BIT["bad chi2"]) > 0
-        flags = flags + _BIT["mixed area"] * (bad & border.ravel())
+        bad = ((flags & _BIT["bad chi2"]) > 0).reshape(self.shape)
+        reach = math.ceil(self.settings.window / self.settings.every)
+        mixed = (bad & border) | between_sides(layers, reach)
+        flags = flags + _BIT["mixed area"] * mixed.ravel()
         if not self.calibration.turn_told_apart:
             flags = flags + _BIT["turn by 180 degrees undetermined"] * (found.layers > 0)
         return np.asarray(flags, np.uint8)
@@ -666,6 +669,33 @@ def _differing(one: Any, other: Any, name: str = "map") -> list[str]:
             for found in _differing(one.get(key), other.get(key), key)
         ]
     return [] if one == other else [name]
+
+
+def between_sides(layers: np.ndarray, reach: int = 1) -> np.ndarray:
+    """Return strips whose number of layers lies between those of their two sides.
+
+    A pattern that mixes two thicknesses may look like one between them, and is described well.
+
+    Parameters
+    ----------
+    layers
+        Numbers of layers, 0 where there is no crystal, shape (ny, nx).
+    reach
+        Points of the map in which a step of the thickness is seen: strips are no wider.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (ny, nx), bool.
+    """
+    layers = np.pad(layers, reach, mode="edge")
+    block = np.ones((reach + 1, reach + 1), bool)
+    wide = np.any([binary_opening(layers == number, block) for number in np.unique(layers)], axis=0)
+    near = 2 * reach + 1
+    low = minimum_filter(np.where(wide, layers, layers.max() + 1), near, mode="nearest")
+    high = maximum_filter(np.where(wide, layers, -1), near, mode="nearest")
+    found = ~wide & (layers > 0) & (low < layers) & (layers < high)
+    return np.asarray(found[reach:-reach, reach:-reach])
 
 
 def _wrong(residuals: float) -> str:
