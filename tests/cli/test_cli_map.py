@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pacbed.cli import main
+from pacbed.cli.common import spent
 from pacbed.runs.locks import lock
 
 
@@ -60,6 +61,13 @@ def test_two_maps_into_one_file_are_refused(scan, tmp_path, capsys):
     held.release()
     assert status == 1
     assert "makes a map into" in error
+
+
+def test_what_a_map_takes_is_said_before_anything_is_made(scan, tmp_path, capsys):
+    words = ("--layers", "1", "--semiangle", "6.35", "--threads", "1")
+    assert "6 points take about 2 min" in run(capsys, scan, "--output", tmp_path / "a", *words)[1]
+    assert spent(40) == "about 1 min"
+    assert spent(9000) == "about 2.5 hours"
 
 
 def test_another_file_is_no_series(scan, tmp_path, capsys):

@@ -90,6 +90,15 @@ def say(line: str, console: Console | None = None) -> None:
     (console or stderr()).print(text, soft_wrap=True)
 
 
+def spent(seconds: float) -> str:
+    """Return an estimate of a time in words."""
+    return (
+        f"about {max(1, round(seconds / 60))} min"
+        if seconds < 7200
+        else (f"about {seconds / 3600:.1f} hours")
+    )
+
+
 def show_table(table: Table, width: int = 140) -> None:
     """Print a table, in a log with a width of so many characters."""
     Console(width=None if sys.stdout.isatty() else width).print(table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from pacbed.cli.common import (
     progress,
     say,
     show_table,
+    spent,
     stderr,
 )
 from pacbed.cli.read import layer_numbers
@@ -151,6 +153,20 @@ def map(
             print(path)
 
 
+def work(points: tuple[int, int], pixels: tuple[int, int], every: int) -> tuple[int, float]:
+    """Return how many points a map has, and their pixels in units of 128 × 128.
+
+    Parameters
+    ----------
+    points, pixels
+        Of the scan, and of a pattern.
+    every
+        Points of the map are so many points of the scan apart.
+    """
+    count = max(1, math.prod(points) // every**2)
+    return count, count * math.prod(pixels) / 128**2
+
+
 @contextmanager
 def _sole_map(output: Path) -> Iterator[None]:
     """Refuse a second map into the same file."""
@@ -182,11 +198,14 @@ def _made(
 ) -> StrainMap:
     from pacbed.learning.training import configure
     from pacbed.reading.maps import MapMaker, make_map
+    from pacbed.runs.cost_model import other as cost_of
 
     console = stderr()
     for note in opened.notes:
         say(f"note: {note}", console)
     semiangle = _known(opened.semiangle_mrad, "semi-angle", "--semiangle")
+    points, units = work(opened.shape, opened.pattern_shape, settings.every)
+    say(f"{points:,} points take {spent(cost_of('map', units, threads).seconds)}", console)
     series = _series(opened, settings.layers, structure, semiangle, threads, held)
     configure(threads, log=lambda line: say(line, console))
     with progress(console) as start:

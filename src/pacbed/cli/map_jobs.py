@@ -17,7 +17,7 @@ from cyclopts import CycloptsError, UnusedCliTokensError
 from pacbed import __version__
 from pacbed.cli.app import parsed
 from pacbed.cli.common import option_name
-from pacbed.cli.map import Calibrating, MapSeries
+from pacbed.cli.map import Calibrating, MapSeries, work
 from pacbed.cli.read import layer_numbers
 from pacbed.cli.scans import ScanFile
 from pacbed.cli.structures import Structure
@@ -31,7 +31,7 @@ from pacbed.study.sections import ScanSection
 _OF_WORKFLOW = ("output", "figure", "report", "threads")
 _NO_OPTIONS = ("help", "version")
 # Points of a scan whose file cannot be read here.
-_POINTS, _PIXELS = 100 * 100, 128**2
+_POINTS, _PIXELS = (100, 100), (128, 128)
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,8 @@ class MapJob:
         try:
             opened = open_scan(Path(self.scan), self._given("options", ScanFile()))
         except (PacbedError, OSError):
-            points, pixels = _POINTS, _PIXELS
-        else:
-            (ny, nx), (ky, kx) = opened.shape, opened.pattern_shape
-            points, pixels = ny * nx, ky * kx
-        points = max(1, points // mapping.every**2)
-        return points, points * pixels / _PIXELS
+            return work(_POINTS, _PIXELS, mapping.every)
+        return work(opened.shape, opened.pattern_shape, mapping.every)
 
 
 def map_jobs(study: Configuration) -> dict[str, MapJob]:
