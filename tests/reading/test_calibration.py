@@ -153,10 +153,26 @@ def test_only_what_lies_outside_the_central_disc_is_scattered():
 
 def test_a_window_adds_patterns_up():
     patterns = np.random.default_rng(0).poisson(3.0, (5, 6, 24, 24)).astype(np.float32)
-    scan = Scan.of(patterns)
-    sums = window_sums(scan, np.array([[2, 3], [0, 0]]), 3)
+    places, equal = np.array([[2, 3], [0, 0]]), MapSettings(window=3).window_weights
+    sums = window_sums(Scan.of(patterns), places, equal)
     assert np.array_equal(sums[0], patterns[1:4, 2:5].sum((0, 1)))
     assert np.array_equal(sums[1], patterns[:2, :2].sum((0, 1)))
+    # A pattern without numbers is left out, and where there is no other there is no sum.
+    patterns[2, 3], patterns[:2, :2] = np.nan, np.nan
+    holes = window_sums(Scan.of(patterns), places, equal)
+    assert np.array_equal(holes[0], np.nansum(patterns[1:4, 2:5], (0, 1)))
+    assert np.isnan(holes[1]).all()
+
+
+def test_a_sum_with_weights_has_the_noise_of_electrons():
+    patterns = np.random.default_rng(0).poisson(50.0, (5, 5, 200, 200))
+    settings = MapSettings(window=5, weights="gauss")
+    weights = settings.window_weights
+    assert weights[2, 2] == 1 > weights[2, 3] > weights[2, 4] == weights[0, 2] > 0
+    (total,) = window_sums(Scan.of(patterns), np.array([[2, 2]]), weights)
+    assert total.mean() == pytest.approx(50 * settings.patterns, rel=0.01)
+    assert total.var() == pytest.approx(total.mean(), rel=0.05)
+    assert MapSettings(window=5).patterns == 25
 
 
 def test_an_empty_scan_is_refused(small_series):

@@ -152,7 +152,7 @@ class Calibration:
         state[COLUMN["blur_px"]] = self.blur_px / bins
         return state
 
-    def noise(self, model_error: float, patterns: int = 1, bins: int = 1) -> Noise:
+    def noise(self, model_error: float, patterns: float = 1, bins: int = 1) -> Noise:
         """Return the noise of sums of so many patterns."""
         read = self.read_noise_counts / self.counts_per_electron
         return Noise(read * math.sqrt(patterns) * bins, model_error)
@@ -254,8 +254,38 @@ def mask_without(shape: tuple[int, int], masked_px: Sequence[Sequence[int]]) -> 
     return mask
 
 
-def window_sums(scan: Scan, places: np.ndarray, points: int) -> np.ndarray:
-    """Return sums of the patterns of squares of so many points.
+class WindowSums:
+    """Weighted sums of patterns; those that are mostly no numbers do not count.
+
+    A sum is scaled so that its variance is its mean, as that of counted electrons.
+
+    Parameters
+    ----------
+    shape
+        Of all sums: (sums, ky, kx).
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._total = np.zeros(shape, np.float32)
+        self._weights = np.zeros((2, shape[0]))
+
+    def add(self, rows: np.ndarray, patterns: np.ndarray, weight: float) -> None:
+        """Add a pattern to each of some sums, with a weight."""
+        good = np.isfinite(patterns).mean(axis=(-2, -1)) >= 0.5
+        rows = rows[good]
+        self._total[rows] += np.float32(weight) * patterns[good]
+        self._weights[:, rows] += np.array([[weight], [weight**2]])
+
+    @property
+    def sums(self) -> np.ndarray:
+        """The sums; not a number where no pattern counts."""
+        first, second = self._weights
+        scale = np.divide(first, second, out=np.full(len(first), np.nan), where=second > 0)
+        return self._total * scale.astype(np.float32)[:, None, None]
+
+
+def window_sums(scan: Scan, places: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return :class:`WindowSums` of the patterns of squares of points.
 
     Parameters
     ----------
@@ -264,16 +294,15 @@ def window_sums(scan: Scan, places: np.ndarray, points: int) -> np.ndarray:
     places
         Row and column of the middle of each square, shape (n, 2); what lies outside of the scan is
         left out.
-    points
-        Points along each side of a square.
+    weights
+        Of the points of a square, shape (window, window).
     """
-    total = np.zeros((len(places), *scan.pattern_shape), np.float32)
-    for dy in range(points):
-        for dx in range(points):
-            at = places + np.array([dy, dx]) - (points - 1) // 2
-            inside = ((at >= 0) & (at < scan.shape)).all(axis=1)
-            total[inside] += scan.points(at[inside])
-    return total
+    found = WindowSums((len(places), *scan.pattern_shape))
+    for offset, weight in np.ndenumerate(weights):
+        at = places + np.array(offset) - (len(weights) - 1) // 2
+        inside = np.flatnonzero(((at >= 0) & (at < scan.shape)).all(axis=1))
+        found.add(inside, scan.points(at[inside]), weight)
+    return found.sums
 
 
 def scattered(images: np.ndarray, centre_px: Sequence[float], radius_px: float) -> np.ndarray:
@@ -388,7 +417,7 @@ def _sample(scan: Scan, settings: MapSettings) -> _Sample:
         x0, y0, x1, y1 = settings.reference
         inside = grid((y1 - y0, x1 - x0), _POINTS // 2) + np.array([y0, x0])
         places = np.unique(np.concatenate([places, inside]), axis=0)
-    patterns = window_sums(scan, places, settings.window)
+    patterns = window_sums(scan, places, settings.window_weights)
     known = np.isfinite(patterns).mean(axis=(1, 2)) > 0.5
     if not known.any():
         raise PacbedError(f"{scan.name}: no pattern that was looked at has finite numbers")

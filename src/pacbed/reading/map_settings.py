@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from pacbed.exceptions import PacbedError
 
 
@@ -57,6 +59,9 @@ class MapSettings:
         otherwise; by-pattern: all numbers are tried at every point, which takes longer.
     window
         So many points along each axis are added up.
+    weights
+        Of the points of a window: equal, or falling off from its middle as a Gaussian (gauss) whose
+        standard deviation is a quarter of the window.
     every
         Points of the map are so many points of the scan apart.
     reference
@@ -81,6 +86,7 @@ class MapSettings:
     layers: tuple[int, ...] = ()
     thickness: Literal["by-region", "by-pattern"] = "by-region"
     window: int = 1
+    weights: Literal["equal", "gauss"] = "equal"
     every: int = 1
     reference: tuple[int, int, int, int] | None = None
     axes: Literal["crystal", "scan"] = "crystal"
@@ -96,6 +102,18 @@ class MapSettings:
         if self.model_error != 0:
             _check_positive("model_error", self.model_error)
         _check_positive("least_electrons", self.least_electrons)
+
+    @property
+    def window_weights(self) -> np.ndarray:
+        """Weights of the points of a window, shape (window, window)."""
+        away = (np.arange(self.window) - (self.window - 1) / 2) / self.window
+        along = np.exp(-8 * away**2) if self.weights == "gauss" else np.ones(self.window)
+        return np.outer(along, along)
+
+    @property
+    def patterns(self) -> float:
+        """How many equal patterns have the noise of the sum over a window."""
+        return float(self.window_weights.sum() ** 2 / (self.window_weights**2).sum())
 
     def check(self, shape: tuple[int, int]) -> None:
         """Check that a scan of so many points (y, x) has the window and the reference region.

@@ -31,6 +31,7 @@ from pacbed.reading.calibration import (
     LOCAL,
     Calibration,
     Cut,
+    WindowSums,
     grid,
     mask_without,
     scattered,
@@ -171,7 +172,7 @@ class MapMaker:
         if blur > 0:
             free, priors["blur_px"] = (*LOCAL, "blur_px"), (blur, _KEPT_PX)
         noise = self.calibration.noise(
-            self.settings.model_error, self.settings.window**2, self.cut.bins
+            self.settings.model_error, self.settings.patterns, self.cut.bins
         )
         return Fit(
             self.series,
@@ -220,7 +221,7 @@ class MapMaker:
 
     def images(self, places: np.ndarray) -> np.ndarray:
         """Return electrons in each pixel at places of the scan, shape (places, ny, nx)."""
-        return self._electrons(window_sums(self.scan, places, self.settings.window))
+        return self._electrons(window_sums(self.scan, places, self.settings.window_weights))
 
     def _electrons(self, patterns: np.ndarray) -> np.ndarray:
         images = self.cut.images(patterns) / np.float32(self.calibration.counts_per_electron)
@@ -248,17 +249,16 @@ class MapMaker:
 
     def _of_rows(self, rows: np.ndarray) -> np.ndarray:
         """Return the images of rows of the map, shape (points, ny, nx)."""
-        window, half = self.settings.window, (self.settings.window - 1) // 2
-        at = self.axes[0][rows] - half
-        found = []
-        for y in at:
-            slab = self.scan.patterns(slice(int(y), int(y) + window))
-            total = np.zeros((self.shape[1], *self.scan.pattern_shape), np.float32)
-            for row in slab:
-                for dx in range(window):
-                    total += row[self.axes[1] - half + dx]
-            found.append(self._electrons(total))
-        return np.concatenate(found)
+        window, weights = self.settings.window, self.settings.window_weights
+        columns, points = self.axes[1] - (window - 1) // 2, np.arange(self.shape[1])
+        images = []
+        for y in (self.axes[0][rows] - (window - 1) // 2).tolist():
+            slab = self.scan.patterns(slice(y, y + window))
+            found = WindowSums((self.shape[1], *self.scan.pattern_shape))
+            for (dy, dx), weight in np.ndenumerate(weights):
+                found.add(points, slab[dy, columns + dx], weight)
+            images.append(self._electrons(found.sums))
+        return np.concatenate(images)
 
     # What is fitted.
 
