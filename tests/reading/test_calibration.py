@@ -1,6 +1,7 @@
 """What all patterns of a scan have in common is found by one joint fit."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from pacbed.reading.calibration import (
     window_sums,
 )
 from pacbed.reading.map_settings import CalibrationSettings, MapSettings
-from pacbed.reading.scans import Scan
+from pacbed.reading.scans import Scan, ScanOptions
 
 pytestmark = pytest.mark.xdist_group("maps")
 SCALE = {"pixel_mrad": 60 / 64, "semiangle_mrad": SEMIANGLE_mrad}
@@ -135,6 +136,21 @@ def test_another_file_is_no_calibration(tmp_path, text):
         Calibration.read(path)
     with pytest.raises(PacbedError, match="cannot read"):
         Calibration.read(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({}, ""),
+        ({"bins": 2}, "pixels of 0.9375 mrad, not 1.875 mrad"),
+        ({"mirrored": True}, "patterns that are not mirrored"),
+        ({"crop_px": (0, 0, 30, 64)}, "larger patterns, with the centre at x 32.6, y 31.3"),
+    ],
+)
+def test_a_calibration_of_other_patterns_is_refused(options, why):
+    scan = Scan.of(np.ones((1, 1, 64, 64)), ScanOptions(**options), **SCALE)
+    with pytest.raises(PacbedError, match=why) if why else nullcontext():
+        true_calibration().check(scan)
 
 
 def test_places_are_spread_evenly():

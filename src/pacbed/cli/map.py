@@ -36,8 +36,6 @@ from pacbed.machine import usable_cores
 from pacbed.reading.map_settings import CalibrationSettings, MapSettings
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from pacbed.reading.calibration import Calibration
     from pacbed.reading.map_store import StrainMap
     from pacbed.reading.scans import Scan
@@ -141,10 +139,12 @@ def map(
         check_not_read(path, saved, figure, report)
     opened = open_scan(scan, options)
     settings.check(opened.shape)
-    if calibrating.calibration is not None:  # before a series is made
-        Calibration.read(calibrating.calibration)
+    known = None
+    if calibrating.calibration is not None:
+        known = Calibration.read(calibrating.calibration)
+        known.check(opened)
     with _sole_map(output):
-        made = _made(opened, structure, parts, saved, threads, settings, calibrating, held)
+        made = _made(opened, structure, parts, saved, threads, settings, calibrating, known, held)
         _write(output, made, figure, report)
         shutil.rmtree(parts, ignore_errors=True)
     _print(made)
@@ -194,6 +194,7 @@ def _made(
     threads: int,
     settings: MapSettings,
     calibrating: Calibrating,
+    known: Calibration | None,
     held: MapSeries,
 ) -> StrainMap:
     from pacbed.learning.training import configure
@@ -203,17 +204,29 @@ def _made(
     console = stderr()
     for note in opened.notes:
         say(f"note: {note}", console)
-    semiangle = _known(opened.semiangle_mrad, "semi-angle", "--semiangle")
+    said = opened.semiangle_mrad or (known.semiangle_mrad if known else None)
+    semiangle = _known(said, "semi-angle", "--semiangle")
     points, units = work(opened.shape, opened.pattern_shape, settings.every)
     say(f"{points:,} points take {spent(cost_of('map', units, threads).seconds)}", console)
     series = _series(opened, settings.layers, structure, semiangle, threads, held)
     configure(threads, log=lambda line: say(line, console))
     with progress(console) as start:
-        calibration = _calibration(
+        calibration = known or _calibration(
             opened, series, settings, calibrating, parts, start("calibration")
         )
         calibration.write(saved)
-        _note(calibration, console)
+        if opened.mirrored is None:
+            say(
+                "note: nobody said whether patterns are mirrored; they are taken as they are "
+                "(--not-mirrored or --mirrored)",
+                console,
+            )
+        if not calibration.turn_told_apart:
+            say(
+                "note: the patterns do not tell whether the crystal is turned by another 180°, "
+                "with the opposite tilt",
+                console,
+            )
         maker = MapMaker(opened, series, calibration, settings)
         before = maker.warnings()
         for line in before:
@@ -297,12 +310,10 @@ def _calibration(
     parts: Path,
     report: Any,
 ) -> Calibration:
-    """Return the calibration that is given, that of a map that was stopped, or a new one."""
+    """Return the calibration of a map that was stopped, or a new one."""
     from pacbed.reading.calibration import Calibration, calibrate
     from pacbed.storage.files import write_text
 
-    if given.calibration is not None:
-        return Calibration.read(given.calibration)
     inputs = [asdict(settings), asdict(given), str(opened.path), asdict(opened.options)]
     asked = json.dumps(inputs, indent=1)
     before, file = parts / "calibration_settings.json", parts / "calibration.json"
@@ -312,22 +323,6 @@ def _calibration(
     found.write(file)
     write_text(before, asked)
     return found
-
-
-def _note(calibration: Calibration, console: Console) -> None:
-    """Say what the patterns do not tell."""
-    if calibration.mirrored is None:
-        say(
-            "note: nobody said whether patterns are mirrored; they are taken as they are "
-            "(--not-mirrored or --mirrored)",
-            console,
-        )
-    if not calibration.turn_told_apart:
-        say(
-            "note: the patterns do not tell whether the crystal is turned by another 180°, with "
-            "the opposite tilt",
-            console,
-        )
 
 
 def _write(output: Path, made: StrainMap, figure: Path | None, report: Path | None) -> None:

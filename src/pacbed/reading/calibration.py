@@ -70,6 +70,8 @@ _TURNS_deg = 20.0
 # Points whose χ² is so many times the median do not take part.
 _ODD = 1.5
 _STEPS, _GAIN = 15, 0.05
+# Relative difference between sizes of pixels from which on a calibration is of other ones.
+_OTHER_PIXELS = 0.1
 # Variance by the model error over that of counted electrons, where the gain is looked for.
 _SMALL_PART = 0.05
 # A turn by half a circle is told from none if χ² differs by more: three standard deviations.
@@ -156,6 +158,28 @@ class Calibration:
         """Return the noise of sums of so many patterns."""
         read = self.read_noise_counts / self.counts_per_electron
         return Noise(read * math.sqrt(patterns) * bins, model_error)
+
+    def check(self, scan: Scan) -> None:
+        """Check that it may be that of the patterns of a scan.
+
+        Raises
+        ------
+        PacbedError
+            If they have pixels of another size, are mirrored otherwise, or end before its centre.
+        """
+        (x, y), (ny, nx) = self.centre_px, scan.pattern_shape
+        why = ""
+        if scan.pixel_mrad and abs(scan.pixel_mrad / self.pixel_mrad - 1) > _OTHER_PIXELS:
+            why = f"pixels of {self.pixel_mrad:.4g} mrad, not {scan.pixel_mrad:.4g} mrad"
+        elif bool(self.mirrored) != bool(scan.mirrored):
+            why = f"patterns that are{'' if self.mirrored else ' not'} mirrored"
+        elif not (0 <= x < nx and 0 <= y < ny):
+            why = f"larger patterns, with the centre at x {x:.4g}, y {y:.4g}"
+        if why:
+            raise PacbedError(
+                f"the calibration is of {why}: check crop, bins, --pixel-mrad and --mirrored, or "
+                "leave out --calibration"
+            )
 
     def write(self, path: Path) -> None:
         """Write a small file that can be read, and edited, by people."""

@@ -554,7 +554,7 @@ class MapMaker:
             "material": request.material.name,
             "energy_keV": request.energy_keV,
             "semiangle_mrad": self.calibration.semiangle_mrad,
-            "mirrored": self.calibration.mirrored,
+            "mirrored": self.scan.mirrored,
         }
 
     def fingerprint(self) -> dict[str, Any]:
