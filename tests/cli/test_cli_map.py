@@ -29,6 +29,8 @@ def run(capsys, *words):
         (("--layers", "1-3", "--semiangle", "6.35", "--material", "MoS2"), "--energy"),
         (("--layers", "1", "--window", "3"), "--window 3 is larger than a scan of 2 × 3"),
         (("--layers", "1", "--reference", "0", "0", "4", "2"), "is no part of a scan of 2 × 3"),
+        (("--layers", "1", "--series", "s", "--states", "6"), "leave out --states, or --series"),
+        (("--layers", "1", "--calibration", "c", "--zigzag-near", "9"), "leave out --zigzag-near"),
         (("--layers", "1", "--model-error", "-1"), "--model-error must be a positive number"),
     ],
 )

@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +20,7 @@ from rich.table import Table
 from pacbed.cli.common import (
     Count,
     Threads,
+    option_name,
     progress,
     say,
     show_table,
@@ -64,6 +65,10 @@ class Calibrating(CalibrationSettings):
 
     calibration: Path | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_alone(self, "calibration")
+
 
 @dataclass(frozen=True)
 class MapSeries:
@@ -85,6 +90,20 @@ class MapSeries:
     stretch: tuple[float, float] = (0.96, 1.04)
     tilt_mrad: float = 5.0
     states: Count = 30
+
+    def __post_init__(self) -> None:
+        _check_alone(self, "series")
+
+
+def _check_alone(options: Calibrating | MapSeries, name: str) -> None:
+    """Refuse options that have no effect next to the file that an option names."""
+    given = [
+        f"--{option_name(one.name)}"
+        for one in fields(options)
+        if one.name != name and getattr(options, one.name) != one.default
+    ]
+    if getattr(options, name) is not None and given:
+        raise PacbedError(f"--{name} is used as it is: leave out {', '.join(given)}, or --{name}")
 
 
 def map(
