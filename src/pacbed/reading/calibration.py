@@ -106,7 +106,8 @@ class Calibration:
     rotation_deg
         Direction of the zigzag axis of the crystal in the patterns, counter-clockwise from x.
     turn_told_apart
-        Whether the patterns tell that the crystal is not turned by another 180°.
+        Whether the patterns tell that the crystal is not turned by another 180°, or it would be the
+        same then.
     mirrored
         Whether patterns were mirrored; None if nobody knows.
     counts_per_electron
@@ -706,7 +707,10 @@ class _Joint:
         self.fit = self.fit.with_noise(Noise(read if read > 0.05 else 0.0, error))
 
     def choose_turn(self) -> bool:
-        """Compare with the crystal turned by 180°; return whether the two are told apart."""
+        """Compare with the crystal turned by 180°; return whether it is known how it lies."""
+        crystal = self.fit.series.request.material
+        if all(crystal.same_after_half_turn(n) for n in np.unique(self.layers).tolist()):
+            return True
         other = replace(self, states=self.states.copy())
         other.states[:, COLUMN["rotation_deg"]] += 180
         other.states[:, TILT] *= -1
