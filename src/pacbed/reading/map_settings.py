@@ -65,8 +65,9 @@ class MapSettings:
     every
         Points of the map are so many points of the scan apart.
     reference
-        Undeformed region x0 y0 x1 y1, in points, to which relative strain refers; x1 and y1 do not
-        belong to it. If the size of a pixel is not known, the scale follows from it.
+        Undeformed region x0 y0 x1 y1, in points of the scan or of the part of it that is used, to
+        which relative strain refers; x1 and y1 do not belong to it. If the size of a pixel is not
+        known, the scale follows from it.
     axes
         Of strain and tilt: those of the crystal (such as x along zigzag), or of the scan.
     scan_rotation_deg
