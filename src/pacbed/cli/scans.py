@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
-from pacbed.cli.common import Count, progress, say, stderr
+from pacbed.cli.common import progress, say, stderr
+from pacbed.reading.example_scan import Ripple
 from pacbed.reading.scans import ScanOptions
 
 if TYPE_CHECKING:
@@ -25,16 +25,14 @@ class ScanFile(ScanOptions):
 
 
 ScanFiles = Annotated[ScanFile, Parameter(name="*", negative_bool=())]
+_CHOSEN = Parameter(name="*", parse="^(ripple|points|pixels|electrons|seed)$")
 
 
 def scan(
     *,
     output: Path,
     example: Literal["ripple"] = "ripple",
-    points: tuple[int, int] = (48, 48),
-    pixels: Count = 128,
-    electrons: float = 1e5,
-    seed: Annotated[int, Parameter(validator=Number(gte=0))] = 19,
+    ripple: Annotated[Ripple, _CHOSEN] = Ripple(),
 ) -> None:
     """Simulate a scan to try maps on.
 
@@ -53,16 +51,7 @@ def scan(
         .mib, with its .hdr, and a .npy hold no calibrations.
     example
         Which scan.
-    points
-        Points along y and x.
-    pixels
-        Pixels of the camera along each axis.
-    electrons
-        Incident electrons of each pattern.
-    seed
-        Seed of everything random.
     """
-    from pacbed.reading.example_scan import Ripple
     from pacbed.reading.map_store import write_map
     from pacbed.reading.scan_writing import check_format, write_scan
     from pacbed.storage.files import check_new, check_writable
@@ -71,7 +60,6 @@ def scan(
     truth = truth_path(output)
     check_new(output, truth, *header)
     check_writable(output, truth)
-    ripple = Ripple(points=points, pixels=pixels, electrons=electrons, seed=seed)
     console = stderr()
     with progress(console) as start:
         made = ripple.simulate(start("columns"))
