@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -53,6 +54,16 @@ def option_name(field: str) -> str:
     """Return the name of the option of a field, in which there is no unit."""
     words = re.sub("_(mrad|deg|keV|A|nm|GB|TB)$", "", field)
     return _OPTIONS.get(field, words.replace("_", "-"))
+
+
+def changed(*options: Any) -> list[str]:
+    """Return the options, fields of data classes, that differ from their defaults."""
+    return [
+        f"--{option_name(one.name)}"
+        for given in options
+        for one in fields(given)
+        if getattr(given, one.name) != getattr(type(given)(), one.name)
+    ]
 
 
 def spelled(default: Any) -> str | None:

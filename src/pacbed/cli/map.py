@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +20,7 @@ from rich.table import Table
 from pacbed.cli.common import (
     Count,
     Threads,
-    option_name,
+    changed,
     progress,
     say,
     show_table,
@@ -97,12 +97,9 @@ class MapSeries:
 
 def _check_alone(options: Calibrating | MapSeries, name: str) -> None:
     """Refuse options that have no effect next to the file that an option names."""
-    given = [
-        f"--{option_name(one.name)}"
-        for one in fields(options)
-        if one.name != name and getattr(options, one.name) != one.default
-    ]
-    if getattr(options, name) is not None and given:
+    if getattr(options, name) is None:
+        return
+    if given := [option for option in changed(options) if option != f"--{name}"]:
         raise PacbedError(f"--{name} is used as it is: leave out {', '.join(given)}, or --{name}")
 
 
