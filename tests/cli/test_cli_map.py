@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from reading.small_scan import true_calibration
 
 from pacbed.cli import main
 from pacbed.cli.common import spent
@@ -77,3 +78,14 @@ def test_another_file_is_no_series(scan, tmp_path, capsys):
     status, error = run(capsys, scan, "--output", tmp_path / "map.zarr.zip", *words)
     assert status == 1
     assert "scan.npy" in error
+
+
+def test_the_calibration_of_a_map_may_be_edited_and_used_for_it_again(scan, tmp_path, capsys):
+    edited = tmp_path / "map.calibration.json"
+    true_calibration(mirrored=None).write(edited)
+    words = ("--layers", "1", "--calibration", edited, "--pixel-mrad", "0.9")
+    status, error = run(capsys, scan, "--output", tmp_path / "map.zarr.zip", *words)
+    assert status == 1
+    assert "--material" in error  # as what is missing next; the semi-angle is known
+    _, error = run(capsys, scan, "--output", tmp_path / "map.zarr.zip", *words, "--report", edited)
+    assert "would be overwritten" in error
