@@ -23,7 +23,9 @@ from pacbed.exceptions import PacbedError
 from pacbed.reading.calibration import (
     Calibration,
     _common_covariance,
+    _Joint,
     _joint_step,
+    _sample,
     _with_held,
     calibrate,
     grid,
@@ -32,6 +34,9 @@ from pacbed.reading.calibration import (
 )
 from pacbed.reading.map_settings import CalibrationSettings, MapSettings
 from pacbed.reading.scans import Scan, ScanOptions
+from pacbed.scattering.request import SeriesRequest
+from pacbed.scattering.strain import StrainRange
+from pacbed.specimen.polytypes import crystal
 
 pytestmark = pytest.mark.xdist_group("maps")
 SCALE = {"pixel_mrad": 60 / 64, "semiangle_mrad": SEMIANGLE_mrad}
@@ -77,11 +82,28 @@ def test_a_given_size_of_a_pixel_is_kept_and_its_uncertainty_is_that_of_strain(f
 @pytest.mark.slow
 def test_of_the_zigzag_axes_that_near_the_wanted_direction_is_taken(small_series):
     made = small_scan(small_series, vacuum=False, shape=(3, 4))
-    known = CalibrationSettings(zigzag_near_deg=90.0)
-    found = calibrate(made.scan, small_series, MapSettings((3, 5)), known)
-    away = (found.rotation_deg - ROTATION_deg) % 60
-    assert min(away, 60 - away) < 0.5
-    assert abs((found.rotation_deg - 90 + 90) % 180 - 90) <= 30.5
+    settings, known = MapSettings((3, 5)), CalibrationSettings(zigzag_near_deg=90.0)
+    joint = _Joint.begin(_sample(made.scan, settings), small_series, settings, known)
+    away = (joint.rotation_deg - ROTATION_deg) % 60
+    assert min(away, 60 - away) < 1
+    assert abs(joint.rotation_deg - 90) <= 30
+
+
+@pytest.mark.slow
+def test_a_crystal_that_is_the_same_after_half_a_turn_is_turned_as_wanted(made):
+    asked = SeriesRequest(
+        *(crystal("black-phosphorus"), 80, 2, StrainRange((0.97, 1.03)), 6.6, 5.0, 76.0),
+        states=6,
+        degree=1,
+        motion="coherent",
+    )
+    series = made("phosphorus", asked)
+    small = small_scan(series, vacuum=False, shape=(2, 3), two=(2, 2))
+    settings, known = MapSettings((2,)), CalibrationSettings(zigzag_near_deg=150.0)
+    joint = _Joint.begin(_sample(small.scan, settings), series, settings, known)
+    assert joint.rotation_deg == pytest.approx(180 + ROTATION_deg, abs=1)
+    joint.layers[:] = 2
+    assert joint.choose_turn()
 
 
 def test_eliminating_local_unknowns_gives_the_step_of_all():
