@@ -171,17 +171,19 @@ def map(
             print(path)
 
 
-def work(points: tuple[int, int], pixels: tuple[int, int], every: int) -> tuple[int, float]:
+def work(
+    points: tuple[int, int], pixels: tuple[int, int], settings: MapSettings
+) -> tuple[int, float]:
     """Return how many points a map has, and their pixels in units of 128 × 128.
 
     Parameters
     ----------
     points, pixels
         Of the scan, and of a pattern.
-    every
-        Points of the map are so many points of the scan apart.
+    settings
+        How the map is made.
     """
-    count = max(1, math.prod(points) // every**2)
+    count = math.prod(max(1, (n - settings.window) // settings.every + 1) for n in points)
     return count, count * math.prod(pixels) / 128**2
 
 
@@ -224,7 +226,7 @@ def _made(
         say(f"note: {note}", console)
     said = opened.semiangle_mrad or (known.semiangle_mrad if known else None)
     semiangle = _known(said, "semi-angle", "--semiangle")
-    points, units = work(opened.shape, opened.pattern_shape, settings.every)
+    points, units = work(opened.shape, opened.pattern_shape, settings)
     say(f"{points:,} points take {spent(cost_of('map', units, threads).seconds)}", console)
     series = _series(opened, settings.layers, structure, semiangle, threads, held)
     configure(threads, log=lambda line: say(line, console))

@@ -80,8 +80,8 @@ class MapJob:
         try:
             opened = open_scan(Path(self.scan), self._given("options", ScanFile()))
         except (PacbedError, OSError):
-            return work(_POINTS, _PIXELS, mapping.every)
-        return work(opened.shape, opened.pattern_shape, mapping.every)
+            return work(_POINTS, _PIXELS, mapping)
+        return work(opened.shape, opened.pattern_shape, mapping)
 
 
 def map_jobs(study: Configuration) -> dict[str, MapJob]:
