@@ -110,3 +110,12 @@ def test_units_of_quantities():
     assert shown_unit("relative_strain_xx") == (100, "%")
     assert shown_unit("rotation_deg_sigma") == (1, "°")
     assert shown_unit("chi2_per_pixel") == (1, "")
+
+
+@pytest.mark.parametrize(("thicknesses", "numbers"), [((3,), [3]), ((2, 5), [2, 3, 4, 5])])
+def test_the_bar_of_layers_names_them(thicknesses, numbers):
+    one = synthetic_map(4, 4, vacuum=False)
+    one.values["layers"][:] = thicknesses[0]
+    one.values["layers"][0, 0] = thicknesses[-1]
+    bar = next(axes for axes in map_figure(one).axes if axes.get_xlabel() == "layers")
+    assert list(bar.get_xticks()) == numbers

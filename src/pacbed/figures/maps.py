@@ -314,8 +314,7 @@ def _bar(
     bar.outline.set_linewidth(0.4)
     if isinstance(look.norm, BoundaryNorm):
         low, high = (math.ceil(look.norm.vmin or 0), math.floor(look.norm.vmax or 0))
-        numbers = MaxNLocator(6, integer=True).tick_values(low, high)
-        bar.set_ticks([n for n in numbers if low <= n <= high])
+        bar.set_ticks(range(low, high + 1, 1 + (high - low) // 6))
         bar.ax.minorticks_off()
     else:
         bar.ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
