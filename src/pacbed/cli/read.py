@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,7 +25,7 @@ from pacbed.cli.common import (
     Count,
     Positive,
     Threads,
-    option_name,
+    changed,
     progress,
     say,
     show_table,
@@ -102,7 +102,7 @@ class CameraOptions:
         estimated from the residuals.
     """
 
-    pixel_mrad: Annotated[Positive, Parameter(name="--pixel-mrad")] = None
+    pixel_mrad: Positive = None
     pixel_uncertainty: Annotated[float, Parameter(validator=POSITIVE)] = 0.002
     mirrored: Annotated[bool, Parameter(negative=())] = False
     centre: Annotated[tuple[float, float] | None, Parameter(show_default="of the central disc")] = (
@@ -323,8 +323,7 @@ def _series(
     from pacbed.scattering.series import ScatteringSeries
 
     if path:
-        if given := [f.name for f in fields(new) if getattr(new, f.name) != f.default]:
-            options = ", ".join(f"--{option_name(n)}" for n in given)
+        if options := ", ".join(changed(new)):
             raise PacbedError(f"{options}: only for a new series; leave out {options} or --series")
         yield ScatteringSeries(path)
         return

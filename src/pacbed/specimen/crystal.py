@@ -182,6 +182,18 @@ class Crystal(ABC):
             found |= sum_of_layer > _EXTINCT * weights[of_layer].sum()
         return found
 
+    def same_after_half_turn(self, layers: int) -> bool:
+        """Tell whether some layers, turned by 180° about the beam, are the same but for a shift."""
+        atoms = self.stack(layers)
+        kinds, place, depth = np.array(atoms.kinds), atoms.positions[:, :2], atoms.positions[:, 2]
+        alike = (kinds[:, None] == kinds) & (np.abs(depth[:, None] - depth) < 1e-6)
+        for shift in place[alike[0]] + place[0]:
+            away = shift - place[:, None] - place
+            met = alike & (np.abs(away - away.round()).max(axis=-1) < 1e-4)
+            if met.any(axis=1).all():
+                return True
+        return False
+
     def to_dict(self) -> dict[str, Any]:
         """Return the crystal as nested plain values; see :func:`crystal_of`."""
         return asdict(self)  # type: ignore[call-overload]
