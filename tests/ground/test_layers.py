@@ -13,21 +13,19 @@ ROOT = Path(__file__).resolve().parents[2]
 # Modules that may import Keras; what they do is imported only where networks are trained or used.
 KERAS = (
     "pacbed.examples.augment_layer",
-    "pacbed.precision.nuisances",
-    "pacbed.reading.calibration",
-    "pacbed.reading.maps",
     "pacbed.learning",
+    "pacbed.precision.nuisances",
     "pacbed.reading.by_network",
     "pacbed.reading.calibration",
     "pacbed.reading.fit",
     "pacbed.reading.maps",
-    "pacbed.scattering.image_model",
-    "pacbed.scattering.xla",
-    "pacbed.reading.predictions",
     "pacbed.reading.point_patterns",
+    "pacbed.reading.predictions",
     "pacbed.reading.reading",
     "pacbed.reading.start",
     "pacbed.reading.thickness",
+    "pacbed.scattering.image_model",
+    "pacbed.scattering.xla",
     "pacbed.study.training_settings",
 )
 
