@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -183,7 +183,7 @@ class Task:
             "layers": self.network.layers,
             "split": split,
             "examples": getattr(self.study.dataset.examples, split),
-            **plain(asdict(self.study.augmentation())),
+            **plain(self.study.augmentation().described()),
         }
         found = {**flat(data.attributes), "examples": len(data.images)}
         if differing := differences(found, wanted, (*SAMPLE, *GEOMETRY)):

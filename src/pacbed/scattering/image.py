@@ -21,6 +21,10 @@ from pacbed.specimen.microscope import Aperture, disc_share
 MARGIN = 4
 # Points of the incident grid that are extrapolated where the waves end.
 GHOSTS = 4
+# Standard deviation of the halo of a camera.
+HALO_mrad = 25.0
+# A point spread narrower than this is none.
+NARROWEST_PX = 0.05
 # A soft edge is the mean of so many hard ones.
 _EDGE_DISCS = 16
 # Diffuse scattering is evaluated on a grid with this spacing, and from there interpolated.
@@ -42,24 +46,36 @@ class Camera:
     shift_px
         Shift of the pattern along x and y in pixels; without it, zero angle lies on the centre of
         pixel ``pixels // 2``.
+    ellipticity
+        Along the axes and along the diagonals: an ellipticity of 0.01 means angles 1 % larger along
+        x, and 1 % smaller along y, than the field of view says.
     """
 
     pixels: int
     field_of_view_mrad: float
     rotation_deg: float = 0.0
     shift_px: tuple[float, float] = (0.0, 0.0)
+    ellipticity: tuple[float, float] = (0.0, 0.0)
 
     @property
     def pixel_mrad(self) -> float:
-        """Width of a pixel in mrad."""
+        """Width of a pixel in mrad, as the field of view says."""
         return self.field_of_view_mrad / self.pixels
+
+    @property
+    def pixel_area_mrad2(self) -> float:
+        """Solid angle of a pixel in mrad²."""
+        e, d = self.ellipticity
+        return self.pixel_mrad**2 * (1 - e**2 - d**2)
 
     @property
     def matrix(self) -> np.ndarray:
         """Angles in the pattern (x, y) in mrad per step (x, y) of a pixel, shape (2, 2)."""
         angle = math.radians(self.rotation_deg)
         c, s = math.cos(angle), math.sin(angle)
-        return self.pixel_mrad * np.array([[c, s], [-s, c]])
+        turned = self.pixel_mrad * np.array([[c, s], [-s, c]])
+        e, d = self.ellipticity
+        return turned @ np.array([[1 + e, d], [d, 1 - e]]) if e or d else turned
 
     @property
     def origin(self) -> np.ndarray:
@@ -204,7 +220,7 @@ def add_discs(
     axis = np.array(crystal_axis_mrad(tilt_mrad))
     edge, density = _Edge.of(aperture, camera), 1 / aperture.solid_angle_mrad2()
     inverse = np.linalg.inv(camera.matrix)
-    reach = edge.reach_mrad / camera.pixel_mrad
+    reach = edge.reach_mrad / (camera.pixel_mrad * (1 - math.hypot(*camera.ellipticity)))
     beams = beams.blurred(camera.pixel_mrad)
     for beam, g in enumerate(beams.g_mrad):
         centre = camera.origin + inverse @ g
@@ -376,7 +392,7 @@ def background(
 
 def compose(channels: Channels, camera: Camera, tilt_mrad: tuple[float, float]) -> Image:
     """Turn derivatives by angles and incidence into those by what describes a measurement."""
-    area = camera.pixel_mrad**2
+    area = camera.pixel_area_mrad2
     angles = camera.directions_mrad()
     x, y = angles
     by_x, by_y = channels.by_angle

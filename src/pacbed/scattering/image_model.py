@@ -22,7 +22,14 @@ from scipy.spatial import cKDTree
 from pacbed.engines.planewave.diffuse import crystal_axis_mrad
 from pacbed.exceptions import RequestError
 from pacbed.scattering.fit import DIFFUSE_DEGREE
-from pacbed.scattering.image import GHOSTS, MARGIN, disc_radii_mrad, extended
+from pacbed.scattering.image import (
+    GHOSTS,
+    MARGIN,
+    NARROWEST_PX,
+    HALO_mrad,
+    disc_radii_mrad,
+    extended,
+)
 from pacbed.scattering.scattered import UNIT_STRAINS
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.strain import deformation_of
@@ -62,14 +69,10 @@ TILT = slice(COLUMN["tilt_x_mrad"], COLUMN["tilt_y_mrad"] + 1)
 SHIFT = slice(COLUMN["shift_x_px"], COLUMN["shift_y_px"] + 1)
 """Columns of pairs of unknowns, x and y."""
 
-# Standard deviation of the halo in mrad.
-_HALO_mrad = 25.0
 # Diffuse scattering is evaluated on nodes at most so far apart, and from there interpolated.
 _NODES_mrad = 1.5
 # Discs are looked for so much further than half of the diagonal of a pixel beyond their edge.
 _LEEWAY_mrad = 0.02
-# A point spread narrower than this is none.
-_NARROWEST_PX = 0.05
 # Smallest expected number of electrons of a pixel, of its own mean and absolute.
 _DARKEST, _DARKEST_ELECTRONS = 1e-4, 0.02
 # Beams whose sum is a smaller part than this of the brightest one's are none.
@@ -288,7 +291,7 @@ class ImageModel:
         self._node_shape = x.shape
         self._node_x, self._node_y = (tf.constant(one.ravel(), tf.float32) for one in (x, y))
         halo = np.exp(
-            -(np.hypot(*np.meshgrid(*axes)) ** 2) / 2 * (frame.pixel_mrad / _HALO_mrad) ** 2
+            -(np.hypot(*np.meshgrid(*axes)) ** 2) / 2 * (frame.pixel_mrad / HALO_mrad) ** 2
         )
         self._halo = tf.constant((halo / halo.sum()).ravel(), tf.float32)
 
@@ -606,7 +609,7 @@ class ImageModel:
     def _blurred(self, sigma: Any, image: Any, derivatives: dict[str, Any]) -> tuple[Any, Any]:
         """Blur an image and its derivatives, and add that by the width of the point spread."""
         shape = self.frame.shape
-        sigma = tf.maximum(sigma, _NARROWEST_PX)[..., None]
+        sigma = tf.maximum(sigma, NARROWEST_PX)[..., None]
         (rows, more_rows), (columns, more_columns) = (_point_spread(sigma, n) for n in shape)
         channels = tf.stack([image, *derivatives.values()], 1)
         channels = tf.reshape(channels, (channels.shape[0], channels.shape[1], *shape))

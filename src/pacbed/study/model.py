@@ -123,6 +123,7 @@ class Configuration(Section):
 
         others = ("layers", "examples", "pool")
         given = {name: value for name, value in self.dataset if name not in others}
+        given["camera"] = self.dataset.camera.settings()
         return AugmentationSettings(rotation_deg=self.deformation.rotation_deg, **given)
 
     def images_per_draw(self, split: str) -> int:

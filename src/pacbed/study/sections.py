@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from pacbed.examples.camera import CameraSettings
 from pacbed.examples.labels import LabelScaling
 from pacbed.learning.sizes import Kind
 from pacbed.precision.steps import Steps
@@ -79,6 +80,10 @@ Stretches = Annotated[
         "within 0.5 to 1.5 (a stretch of 1 is undeformed; 3 % strain is 1.03)",
     ),
 ]
+Ellipticity = Annotated[Real, Field(ge=0, le=0.05)]
+Blur = Annotated[Real, Field(ge=0, le=5)]
+PartOfBeam = Annotated[Real, Field(ge=0, le=5)]
+PartOfPixels = Annotated[Real, Field(ge=0, le=0.2)]
 Some = Annotated[tuple[T, ...], Field(min_length=1)]
 ScanName = Annotated[
     str,
@@ -480,6 +485,34 @@ class ExamplesSection(Section):
     """Examples of the test set."""
 
 
+class CameraSection(Section):
+    """What a real camera adds to an example, each uniform within a range; by default nothing."""
+
+    ellipticity: Range[Ellipticity] = (0, 0)
+    """0.01: angles are 1 % larger along one direction than the pixels say, and 1 % smaller across
+    it. This looks like strain."""
+    ellipticity_direction_deg: Range[Angle] = (0, 180)
+    """Direction in which they are larger, in degrees counter-clockwise from x; 0 to 180 if it is
+    not known."""
+    blur_px: Range[Blur] = (0, 0)
+    """Standard deviation of the point spread, a Gaussian, in pixels of the example."""
+    background: Range[PartOfBeam] = (0, 0)
+    """Electrons that are spread evenly over the image, as a fraction of the incident ones."""
+    halo: Range[PartOfBeam] = (0, 0)
+    """The same for a Gaussian around the middle, with a standard deviation of 25 mrad."""
+    beam_stop_mrad: Range[NotNegative] = (0, 0)
+    """Radius of a round beam stop around the middle of the image, in mrad."""
+    gain_noise: Range[PartOfPixels] = (0, 0)
+    """Relative standard deviation of the gain from pixel to pixel."""
+    dead_pixels: Range[PartOfPixels] = (0, 0)
+    """Share of pixels, at random places, that record nothing."""
+
+    def settings(self) -> CameraSettings | None:
+        """Return the ranges; None if there is nothing of all this."""
+        found = CameraSettings(**dict(self))
+        return None if found.perfect else found
+
+
 class DatasetSection(Section):
     """Examples made of the patterns."""
 
@@ -499,12 +532,18 @@ class DatasetSection(Section):
     """Electrons of the incident beam per pattern, log-uniform."""
     image_mean: Range[ImageMean] = (0.2, 0.3)
     """Range of the image mean after normalisation."""
+    camera: CameraSection = Field(default_factory=CameraSection)
     pool: Count = 10000
     """With simulation.planewave.strain_states, noise-free images of which training examples are
     made, each of a deformation of its own. For validation and test this number is shared out among
     draws.count draws, rounded up: so many images show a draw, but no more than its examples."""
     examples: ExamplesSection = Field(default_factory=ExamplesSection)
     """Number of examples in each set."""
+
+    def used(self) -> dict[str, Any]:
+        """Return what single examples depend on; a perfect camera as before there were others."""
+        others = {"layers", "examples", "pool"}
+        return self.plain(others if self.camera.settings() else others | {"camera"})
 
 
 class NetworkSection(Section):
