@@ -1041,3 +1041,29 @@ def test_examples_are_fitted_with_what_the_fit_knows_of_a_camera():
     assert line.startswith("dataset.camera.dead_pixels = [0, 0.01]: ")
     assert "fit.examples: 0" in line
     assert not list(conflicts(study.changed({"fit": {"examples": 0}})))
+
+
+def test_a_dose_and_a_camera_length_are_converted_at_once(config):
+    change(config, "dataset.electrons", {"per_A2": [50, 500], "area_A2": 20000})
+    length = {"camera_length_mm": 140.8, "pixel_um": 55, "pixels": 256}
+    change(config, "dataset.field_of_view_mrad", length)
+    study = checked(config)
+    assert study.dataset.electrons == (1e6, 1e7)
+    assert study.dataset.field_of_view_mrad == pytest.approx(100)
+    # What follows knows nothing of them.
+    assert study.plain()["dataset"]["electrons"] == [1_000_000, 10_000_000]
+    jsonschema.validate(config, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("dataset.electrons", {"per_A2": [50, 500]}, "mapping of per_A2, area_A2 to positive"),
+        ("dataset.electrons", {"per_A2": [50, 500], "area_A2": -1}, "to positive numbers"),
+        ("dataset.field_of_view_mrad", {"camera_length_m": 1}, "of camera_length_mm, pixel_um, pi"),
+        ("dataset.electrons", {"per_A2": [1e-3, 500], "area_A2": 100}, "must be at least 1000"),
+    ],
+)
+def test_other_units_that_are_not_whole_are_refused(config, key, value, said):
+    change(config, key, value)
+    assert said in the_complaint(config)

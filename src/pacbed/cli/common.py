@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -28,6 +28,39 @@ Count = Annotated[int, Parameter(validator=Number(gte=1))]
 Threads = Annotated[
     Count, Parameter(show_default="all usable cores", help="Number of threads to use.")
 ]
+
+_NUMBER = r"([\d.]+(?:e[+-]?\d+)?)"
+
+
+def _in_units(product: re.Pattern[str], divide: bool, meaning: str) -> Parameter:
+    """Return the parameter of a number, or of two with units of which it is made."""
+
+    def convert(kind: Any, tokens: Sequence[Token]) -> float:
+        text = tokens[0].value.strip()
+        try:
+            if match := product.fullmatch(text.replace("Å", "A")):
+                first, second = map(float, match.groups())
+                return first / second if divide else first * second
+            return float(text)
+        except (ValueError, ZeroDivisionError) as error:
+            raise ValueError(f"'{text}' is not {meaning}.") from error
+
+    return Parameter(converter=convert, allow_leading_hyphen=True)
+
+
+PIXEL = _in_units(
+    re.compile(rf"{_NUMBER}\s*[uµμ]m\s*/\s*{_NUMBER}\s*mm"),
+    True,
+    "a number of mrad, or pixel and camera length such as 55um/120mm",
+)
+"""Of the size of a pixel: in mrad, or its width over the camera length."""
+
+ELECTRONS = _in_units(
+    re.compile(rf"{_NUMBER}\s*/\s*A2\s*[*x×]\s*{_NUMBER}\s*A2"),
+    False,
+    "a number of electrons, or dose and area such as 500/A2*2000A2",
+)
+"""Of electrons: their number, or their dose times the area."""
 
 Overlays = Annotated[
     tuple[Path, ...],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from pacbed.cli.common import Count, Flat, progress, say, stderr
+from pacbed.cli.common import PIXEL, Count, Flat, progress, say, stderr
 
 if TYPE_CHECKING:
     from pacbed.reading.scans import Scan, ScanOptions
@@ -42,7 +42,7 @@ class ScanFile:
     bins
         Put so many pixels along each axis together.
     pixel_mrad
-        Size of a pixel of the file in mrad.
+        Size of a pixel of the file in mrad, or its width and the camera length: 55um/120mm.
     step
         Distance between neighbouring points in nm.
     energy
@@ -63,7 +63,7 @@ class ScanFile:
     crop: Box | None = None
     bins: Count = 1
     pixel_mrad: Annotated[
-        float | None, Parameter(name="--pixel-mrad", show_default="of the file")
+        float | None, Parameter(name="--pixel-mrad", show_default="of the file"), PIXEL
     ] = None
     step: Annotated[float | None, Parameter(show_default="of the file")] = None
     energy: Annotated[float | None, Parameter(show_default="of the file")] = None

@@ -8,12 +8,21 @@ where they are made, since every job of a run imports this module.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from pacbed.examples.camera import CameraSettings
@@ -107,6 +116,61 @@ Different = Annotated[
     _only(lambda values: len(set(values)) == len(values), "a list of values that differ"),
     Field(json_schema_extra={"uniqueItems": True}),
 ]
+
+
+class InOtherUnits(BaseModel):
+    """A value in units that are converted at once."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Dose(InOtherUnits):
+    """Electrons of a pattern by the dose on the specimen."""
+
+    per_A2: tuple[float, float]
+    """Range of the electrons per Å²."""
+    area_A2: float
+    """Area that the beam, or the scanned area of one pattern, covers, in Å²."""
+
+    def value(self) -> list[float]:
+        """Return the range of electrons."""
+        return [n * self.area_A2 for n in self.per_A2]
+
+
+class CameraLength(InOtherUnits):
+    """A field of view by the camera length."""
+
+    camera_length_mm: float
+    """Distance from specimen to camera, as calibrated, in mm."""
+    pixel_um: float
+    """Width of a pixel of the camera in µm."""
+    pixels: float
+    """Pixels of the camera along the field."""
+
+    def value(self) -> float:
+        """Return the field of view in mrad."""
+        # Near the axis; µm over mm are mrad.
+        return self.pixels * self.pixel_um / self.camera_length_mm
+
+
+def _converted(kind: type[Dose] | type[CameraLength], usual: Any) -> BeforeValidator:
+    """Take a mapping of other units besides the usual kind of value."""
+    keys = ", ".join(kind.model_fields)
+
+    def convert(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        numbers = [n for one in value.values() for n in (one if isinstance(one, list) else [one])]
+        try:
+            if not all(math.isfinite(n) and n > 0 for n in numbers):
+                raise ValueError
+            return kind(**value).value()
+        except (TypeError, ValueError) as error:
+            raise PydanticCustomError(
+                "not_right", "a value, or a mapping of {keys} to positive numbers", {"keys": keys}
+            ) from error
+
+    return BeforeValidator(convert, json_schema_input_type=usual | kind)
 
 
 class Section(BaseModel):
@@ -520,16 +584,18 @@ class DatasetSection(Section):
     """Thicknesses, in layers, for which networks are trained."""
     pixels: Count = 256
     """Pixels of an example per axis."""
-    field_of_view_mrad: Positive = 100
-    """Full width of an example in mrad."""
+    field_of_view_mrad: Annotated[Positive, _converted(CameraLength, Positive)] = 100
+    """Full width of an example in mrad; or a mapping of camera_length_mm, pixel_um and pixels, from
+    which it follows."""
     field_of_view_variation: LessThanOne = 0.0625
     """Relative variation of the field of view, uniform within ± this."""
     translation_px: NotNegative = 10
     """Shift in x and in y, uniform within ± this many pixels of the example."""
     noise: Literal["lognormal", "poisson"] = "lognormal"
     """lognormal with the mean and variance of a Poisson distribution, or poisson."""
-    electrons: Range[Electrons] = (1e6, 5e7)
-    """Electrons of the incident beam per pattern, log-uniform."""
+    electrons: Annotated[Range[Electrons], _converted(Dose, Range[Electrons])] = (1e6, 5e7)
+    """Electrons of the incident beam per pattern, log-uniform; or a mapping of per_A2, a range of
+    electrons per Å², and area_A2, the area of one pattern."""
     image_mean: Range[ImageMean] = (0.2, 0.3)
     """Range of the image mean after normalisation."""
     camera: CameraSection = Field(default_factory=CameraSection)
