@@ -181,7 +181,7 @@ def label_columns(
     labels
         Physical parameters of the examples, shape (examples, 6).
     transformations
-        Shape (examples, 6), columns as :data:`TRANSFORMATIONS`.
+        Shape (examples, 6 or more), columns as :data:`TRANSFORMATIONS`.
     field_of_view_mrad
         Nominal full width of an example in mrad.
     """
