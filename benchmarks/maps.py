@@ -7,7 +7,7 @@ Without --scan the example scan is simulated first (`pacbed scan --example rippl
 itself, with other thermal displacements and a finer grid of incident waves than a scattering series
 has. Prints how long calibration and map took, and for points of one thickness without a flag
 
-- the median of the errors over that of the Cramér-Rao bound: 1 if no unbiased estimate is better;
+- the median of errors over their Cramér-Rao bounds: 1 if no unbiased estimate is better;
 - the root mean square of errors over their standard deviations, of the point alone after the mean
   of all errors was taken away, and together with the common part;
 - how many thicknesses are right, and what was claimed in vacuum.
@@ -123,9 +123,10 @@ def judge(found: StrainMap, truth: StrainMap) -> None:
         sigma = found.values[f"{name}_sigma"][judged]
         common = found.common_sigma(name)
         median, bound = float(np.median(np.abs(error))), MEDIAN * float(np.median(sigma))
+        ratio = float(np.median(np.abs(error) / sigma)) / MEDIAN
         alone = float(np.std((error - error.mean()) / sigma))
         both = math.sqrt(float(np.mean(error**2 / (sigma**2 + common**2))))
-        values = (factor * median, factor * bound, median / bound, alone, both)
+        values = (factor * median, factor * bound, ratio, alone, both)
         more = factor * error.mean(), factor * common
         table.add_row(label, *(f"{value:.3g}" for value in (*values, *more)))
     Console(width=140).print(table)

@@ -17,9 +17,20 @@ Reference of the `pacbed` command, made from the command line by `make docs`; `p
 --help` prints the same. The workflow itself is run by `snakemake` ([tutorial](tutorial.md)); its
 keys are in [config/README.md](../config/README.md).
 
-The exit status is 0, or 1 after an error, which is reported in one message, 2 if the command line
-is wrong, 3 if a plan is over a limit, and 130 after Ctrl-C. Nothing is written under its final name
-before it is whole. `pacbed --version` prints the version.
+The exit status tells what came of it (table). Nothing is written under its final
+name before it is whole. `pacbed --version` prints the version.
+
+| status | meaning |
+| --- | --- |
+| 0 | done |
+| 1 | an error, which is reported in one message |
+| 2 | the command line is wrong, or empty |
+| 3 | a plan is over a limit |
+| 130 | stopped by Ctrl-C |
+
+Every command takes `--quiet`, which leaves only warnings and errors on stderr (results are still
+printed on stdout), and `--verbose`, which shows where an error arose. In a log, progress is a line
+now and then.
 """
 
 EXAMPLES = {
@@ -28,9 +39,12 @@ EXAMPLES = {
     "scatter": "pacbed scatter --output mos2.series.zarr.zip --layers 10 --semiangle 18.13",
     "read": "pacbed read measured.npy --series mos2.series.zarr.zip --semiangle 6.35 --layers 1-10 "
     "--figure a.png",
+    "map": "pacbed map ripple.hspy --material MoS2 --layers 1-6 --not-mirrored "
+    "--output map.zarr.zip",
     "scan": "pacbed scan --example ripple --output ripple.hspy",
     "inspect": "pacbed inspect scan.dm4 --semiangle 6.35 --not-mirrored --figure scan.png",
-    "map": "pacbed map ripple.hspy --material MoS2 --layers 1-6 --not-mirrored --output map.zarr.zip",
+    "map": "pacbed map ripple.hspy --material MoS2 --layers 1-6 --not-mirrored "
+    "--output map.zarr.zip",
     "view": "pacbed view map.zarr.zip",
     "export": "pacbed export map.zarr.zip map.pdf map.html map.hspy",
     "show": "pacbed show mos2.zarr.zip --layers 1 10 20",
@@ -51,6 +65,7 @@ MORE = {
     "simulate": "[Engines](engines.md)",
     "scatter": "[Scattering series](series.md)",
     "read": "[Reading measured patterns](read.md)",
+    "map": "[Scans](scans.md#how-a-map-is-made)",
     "scan": "[Scans](scans.md#the-example-scan)",
     "inspect": "[Scans](scans.md#files)",
     "map": "[Scans](scans.md#how-a-map-is-made)",

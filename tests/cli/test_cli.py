@@ -20,7 +20,8 @@ import zarr.storage
 
 from pacbed import __version__
 from pacbed.cli import main
-from pacbed.cli.app import COMMANDS
+from pacbed.cli.app import BEGIN, COMMANDS, parsed
+from pacbed.cli.common import progress, quietly, say, stderr
 from pacbed.patterns.store import read_patterns
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -548,7 +549,7 @@ def test_help_waits_for_no_large_library():
     [
         (["simulat"], 'Unknown command "simulat". Did you mean "simulate"?'),
         (["simulate"], "parameter --output requires an argument"),
-        (["show"], "parameter STORE requires an argument"),
+        (["view"], "parameter map requires an argument"),
         (["show", "--colour"], "Unknown option: --colour."),
         (["show", "a.zarr.zip", "b.zarr.zip"], "Unused Tokens: ['b.zarr.zip']"),
         (["errors", "a.csv", "--split", "tset"], 'Choose from: "train", "validation", "test"'),
@@ -566,6 +567,35 @@ def test_pacbed_alone_lists_the_commands(capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert all(f"│ {name} " in captured.err for name in COMMANDS)
+
+
+def test_pacbed_alone_begins_with_five_commands_that_are_right(capsys):
+    main([])
+    said = capsys.readouterr().err
+    assert len(BEGIN) == 5
+    for line in BEGIN:
+        assert said.index(line) < said.index("Usage")
+        parsed(line.split()[1:])
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_quiet_leaves_warnings_and_errors(place, tmp_path, capsys):
+    words = ["show", str(tmp_path / "none.zarr.zip")]
+    words.insert(place, "--quiet")
+    assert main(words) == 1
+    assert capsys.readouterr().err.startswith("error:")
+    with quietly(True), progress(stderr()) as start:
+        say("note: of no importance")
+        start("points")(1, 2)
+        say("warning: of importance")
+    assert capsys.readouterr().err == "warning: of importance\n"
+
+
+def test_verbose_shows_where_an_error_arose(tmp_path, capsys):
+    assert main(["show", str(tmp_path / "none.zarr.zip"), "--verbose"]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert said.splitlines()[-1].startswith("error:")
 
 
 def test_ctrl_c_ends_a_command_with_its_status(monkeypatch, capsys):

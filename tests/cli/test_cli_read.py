@@ -11,11 +11,11 @@ from pacbed.cli import main
 from pacbed.cli.read import (
     CameraOptions,
     _as_recorded,
-    layer_numbers,
     _predicted,
     _said_of_scales,
     _scale_from,
     _with_error,
+    layer_numbers,
 )
 from pacbed.examples.labels import LabelScaling
 from pacbed.learning.network import NetworkSettings, build_network

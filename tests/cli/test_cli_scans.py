@@ -84,3 +84,39 @@ def test_a_file_of_unknown_format_is_refused_before_anything_is_simulated(compla
 def test_a_row_of_patterns_is_refused_with_the_option_that_helps(complaint, tmp_path):
     np.save(tmp_path / "a.npy", np.ones((30, 64, 64)))
     assert "--scan-shape" in complaint("inspect", str(tmp_path / "a.npy"))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--seed", "-1"], "--seed. Must be >= 0"),
+        (["--points", "4", "100000000"], "more than half of the memory"),
+    ],
+)
+def test_what_cannot_be_simulated_is_refused(complaint, tmp_path, option, message):
+    status = 2 if "--seed" in option else 1
+    line = complaint("scan", "--output", str(tmp_path / "a.npy"), *option, status=status)
+    assert message in line
+
+
+def test_a_figure_is_no_scan_and_no_other_format(complaint, file, tmp_path):
+    assert "name a figure .png" in complaint("inspect", file, "--figure", tmp_path / "a.doc")
+    picture = tmp_path / "scan.tif"
+    picture.write_bytes(file.read_bytes())
+    assert "would be overwritten" in complaint("inspect", picture, "--figure", picture)
+    assert picture.read_bytes() == file.read_bytes()
+
+
+def test_a_calibration_is_read_before_a_series_is_made(complaint, file, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text("{", encoding="utf-8")
+    given = ["--layers", "1-3", "--material", "MoS2", "--calibration", wrong]
+    assert "wrong.json" in complaint("map", file, "--output", tmp_path / "m.zarr.zip", *given)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_report_does_not_overwrite_the_scan(complaint, file, tmp_path):
+    given = ["--layers", "1-3", "--material", "MoS2", "--report", file]
+    line = complaint("map", file, "--output", tmp_path / "m.zarr.zip", *given)
+    assert "would be overwritten" in line

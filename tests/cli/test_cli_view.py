@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from urllib.request import urlopen
 
 import pytest
@@ -41,6 +42,15 @@ def test_what_is_no_map_is_refused(tmp_path, capsys):
     assert "other.zarr.zip" in capsys.readouterr().err
     assert main(["view", tmp_path / "none.zarr.zip", "--no-browser"]) == 1
     assert "none.zarr.zip" in capsys.readouterr().err
+
+
+def test_the_scan_of_a_map_is_not_overwritten(tmp_path, complaint):
+    scan, path = tmp_path / "scan.hspy", tmp_path / "map.zarr.zip"
+    scan.write_bytes(b"a scan")
+    made = synthetic_map(4, 5)
+    write_map(path, replace(made, attributes={"provenance": {"scan": str(scan)}}))
+    assert "would be overwritten" in complaint("export", path, scan)
+    assert scan.read_bytes() == b"a scan"
 
 
 def test_a_scan_that_was_named_must_be_there(written, tmp_path, capsys):

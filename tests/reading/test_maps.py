@@ -18,14 +18,14 @@ VACUUM, MIXED, TURN = 8, 16, 32
 
 
 @pytest.fixture(scope="module")
-def made(small_series):
+def small(small_series):
     return small_scan(small_series)
 
 
 @pytest.fixture(scope="module")
-def maker(small_series, made):
-    settings = MapSettings(LAYERS, reference=(0, 0, 2, 6))
-    return MapMaker(made.scan, small_series, true_calibration(), settings)
+def maker(small_series, small):
+    settings = MapSettings(LAYERS, reference=(0, 0, 2, 6), model_error=0.0)
+    return MapMaker(small.scan, small_series, true_calibration(), settings)
 
 
 @pytest.fixture(scope="module")
@@ -33,27 +33,27 @@ def found(maker, tmp_path_factory):
     return make_map(maker, tmp_path_factory.mktemp("map") / "parts", threads=2)
 
 
-def deviations(found, made):
+def deviations(found, small):
     """Return errors over their standard deviations, of points of the crystal."""
-    crystal = made.layers > 0
+    crystal = small.layers > 0
     return np.array(
         [
-            (found.values[name] - made.states[..., COLUMN[name]])[crystal]
+            (found.values[name] - small.states[..., COLUMN[name]])[crystal]
             / found.values[f"{name}_sigma"][crystal]
             for name in QUANTITIES[:6]
         ]
     )
 
 
-def test_errors_are_as_large_as_stated(found, made):
-    away = deviations(found, made)
+def test_errors_are_as_large_as_stated(found, small):
+    away = deviations(found, small)
     assert np.abs(away).max() < 5
     assert 0.8 < np.sqrt((away**2).mean()) < 1.25
 
 
-def test_thickness_is_right_and_nothing_is_claimed_in_vacuum(found, made):
-    assert np.array_equal(found.values["layers"], made.layers)
-    vacuum = made.layers == 0
+def test_thickness_is_right_and_nothing_is_claimed_in_vacuum(found, small):
+    assert np.array_equal(found.values["layers"], small.layers)
+    vacuum = small.layers == 0
     assert np.array_equal(found.flagged(VACUUM), vacuum)
     assert np.array_equal(~found.claimed, vacuum)
     assert np.isnan(found.values["chi2_per_pixel"][vacuum]).all()
@@ -92,10 +92,10 @@ def test_a_map_that_was_stopped_goes_on(maker, found, tmp_path, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         make_map(maker, tmp_path / "parts", stop)
-    first = list(computed)
+    assert (tmp_path / "parts" / "rows-00000.npz").exists()
     again = make_map(maker, tmp_path / "parts")
-    assert first
-    assert sorted(computed) == [0, 2, 4]  # nothing twice
+    assert set(computed) == {0, 2, 4}
+    assert computed.count(0) == 1
     assert np.allclose(
         again.values["strain_xx"], found.values["strain_xx"], atol=1e-5, equal_nan=True
     )
@@ -113,21 +113,21 @@ def test_parts_of_another_map_are_refused(maker, tmp_path):
 
 
 def test_few_electrons_are_read_within_their_error_bars(small_series, tmp_path):
-    made = small_scan(small_series, electrons=2e4, vacuum=False, shape=(4, 6))
-    maker = MapMaker(made.scan, small_series, true_calibration(), MapSettings((3, 5)))
+    small = small_scan(small_series, electrons=2e4, vacuum=False, shape=(4, 6))
+    maker = MapMaker(small.scan, small_series, true_calibration(), MapSettings((3, 5)))
     found = make_map(maker, tmp_path / "parts")
-    away = deviations(found, made)
-    assert np.array_equal(found.values["layers"], made.layers)
+    away = deviations(found, small)
+    assert np.array_equal(found.values["layers"], small.layers)
     assert np.abs(away).max() < 6
     assert 0.7 < np.sqrt((away**2).mean()) < 1.3
 
 
 def test_a_window_has_the_error_bars_of_more_electrons(small_series, tmp_path):
-    made = small_scan(small_series, electrons=1e5, vacuum=False, shape=(4, 4))
+    small = small_scan(small_series, electrons=1e5, vacuum=False, shape=(4, 4))
     sums = []
     for window in (1, 2):
         settings = MapSettings((3, 5), window=window, step=window)
-        maker = MapMaker(made.scan, small_series, true_calibration(), settings)
+        maker = MapMaker(small.scan, small_series, true_calibration(), settings)
         images = maker.images(maker._in_scan(np.array([[0, 0]])))
         assert np.allclose(maker._of_rows(np.array([0]))[0], images[0])
         sums.append(images.sum())
@@ -135,10 +135,10 @@ def test_a_window_has_the_error_bars_of_more_electrons(small_series, tmp_path):
     assert maker.shape == (2, 2)
 
 
-def test_patterns_without_numbers_claim_nothing(small_series, maker, made, tmp_path):
-    patterns = made.scan.patterns(slice(0, 2)).copy()
+def test_patterns_without_numbers_claim_nothing(small_series, maker, small, tmp_path):
+    patterns = small.scan.patterns(slice(0, 2)).copy()
     patterns[0] = np.nan
-    scan = Scan.of(patterns, pixel_mrad=made.scan.pixel_mrad)
+    scan = Scan.of(patterns, pixel_mrad=small.scan.pixel_mrad)
     other = MapMaker(scan, small_series, true_calibration(), MapSettings((3, 5)))
     found = make_map(other, tmp_path / "parts")
     assert not found.claimed[0].any()
@@ -153,8 +153,8 @@ def test_a_scan_of_vacuum_is_refused(small_series, tmp_path):
         make_map(maker, tmp_path / "parts")
 
 
-def test_a_wrong_semi_angle_is_said_by_chi2(small_series, made, tmp_path):
-    scan = Scan.of(made.scan.patterns(slice(2, 3)), pixel_mrad=made.scan.pixel_mrad)
+def test_a_wrong_semi_angle_is_said_by_chi2(small_series, small, tmp_path):
+    scan = Scan.of(small.scan.patterns(slice(2, 3)), pixel_mrad=small.scan.pixel_mrad)
     maker = MapMaker(scan, small_series, true_calibration(semiangle_mrad=6.0), MapSettings((3, 5)))
     found = make_map(maker, tmp_path / "parts")
     assert np.nanmedian(found.values["chi2_per_pixel"]) > 1.5
@@ -200,10 +200,10 @@ def test_axes_of_the_scan_are_those_of_the_crystal_turned(maker, found, tmp_path
     )
 
 
-def test_a_window_or_reference_beyond_the_scan_is_refused(small_series, made):
+def test_a_window_or_reference_beyond_the_scan_is_refused(small_series, small):
     for settings, why in (
         (MapSettings((3,), window=9), "--window"),
         (MapSettings((3,), reference=(0, 0, 9, 3)), "reference"),
     ):
         with pytest.raises(PacbedError, match=why):
-            MapMaker(made.scan, small_series, true_calibration(), settings)
+            MapMaker(small.scan, small_series, true_calibration(), settings)

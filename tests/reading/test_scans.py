@@ -330,7 +330,7 @@ def test_files_that_are_no_scans_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"crop_px": (0, 0, 40, 26)}, "check --crop"),
+        ({"crop_px": (0, 0, 40, 26)}, "check --crop$"),
         ({"area": (3, 0, 3, 2)}, "check --area"),
         ({"bins": 2}, "at least 24"),
     ],
@@ -340,9 +340,19 @@ def test_options_that_do_not_fit_are_refused(counts, options, why):
         Scan.of(counts, ScanOptions(**options))
 
 
-@pytest.mark.parametrize("options", [{"bins": 0}, {"pixel_mrad": -1.0}, {"scan_shape": (0, 4)}])
-def test_impossible_options_are_refused(options):
-    with pytest.raises(PacbedError):
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"bins": 0}, "--bins 1 or more"),
+        ({"pixel_mrad": -1.0}, "--pixel-mrad must lie within"),
+        ({"scan_shape": (0, 4)}, "--scan-shape"),
+        ({"energy_keV": 80000.0}, "--energy must lie within 1 and 3000 keV, not 80000"),
+        ({"semiangle_mrad": 0.00635}, "--semiangle must lie within 0.1 and 200 mrad"),
+        ({"step_nm": float("nan")}, "--step must lie within"),
+    ],
+)
+def test_impossible_options_are_refused(options, why):
+    with pytest.raises(PacbedError, match=why):
         ScanOptions(**options)
 
 

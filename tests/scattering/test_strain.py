@@ -37,6 +37,12 @@ def test_empty_range_is_refused(stretch):
         StrainRange(stretch)
 
 
+@pytest.mark.parametrize("stretch", [(4.0, 5.0), (-4.0, 4.0), (0.1, 1.0)])
+def test_percentages_are_no_stretches(stretch):
+    with pytest.raises(RequestError, match="principal stretches"):
+        StrainRange(stretch)
+
+
 @pytest.mark.parametrize(("degree", "terms"), [(1, 4), (2, 10), (3, 20), (4, 35)])
 def test_polynomials_of_a_degree_are_reproduced_with_their_slopes(degree, terms):
     assert len(exponents(degree)) == terms

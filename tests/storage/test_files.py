@@ -7,7 +7,7 @@ import tempfile
 import pytest
 
 from pacbed.exceptions import PacbedError
-from pacbed.storage.files import check_writable, folder_appearing_whole, write_text
+from pacbed.storage.files import check_space, check_writable, folder_appearing_whole, write_text
 
 
 def test_what_can_be_written_leaves_nothing_behind(tmp_path):
@@ -59,3 +59,10 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     fill(["a", "b"])
     assert sorted(p.name for p in path.iterdir()) == ["a", "b"]
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_disk_without_room_is_named_before_anything_is_written(tmp_path):
+    check_space(tmp_path / "new" / "a.h5", 1)
+    with pytest.raises(PacbedError, match="MB are free"):
+        check_space(tmp_path / "new" / "a.h5", 2**62)
+    assert not list(tmp_path.iterdir())

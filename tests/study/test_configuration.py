@@ -1067,3 +1067,11 @@ def test_a_dose_and_a_camera_length_are_converted_at_once(config):
 def test_other_units_that_are_not_whole_are_refused(config, key, value, said):
     change(config, key, value)
     assert said in the_complaint(config)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_another_encoding_is_named(tmp_path, encoding):
+    path = tmp_path / "a.yaml"
+    path.write_text("seed: 1  # Ångström\n", encoding=encoding)
+    with pytest.raises(ConfigError, match="is not text in UTF-8"):
+        load([path])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable, Collection, Sequence
 from inspect import BoundArguments
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from cyclopts import App, ArgumentCollection, CoercionError, CycloptsError, Parameter
 
 from pacbed import __version__
-from pacbed.cli.common import option_name, say, spelled, stderr
+from pacbed.cli.common import option_name, quietly, say, spelled, stderr
 from pacbed.exceptions import BudgetExceeded, PacbedError
 from pacbed.machine import clear_away_on_sigterm
 
@@ -19,12 +20,12 @@ COMMANDS = {
     "simulate": ("simulate", "Compute the patterns of one crystal."),
     "scatter": ("scatter", "Make a scattering series, from which patterns of any strain follow."),
     "read": ("read", "Read strain, rotation, tilt and thickness of measured patterns."),
-    "map": ("map", "Map strain, rotation, tilt and thickness of a scan."),
+    "map": ("map", "Map strain, rotation, tilt and thickness of a scan, with error bars."),
     "scan": ("scans", "Simulate a scan to try maps on."),
     "inspect": ("scans", "Show what is in the file of a scan."),
     "view": ("view", "Look at a map in the browser."),
     "export": ("view", "Write a map for another program, or as a figure or a report."),
-    "show": ("patterns", "Draw the patterns of a store."),
+    "show": ("patterns", "Draw the patterns of a store, or a crystal."),
     "compare": ("patterns", "Compare the patterns of two stores."),
     "converge": ("converge", "Find out how much the numerical settings matter."),
     "network": ("learning", "Print the layers of the configured network."),
@@ -36,6 +37,20 @@ COMMANDS = {
     "doctor": ("workflow", "Find out what this machine has and what is missing."),
 }
 """Module and summary of every command."""
+
+BEGIN = (
+    "pacbed simulate --semiangle 6.35 --output mos2.zarr.zip",
+    "pacbed show mos2.zarr.zip",
+    "pacbed read pattern.npy --material MoS2 --semiangle 6.35 --layers 1-10",
+    "pacbed map scan.hspy --material MoS2 --layers 1-10 --output map.zarr.zip",
+    "pacbed plan --config config/demo.yaml",
+)
+"""Commands to begin with."""
+
+FOR_ALL = (
+    "Every command takes --quiet (only warnings and errors on stderr) and --verbose (an error with "
+    "where it arose)."
+)
 
 NEEDED_BY_LEARNING = ("keras", "tensorflow")
 """What an installation without extras does not have."""
@@ -67,6 +82,7 @@ def application(named: Collection[str]) -> App:
     app = App(
         name="pacbed",
         help="PACBED patterns of deformed 2D materials, and how well a network reads them.",
+        help_epilogue=FOR_ALL,
         help_format="markdown",
         version=f"pacbed {__version__}",
         verbose=False,
@@ -105,9 +121,20 @@ def main(arguments: Sequence[Any] | None = None) -> int:
     """
     words = [str(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     clear_away_on_sigterm()
+    quiet, verbose = "--quiet" in words, "--verbose" in words
+    words = [word for word in words if word not in ("--quiet", "--verbose")]
     if not words:
-        application(()).help_print([], console=stderr())
+        console = stderr()
+        lines = (f"{line}\n      {COMMANDS[line.split()[1]][1]}" for line in BEGIN)
+        say("To begin with:\n  " + "\n  ".join(lines) + "\n", console)
+        application(()).help_print([], console=console)
         return 2
+    with quietly(quiet):
+        return _status(words, verbose)
+
+
+def _status(words: Sequence[str], verbose: bool) -> int:
+    """Run a command, report an error, and return the exit status."""
     try:
         command, bound = parsed(words)
         command(*bound.args, **bound.kwargs)
@@ -116,6 +143,8 @@ def main(arguments: Sequence[Any] | None = None) -> int:
         say(f"error: {error} See {names} --help")
         return 2
     except PacbedError as error:
+        if verbose:
+            traceback.print_exc()
         say(f"error: {error}")
         return 3 if isinstance(error, BudgetExceeded) else 1
     except ModuleNotFoundError as error:
@@ -126,9 +155,11 @@ def main(arguments: Sequence[Any] | None = None) -> int:
     except OSError as error:
         if error.filename is None:
             raise
+        if verbose:
+            traceback.print_exc()
         say(f"error: cannot use {error.filename}: {error.strerror}")
         return 1
     except KeyboardInterrupt:
-        say("interrupted")
+        stderr().print("interrupted")
         return 130
     return 0

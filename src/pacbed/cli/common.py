@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -67,6 +68,8 @@ Overlays = Annotated[
     Parameter(help="Overlays of config/config.yaml, the paper's protocol; the last one wins."),
 ]
 
+_quiet = ContextVar("quiet", default=False)
+
 _OPTIONS = {
     "slices_per_layer": "slices",
     "pixel_A": "sampling",
@@ -89,13 +92,25 @@ def spelled(default: Any) -> str | None:
     return None if default is None else str(default)
 
 
+@contextmanager
+def quietly(quiet: bool) -> Iterator[None]:
+    """Print warnings and errors alone on stderr, if so."""
+    before = _quiet.set(quiet)
+    try:
+        yield
+    finally:
+        _quiet.reset(before)
+
+
 def stderr() -> Console:
     """Return where messages go."""
     return Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
 def say(line: str, console: Console | None = None) -> None:
-    """Print a message above the progress, if there is any."""
+    """Print a message above the progress, if there is any; quietly, warnings and errors alone."""
+    if _quiet.get() and not line.startswith(("error:", "warning:")):
+        return
     text = Text(line)
     for word, style in (("error:", "bold red"), ("warning:", "bold yellow")):
         if line.startswith(word):
@@ -111,7 +126,7 @@ def show_table(table: Table, width: int = 140) -> None:
 @contextmanager
 def progress(console: Console) -> Iterator[Callable[[str], Report]]:
     """Provide what shows how far something is: bars on a terminal, else a line now and then."""
-    if not console.is_terminal:
+    if not console.is_terminal or _quiet.get():
         yield lambda what: sparse_progress(what, lambda line: say(line, console))
         return
     columns = (

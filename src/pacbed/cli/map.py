@@ -153,11 +153,11 @@ def map(
     held: Annotated[MapSeries, _SERIES] = MapSeries(),
     options: Flat[ScanFile] = ScanFile(),
 ) -> None:
-    """Map strain, rotation, tilt and thickness of a scan, with error bars.
+    """Map strain, rotation, tilt and thickness of a scan.
 
-    First what all patterns have in common is found: geometry, camera, orientation of the crystal
-    (written next to the map as `NAME.calibration.json`). Then every point is fitted. If the command
-    is stopped, the same command continues.
+    Every number has an error bar. First what all patterns have in common is found: geometry,
+    camera, orientation of the crystal (written next to the map as `NAME.calibration.json`). Then
+    every point is fitted. If the command is stopped, the same command continues.
 
     Parameters
     ----------
@@ -174,8 +174,9 @@ def map(
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from pacbed.figures.style import check_drawable
+    from pacbed.reading.calibration import Calibration
     from pacbed.reading.scans import open_scan
-    from pacbed.storage.files import check_writable
+    from pacbed.storage.files import check_not_read, check_writable
 
     numbers = layer_numbers(layers)
     if output.exists():
@@ -186,7 +187,11 @@ def map(
     )
     check_writable(output, parts / "map.json", saved, figure, report)
     check_drawable(figure)
+    for path in (scan, held.series, calibrating.calibration):
+        check_not_read(path, saved, figure, report)
     opened = open_scan(scan, options.options())
+    if calibrating.calibration is not None:  # before a series is made
+        Calibration.read(calibrating.calibration)
     with _sole_map(output):
         made = _made(opened, numbers, structure, parts, saved, threads, mapping, calibrating, held)
         _write(output, made, figure, report)

@@ -12,7 +12,7 @@ from inspect import BoundArguments
 from pathlib import Path
 from typing import Any
 
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, UnusedCliTokensError
 
 from pacbed import __version__
 from pacbed.cli.app import parsed
@@ -22,6 +22,7 @@ from pacbed.cli.read import layer_numbers
 from pacbed.cli.scans import ScanFile
 from pacbed.cli.structures import Structure
 from pacbed.exceptions import ConfigError, PacbedError
+from pacbed.scattering.strain import StrainRange
 from pacbed.specimen.crystal import MATERIALS, Material
 from pacbed.study.model import Configuration
 from pacbed.study.sections import ScanSection
@@ -197,11 +198,15 @@ def _job(study: Configuration, section: ScanSection) -> MapJob:
     words = (section.file, *_words(options))
     try:
         _, bound = parsed(["map", *words, "--output=map.zarr.zip"])
+    except UnusedCliTokensError as error:
+        unused = " ".join(error.unused_tokens or ())
+        raise PacbedError(f"an option has more values than it takes: {unused}") from error
     except CycloptsError as error:
         raise PacbedError(str(error)) from error
     # What the command looks at first, too.
     layer_numbers(bound.arguments["layers"])
     bound.arguments.get("options", ScanFile()).options()
+    StrainRange(bound.arguments.get("held", MapSeries()).stretch)
     structure = bound.arguments.get("structure", Structure())
     if structure.section():
         structure.crystal()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from pacbed.cli.common import PIXEL, Count, Flat, progress, say, stderr
 
@@ -99,7 +100,7 @@ def scan(
     points: tuple[int, int] = (48, 48),
     pixels: Count = 128,
     electrons: float = 1e5,
-    seed: int = 19,
+    seed: Annotated[int, Parameter(validator=Number(gte=0))] = 19,
 ) -> None:
     """Simulate a scan to try maps on.
 
@@ -177,9 +178,13 @@ def inspect(
     """
     from pacbed.reading.scan_overview import Overview
     from pacbed.reading.scans import open_scan
-    from pacbed.storage.files import check_writable
+    from pacbed.storage.files import check_not_read
 
-    check_writable(figure)
+    if figure is not None:
+        from pacbed.figures.style import check_drawable
+
+        check_not_read(file, figure)
+        check_drawable(figure)
     opened = open_scan(file, options.options())
     for name, value in described(opened):
         print(f"{name + ':':22}{value}")

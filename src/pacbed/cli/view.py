@@ -102,7 +102,7 @@ def export(
     """
     from pacbed.reading.export import FORMATS, check_format, export_map
     from pacbed.reading.map_store import read_map
-    from pacbed.storage.files import check_writable
+    from pacbed.storage.files import check_not_read, check_writable
 
     wanted = (output, *outputs)
     for path in wanted:
@@ -118,6 +118,8 @@ def export(
                 ) from error
     check_writable(*wanted)
     found = read_map(map_file)
+    scan = (found.attributes.get("provenance") or {}).get("scan")
+    check_not_read(Path(scan) if scan else None, *wanted)
     for path in wanted:
         if path.suffix.lower() in _PICTURES:
             from pacbed.figures.maps import map_figure

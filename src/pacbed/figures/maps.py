@@ -371,7 +371,7 @@ def _heading(strain_map: StrainMap) -> str:
         parts.append(_formula(str(known["material"])))
     for name, unit in (("energy_keV", "keV"), ("semiangle_mrad", "mrad")):
         if known.get(name):
-            parts.append(f"{float(known[name]):g} {unit}")
+            parts.append(f"{float(known[name]):.4g} {unit}")
     ny, nx = strain_map.shape
     parts.append(f"{ny} × {nx} points")
     if strain_map.coordinate_units == "nm":

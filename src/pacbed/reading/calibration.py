@@ -31,7 +31,7 @@ from pacbed.reading.patterns import (
     window,
 )
 from pacbed.reading.scans import Box, Scan
-from pacbed.reading.start import Dictionary, SearchRange
+from pacbed.reading.start import Dictionary, SearchRange, coarse_bins
 from pacbed.reading.thickness import ThicknessFit
 from pacbed.scattering.image_model import COLUMN, TILT, UNKNOWNS, Frame, Noise
 from pacbed.scattering.series import ScatteringSeries
@@ -61,6 +61,8 @@ _LOOKED_AT, _POINTS = 144, 50
 _CRYSTAL = 0.5
 # Radius of the central disc by which scattered electrons are counted, over its own.
 _INSIDE = 1.15
+# The disc is looked for so many times where its electrons are.
+_CENTRINGS = 3
 # Turns in which a dictionary looks are so far apart at most.
 _TURNS_deg = 20.0
 # Points whose χ² is so many times the median do not take part.
@@ -301,12 +303,21 @@ def window_sums(scan: Scan, places: np.ndarray, points: int) -> np.ndarray:
 
 
 def scattered(images: np.ndarray, centre_px: Sequence[float], radius_px: float) -> np.ndarray:
-    """Return which part of the electrons lies outside the central disc, shape (patterns,)."""
+    """Return which part of the electrons lies outside the central disc, shape (patterns,).
+
+    The disc of each pattern may have drifted by half of its radius.
+    """
     ny, nx = images.shape[-2:]
     y, x = np.ogrid[:ny, :nx]
-    inside = np.hypot(x - centre_px[0], y - centre_px[1]) < _INSIDE * radius_px
-    total = images.sum(axis=(-2, -1), dtype=float)
-    return np.asarray(1 - images[..., inside].sum(axis=-1, dtype=float) / np.maximum(total, 1e-9))
+    total = np.maximum(images.sum(axis=(-2, -1), dtype=float), 1e-9)
+    centre, inside = np.broadcast_to(np.asarray(centre_px, float), (len(images), 2)), total
+    for _ in range(_CENTRINGS):
+        at_x, at_y = centre.T[:, :, None, None]
+        seen = images * (np.hypot(x - at_x, y - at_y) < _INSIDE * radius_px)
+        inside = seen.sum(axis=(-2, -1), dtype=float)
+        moments = [(seen * axis).sum(axis=(-2, -1), dtype=float) for axis in (x, y)]
+        centre = np.where(inside > 0, moments / np.maximum(inside, 1e-9), centre.T).T
+    return np.asarray(1 - inside / total)
 
 
 def calibrate(
@@ -478,6 +489,7 @@ class _Joint:
         states = np.zeros((len(counts), len(UNKNOWNS)))
         layers = np.zeros(len(counts), int)
         joint = cls(sample, settings, cut, fit, counts, gain, 0.0, layers, states, first)
+        joint._check_crystal(sample)
         joint.rotation_deg = joint._orientation(sample.mean)
         return joint
 
@@ -490,6 +502,20 @@ class _Joint:
     def masks(self) -> np.ndarray:
         """Which pixels count, same shape."""
         return np.broadcast_to(self.cut.part.mask, self.counts.shape)
+
+    def _check_crystal(self, sample: _Sample) -> None:
+        """Refuse patterns that scatter much less than the thinnest crystal would."""
+        model = self.fit.for_layers(min(self.settings.layers)).model(coarse_bins(self.fit))
+        image = model.images(self._guess()[None]).reshape(1, *model.frame.shape)
+        radius = self.settings.semiangle_mrad / model.frame.pixel_mrad
+        thin = scattered(image, model.frame.origin_px, radius)[0]
+        seen = np.median(scattered(sample.patterns, sample.centre_px, sample.radius_px))
+        if seen < _CRYSTAL * thin:
+            raise PacbedError(
+                f"{sample.mean.name}: no crystal was found. Of the electrons {seen:.1%} lie "
+                f"outside the central disc, with {min(self.settings.layers)} layers it would be "
+                f"{thin:.1%}: check --layers, --semiangle, --pixel-mrad and the area"
+            )
 
     def _guess(self) -> np.ndarray:
         state = np.zeros(len(UNKNOWNS))

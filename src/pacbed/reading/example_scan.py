@@ -22,7 +22,7 @@ from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.engines.planewave.settings import PlaneWaveSettings
 from pacbed.engines.request import Motion, SimulationRequest, ThermalMotion
 from pacbed.exceptions import PacbedError
-from pacbed.machine import Report
+from pacbed.machine import Report, memory_limit_bytes
 from pacbed.reading.map_store import FLAGS, StrainMap
 from pacbed.reading.scans import Scan
 from pacbed.scattering.image import Camera
@@ -106,11 +106,19 @@ class Ripple:
 
     def __post_init__(self) -> None:
         if min(self.points) < 4:
-            raise PacbedError(f"at least 4 × 4 points are needed, not {self.points}")
+            raise PacbedError(
+                f"at least 4 × 4 points are needed, not {self.points[0]} × {self.points[1]}"
+            )
         if not 32 <= self.pixels <= 1024:
             raise PacbedError(f"a camera needs 32 to 1024 pixels along each side: {self.pixels}")
         if not self.electrons > 0:
             raise PacbedError(f"electrons must be positive, not {self.electrons:g}")
+        patterns_GB = 4e-9 * self.points[0] * self.points[1] * self.pixels**2
+        if patterns_GB > 0.5e-9 * memory_limit_bytes():
+            raise PacbedError(
+                f"patterns of {self.points[0]} × {self.points[1]} points take {patterns_GB:.3g} "
+                "GB, more than half of the memory: give fewer points or pixels"
+            )
 
     @cached_property
     def truth(self) -> Mapping[str, np.ndarray]:

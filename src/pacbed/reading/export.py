@@ -17,7 +17,7 @@ from PIL import Image
 from pacbed import __version__
 from pacbed.exceptions import PacbedError
 from pacbed.reading.map_store import StrainMap, long_name, units
-from pacbed.storage.files import appearing_whole
+from pacbed.storage.files import appearing_whole, check_space
 
 FORMATS = ".hspy (HyperSpy), .emd (py4DSTEM), .tif or .csv"
 """What a map can be exported to."""
@@ -42,8 +42,15 @@ def export_map(strain_map: StrainMap, path: Path) -> None:
         If the format is unknown, the file cannot be written, or a package is missing.
     """
     check_format(path)
+    size = 2 * sum(values.nbytes + _QUANTITY_BYTES for values in strain_map.values.values())
+    for place in (path, Path(tempfile.gettempdir()) / path.name):
+        check_space(place, size)
     with appearing_whole(path) as temporary:
         _WRITERS[path.suffix.lower()](strain_map, temporary)
+
+
+# What a file says of a quantity besides its numbers, in bytes.
+_QUANTITY_BYTES = 2**16
 
 
 def check_format(path: Path) -> None:

@@ -145,7 +145,7 @@ class FitResult:
     @property
     def flags(self) -> list[str]:
         """What is wrong with each fit, of :data:`FLAGS`, separated by commas."""
-        spread = np.sqrt(2 / self.pixels)
+        spread = np.sqrt(2 / np.maximum(self.pixels, 1))
         bad = self.chi2_per_pixel > (1 + _CHI2_SHARE) * (1 + _CHI2_SIGMA * spread)
         raised = np.stack([~self.converged, self.at_edge, bad], 1)
         return [", ".join(f for f, on in zip(FLAGS, row, strict=True) if on) for row in raised]

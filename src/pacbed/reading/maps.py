@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from threading import Event
 from typing import Any, Literal
 
 import numpy as np
@@ -47,12 +48,14 @@ _SEEDS, _ONE_OF = 64, 64
 # Rotations about that of the crystal in which a dictionary looks, in degrees.
 _SEARCH_deg = 8.0
 # Bytes of patterns of a part, and patterns that are fitted together.
-_PART_BYTES, _TOGETHER = 2**24, 256
+_PART_BYTES, _TOGETHER = 2**24, 128
 # Seeds around a point whose thicknesses it may have.
 _AROUND = 4
 # What it costs that two neighbouring seeds differ in thickness, in units of χ², and the most that
 # the pattern of one can say for its own.
 _BORDER, _MOST_SAID = 6.0, 60.0
+# Seeds whose χ² is so many times the median are no start for others.
+_ODD = 1.5
 # Rounds in which doubtful points begin again from neighbours, and how far these may be, in points.
 _ROUNDS, _REACH = 2, 2.9
 # Part of the points, at most, that are searched for again with all thicknesses.
@@ -345,22 +348,38 @@ class MapMaker:
             found.probability = probabilities[rows, label[rows]]
             seeds.put(rows, found)
 
-    def _fitted(self, images: np.ndarray, starts: np.ndarray, layers: int) -> _Found:
+    def _fitted(
+        self, images: np.ndarray, starts: np.ndarray, layers: int, bins: Sequence[int] = _BINS
+    ) -> _Found:
         fit = self.fit.for_layers(layers)
-        result = fit.fit(images, starts, masks=self.masks(images), bins=_BINS)
+        result = fit.fit(images, starts, masks=self.masks(images), bins=bins)
         return _Found(result, np.full(len(images), layers), np.ones(len(images)))
 
     def _in_scan(self, places: np.ndarray) -> np.ndarray:
         return np.stack([axis[place] for axis, place in zip(self.axes, places.T, strict=True)], 1)
 
-    def rows(self, rows: np.ndarray, places: np.ndarray, seeds: _Found) -> _Found:
-        """Fit all points of some rows of the map."""
+    def rows(
+        self,
+        rows: np.ndarray,
+        places: np.ndarray,
+        seeds: _Found,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> _Found:
+        """Fit all points of some rows of the map.
+
+        Raises
+        ------
+        InterruptedError
+            If it was stopped.
+        """
         images = self._of_rows(rows)
         found = _Found.none(len(images))
         there = np.flatnonzero(self.crystal(images))
         at = np.stack(np.meshgrid(rows, np.arange(self.shape[1]), indexing="ij"), -1)
         at = at.reshape(-1, 2)
         for first in range(0, len(there), _TOGETHER):
+            if stopped():
+                raise InterruptedError
             some = there[first : first + _TOGETHER]
             found.put(some, self._from_seeds(images[some], at[some], places, seeds))
         return found
@@ -368,7 +387,9 @@ class MapMaker:
     def _from_seeds(
         self, images: np.ndarray, at: np.ndarray, places: np.ndarray, seeds: _Found
     ) -> _Found:
-        good = seeds.good if seeds.good.any() else seeds.layers > 0
+        """Fit points from the nearest seeds, with the thicknesses of these."""
+        chi2 = seeds.result.chi2_per_pixel
+        good = chi2 <= _ODD * np.median(chi2)
         known, layers = places[good], seeds.layers[good]
         states, probability = seeds.result.states[good], seeds.probability[good]
         near = cKDTree(known).query(at, min(_AROUND, len(known)))[1].reshape(len(at), -1)
@@ -376,21 +397,44 @@ class MapMaker:
             read = self._thicknesses.fit(images, states[near[:, 0]], masks=self.masks(images))
             return _Found(read.fit, read.layers, read.probabilities.max(axis=1))
         found = _Found.none(len(images))
-        deviances = []
-        for number in np.unique(layers[near]).tolist():
-            rows = np.flatnonzero((layers[near] == number).any(axis=1))
-            first = (layers[near[rows]] == number).argmax(axis=1)
-            seed = near[rows, first]
-            one = self._fitted(images[rows], states[seed], number)
-            one.probability = probability[seed]
-            deviances.append(np.full(len(images), np.inf))
-            deviances[-1][rows] = one.result.deviance
-            better = one.result.deviance < found.result.deviance[rows]
-            part = _Found(one.result.of(better), one.layers[better], one.probability[better])
-            found.put(rows[better], part)
-        if len(deviances) > 1:
-            _set_probability(found, np.stack(deviances, 1))
+        found.result.states[:] = states[near[:, 0]]
+        found.layers[:], found.probability[:] = layers[near[:, 0]], probability[near[:, 0]]
+        several = np.flatnonzero((layers[near] != layers[near[:, :1]]).any(axis=1))
+        if len(several):
+            self._choose(found, several, images, near, layers, states)
+        for number in np.unique(found.layers).tolist():
+            rows = np.flatnonzero(found.layers == number)
+            one = self._fitted(images[rows], found.result.states[rows], number)
+            found.result.put(rows, one.result)
         return found
+
+    def _choose(
+        self,
+        found: _Found,
+        several: np.ndarray,
+        images: np.ndarray,
+        near: np.ndarray,
+        layers: np.ndarray,
+        states: np.ndarray,
+    ) -> None:
+        """Choose between the thicknesses of the nearest seeds, by fits with large pixels."""
+        numbers = np.unique(layers[near[several]])
+        deviance = np.full((len(several), len(numbers)), np.inf)
+        chi2, reached = np.ones(len(several)), found.result.states[several]
+        for column, number in enumerate(numbers.tolist()):
+            own = layers[near[several]] == number
+            rows = np.flatnonzero(own.any(axis=1))
+            starts = states[near[several[rows], own[rows].argmax(axis=1)]]
+            one = self._fitted(images[several[rows]], starts, number, _BINS[:1]).result
+            better = one.deviance < deviance[rows].min(axis=1)
+            reached[rows[better]] = one.states[better]
+            chi2[rows[better]] = _BINS[0] ** 2 * one.chi2_per_pixel[better]
+            deviance[rows, column] = one.deviance
+        least = deviance.min(axis=1, keepdims=True)
+        weight = np.exp(-(deviance - least) / (2 * np.maximum(chi2, 1)[:, None]))
+        found.result.states[several] = reached
+        found.layers[several] = numbers[deviance.argmin(axis=1)]
+        found.probability[several] = 1 / weight.sum(axis=1)
 
     def improve(self, found: _Found, report: Callable[[str], None] = lambda word: None) -> None:
         """Begin again where something is wrong: from good neighbours, and with all thicknesses."""
@@ -569,8 +613,10 @@ def make_map(
     done = sum(len(one.layers) for one in found if one)
     say(done, total, "fits")
 
+    stop = Event()
+
     def compute(number: int) -> int:
-        one = maker.rows(parts[number], places, seeds)
+        one = maker.rows(parts[number], places, seeds, stop.is_set)
         one.write(folder / f"rows-{parts[number][0]:05d}.npz")
         found[number] = one
         return len(one.layers)
@@ -584,6 +630,7 @@ def make_map(
                 done += job.result()
                 say(done, total, "fits")
         except BaseException:
+            stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     whole = _joined([one for one in found if one is not None])
@@ -635,15 +682,6 @@ def _check_reference(box: Box, shape: tuple[int, int]) -> None:
             f"the reference x0 y0 x1 y1 = {x0} {y0} {x1} {y1} is no part of a scan of {shape[0]} × "
             f"{shape[1]} points (rows × columns)"
         )
-
-
-def _set_probability(found: _Found, deviances: np.ndarray) -> None:
-    """Set probabilities where several thicknesses were tried."""
-    several = np.isfinite(deviances).sum(axis=1) > 1
-    least = deviances[several].min(axis=1, keepdims=True)
-    unit = np.maximum(found.result.chi2_per_pixel[several], 1)
-    weight = np.exp(-(deviances[several] - least) / (2 * unit[:, None]))
-    found.probability[several] = 1 / weight.sum(axis=1)
 
 
 def _put_better(found: _Found, rows: np.ndarray, other: _Found) -> int:

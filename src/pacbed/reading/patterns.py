@@ -490,7 +490,8 @@ def find_centres(pattern: Pattern, radius_px: float, spacing_px: float) -> np.nd
     if not len(order) or contrast[rows[order[0]], columns[order[0]]] < _LOWEST_CONTRAST * spread:
         raise PacbedError(
             f"{pattern.name}: no disc with a radius of {radius_px:.3g} pixels is seen: check the "
-            "semi-angle and the size of a pixel, or say with --centre where zero angle lies"
+            "semi-angle and the size of a pixel; pacbed read also takes --centre, where zero "
+            "angle lies"
         )
     heights = weighted[rows[order], columns[order]]
     order = order[heights > _RIVAL * heights[0]]

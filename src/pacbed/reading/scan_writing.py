@@ -14,7 +14,7 @@ from zarr.storage import LocalStore
 from pacbed.exceptions import PacbedError
 from pacbed.reading.scan_files import INSTALL
 from pacbed.reading.scans import Scan
-from pacbed.storage.files import appearing_whole
+from pacbed.storage.files import appearing_whole, check_space
 from pacbed.storage.zipped import zip_writer
 
 # Points along each axis that are compressed together.
@@ -99,6 +99,7 @@ def _rosetta(plugin: str, path: Path, patterns: np.ndarray, scan: Scan, **more: 
         writer = importlib.import_module(f"rsciio.{plugin}").file_writer
     except ImportError as error:
         raise PacbedError(f"to write {path}, RosettaSciIO is needed: {INSTALL}") from error
+    check_space(path, patterns.nbytes)
     with appearing_whole(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         temporary.unlink(missing_ok=True)  # left by a job that was killed

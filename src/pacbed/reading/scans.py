@@ -22,6 +22,13 @@ Box = tuple[int, int, int, int]
 _BLOCK_BYTES = 2**28
 # Relative difference between a file and an option that is worth a word.
 _DIFFERENT = 0.01
+# Options of calibrations, and limits beyond which another unit is meant.
+_LIMITS = {
+    "pixel_mrad": ("--pixel-mrad", 1e-4, 100.0, "mrad"),
+    "step_nm": ("--step", 1e-4, 1e5, "nm"),
+    "energy_keV": ("--energy", 1.0, 3000.0, "keV"),
+    "semiangle_mrad": ("--semiangle", 0.1, 200.0, "mrad"),
+}
 
 
 @dataclass(frozen=True)
@@ -79,11 +86,12 @@ class ScanOptions:
             raise PacbedError(f"{self.bins} pixels cannot be put together: give --bins 1 or more")
         if self.scan_shape is not None and min(self.scan_shape) < 1:
             raise PacbedError(f"a scan has no {_times(self.scan_shape)} points: check --scan-shape")
-        for name in ("pixel_mrad", "step_nm", "energy_keV", "semiangle_mrad"):
+        for name, (option, low, high, unit) in _LIMITS.items():
             value = getattr(self, name)
-            if value is not None and not 0 < value < np.inf:
-                words = name.replace("_", " ")
-                raise PacbedError(f"{words} must be a positive number, not {value:g}")
+            if value is not None and not low <= value <= high:
+                raise PacbedError(
+                    f"{option} must lie within {low:g} and {high:g} {unit}, not {value:g}"
+                )
 
     def applied(self, patterns: np.ndarray) -> np.ndarray:
         """Return patterns as they are wanted, shape (..., ky, kx), float32."""
@@ -110,7 +118,7 @@ class ScanOptions:
         """
         ky, kx = raw[::-1] if self.transpose != (self.turn_deg in (90, 270)) else raw
         if self.crop_px is not None:
-            _check_box(self.crop_px, (ky, kx), "the patterns have", "pixels", "--crop-px")
+            _check_box(self.crop_px, (ky, kx), "the patterns have", "pixels", "--crop")
             x0, y0, x1, y1 = self.crop_px
             ky, kx = y1 - y0, x1 - x0
         ky, kx = ky // self.bins, kx // self.bins

@@ -130,6 +130,7 @@ class ThicknessFit:
         deviance = first.deviance.reshape(count, -1)
         chi2 = first.chi2_per_pixel.reshape(count, -1) * bins[-1] ** 2
         if not fine:
+            first.chi2_per_pixel[:] *= bins[-1] ** 2  # there are so many times fewer pixels
             return self._best(first, deviance)
         unit = np.maximum(np.take_along_axis(chi2, deviance.argmin(1)[:, None], 1), 1)
         likely = deviance <= deviance.min(axis=1, keepdims=True) + _HOPELESS * unit

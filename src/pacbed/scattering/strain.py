@@ -12,6 +12,8 @@ from pacbed.specimen.deformation import Deformation
 
 # Share of the states on the surface of the range, where polynomials are weakest.
 _ON_SURFACE = 0.3
+# Beyond these principal stretches a percentage or an angle is meant.
+_LIMITS = 0.5, 2.0
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class StrainRange:
     Raises
     ------
     RequestError
-        If the range is empty or reaches zero.
+        If the range is empty, or further from 1 than any crystal.
     """
 
     stretch: tuple[float, float]
@@ -37,6 +39,11 @@ class StrainRange:
             raise RequestError(
                 f"the range of principal stretches must be two numbers, the smaller first, not "
                 f"{low:g} to {high:g}"
+            )
+        if not (_LIMITS[0] <= low and high <= _LIMITS[1]):
+            raise RequestError(
+                f"principal stretches must lie within {_LIMITS[0]:g} and {_LIMITS[1]:g}, not "
+                f"{low:g} to {high:g}: 1 is undeformed, 1.04 is 4 % longer"
             )
 
     @property

@@ -34,6 +34,38 @@ def check_writable(*paths: Path | None) -> None:
             raise PacbedError(f"cannot write {path}: {why}; give another name or folder") from error
 
 
+def check_space(path: Path, size_bytes: int) -> None:
+    """Check that a disk has room for a file, since HDF5 crashes on a full one.
+
+    Raises
+    ------
+    PacbedError
+        If it has not.
+    """
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if free < size_bytes:
+        raise PacbedError(
+            f"cannot write {path}: it takes up to {size_bytes / 1e6:.3g} MB, and {free / 1e6:.3g} "
+            "MB are free; free some space or choose another folder"
+        )
+
+
+def check_not_read(read: Path | None, *written: Path | None) -> None:
+    """Check that a file that is read is not to be overwritten.
+
+    Raises
+    ------
+    PacbedError
+        If a file to be written is the one that is read.
+    """
+    if read is None or not read.exists():
+        return
+    for path in filter(None, written):
+        if path.exists() and path.samefile(read):
+            raise PacbedError(f"{path} is read, and would be overwritten: give another name")
+
+
 @contextmanager
 def appearing_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary name in the same folder, which in the end becomes that of the file.

@@ -144,7 +144,9 @@ def _read(path: Path) -> dict[str, Any]:
         content = loader.construct_document(node) if node else None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text in UTF-8: save it in that encoding") from error
+    except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if repeated:
         raise ConfigError("\n".join(f"{path}: {line}" for line in repeated))

@@ -107,7 +107,8 @@ def read_structure(
         atoms = ase.io.read(path)
     except Exception as error:  # every format has its own
         raise RequestError(
-            f"ASE cannot read {path} as a structure: {type(error).__name__}: {error}"
+            f"ASE cannot read {path} as a structure: "
+            + (f"{type(error).__name__}: {error}" if str(error) else "it is incomplete or damaged")
         ) from error
     if isinstance(atoms, list) or not len(atoms):
         raise RequestError(f"{path} holds no atoms")
