@@ -7,7 +7,6 @@ fine networks. One is trained with a perfect camera, one with ellipticities up t
 direction. Both read test images of a perfect camera, and of cameras with 1 % along x and along the
 diagonal. So does a fit, with and without ellipticity among its unknowns. Prints the mean error
 (bias) and the mean absolute error of strain in %. What was finished is kept and not done again.
-What was found: docs/training.md.
 """
 
 from __future__ import annotations
