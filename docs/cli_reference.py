@@ -43,8 +43,6 @@ EXAMPLES = {
     "--output map.zarr.zip",
     "scan": "pacbed scan --example ripple --output ripple.hspy",
     "inspect": "pacbed inspect scan.dm4 --semiangle 6.35 --not-mirrored --figure scan.png",
-    "map": "pacbed map ripple.hspy --material MoS2 --layers 1-6 --not-mirrored "
-    "--output map.zarr.zip",
     "view": "pacbed view map.zarr.zip",
     "export": "pacbed export map.zarr.zip map.pdf map.html map.hspy",
     "show": "pacbed show mos2.zarr.zip --layers 1 10 20",
@@ -68,7 +66,6 @@ MORE = {
     "map": "[Scans](scans.md#how-a-map-is-made)",
     "scan": "[Scans](scans.md#the-example-scan)",
     "inspect": "[Scans](scans.md#files)",
-    "map": "[Scans](scans.md#how-a-map-is-made)",
     "view": "[Look at a map](view.md)",
     "export": "[Look at a map](view.md#in-other-programs)",
     "converge": "[Convergence](accuracy.md#convergence)",

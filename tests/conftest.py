@@ -70,6 +70,21 @@ def made_once(tmp_path_factory):
     return once
 
 
+@pytest.fixture
+def wse2(tmp_path):
+    """A structure file of WSe2."""
+    from ase.spacegroup import crystal as of_spacegroup
+
+    path = tmp_path / "wse2.cif"
+    of_spacegroup(
+        ["W", "Se"],
+        [(1 / 3, 2 / 3, 0.25), (1 / 3, 2 / 3, 0.6208)],
+        spacegroup=194,
+        cellpar=[3.282, 3.282, 12.96, 90, 90, 120],
+    ).write(path)
+    return path
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(item.path.is_relative_to(place) for place in SLOW):

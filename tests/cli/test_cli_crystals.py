@@ -3,7 +3,6 @@
 import ase.build
 import numpy as np
 import pytest
-from ase.spacegroup import crystal as of_spacegroup
 
 from pacbed.cli import main
 from pacbed.patterns.store import read_patterns
@@ -17,18 +16,6 @@ STATIC = ["--phonons", "0"]
 def simulate(output, *options):
     words = ["simulate", "--semiangle", "4", *TINY, *COARSE, *STATIC]
     return main([*words, *options, "--output", output])
-
-
-@pytest.fixture
-def wse2(tmp_path):
-    path = tmp_path / "wse2.cif"
-    of_spacegroup(
-        ["W", "Se"],
-        [(1 / 3, 2 / 3, 0.25), (1 / 3, 2 / 3, 0.6208)],
-        spacegroup=194,
-        cellpar=[3.282, 3.282, 12.96, 90, 90, 120],
-    ).write(path)
-    return path
 
 
 def test_a_crystal_with_a_name_is_simulated_and_drawn(tmp_path, capsys):

@@ -76,9 +76,9 @@ def test_the_crystal_and_the_beam_energy_are_those_of_the_study():
     study["material"]["rms_displacement_A"] = {"Mo": 0.075, "Se": 0.085}
     study["microscope"] = {"energy_keV": 60}
     found = jobs(**study, scans={"a": GOOD, "b": {**GOOD, "energy": 200, "material": "WS2"}})
-    assert found["a"].bound.arguments["material"] == "MoSe2"
+    assert found["a"].bound.arguments["structure"].material == "MoSe2"
     assert found["a"].energy_keV == 60
-    assert found["b"].bound.arguments["material"] == "WS2"
+    assert found["b"].bound.arguments["structure"].material == "WS2"
     assert found["b"].energy_keV is None
 
 
@@ -87,7 +87,7 @@ def test_another_crystal_than_the_command_knows_is_not_mapped_as_a_known_one():
     with pytest.raises(ConfigError, match="not MoS2 as pacbed map knows it"):
         jobs(material=material, scans={"a": GOOD})
     of_series = jobs(material=material, scans={"a": {**GOOD, "series": "s.zarr.zip"}})["a"]
-    assert "material" not in of_series.bound.arguments
+    assert "structure" not in of_series.bound.arguments
     assert of_series.energy_keV is None
     assert of_series.files == ["a.mib", "s.zarr.zip"]
 

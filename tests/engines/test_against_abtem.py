@@ -50,17 +50,7 @@ POINTS = [(120, 204), (240, 408)]
 ABTEM_BAND_PER_A = 8.3
 VACUUM_A = 3.0
 
-
-@pytest.fixture(autouse=True)
-def quiet_and_repeatable_abtem():
-    settings = {
-        "diagnostics.progress_bar": False,
-        "dask.lazy": False,
-        "precision": "float64",
-        "fftw.planning_effort": "FFTW_ESTIMATE",
-    }
-    with abtem.config.set(settings):
-        yield
+pytestmark = pytest.mark.usefixtures("quiet_abtem")
 
 
 def difference(found, reference, where):

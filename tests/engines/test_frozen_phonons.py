@@ -181,7 +181,8 @@ def test_atoms_scatter_from_where_they_are_displaced_to(monkeypatch, slices_per_
     planes = atomic_planes(atoms, supercell)
     displaced = np.random.default_rng(0).normal(0, 0.3, (3, 20, 2))
     # In two configurations alike, Bragg beams hold all that is scattered at their positions.
-    monkeypatch.setattr(FrozenPhonons, "displacements_A", lambda *address: displaced[None, None])
+    of_all_atoms = displaced.reshape(1, 1, -1, 2)
+    monkeypatch.setattr(FrozenPhonons, "displacements_A", lambda *address: of_all_atoms)
     request = shaking(semiangle=2, strain=strain, tilt=(0.0, 0.0), layers=1)
     library = scattered_faintly(request, supercell=supercell, slices_per_layer=slices_per_layer)
 

@@ -22,17 +22,7 @@ SLICE_A = 0.1
 # abTEM's error falls with the square of the spacing of its grid.
 SPACINGS_A = (0.06, 0.03)
 
-
-@pytest.fixture(autouse=True)
-def quiet_abtem():
-    settings = {
-        "diagnostics.progress_bar": False,
-        "dask.lazy": False,
-        "precision": "float64",
-        "fftw.planning_effort": "FFTW_ESTIMATE",
-    }
-    with abtem.config.set(settings):
-        yield
+pytestmark = pytest.mark.usefixtures("quiet_abtem")
 
 
 def upright(made, layers):

@@ -378,7 +378,7 @@ def test_a_layer_loses_from_the_band_what_its_atoms_scatter_beyond_it(band_limit
 
 def test_a_calculation_that_makes_electrons_is_reported(monkeypatch):
     # Sums of transmissions instead of products: where tails of neighbours overlap, |T| > 1.
-    def sum_alone(self, element, sites, cell_A, shape):
+    def sum_alone(self, atoms, cell_A, shape):
         return np.zeros(shape, complex)
 
     monkeypatch.setattr(AtomTransmission, "overlap", sum_alone)

@@ -19,7 +19,7 @@ from pacbed.study.configuration import load
 
 ROOT = Path(__file__).resolve().parents[2]
 CAPTIONS = ROOT / "workflow/report"
-OTHERS = {"errors", "bounds", "bounds_mean", "calibration", "draws", "report", "workflow"}
+OTHERS = {"map", "errors", "bounds", "bounds_mean", "calibration", "draws", "report", "workflow"}
 BASELINE = {"rotation_deg": 5.0, "tilt_x_mrad": 2.5, "tilt_y_mrad": 2.5}
 COMPLETE = {"strain-rotation-tilt": "linear", "strain-rotation": "sqrt"}
 

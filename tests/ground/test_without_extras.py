@@ -9,27 +9,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from hiding import HIDE
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Distributions by the name under which they are imported.
 IMPORTED = {"pillow": "PIL", "pyyaml": "yaml"}
-
-# Python finds nothing of what is hidden.
-HIDE = """
-import sys
-
-class Others:
-    finders = list(sys.meta_path)
-
-    @classmethod
-    def find_spec(cls, name, path=None, target=None):
-        if name.partition(".")[0] not in {hidden}:
-            found = (one.find_spec(name, path, target) for one in cls.finders)
-            return next(filter(None, found), None)
-
-sys.meta_path[:] = [Others]
-"""
 
 
 def names(requirements):
@@ -85,7 +70,8 @@ print(json.dumps(missing))
     missing = json.loads(out)
     assert set(missing.values()) <= {"keras", "tensorflow"}
     packages = {name.split(".")[1] for name in missing}
-    assert packages <= {"examples", "learning", "reading", "scattering", "study"}
+    assert packages <= {"examples", "learning", "precision", "reading", "scattering", "study"}
+    assert "pacbed.precision.bound" not in missing
     assert not [
         name for name in missing if name.startswith("pacbed.scattering.") and "model" not in name
     ]

@@ -8,7 +8,7 @@ from small_scan import LAYERS, ROTATION_deg, disc, small_scan, true_calibration
 
 from pacbed.exceptions import PacbedError
 from pacbed.reading.map_store import QUANTITIES, read_map, write_map
-from pacbed.reading.maps import MapMaker, MapSettings, _differing, _strain_turn, make_map
+from pacbed.reading.maps import MapMaker, MapSettings, _differing, make_map, strain_turn
 from pacbed.reading.scans import Scan
 from pacbed.scattering.image_model import COLUMN
 
@@ -196,7 +196,7 @@ def test_axes_of_the_scan_are_those_of_the_crystal_turned(maker, found, tmp_path
     tilt = turn @ [one["tilt_x_mrad"], one["tilt_y_mrad"]]
     assert two["tilt_y_mrad"] == pytest.approx(tilt[1], abs=1e-3)
     assert np.allclose(
-        _strain_turn(np.array([angle]))[0] @ _strain_turn(-np.array([angle]))[0], np.eye(3)
+        strain_turn(np.array([angle]))[0] @ strain_turn(-np.array([angle]))[0], np.eye(3)
     )
 
 

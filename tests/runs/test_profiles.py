@@ -6,7 +6,7 @@ from workspace import ROOT
 
 SHIPPED = (ROOT / "profiles" / "slurm" / "config.yaml").read_text()
 ON_CPUS = {"simulate", "simulate_undeformed", "simulate_gallery", "simulate_bound", "augment"}
-ON_CPUS |= {"discs", "bounds", "errors"}
+ON_CPUS |= {"discs", "bounds", "errors", "map"}
 
 
 def profile(**site):

@@ -3,7 +3,6 @@
 import ase.build
 import pytest
 import yaml
-from ase.spacegroup import crystal as of_spacegroup
 
 from pacbed.exceptions import ConfigError, RequestError
 from pacbed.runs.results_folder import check_results, keep_config
@@ -14,18 +13,6 @@ from pacbed.study.model import Configuration
 from pacbed.study.structures import described, find, implausible
 
 DISPLACEMENTS = {"W": 0.065, "Se": 0.08}
-
-
-@pytest.fixture
-def wse2(tmp_path):
-    path = tmp_path / "wse2.cif"
-    of_spacegroup(
-        ["W", "Se"],
-        [(1 / 3, 2 / 3, 0.25), (1 / 3, 2 / 3, 0.6208)],
-        spacegroup=194,
-        cellpar=[3.282, 3.282, 12.96, 90, 90, 120],
-    ).write(path)
-    return path
 
 
 def study(tmp_path, text):

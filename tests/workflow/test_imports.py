@@ -8,6 +8,7 @@ from importlib import metadata
 
 import pytest
 import yaml
+from hiding import HIDE
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from workspace import ROOT
@@ -16,21 +17,6 @@ SCRIPTS = ROOT / "workflow" / "scripts"
 DRAWING, LEARNING = {"matplotlib.pyplot", "seaborn"}, {"tensorflow", "keras"}
 # Half a second each.
 NEEDLESS = {"IPython", "jax", "scipy.stats"}
-
-
-# Python finds nothing of what is hidden.
-HIDE = """
-class Others:
-    finders = list(sys.meta_path)
-
-    @classmethod
-    def find_spec(cls, name, path=None, target=None):
-        if name.partition(".")[0] not in {hidden}:
-            found = (one.find_spec(name, path, target) for one in cls.finders)
-            return next(filter(None, found), None)
-
-sys.meta_path[:] = [Others]
-"""
 
 
 def imported(*scripts, hidden=()):

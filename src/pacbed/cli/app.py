@@ -20,7 +20,7 @@ COMMANDS = {
     "simulate": ("simulate", "Compute the patterns of one crystal."),
     "scatter": ("scatter", "Make a scattering series, from which patterns of any strain follow."),
     "read": ("read", "Read strain, rotation, tilt and thickness of measured patterns."),
-    "map": ("map", "Map strain, rotation, tilt and thickness of a scan, with error bars."),
+    "map": ("map", "Map strain, rotation, tilt and thickness of a scan."),
     "scan": ("scans", "Simulate a scan to try maps on."),
     "inspect": ("scans", "Show what is in the file of a scan."),
     "view": ("view", "Look at a map in the browser."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,8 @@ Flat = Annotated[T, Parameter(name="*")]
 """A data class whose fields are options."""
 
 Count = Annotated[int, Parameter(validator=Number(gte=1))]
+POSITIVE, NOT_NEGATIVE = Number(gt=0, lt=math.inf), Number(gte=0, lt=math.inf)
+Positive = Annotated[float | None, Parameter(validator=POSITIVE)]
 
 Threads = Annotated[
     Count, Parameter(show_default="all usable cores", help="Number of threads to use.")

@@ -14,13 +14,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from cyclopts import Parameter
-from cyclopts.validators import Number
 from rich.table import Table
 
-from pacbed.cli.common import Count, Flat, Threads, progress, say, show_table, stderr
+from pacbed.cli.common import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    Count,
+    Flat,
+    Positive,
+    Threads,
+    progress,
+    say,
+    show_table,
+    stderr,
+)
 from pacbed.cli.read import layer_numbers
 from pacbed.cli.scans import Box, ScanFile
-from pacbed.cli.scatter import make_series
+from pacbed.cli.scatter import WIDEST_FIELD_mrad, make_series, series_request
 from pacbed.cli.simulate import Computation, PlaneWaveOptions
 from pacbed.cli.structures import Structure
 from pacbed.exceptions import PacbedError
@@ -37,14 +47,10 @@ if TYPE_CHECKING:
     from pacbed.scattering.series import ScatteringSeries
     from pacbed.specimen.crystal import Crystal
 
-Positive = Annotated[float | None, Parameter(validator=Number(gt=0))]
-
 _FITTED = Parameter(name="*", group="Fit")
 _CALIBRATED = Parameter(name="*", group="Calibration")
 _SERIES = Parameter(name="*", group="Scattering series")
 _CRYSTAL = Parameter(name="*", group="Crystal")
-# A wider field would cost more than its few electrons tell.
-_WIDEST_FIELD_mrad = 134.0
 # The semi-angle is fitted, and may be so much larger than said.
 _LARGER = 1.04
 # χ² per pixel from which the crystal or the microscope may be another one than said.
@@ -73,8 +79,8 @@ class Calibrating:
     """
 
     calibration: Path | None = None
-    pixel_uncertainty: Annotated[float, Parameter(validator=Number(gt=0))] = 0.002
-    semiangle_uncertainty: Annotated[float, Parameter(validator=Number(gt=0))] = 0.03
+    pixel_uncertainty: Annotated[float, Parameter(validator=POSITIVE)] = 0.002
+    semiangle_uncertainty: Annotated[float, Parameter(validator=POSITIVE)] = 0.03
     zigzag_near: float = 0.0
     counts_per_electron: Positive = None
 
@@ -112,8 +118,8 @@ class MapOptions:
     reference: Box | None = None
     axes: Literal["crystal", "scan"] = "crystal"
     scan_rotation: float = 0.0
-    model_error: Annotated[float, Parameter(validator=Number(gte=0))] = 0.02
-    least_electrons: Annotated[float, Parameter(validator=Number(gt=0))] = 500.0
+    model_error: Annotated[float, Parameter(validator=NOT_NEGATIVE)] = 0.02
+    least_electrons: Annotated[float, Parameter(validator=POSITIVE)] = 500.0
 
 
 @dataclass(frozen=True)
@@ -312,23 +318,12 @@ def _request(
     opened: Scan, layers: tuple[int, ...], crystal: Crystal, semiangle: float, held: MapSeries
 ) -> SeriesRequest:
     """Return a series for a scan, with round numbers, so that others like it share it."""
-    from pacbed.scattering.request import SeriesRequest, degree_for
-    from pacbed.scattering.strain import StrainRange
-
     energy = _known(opened.energy_keV, "beam energy", "--energy")
-    wide = max(opened.pattern_shape) * (opened.pixel_mrad or _WIDEST_FIELD_mrad)
+    wide = max(opened.pattern_shape) * (opened.pixel_mrad or WIDEST_FIELD_mrad)
     largest = float(np.ceil(semiangle * _LARGER * 100) / 100)
-    field = max(2.1 * largest, min(10 * np.ceil(1.04 * wide / 10), _WIDEST_FIELD_mrad))
-    return SeriesRequest(
-        material=crystal,
-        energy_keV=energy,
-        layers=max(layers),
-        strain=StrainRange(held.stretch),
-        semiangle_mrad=largest,
-        tilt_mrad=held.tilt_mrad,
-        field_of_view_mrad=float(field),
-        states=held.states,
-        degree=degree_for(held.states),
+    field = float(10 * np.ceil(1.04 * wide / 10))
+    return series_request(
+        crystal, energy, layers, held.stretch, largest, held.tilt_mrad, field, held.states
     )
 
 

@@ -22,8 +22,11 @@ from rich.text import Text
 
 from pacbed.cli.common import (
     ELECTRONS,
+    NOT_NEGATIVE,
     PIXEL,
+    POSITIVE,
     Count,
+    Positive,
     Threads,
     option_name,
     progress,
@@ -31,7 +34,7 @@ from pacbed.cli.common import (
     show_table,
     stderr,
 )
-from pacbed.cli.scatter import make_series
+from pacbed.cli.scatter import make_series, series_request
 from pacbed.cli.simulate import Computation, PlaneWaveOptions
 from pacbed.cli.structures import Structure
 from pacbed.exceptions import PacbedError
@@ -44,15 +47,11 @@ if TYPE_CHECKING:
     from pacbed.scattering.series import ScatteringSeries
 
 ScaleFrom = Literal["given", "file", "discs"]
-_POSITIVE = Number(gt=0, lt=math.inf)
-Positive = Annotated[float | None, Parameter(validator=_POSITIVE)]
 
 _WITHOUT_SERIES = "Without --series"
 _NEW_SERIES = Parameter(name="*", group=_WITHOUT_SERIES)
 _CAMERA = Parameter(name="*", group="Camera")
 _FITTED = Parameter(name="*", group="Fitted besides")
-# A wider field would cost more than its few electrons tell.
-_WIDEST_FIELD_mrad = 134.0
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class CameraOptions:
     """
 
     pixel_mrad: Annotated[Positive, Parameter(name="--pixel-mrad"), PIXEL] = None
-    pixel_uncertainty: Annotated[float, Parameter(validator=_POSITIVE)] = 0.002
+    pixel_uncertainty: Annotated[float, Parameter(validator=POSITIVE)] = 0.002
     mirrored: Annotated[bool, Parameter(negative=())] = False
     centre: Annotated[tuple[float, float] | None, Parameter(show_default="of the central disc")] = (
         None
@@ -142,11 +141,11 @@ class FitOptions:
     """
 
     fit_semiangle: Annotated[bool | None, Parameter(show_default="if --pixel-mrad is known")] = None
-    semiangle_uncertainty: Annotated[float, Parameter(validator=_POSITIVE)] = 0.03
+    semiangle_uncertainty: Annotated[float, Parameter(validator=POSITIVE)] = 0.03
     fit_ellipticity: Annotated[bool, Parameter(negative=())] = False
     fit_blur: Annotated[bool, Parameter(negative=())] = False
     fit_background: Annotated[bool, Parameter(negative=())] = False
-    model_error: Annotated[float, Parameter(validator=Number(gte=0, lt=math.inf))] = 0.05
+    model_error: Annotated[float, Parameter(validator=NOT_NEGATIVE)] = 0.05
 
     def free(self, scale_known: bool) -> tuple[Extra, ...]:
         """Return what is fitted besides."""
@@ -164,7 +163,7 @@ def read(
     pattern: Path,
     /,
     *patterns: Path,
-    semiangle: Annotated[float, Parameter(validator=_POSITIVE)],
+    semiangle: Annotated[float, Parameter(validator=POSITIVE)],
     layers: Annotated[tuple[str, ...], Parameter(show_default="all of the series")] = (),
     series: Path | None = None,
     only: tuple[int, ...] = (),
@@ -326,9 +325,7 @@ def _series(
     threads: int,
 ) -> Iterator[ScatteringSeries]:
     """Provide the series that is given, or make one for these patterns."""
-    from pacbed.scattering.request import SeriesRequest, degree_for
     from pacbed.scattering.series import ScatteringSeries
-    from pacbed.scattering.strain import StrainRange
 
     if path:
         if given := [f.name for f in fields(new) if getattr(new, f.name) != f.default]:
@@ -342,17 +339,15 @@ def _series(
             "for which crystal one is to be made"
         )
     widths = [max(p.image.shape) * pixels[p.name] for p in patterns if p.name in pixels]
-    states = new.states or 30
-    request = SeriesRequest(
-        material=new.crystal(),
-        energy_keV=new.energy_keV,
-        layers=max(layers),
-        strain=StrainRange(new.stretch or (0.95, 1.05)),
-        semiangle_mrad=semiangle,
-        tilt_mrad=5.0 if new.tilt_mrad is None else new.tilt_mrad,
-        field_of_view_mrad=max(2.1 * semiangle, min(max(widths, default=0), _WIDEST_FIELD_mrad)),
-        states=states,
-        degree=degree_for(states),
+    request = series_request(
+        new.crystal(),
+        new.energy_keV,
+        layers,
+        new.stretch or (0.95, 1.05),
+        semiangle,
+        5.0 if new.tilt_mrad is None else new.tilt_mrad,
+        max(widths, default=0),
+        new.states or 30,
     )
     with tempfile.TemporaryDirectory() as folder:
         output = new.keep_series or Path(folder) / "series.zarr.zip"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,10 @@ from pacbed.exceptions import PacbedError, StoreError
 if TYPE_CHECKING:
     from pacbed.engines.planewave import PlaneWaveSettings
     from pacbed.scattering.request import SeriesRequest
+    from pacbed.specimen.crystal import Crystal
+
+# A wider field would cost more than its few electrons tell.
+WIDEST_FIELD_mrad = 134.0
 
 
 def scatter(
@@ -92,6 +97,49 @@ def scatter(
     request = load(config).series(**known)
     made = make_series(output, request, plane_wave, computation)
     print(f"{output}{':' if made else ' is this series already:'} {_described(output)}")
+
+
+def series_request(
+    crystal: Crystal,
+    energy_keV: float,
+    layers: Sequence[int],
+    stretch: tuple[float, float],
+    semiangle_mrad: float,
+    tilt_mrad: float,
+    field_of_view_mrad: float,
+    states: int,
+) -> SeriesRequest:
+    """Return the series that reads patterns of such a field; a part of a very wide one is enough.
+
+    Parameters
+    ----------
+    crystal, energy_keV
+        Of the patterns.
+    layers
+        Numbers of layers that there may be.
+    stretch
+        Smallest and largest principal stretch.
+    semiangle_mrad, tilt_mrad
+        Largest ones.
+    field_of_view_mrad
+        Width of the patterns.
+    states
+        Number of strain states.
+    """
+    from pacbed.scattering.request import SeriesRequest, degree_for
+    from pacbed.scattering.strain import StrainRange
+
+    return SeriesRequest(
+        material=crystal,
+        energy_keV=energy_keV,
+        layers=max(layers),
+        strain=StrainRange(stretch),
+        semiangle_mrad=semiangle_mrad,
+        tilt_mrad=tilt_mrad,
+        field_of_view_mrad=max(2.1 * semiangle_mrad, min(field_of_view_mrad, WIDEST_FIELD_mrad)),
+        states=states,
+        degree=degree_for(states),
+    )
 
 
 def make_series(

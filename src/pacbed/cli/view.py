@@ -100,22 +100,14 @@ def export(
     relative
         Draw strain relative to the reference region in figures.
     """
-    from pacbed.reading.export import FORMATS, check_format, export_map
+    from pacbed.reading.export import check_format, export_map
     from pacbed.reading.map_store import read_map
     from pacbed.storage.files import check_not_read, check_writable
 
     wanted = (output, *outputs)
     for path in wanted:
         if path.suffix.lower() not in _PICTURES + _PAGES:
-            try:
-                check_format(path)
-            except PacbedError as error:
-                if "cannot export" not in str(error):
-                    raise
-                raise PacbedError(
-                    f"cannot export to {path}: name it {FORMATS}, .png or .pdf (a figure), or "
-                    ".html (a report)"
-                ) from error
+            check_format(path, ", .png or .pdf (a figure), or .html (a report)")
     check_writable(*wanted)
     found = read_map(map_file)
     scan = (found.attributes.get("provenance") or {}).get("scan")

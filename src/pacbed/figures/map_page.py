@@ -190,7 +190,7 @@ class MapPage:
         ]
 
     def _map(self, place: int) -> tuple[Any, Any, Any, Any]:
-        from bokeh.events import Tap
+        from bokeh.events import DoubleTap, Tap
         from bokeh.models import ColumnDataSource, CustomJSHover, HoverTool, LinearColorMapper
 
         drawn = self._plain_figure(
@@ -234,7 +234,9 @@ class MapPage:
             "x", "y", source=self.point, marker="square", size=11, line_color=_INK, line_width=2,
             fill_color=None,
         )  # fmt: skip
-        drawn.on_event(Tap, self._tapped)
+        # A click soon after another one is a double one, wherever it is.
+        for event in (Tap, DoubleTap):
+            drawn.on_event(event, self._tapped)
         if place == 0:
             self._add_scale_bar(drawn)
         return drawn, source, mapper, hover
@@ -561,6 +563,8 @@ class MapPage:
 
     def choose_end(self, row: int, column: int) -> None:
         """Take an end of the line profile; a third one begins another line."""
+        if self.ends[-1:] == [(row, column)]:
+            return
         self.ends = [*self.ends, (row, column)] if len(self.ends) == 1 else [(row, column)]
         at = [self._position(*end) for end in self.ends]
         self.line.data = {"x": [x for x, _ in at], "y": [y for _, y in at]}

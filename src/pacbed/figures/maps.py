@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -384,7 +385,7 @@ def _heading(strain_map: StrainMap) -> str:
 
 
 def _formula(material: str) -> str:
-    return "".join(rf"$_{c}$" if c.isdigit() else c for c in material)
+    return re.sub(r"(?<=[A-Za-z])\d+", r"$_{\g<0>}$", material)
 
 
 def _look(colours: str, low: float, high: float, *values: np.ndarray) -> Look:

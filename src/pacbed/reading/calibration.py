@@ -30,6 +30,7 @@ from pacbed.reading.patterns import (
     read_noise,
     window,
 )
+from pacbed.reading.pixels import put_together
 from pacbed.reading.scans import Box, Scan
 from pacbed.reading.start import Dictionary, SearchRange, coarse_bins
 from pacbed.reading.thickness import ThicknessFit
@@ -264,13 +265,15 @@ class Cut:
         """Pixels of the camera along each axis that are put together."""
         return self.part.bins
 
-    def images(self, patterns: np.ndarray) -> np.ndarray:
-        """Return this part of patterns, shape (patterns, ny, nx); masked pixels are 0."""
-        from pacbed.reading.pixels import put_together
-
+    def pixels(self, patterns: np.ndarray) -> np.ndarray:
+        """Return the pixels of the camera that belong to this part."""
         x, y = self.part.corner
         ny, nx = (n * self.bins for n in self.part.image.shape)
-        part = patterns[..., y : y + ny, x : x + nx]
+        return patterns[..., y : y + ny, x : x + nx]
+
+    def images(self, patterns: np.ndarray) -> np.ndarray:
+        """Return this part of patterns, shape (patterns, ny, nx); masked pixels are 0."""
+        part = self.pixels(patterns)
         good = put_together(np.where(np.isfinite(part), part, 0), self.bins)
         return np.where(self.part.mask, good, 0).astype(np.float32)
 
@@ -278,6 +281,15 @@ class Cut:
 def spacing_mrad(series: ScatteringSeries) -> float:
     """Return the distance between neighbouring discs in mrad."""
     return nearest_reflection_mrad(series.request.material, series.request.energy_keV)
+
+
+def mask_without(shape: tuple[int, int], masked_px: Sequence[Sequence[int]]) -> np.ndarray:
+    """Return which pixels count, shape (ny, nx), if some, (x, y), do not."""
+    mask = np.ones(shape, bool)
+    x, y = np.array(masked_px, int).reshape(-1, 2).T
+    inside = (x >= 0) & (y >= 0) & (x < shape[1]) & (y < shape[0])
+    mask[y[inside], x[inside]] = False
+    return mask
 
 
 def window_sums(scan: Scan, places: np.ndarray, points: int) -> np.ndarray:

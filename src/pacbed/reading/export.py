@@ -53,8 +53,15 @@ def export_map(strain_map: StrainMap, path: Path) -> None:
 _QUANTITY_BYTES = 2**16
 
 
-def check_format(path: Path) -> None:
+def check_format(path: Path, more: str = "") -> None:
     """Check that a map can be written under this name.
+
+    Parameters
+    ----------
+    path
+        Its ending tells the format.
+    more
+        Names of other files that a caller writes, for the message.
 
     Raises
     ------
@@ -62,7 +69,7 @@ def check_format(path: Path) -> None:
         If the format is unknown, or a package is missing.
     """
     if path.suffix.lower() not in _WRITERS:
-        raise PacbedError(f"cannot export to {path}: name it {FORMATS}")
+        raise PacbedError(f"cannot export to {path}: name it {FORMATS}{more}")
     if path.suffix.lower() == ".hspy":
         _hspy_writer()
 

@@ -18,20 +18,11 @@ from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore
 
 from pacbed import __version__
+from pacbed.examples.labels import PARAMETERS
 from pacbed.exceptions import StoreError
 from pacbed.storage.zipped import open_store, reading, zip_writer
 
-QUANTITIES = (
-    "strain_xx",
-    "strain_yy",
-    "strain_xy",
-    "rotation_deg",
-    "tilt_x_mrad",
-    "tilt_y_mrad",
-    "shift_x_px",
-    "shift_y_px",
-    "electrons",
-)
+QUANTITIES = (*PARAMETERS, "shift_x_px", "shift_y_px", "electrons")
 """What is fitted at every point; each has a standard deviation, ``<name>_sigma``."""
 
 RELATIVE = ("relative_strain_xx", "relative_strain_yy", "relative_strain_xy")

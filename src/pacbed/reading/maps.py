@@ -25,7 +25,15 @@ from scipy.spatial import cKDTree
 from pacbed import __version__
 from pacbed.exceptions import PacbedError
 from pacbed.machine import Report
-from pacbed.reading.calibration import LOCAL, Calibration, Cut, grid, scattered, window_sums
+from pacbed.reading.calibration import (
+    LOCAL,
+    Calibration,
+    Cut,
+    grid,
+    mask_without,
+    scattered,
+    window_sums,
+)
 from pacbed.reading.fit import FLAGS as FIT_FLAGS
 from pacbed.reading.fit import Fit, FitResult, FitSettings
 from pacbed.reading.map_store import FLAGS, QUANTITIES, RELATIVE, StrainMap
@@ -187,11 +195,7 @@ class MapMaker:
     def cut(self) -> Cut:
         """The part of the patterns that is fitted."""
         own = self.calibration
-        mask = np.ones(self.scan.pattern_shape, bool)
-        if own.masked_px:
-            x, y = np.array(own.masked_px).T
-            inside = (x >= 0) & (y >= 0) & (x < mask.shape[1]) & (y < mask.shape[0])
-            mask[y[inside], x[inside]] = False
+        mask = mask_without(self.scan.pattern_shape, own.masked_px)
         places = grid(self.scan.shape, 32)
         mean = np.nanmean(self.scan.points(places), axis=0)
         pattern = Pattern(self.scan.name, np.nan_to_num(mean), mask)
@@ -555,7 +559,7 @@ class MapMaker:
             },
             "reference": self.settings.reference,
             "axes": self.settings.axes,
-            "material": request.material.formula,
+            "material": request.material.name,
             "energy_keV": request.energy_keV,
             "semiangle_mrad": self.calibration.semiangle_mrad,
             "mirrored": self.calibration.mirrored,
@@ -709,14 +713,14 @@ def _joined(parts: Sequence[_Found]) -> _Found:
 def _turn(states: np.ndarray, covariance: np.ndarray, turn: np.ndarray) -> None:
     """Turn strains and tilts, and their covariance, from the crystal into other axes."""
     change = np.broadcast_to(np.eye(len(UNKNOWNS)), covariance.shape).copy()
-    change[:, :3, :3] = _strain_turn(turn)
+    change[:, :3, :3] = strain_turn(turn)
     c, s = np.cos(turn), np.sin(turn)
     change[:, TILT, TILT] = np.array([[c, -s], [s, c]]).transpose(2, 0, 1)
     states[:] = np.einsum("nij,nj->ni", change, states)
     covariance[:] = change @ covariance @ change.transpose(0, 2, 1)
 
 
-def _strain_turn(turn: np.ndarray) -> np.ndarray:
+def strain_turn(turn: np.ndarray) -> np.ndarray:
     """Return the matrices that turn (xx, yy, xy) counter-clockwise, shape (n, 3, 3)."""
     c, s = np.cos(turn), np.sin(turn)
     rows = [
@@ -732,7 +736,7 @@ def _turned_sigma(sigma: dict[str, float], turn: float) -> dict[str, float]:
     found = dict(sigma)
     strains, tilts = ("strain_xx", "strain_yy", "strain_xy"), ("tilt_x_mrad", "tilt_y_mrad")
     c, s = np.cos(turn), np.sin(turn)
-    matrices = _strain_turn(np.array([turn]))[0], np.array([[c, -s], [s, c]])
+    matrices = strain_turn(np.array([turn]))[0], np.array([[c, -s], [s, c]])
     for names, matrix in zip((strains, tilts), matrices, strict=True):
         squares = matrix**2 @ np.array([sigma[name] ** 2 for name in names])
         found |= {name: float(np.sqrt(v)) for name, v in zip(names, squares, strict=True)}

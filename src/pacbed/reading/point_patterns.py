@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from pacbed.exceptions import PacbedError
-from pacbed.reading.discs import reflections_mrad
+from pacbed.reading.calibration import Cut, mask_without, window_sums
 from pacbed.reading.map_store import StrainMap
-from pacbed.reading.patterns import Pattern, Window, window
+from pacbed.reading.maps import strain_turn
+from pacbed.reading.patterns import Pattern
 from pacbed.reading.pixels import put_together
 from pacbed.reading.scans import Scan, ScanOptions, open_scan
-from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame, ImageModel
+from pacbed.scattering.image_model import COLUMN, UNKNOWNS, ImageModel
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
 
@@ -76,14 +77,11 @@ class PointPatterns:
         self._window = int(settings.get("window") or 1)
         self._model_error = float(settings.get("model_error") or 0.0)
         self._check(series)
-        self._part = self._cut(series)
-        x, y = map(float, self._part.centres[0])
-        ny, nx = self._part.image.shape
+        self._cut = self._cut_out(series)
         # A blur is applied only if it is among the unknowns.
         free = (*_FITTED, "blur_px") if self._blur else _FITTED
         self._series = series
         self._aperture = Aperture(self._known("semiangle_mrad"))
-        self._frame = Frame((ny, nx), self._part.pixel_mrad, (x, y))
         self._free = free
         self._model: ImageModel | None = None
 
@@ -100,12 +98,12 @@ class PointPatterns:
         measured = self._measured(row, column)
         if layers < 1 or not np.isfinite(state).all():
             raise PacbedError("nothing was fitted here: vacuum, or too few electrons")
-        mask = self._part.mask & np.isfinite(measured)
+        mask = self._cut.part.mask & np.isfinite(measured)
         fitted = self._fitted(layers, state, np.where(mask, measured, 0), mask)
         read = float(self._calibration.get("read_noise_counts") or 0.0) / self._gain
         variance = (
             np.maximum(fitted, _DARKEST)
-            + (read * self._window * self._part.bins) ** 2
+            + (read * self._window * self._cut.bins) ** 2
             + (self._model_error * fitted) ** 2
         )
         residuals = (measured - fitted) / np.sqrt(variance)
@@ -118,7 +116,9 @@ class PointPatterns:
     ) -> np.ndarray:
         """Return the expected electrons of a pattern, at the best shift and dose."""
         if self._model is None:
-            self._model = ImageModel(self._series, self._aperture, layers, self._frame, self._free)
+            self._model = ImageModel(
+                self._series, self._aperture, layers, self._cut.frame, self._free
+            )
         model = self._model.for_layers(layers)
         seen, state = mask.ravel(), state.copy()
         values = image.ravel()[seen]
@@ -140,7 +140,7 @@ class PointPatterns:
     def _check(self, series: ScatteringSeries) -> None:
         """Refuse what does not belong to the map."""
         found = {
-            "material": series.request.material.formula,
+            "material": series.request.material.name,
             "energy_keV": series.request.energy_keV,
         }
         for name, value in found.items():
@@ -181,17 +181,11 @@ class PointPatterns:
 
     @property
     def _blur(self) -> float:
-        return float(self._calibration.get("blur_px") or 0.0) / self._part.bins
+        return float(self._calibration.get("blur_px") or 0.0) / self._cut.bins
 
-    def _cut(self, series: ScatteringSeries) -> Window:
+    def _cut_out(self, series: ScatteringSeries) -> Cut:
         """Return the part of the patterns that is compared with the series."""
-        request = series.request
-        mask = np.ones(self.scan.pattern_shape, bool)
-        masked = np.array(self._calibration.get("masked_px") or [], int).reshape(-1, 2)
-        masked = masked[((masked >= 0) & (masked < mask.shape[::-1])).all(axis=1)]
-        mask[masked[:, 1], masked[:, 0]] = False
-        reach = request.field_of_view_mrad / 2
-        found = reflections_mrad(request.material, request.energy_keV, reach)[1]
+        mask = mask_without(self.scan.pattern_shape, self._calibration.get("masked_px") or [])
         centre = self._calibration.get("centre_px")
         if not centre:
             raise PacbedError("the map does not say where its patterns have their centre")
@@ -199,24 +193,18 @@ class PointPatterns:
         if not len(claimed):
             raise PacbedError("nothing is claimed in the map: there are no fits to be shown")
         one = self.scan.points(np.array([self._place(*claimed[len(claimed) // 2])]))[0]
-        return window(
+        return Cut.of(
             Pattern(self.scan.name, np.where(np.isfinite(one), one, 0), mask),
+            series,
             self._known("pixel_mrad"),
             self._known("semiangle_mrad"),
-            float(np.hypot(*found)),
-            reach,
             (float(centre[0]), float(centre[1])),
         )
 
     def _measured(self, row: int, column: int) -> np.ndarray:
         """Return the electrons of the points that were added up, in the pixels of the fit."""
-        first = np.array(self._place(row, column)) - (self._window - 1) // 2
-        (y0, x0), (y1, x1) = np.maximum(first, 0), np.minimum(first + self._window, self.scan.shape)
-        total = self.scan.patterns(slice(y0, y1), slice(x0, x1)).sum(axis=(0, 1), dtype=float)
-        (x, y), bins = self._part.corner, self._part.bins
-        ny, nx = (n * bins for n in self._part.image.shape)
-        part = total[y : y + ny, x : x + nx] / self._gain
-        return np.asarray(part if bins == 1 else put_together(part, bins))
+        total = window_sums(self.scan, np.array([self._place(row, column)]), self._window)[0]
+        return np.asarray(put_together(self._cut.pixels(total) / self._gain, self._cut.bins))
 
     def _state(self, row: int, column: int) -> np.ndarray:
         """Return what is known of the pattern of a point, shape (unknowns,)."""
@@ -241,13 +229,10 @@ def in_crystal_axes(local: np.ndarray, scan_rotation_deg: float = 0.0) -> np.nda
     scan_rotation_deg
         Direction of the x axis of the scan in the patterns, in degrees.
     """
-    xx, yy, xy, rotation, tilt_x, tilt_y = local
-    turned = np.radians(rotation - scan_rotation_deg)
+    turned = np.radians(local[3] - scan_rotation_deg)
     c, s = np.cos(turned), np.sin(turned)
-    turn = np.array([[c, s], [-s, c]])
-    strain = turn @ np.array([[xx, xy], [xy, yy]]) @ turn.T
-    tilt = turn @ np.array([tilt_x, tilt_y])
-    return np.array([strain[0, 0], strain[1, 1], strain[0, 1], rotation, *tilt])
+    strain = strain_turn(np.array([-turned]))[0] @ local[:3]
+    return np.array([*strain, local[3], *np.array([[c, s], [-s, c]]) @ local[4:]])
 
 
 def open_point_patterns(

@@ -202,6 +202,7 @@ class ImageModel:
         self._set_pixels()
         self._reach_mrad = self._radii.max() + frame.pixel_mrad * 0.75 + _LEEWAY_mrad
         self._overlapping = self._most()
+        self._set_table()
         self._together = 1
         self._model = tf.function(self._image_and_columns, jit_compile=True)
         self._compare = tf.function(self._assess, jit_compile=True)
@@ -307,21 +308,31 @@ class ImageModel:
                     self._y.numpy() - state[COLUMN["shift_y_px"]] / self.frame.bins,
                 ]
             )
-            g = self._g_mrad(state[:3])
-            if most == 1:
-                found.append(self._nearest(g, angles)[:, None])
+            if most == 1 and self._table is not None:
+                found.append(self._nearest(self._table, state[:3], angles)[:, None])
                 continue
-            tree = cKDTree(g)
+            tree = cKDTree(self._g_mrad(state[:3]))
             number = tree.query(angles.T, most, distance_upper_bound=self._reach_mrad)[1]
             found.append(number.reshape(len(angles.T), most).astype(np.int32))
         return np.stack(found)
 
-    def _nearest(self, g: np.ndarray, angles: np.ndarray) -> np.ndarray:
-        """Return the beam nearest to each pixel, if its disc can reach that, shape (pixels,).
+    def _set_table(self) -> None:
+        """Set the numbers of the beams of a centred rectangular cell, by their indices.
 
-        Directions are lattice points of two rectangular lattices, of even and of odd numbers.
+        In such a cell, as that of 2H crystals, directions are lattice points of two rectangular
+        lattices, of even and of odd numbers. No table where the cell is another one.
         """
-        unit = np.linalg.lstsq(self._hk, g, rcond=None)[0]
+        a, b = self.series.request.material.cell_A
+        self._table: np.ndarray | None = None
+        if abs(a @ b) < 1e-9 and (self._hk.sum(axis=1) % 2 == 0).all():
+            self._table_size = np.abs(self._hk).max(axis=0) + 1
+            none = len(self._hk)
+            self._table = np.full(2 * self._table_size + 1, none, np.int32)
+            self._table[tuple((self._hk + self._table_size).T)] = np.arange(none)
+
+    def _nearest(self, table: np.ndarray, strain: np.ndarray, angles: np.ndarray) -> np.ndarray:
+        """Return the beam nearest to each pixel, if its disc can reach that, shape (pixels,)."""
+        unit = self._reciprocal_mrad(strain)
         x, y = np.linalg.inv(unit).T @ angles
         metric = unit @ unit.T
 
@@ -333,14 +344,13 @@ class ImageModel:
         even, odd = nearest(0), nearest(1)
         closer = odd[2] < even[2]
         h, k, square = (np.where(closer, *pair) for pair in zip(odd, even, strict=True))
-        size = np.abs(self._hk).max(axis=0) + 1
-        table = np.full(2 * size + 1, len(g), np.int32)
-        table[tuple((self._hk + size).T)] = np.arange(len(g))
         # What lies outside of the table is at its edge, where there is none.
         row, column = (
-            np.clip(n, -most, most).astype(int) + most for n, most in zip((h, k), size, strict=True)
+            np.clip(n, -most, most).astype(int) + most
+            for n, most in zip((h, k), self._table_size, strict=True)
         )
-        return np.where(square <= self._reach_mrad**2, table[row, column], len(g)).astype(np.int32)
+        none = len(self._hk)
+        return np.where(square <= self._reach_mrad**2, table[row, column], none).astype(np.int32)
 
     def _most(self) -> int:
         """Return how many discs can overlap, of the crystal that is stretched most."""
@@ -351,8 +361,12 @@ class ImageModel:
         return int(tree.query_ball_point(places, self._reach_mrad, return_length=True).max())
 
     def _g_mrad(self, strain: np.ndarray) -> np.ndarray:
+        return np.asarray(self._hk @ self._reciprocal_mrad(strain))
+
+    def _reciprocal_mrad(self, strain: np.ndarray) -> np.ndarray:
+        """Return the vectors of the reciprocal lattice as rows, shape (2, 2)."""
         cell = self.series.request.material.in_plane_cell_A(deformation_of(strain))
-        return np.asarray(self._scale * self._hk @ np.linalg.inv(cell).T)
+        return np.asarray(self._scale * np.linalg.inv(cell).T)
 
     def _matrix(self, state: np.ndarray) -> np.ndarray:
         """Return angles in the pattern per pixel, shape (2, 2), mrad."""
