@@ -96,6 +96,11 @@ def test_what_a_network_has_not_seen_is_named():
     assert beyond(wider, seen) == beyond(None, None) == beyond(seen, None) == []
     assert beyond(seen, wider) == ["ellipticity from 0 to 0.02, not 0 to 0.01"]
     assert beyond(None, CameraSettings(halo=(0.1, 0.1))) == ["halo from 0.1 to 0.1, not 0 to 0"]
+    assert beyond(CameraSettings(halo=(0.1, 0.1)), None) == ["halo from 0 to 0, not 0.1 to 0.1"]
+    turned = replace(seen, ellipticity_direction_deg=(-20, 20))
+    assert beyond(seen, turned) == []
+    [said] = beyond(turned, seen)
+    assert said == "ellipticity_direction_deg from 0 to 180, not -20 to 20"
 
 
 # Images

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -36,16 +37,15 @@ Threads = Annotated[
 _NUMBER = r"([\d.]+(?:e[+-]?\d+)?)"
 
 
-def _in_units(product: re.Pattern[str], divide: bool, meaning: str) -> Parameter:
-    """Return the parameter of a number, or of two with units of which it is made."""
+def _in_units(pattern: str, of_two: Callable[[float, float], float], meaning: str) -> Parameter:
+    """Return the parameter of a number, or of two with units from which it follows."""
+    pair = re.compile(pattern)
 
     def convert(kind: Any, tokens: Sequence[Token]) -> float:
         text = tokens[0].value.strip()
         try:
-            if match := product.fullmatch(text.replace("Å", "A")):
-                first, second = map(float, match.groups())
-                return first / second if divide else first * second
-            return float(text)
+            match = pair.fullmatch(text.replace("Å", "A"))
+            return of_two(*map(float, match.groups())) if match else float(text)
         except (ValueError, ZeroDivisionError) as error:
             raise ValueError(f"'{text}' is not {meaning}.") from error
 
@@ -53,15 +53,15 @@ def _in_units(product: re.Pattern[str], divide: bool, meaning: str) -> Parameter
 
 
 PIXEL = _in_units(
-    re.compile(rf"{_NUMBER}\s*[uµμ]m\s*/\s*{_NUMBER}\s*mm"),
-    True,
+    rf"{_NUMBER}\s*[uµμ]m\s*/\s*{_NUMBER}\s*mm",
+    operator.truediv,
     "a number of mrad, or pixel and camera length such as 55um/120mm",
 )
 """Of the size of a pixel: in mrad, or its width over the camera length."""
 
 ELECTRONS = _in_units(
-    re.compile(rf"{_NUMBER}\s*/\s*A2\s*[*x×]\s*{_NUMBER}\s*A2"),
-    False,
+    rf"{_NUMBER}\s*/\s*A2\s*[*x×]\s*{_NUMBER}\s*A2",
+    operator.mul,
     "a number of electrons, or dose and area such as 500/A2*2000A2",
 )
 """Of electrons: their number, or their dose times the area."""

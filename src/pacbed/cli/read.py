@@ -102,8 +102,7 @@ class CameraOptions:
         Gain of the camera.
     electrons
         Incident electrons of each pattern, from which the gain follows; or dose and area,
-        500/A2*2000A2. Without both it is
-        estimated from the residuals.
+        500/A2*2000A2. Without both it is estimated from the residuals.
     """
 
     pixel_mrad: Annotated[Positive, Parameter(name="--pixel-mrad"), PIXEL] = None

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import affine_transform, correlate1d
 
-from pacbed.examples.camera import CAMERA, CameraSettings
+from pacbed.examples.camera import CAMERA, ELLIPSE, CameraSettings
 from pacbed.examples.labels import NUISANCES, PARAMETERS
 from pacbed.exceptions import RequestError
 
@@ -97,7 +97,7 @@ class AugmentationSettings:
     @property
     def geometry(self) -> tuple[str, ...]:
         """What of a transformation an image of a pool has already."""
-        return (*TRANSFORMATIONS[:4], *(CAMERA[:2] if self.camera else ()))
+        return (*TRANSFORMATIONS[:4], *(ELLIPSE if self.camera else ()))
 
     @property
     def largest_ellipticity(self) -> float:

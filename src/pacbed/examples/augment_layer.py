@@ -17,7 +17,7 @@ from keras import layers, ops
 from pacbed.examples.augment import DARK, AugmentationSettings
 from pacbed.examples.pattern_set import PatternSet
 from pacbed.exceptions import PacbedError
-from pacbed.scattering.image import NARROWEST_PX, HALO_mrad
+from pacbed.scattering.image import NARROWEST_PX, halo
 
 _INDICES = 2**31
 """Pixels of all patterns that indices of 32 bits can tell apart."""
@@ -167,18 +167,16 @@ class Augmentation(layers.Layer):
     def _reaching_camera(self, fraction: Any, one: dict[str, Any]) -> Any:
         """Add background and halo, blur, and take away what the beam stop holds back."""
         assert self.camera
-        axis = ops.arange(self.pixels, dtype="float32") - self.pixels // 2
-        square = (axis[:, None] ** 2 + axis[None] ** 2) * self.nominal_pixel_mrad**2
+        axis, pixel = np.arange(self.pixels) - self.pixels // 2, self.nominal_pixel_mrad
         if self.camera.has("background"):
             fraction = fraction + one["background"] / self.pixels**2
         if self.camera.has("halo"):
-            halo = ops.exp(-square / (2 * HALO_mrad**2))
-            fraction = fraction + one["halo"] * (halo / ops.sum(halo))
+            fraction = fraction + one["halo"] * halo((axis, axis), pixel).astype(np.float32)
         if self.camera.has("blur_px"):
             fraction = self._blurred(fraction, one["blur_px"])
         if self.camera.has("beam_stop_mrad"):
-            radius = one["beam_stop_mrad"]
-            fraction = ops.where(square < radius * radius, 0.0, fraction)
+            radius = (pixel * np.hypot(axis, axis[:, None])).astype(np.float32)
+            fraction = ops.where(one["beam_stop_mrad"] > radius, 0.0, fraction)
         return fraction
 
     def _blurred(self, fraction: Any, sigma: Any) -> Any:

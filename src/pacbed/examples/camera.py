@@ -11,26 +11,17 @@ from typing import Any
 
 import numpy as np
 
-CAMERA = (
-    "ellipticity",
-    "ellipticity_diagonal",
-    "blur_px",
-    "background",
-    "halo",
-    "beam_stop_mrad",
-    "gain_noise",
-    "dead_pixels",
-)
-"""Columns that tables of transformations have besides, where the camera is not perfect.
+ELLIPSE = ("ellipticity", "ellipticity_diagonal")
+"""What belongs to the geometry of an image."""
 
-The first five as :data:`pacbed.scattering.image_model.UNKNOWNS`; radius of a round beam stop;
-relative standard deviation of the gain of pixels; share of pixels that record nothing.
-"""
+FITTED = (*ELLIPSE, "blur_px", "background", "halo")
+"""What a fit can have among its unknowns; see :data:`pacbed.scattering.image_model.UNKNOWNS`."""
 
-FITTED = CAMERA[:5]
-"""Those that a fit can have among its unknowns."""
+CAMERA = (*FITTED, "beam_stop_mrad", "gain_noise", "dead_pixels")
+"""Columns that tables of transformations have besides, where the camera is not perfect."""
 
 _NONE = (0.0, 0.0)
+_DIRECTION, _ALL_DEG = "ellipticity_direction_deg", 180.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +47,7 @@ class CameraSettings:
     """
 
     ellipticity: tuple[float, float] = _NONE
-    ellipticity_direction_deg: tuple[float, float] = (0.0, 180.0)
+    ellipticity_direction_deg: tuple[float, float] = (0.0, _ALL_DEG)
     blur_px: tuple[float, float] = _NONE
     background: tuple[float, float] = _NONE
     halo: tuple[float, float] = _NONE
@@ -76,7 +67,7 @@ class CameraSettings:
 
     def has(self, name: str) -> bool:
         """Return whether examples have an imperfection, by its name here or in :data:`CAMERA`."""
-        if name == "ellipticity_direction_deg":
+        if name == _DIRECTION:
             return False
         return bool(getattr(self, name.removesuffix("_diagonal"))[1] > 0)
 
@@ -100,22 +91,20 @@ class CameraSettings:
         uniform = np.full((200**2, len(CAMERA)), 0.5)
         uniform[:, :2] = np.stack(np.meshgrid(middles, middles), -1).reshape(-1, 2)
         # Of the others every number is uniform by itself.
-        uniform[:, 2:5] = uniform[:, :1]
+        uniform[:, len(ELLIPSE) :] = uniform[:, :1]
         values = self.drawn(uniform)
         mean, sigma = values.mean(axis=0).tolist(), np.maximum(values.std(axis=0), 1e-6).tolist()
-        return {name: (mean[n], sigma[n]) for n, name in enumerate(CAMERA[:5]) if self.has(name)}
-
-    def described(self) -> dict[str, Any]:
-        """Return the ranges of what there is, in words of the configuration."""
-        return {name: ends for name, ends in asdict(self).items() if self.has(name)}
+        return {name: (mean[n], sigma[n]) for n, name in enumerate(FITTED) if self.has(name)}
 
 
 def beyond(trained: CameraSettings | None, seen: CameraSettings | None) -> list[str]:
-    """Return what examples have of a camera that a network has not seen, in words."""
+    """Return in what the camera of examples is not one that a network has learnt, in words."""
     known, found = trained or CameraSettings(), seen or CameraSettings()
     words = []
-    for name in found.described():
-        (low, high), (least, most) = getattr(found, name), getattr(known, name)
+    for name, (low, high) in asdict(found).items():
+        least, most = getattr(known, name)
+        if name == _DIRECTION and (not found.has("ellipticity") or most - least >= _ALL_DEG):
+            continue
         if low < least or high > most:
             words.append(f"{name} from {low:g} to {high:g}, not {least:g} to {most:g}")
     return words

@@ -18,7 +18,7 @@ from zarr.storage import LocalStore
 
 from pacbed.engines.request import Progress
 from pacbed.examples.augment import AugmentationSettings
-from pacbed.examples.camera import CAMERA
+from pacbed.examples.camera import ELLIPSE
 from pacbed.examples.pattern_set import PatternSet
 from pacbed.exceptions import StoreError
 from pacbed.scattering.image import Camera
@@ -99,7 +99,7 @@ def write_pool(
                 ellipses.append(camera.ellipticity)
             found = np.zeros((len(shown), len(UNKNOWNS)))
             found[:, : len(unknowns[0])] = unknowns
-            found[:, [COLUMN[name] for name in CAMERA[:2]]] = ellipses
+            found[:, [COLUMN[name] for name in ELLIPSE]] = ellipses
             images = model.images(found).reshape(-1, *model.frame.shape)
             yield from (_Entry(image, *one) for image, one in zip(images, shown, strict=True))
 

@@ -8,6 +8,7 @@ short that it is nearly a straight line: its share within the disc is that of a 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,14 +22,40 @@ from pacbed.specimen.microscope import Aperture, disc_share
 MARGIN = 4
 # Points of the incident grid that are extrapolated where the waves end.
 GHOSTS = 4
-# Standard deviation of the halo of a camera.
-HALO_mrad = 25.0
 # A point spread narrower than this is none.
 NARROWEST_PX = 0.05
+# Standard deviation of the halo of a camera.
+_HALO_mrad = 25.0
 # A soft edge is the mean of so many hard ones.
 _EDGE_DISCS = 16
 # Diffuse scattering is evaluated on a grid with this spacing, and from there interpolated.
 _DIFFUSE_STEP_mrad = 1.5
+
+
+def pixel_matrix(
+    pixel_mrad: float, rotation_deg: float, ellipticity: tuple[float, float]
+) -> np.ndarray:
+    """Return angles in the pattern (x, y) in mrad per step (x, y) of a pixel, shape (2, 2)."""
+    angle, (e, d) = math.radians(rotation_deg), ellipticity
+    c, s = math.cos(angle), math.sin(angle)
+    turned = pixel_mrad * np.array([[c, s], [-s, c]])
+    return np.asarray(turned @ np.array([[1 + e, d], [d, 1 - e]]))
+
+
+def halo(axes_px: Sequence[np.ndarray], pixel_mrad: float) -> np.ndarray:
+    """Return the halo of a camera, a broad Gaussian whose sum is one, shape (y, x).
+
+    Parameters
+    ----------
+    axes_px
+        Distances from zero angle, along x and along y, in pixels.
+    pixel_mrad
+        Width of a pixel in mrad.
+    """
+    x, y = axes_px
+    square = x**2 + y[:, None] ** 2
+    image = np.exp(-square / 2 * (pixel_mrad / _HALO_mrad) ** 2)
+    return np.asarray(image / image.sum())
 
 
 @dataclass(frozen=True)
@@ -71,11 +98,7 @@ class Camera:
     @property
     def matrix(self) -> np.ndarray:
         """Angles in the pattern (x, y) in mrad per step (x, y) of a pixel, shape (2, 2)."""
-        angle = math.radians(self.rotation_deg)
-        c, s = math.cos(angle), math.sin(angle)
-        turned = self.pixel_mrad * np.array([[c, s], [-s, c]])
-        e, d = self.ellipticity
-        return turned @ np.array([[1 + e, d], [d, 1 - e]]) if e or d else turned
+        return pixel_matrix(self.pixel_mrad, self.rotation_deg, self.ellipticity)
 
     @property
     def origin(self) -> np.ndarray:

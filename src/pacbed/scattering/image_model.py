@@ -26,9 +26,10 @@ from pacbed.scattering.image import (
     GHOSTS,
     MARGIN,
     NARROWEST_PX,
-    HALO_mrad,
     disc_radii_mrad,
     extended,
+    halo,
+    pixel_matrix,
 )
 from pacbed.scattering.scattered import UNIT_STRAINS
 from pacbed.scattering.series import ScatteringSeries
@@ -291,10 +292,7 @@ class ImageModel:
         y, x = np.meshgrid(nodes[1], nodes[0], indexing="ij")
         self._node_shape = x.shape
         self._node_x, self._node_y = (tf.constant(one.ravel(), tf.float32) for one in (x, y))
-        halo = np.exp(
-            -(np.hypot(*np.meshgrid(*axes)) ** 2) / 2 * (frame.pixel_mrad / HALO_mrad) ** 2
-        )
-        self._halo = tf.constant((halo / halo.sum()).ravel(), tf.float32)
+        self._halo = tf.constant(halo(axes, frame.pixel_mrad).ravel(), tf.float32)
 
     # What is computed once for the patterns of a batch, on the processor.
 
@@ -370,11 +368,9 @@ class ImageModel:
 
     def _matrix(self, state: np.ndarray) -> np.ndarray:
         """Return angles in the pattern per pixel, shape (2, 2), mrad."""
-        angle = math.radians(state[COLUMN["rotation_deg"]])
-        e, d = state[COLUMN["ellipticity"]], state[COLUMN["ellipticity_diagonal"]]
-        turned = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
         pixel = self.frame.pixel_mrad * math.exp(state[COLUMN["log_scale"]])
-        return np.asarray(pixel * turned @ np.array([[1 + e, d], [d, 1 - e]]))
+        ellipse = state[COLUMN["ellipticity"]], state[COLUMN["ellipticity_diagonal"]]
+        return pixel_matrix(pixel, state[COLUMN["rotation_deg"]], ellipse)
 
     def _geometry(self, states: np.ndarray) -> dict[str, np.ndarray]:
         """Return what follows from each state, in single precision."""

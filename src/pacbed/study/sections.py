@@ -91,8 +91,8 @@ Stretches = Annotated[
 ]
 Ellipticity = Annotated[Real, Field(ge=0, le=0.05)]
 Blur = Annotated[Real, Field(ge=0, le=5)]
-PartOfBeam = Annotated[Real, Field(ge=0, le=5)]
-PartOfPixels = Annotated[Real, Field(ge=0, le=0.2)]
+OfTheBeam = Annotated[Real, Field(ge=0, le=5)]
+SmallPart = Annotated[Real, Field(ge=0, le=0.2)]
 Some = Annotated[tuple[T, ...], Field(min_length=1)]
 ScanName = Annotated[
     str,
@@ -560,21 +560,25 @@ class CameraSection(Section):
     not known."""
     blur_px: Range[Blur] = (0, 0)
     """Standard deviation of the point spread, a Gaussian, in pixels of the example."""
-    background: Range[PartOfBeam] = (0, 0)
+    background: Range[OfTheBeam] = (0, 0)
     """Electrons that are spread evenly over the image, as a fraction of the incident ones."""
-    halo: Range[PartOfBeam] = (0, 0)
+    halo: Range[OfTheBeam] = (0, 0)
     """The same for a Gaussian around the middle, with a standard deviation of 25 mrad."""
     beam_stop_mrad: Range[NotNegative] = (0, 0)
     """Radius of a round beam stop around the middle of the image, in mrad."""
-    gain_noise: Range[PartOfPixels] = (0, 0)
+    gain_noise: Range[SmallPart] = (0, 0)
     """Relative standard deviation of the gain from pixel to pixel."""
-    dead_pixels: Range[PartOfPixels] = (0, 0)
+    dead_pixels: Range[SmallPart] = (0, 0)
     """Share of pixels, at random places, that record nothing."""
 
     def settings(self) -> CameraSettings | None:
         """Return the ranges; None if there is nothing of all this."""
         found = CameraSettings(**dict(self))
         return None if found.perfect else found
+
+
+OF_SETS = ("layers", "examples", "pool")
+"""Keys of a dataset on which single examples do not depend."""
 
 
 class DatasetSection(Section):
@@ -608,8 +612,8 @@ class DatasetSection(Section):
 
     def used(self) -> dict[str, Any]:
         """Return what single examples depend on; a perfect camera as before there were others."""
-        others = {"layers", "examples", "pool"}
-        return self.plain(others if self.camera.settings() else others | {"camera"})
+        others = {*OF_SETS, *(() if self.camera.settings() else ("camera",))}
+        return self.plain(others)
 
 
 class NetworkSection(Section):
