@@ -80,7 +80,7 @@ def test_predictions_of_other_examples_are_refused(small_series, data):
         read(small_series, data, predicted(data, 1)[:5])
 
 
-def test_examples_of_an_elliptical_camera_are_fitted_with_an_ellipse(small_series, data, study):
+def test_examples_of_an_elliptical_camera_are_fitted_with_an_ellipse(small_series, data):
     # A camera that draws circles as ellipses, of examples that it has seen as circles.
     ranges = CameraSettings(ellipticity=(0.0, 0.02))
     search = SearchRange(tilt_mrad=3.0)
@@ -91,5 +91,3 @@ def test_examples_of_an_elliptical_camera_are_fitted_with_an_ellipse(small_serie
     }
     table = fits.read(range(3), predicted(data, 1))
     assert np.abs(deviations(table)).max() < 5
-    narrow = read(small_series, data, predicted(data, 1))[:3]
-    assert (table["sigma_strain_xy"] > 1.2 * narrow["sigma_strain_xy"]).all()
