@@ -22,7 +22,7 @@ from pacbed.specimen.deformation import DrawRanges
 from pacbed.specimen.microscope import Aperture, Detector
 from pacbed.study.draws import draw
 
-SEED, KEPT = 91, (1, 2, 3, 5, 8, 10, 12, 15, 18, 20)
+SEED = 91
 STRETCH, TILT_mrad = (0.97, 1.03), 5.0
 ROTATION_deg, SCALE, SHIFT_px = 10.0, 0.03, 2.0
 """Largest rotation, relative change of the field and shift at which 256 pixels see a state."""

@@ -10,7 +10,8 @@ incident waves, more diffuse waves and other thermal displacements than the seri
   bound (known ranges), for Poisson or lognormal noise and doses from 5e6 to 5e7 electrons; how
   large errors are in stated standard deviations; and how many are beyond ten of these;
 - the same from a dictionary, without any knowledge;
-- how often a thickness from 1 to 20 layers is right, for several doses;
+- how often a thickness from 1 to 20 layers is right, for several doses; --figure draws which
+  thickness is taken for which;
 - what a distorted camera does to strain, if it is fitted and if not;
 - core-seconds of a pattern, and how much longer `scipy.optimize.least_squares` takes with the
   images of the series and differences.
@@ -26,14 +27,14 @@ import argparse
 import math
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from direct import KEPT, SCALE, SEED, FIELD_mrad, ROTATION_deg, SHIFT_px, TILT_mrad, direct_states
+from direct import SCALE, SEED, FIELD_mrad, ROTATION_deg, SHIFT_px, TILT_mrad, direct_states
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -42,6 +43,7 @@ from scipy.optimize import least_squares
 
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
+from pacbed.figures.style import PAGE, paper_style, save
 from pacbed.reading.fit import ALWAYS_FREE, Fit, FitResult, FitSettings
 from pacbed.reading.start import Dictionary, fit_or_search, starts_from_dictionary
 from pacbed.reading.thickness import ThicknessFit
@@ -54,8 +56,10 @@ from pacbed.specimen.microscope import Aperture
 from pacbed.study.configuration import load
 
 PARTS = ("speed", "bound", "dictionary", "thickness", "camera")
-SEMIANGLES_mrad, LAYERS, DOSES = (6.35, 18.13, 32.94), (1, 5, 10, 20), (1e5, 1e6, 1e7)
+SEMIANGLES_mrad, LAYERS = (6.35, 18.13, 32.94), (1, 5, 10, 20)
 ELECTRONS, PIXELS, GEOMETRIES = (5e6, 5e7), 256, 3
+# Of patterns of unknown thickness.
+DOSES, FEWER_PIXELS = (1e4, 1e5, 5e6, 2e7), 64
 # Errors of a small network: strain, rotation, tilt, shift, scale.
 OF_NETWORK = [0.002] * 3 + [0.2] + [0.3] * 2 + [0.5] * 2 + [0.005]
 FAULTS = ("background", "log_semiangle", "ellipticity", "ellipticity_diagonal", "blur_px")
@@ -80,6 +84,7 @@ def main() -> None:
     parser.add_argument("--pixels", type=int, default=PIXELS)
     parser.add_argument("--noise", choices=["poisson", "lognormal"], default="poisson")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--figure", type=Path, help="draw thicknesses read against true ones")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pacbed-reading-") as name:
         folder = options.states or Path(name)
@@ -87,7 +92,7 @@ def main() -> None:
         series = ScatteringSeries(options.series or make_series(folder / "series.zarr.zip"))
         reach = series.request.semiangle_mrad
         angles = [a for a in options.angles if a <= reach]
-        thicknesses = [n for n in KEPT if n <= series.request.layers]
+        thicknesses = range(1, series.request.layers + 1)
         layers = [n for n in LAYERS if n in thicknesses]
         if "speed" in options.parts:
             speed(series, angles, layers[-2:][0])
@@ -100,7 +105,7 @@ def main() -> None:
         if "dictionary" in options.parts:
             precision(test, angles, layers, searched=True)
         if "thickness" in options.parts:
-            thickness(test, angles, thicknesses)
+            thickness(test, angles, options.figure)
         if "camera" in options.parts:
             distorted(test, angles, layers[-2:][0])
 
@@ -208,28 +213,65 @@ def over_bound(error: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     return np.abs(error).mean(axis=0) / (sigma.mean(axis=0) * math.sqrt(2 / math.pi))
 
 
-def thickness(test: Test, angles: list[float], thicknesses: list[int]) -> None:
-    """Read the number of layers, too."""
-    layers = range(1, test.series.request.layers + 1)
-    for angle in angles:
-        heads = [f"{dose:.0e}" for dose in DOSES]
-        table = titled(f"Thickness right (of all), {angle:g} mrad", "layers", *heads)
-        fit = Fit(test.series, Aperture(angle), 1, frame(128), FitSettings(priors=PRIORS))
-        search = ThicknessFit(fit, list(layers))
-        coarse = replace(test, pixels=128, geometries=1)
-        mistaken: dict[float, Counter[tuple[int, int]]] = {dose: Counter() for dose in DOSES}
-        for number in thicknesses:
-            row = []
-            for dose in DOSES:
-                images, _ = coarse.patterns(Aperture(angle), number, (dose, dose))
-                found = search.fit(images).layers.tolist()
-                mistaken[dose].update((number, other) for other in found if other != number)
-                row.append(f"{found.count(number)} of {len(found)}")
-            table.add_row(str(number), *row)
-        Console().print(table)
-        for dose, mistakes in mistaken.items():
-            told = [f"{one} as {other}: {count}" for (one, other), count in mistakes.items()]
-            print(f"{dose:.0e} electrons, taken for another:", ", ".join(told) or "none")
+def thickness(test: Test, angles: list[float], figure: Path | None) -> None:
+    """Read the number of layers, too, of each thickness that was simulated."""
+    columns = "α (mrad)", "electrons", "patterns", "right (%)", "within one layer (%)", "stated (%)"
+    table = titled(f"Thickness unknown, {FEWER_PIXELS} pixels", *columns)
+    shares = np.array([confusion(test, angle, table) for angle in angles])
+    Console(width=100).print(table)
+    if figure:
+        save(confusions(shares, angles, test.states[0].request.kept), figure)
+
+
+def confusion(test: Test, angle: float, table: Table) -> np.ndarray:
+    """Return which part of the patterns of a thickness is read as which, for each dose.
+
+    Shape (doses, true thicknesses, thicknesses). All patterns are read together: then the model
+    of a thickness is made once.
+    """
+    layers = np.arange(1, test.series.request.layers + 1)
+    true = np.array(test.states[0].request.kept)
+    fit = Fit(test.series, Aperture(angle), 1, frame(FEWER_PIXELS), FitSettings(priors=PRIORS))
+    test = replace(test, pixels=FEWER_PIXELS, geometries=1)
+    images = [
+        test.patterns(Aperture(angle), number, (dose, dose))[0]
+        for dose in DOSES
+        for number in true.tolist()
+    ]
+    found = ThicknessFit(fit, layers.tolist()).fit(np.concatenate(images))
+    read = found.layers.reshape(len(DOSES), len(true), -1)
+    stated = found.probabilities.max(axis=1).reshape(len(DOSES), -1).mean(axis=1)
+    away = np.abs(read - true[:, None]).reshape(len(DOSES), -1)
+    for dose, apart, probability in zip(DOSES, away, stated, strict=True):
+        parts = (apart == 0).mean(), (apart <= 1).mean(), probability
+        cells = [f"{100 * part:.1f}" for part in parts]
+        table.add_row(f"{angle:g}", f"{dose:.0e}", str(len(apart)), *cells)
+    return np.asarray((read[..., None] == layers).mean(axis=2))
+
+
+def confusions(shares: np.ndarray, angles: list[float], true: Sequence[int]) -> Figure:
+    """Draw thicknesses read against true ones: a row for each semi-angle, a panel for each dose."""
+    rows, columns, _, layers = shares.shape
+    with paper_style():
+        figure = Figure(figsize=(PAGE, 0.4 + 1.6 * rows), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        edges = np.arange(layers + 1) + 0.5
+        for panel, share in zip(panels.ravel(), shares.reshape(-1, *shares.shape[2:]), strict=True):
+            image = np.full((layers, layers), np.nan)
+            image[np.array(true) - 1] = share
+            drawn = panel.pcolormesh(edges, edges, image, cmap="Blues", vmin=0, vmax=1)
+            panel.set(
+                aspect="equal", xticks=range(5, layers + 1, 5), yticks=range(5, layers + 1, 5)
+            )
+        for panel, dose in zip(panels[0], DOSES, strict=True):
+            power = math.floor(math.log10(dose))
+            panel.set_title(rf"${dose / 10**power:g}\cdot10^{power}$ electrons")
+        for panel, angle in zip(panels[:, 0], angles, strict=True):
+            panel.set_ylabel(f"{angle:g} mrad\ntrue layers")
+        for panel in panels[-1]:
+            panel.set_xlabel("layers read")
+        figure.colorbar(drawn, ax=panels, label="part of the patterns", shrink=0.8)
+    return figure
 
 
 class Distorted(Camera):

@@ -78,7 +78,7 @@ def wse2(tmp_path):
     path = tmp_path / "wse2.cif"
     of_spacegroup(
         ["W", "Se"],
-        [(1 / 3, 2 / 3, 0.25), (1 / 3, 2 / 3, 0.6208)],
+        [(1 / 3, 2 / 3, 0.25), (1 / 3, 2 / 3, 0.6211)],
         spacegroup=194,
         cellpar=[3.282, 3.282, 12.96, 90, 90, 120],
     ).write(path)

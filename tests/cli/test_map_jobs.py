@@ -7,6 +7,7 @@ from pacbed.cli.app import parsed
 from pacbed.cli.map import MapOptions
 from pacbed.cli.map_jobs import call, check_files, map_jobs, parts_folder
 from pacbed.exceptions import ConfigError
+from pacbed.specimen.crystal import material
 from pacbed.study.model import Configuration
 
 GOOD = {"file": "a.mib", "layers": "1-10"}
@@ -71,10 +72,7 @@ def test_all_mistakes_are_named_at_once():
 
 
 def test_the_crystal_and_the_beam_energy_are_those_of_the_study():
-    study = {"material": {"formula": "MoSe2", "zigzag_A": 3.289, "armchair_A": 5.6967}}
-    study["material"] |= {"stacking_A": 12.927, "chalcogen_height_A": 1.669}
-    study["material"]["rms_displacement_A"] = {"Mo": 0.075, "Se": 0.085}
-    study["microscope"] = {"energy_keV": 60}
+    study = {"material": vars(material("MoSe2")), "microscope": {"energy_keV": 60}}
     found = jobs(**study, scans={"a": GOOD, "b": {**GOOD, "energy": 200, "material": "WS2"}})
     assert found["a"].bound.arguments["structure"].material == "MoSe2"
     assert found["a"].energy_keV == 60
@@ -83,13 +81,18 @@ def test_the_crystal_and_the_beam_energy_are_those_of_the_study():
 
 
 def test_another_crystal_than_the_command_knows_is_not_mapped_as_a_known_one():
-    material = {"zigzag_A": 3.2}
+    wider = {"zigzag_A": 3.2}
     with pytest.raises(ConfigError, match="not MoS2 as pacbed map knows it"):
-        jobs(material=material, scans={"a": GOOD})
-    of_series = jobs(material=material, scans={"a": {**GOOD, "series": "s.zarr.zip"}})["a"]
+        jobs(material=wider, scans={"a": GOOD})
+    of_series = jobs(material=wider, scans={"a": {**GOOD, "series": "s.zarr.zip"}})["a"]
     assert "structure" not in of_series.bound.arguments
     assert of_series.energy_keV is None
     assert of_series.files == ["a.mib", "s.zarr.zip"]
+
+
+def test_a_structure_file_is_one_of_the_files(wse2):
+    found = one(material=str(wse2), displacement=["W=0.065", "Se=0.08"])
+    assert found.files == ["a.mib", str(wse2)]
 
 
 def test_files_that_are_missing_are_named_at_once(tmp_path):

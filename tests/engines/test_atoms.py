@@ -38,7 +38,7 @@ def test_volt_per_scattering_length_is_the_textbook_value():
     [("Mo", 10.255), ("W", 12.523), ("S", 5.160), ("Se", 7.202), ("Te", 10.990)],
 )
 def test_forward_scattering_is_that_of_the_international_tables(element, expected_A):
-    # Vol. C (1992), table 4.3.2.3: the sum of its five amplitudes.
+    # Vol. C, table 4.3.2.3 (Peng et al., Acta Cryst. A52 (1996) 257): the sum of five amplitudes.
     assert kirkland(element).scattering_factor(0.0) == pytest.approx(expected_A, rel=0.01)
 
 

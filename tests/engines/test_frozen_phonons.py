@@ -1,6 +1,7 @@
 """Thermal motion in the plane-wave engine: displacements, beams, diffuse scattering, noise."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -31,6 +32,7 @@ from pacbed.engines.planewave.waves import Band, Cone, IncidentGrid, ReciprocalG
 from pacbed.specimen.crystal import slab
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, lorentz_factor
+from pacbed.specimen.polytypes import crystal
 
 # Displacements
 
@@ -206,24 +208,34 @@ def test_atoms_scatter_from_where_they_are_displaced_to(monkeypatch, slices_per_
     np.testing.assert_allclose(found[strong], expected[strong], rtol=0.03)
 
 
-def test_diffuse_scattering_of_faint_atoms_is_einsteins():
+BORON_NITRIDE = replace(crystal("hBN"), rms_displacement_A={"B": 0.09, "N": 0.05})
+
+
+@pytest.mark.parametrize(
+    ("made", "layers", "supercell"),
+    [(MOS2, 1, SMALL["supercell"]), (BORON_NITRIDE, 2, (4, 4))],
+    ids=["MoS2", "hBN"],
+)
+def test_diffuse_scattering_of_faint_atoms_is_einsteins(made, layers, supercell):
     # Each atom by itself scatters f² (1 - exp(-4π²u²q²)).
-    library = scattered_faintly(requested(12, motion=8, field=160, pixels=41))
-    diffuse = library.diffuse
+    request = replace(requested(6, motion=4, field=160, pixels=41, layers=layers), material=made)
+    diffuse = (library := scattered_faintly(request, supercell=supercell)).diffuse
+    atoms = Counter(slab(made, Deformation(), layers).symbols)
     axis = np.arange(-60.0, 61.0, 4.0)
     angle = np.hypot(axis[None, :], axis[:, None])
-    found = diffuse.intensity(diffuse.coefficients[:, 0].mean(axis=0, keepdims=True), axis, axis)[0]
+    of_all = diffuse.coefficients[:, layers - 1].mean(axis=0, keepdims=True)
+    found = diffuse.intensity(of_all, axis, axis)[0]
     directions = library.incident.directions_mrad
     expected = np.zeros_like(found)
     for direction in directions:
         q = np.hypot(axis[None, :] - direction[0], axis[:, None] - direction[1]) / (
             1e3 * WAVELENGTH_A
         )
-        for element, atoms in (("Mo", 2), ("S", 4)):
-            u = MOS2.rms_displacement_A[element]
+        for element, count in atoms.items():
+            u = made.rms_displacement_A[element]
             f = kirkland(element).scattering_factor(q)
-            expected += atoms * f**2 * (1 - np.exp(-4 * np.pi**2 * u**2 * q**2))
-    area = MOS2.zigzag_A * MOS2.armchair_A
+            expected += count * f**2 * (1 - np.exp(-4 * np.pi**2 * u**2 * q**2))
+    area = np.linalg.det(made.cell_A)
     expected *= (0.01 * lorentz_factor(80)) ** 2 * 1e-6 / area / len(directions)
     ring = (angle > 10) & (angle < 60)
     assert found[ring].sum() == pytest.approx(expected[ring].sum(), rel=0.02)

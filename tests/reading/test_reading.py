@@ -10,7 +10,7 @@ from pacbed.figures.readings import measured_and_fitted
 from pacbed.reading.patterns import Pattern, clean, find_radius_px, window
 from pacbed.reading.reading import READ, ReadSettings, read_patterns
 from pacbed.scattering.image import Camera
-from pacbed.scattering.image_model import COLUMN
+from pacbed.scattering.image_model import COLUMN, ImageModel
 from pacbed.specimen.microscope import Aperture
 
 pytestmark = pytest.mark.xdist_group("reading")
@@ -187,10 +187,18 @@ def test_impossible_settings_are_refused():
         ReadSettings(APERTURE, (1,), counts_per_electron=1.0, electrons=1e6)
 
 
-def test_where_a_network_is_far_off_a_dictionary_says_where_to_begin(coherent_series):
-    settings = ReadSettings(APERTURE, (2,), pixel_uncertainty=0.002)
+def test_where_a_network_is_far_off_a_dictionary_says_where_to_begin(coherent_series, monkeypatch):
+    made = []
+
+    def model(*given):
+        made.append(given[3])
+        return ImageModel(*given)
+
+    monkeypatch.setattr("pacbed.reading.fit.ImageModel", model)
+    settings = ReadSettings(APERTURE, (1, 2), pixel_uncertainty=0.002)
     wrong = np.array([-0.02, 0.02, -0.015, -9.0, -4.0, 4.0])
     image = measured(coherent_series)
     starts = np.stack([wrong, np.full_like(wrong, np.nan)])  # the second is not known
     for one in read_patterns(coherent_series, windows([image, image]), settings, starts):
         assert np.abs(deviations(one)).max() < 4
+    assert len(set(made)) == len(made)  # nothing was compiled twice

@@ -113,7 +113,7 @@ def undisturbed(tmp_path_factory):
 
 
 # Enough to be interrupted in the middle.
-SLOW = {"simulation": {"planewave": {"incident_step_mrad": 0.1, "supercell": [8, 5]}}}
+SLOW = {"simulation": {"planewave": {"incident_step_mrad": 0.03, "supercell": [8, 5]}}}
 LONG_TRAINING = {
     "training": {"batch_size": 4, "learning_rate_steps": [{"epochs": 150, "rate": 1e-3}]}
 }
@@ -192,7 +192,7 @@ def same_patterns(one, other, number):
 
 
 def test_a_killed_controller_leaves_nothing_to_be_done_twice(study):
-    controller = study.start(*targets(6), "--jobs", "2", change={"draws": {"count": 8}})
+    controller = study.start(*targets(4), "--jobs", "2")
 
     def finished():
         return {j.comment[-5:] for j in study.jobs("simulate") if j.state == "COMPLETED"}
@@ -202,11 +202,11 @@ def test_a_killed_controller_leaves_nothing_to_be_done_twice(study):
     controller.wait()
     before = {name: state for name, state in study.stores().items() if name[:5] in finished()}
 
-    outcome = study.run(*targets(6), change={"draws": {"count": 8}})
+    outcome = study.run(*targets(4))
 
     assert outcome.status == 0, outcome.text
     after = study.stores()
-    assert len(after) == 6
+    assert len(after) == 4
     assert {name: after[name] for name in before} == before
 
 
@@ -228,10 +228,10 @@ def test_jobs_of_a_killed_controller_are_ended_by_the_next(study):
 
 def test_two_controllers_do_not_run_one_study(study):
     # One draw after the other, so that it takes a while.
-    many = (*targets(6), "--jobs", "1")
-    first = study.start(*many, change={"draws": {"count": 8}})
+    many = (*targets(3), "--jobs", "1")
+    first = study.start(*many)
     study.wait_for_job("simulate")
-    second = study.run(*many, change={"draws": {"count": 8}})
+    second = study.run(*many)
     assert second.status != 0
     assert "is running this study already, in results" in second.text
     assert finish(first).status == 0
@@ -311,7 +311,12 @@ def weights(workspace):
 def test_one_draw_that_always_fails_stops_only_what_depends_on_it(study):
     # Nothing can be written where a folder is.
     (study.folder / STORES / ".00001.zarr.zip.finished" / "in the way").mkdir(parents=True)
-    outcome = study.run("--retries", "1")
+    sets = [
+        f"results/datasets/6.35mrad/{layers}layers/{split}.zarr.zip"
+        for layers in (1, 2)
+        for split in ("train", "validation", "test")
+    ]
+    outcome = study.run(*targets(4), *sets, "results/figures/fig1.pdf", "--retries", "1")
     assert outcome.status != 0
     assert sorted(study.stores()) == ["00000.zarr.zip", "00002.zarr.zip", "00003.zarr.zip"]
     failed = [job for job in study.jobs("simulate_wildcards") if job.state == "FAILED"]

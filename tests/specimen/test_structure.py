@@ -121,7 +121,7 @@ def made(atoms, displacements, **layering):
 def wse2():
     return of_spacegroup(
         ["W", "Se"],
-        [(1 / 3, 2 / 3, 0.25), (1 / 3, 2 / 3, 0.6208)],
+        [(1 / 3, 2 / 3, 0.25), (1 / 3, 2 / 3, 0.6211)],
         spacegroup=194,
         cellpar=[3.282, 3.282, 12.96, 90, 90, 120],
     )

@@ -45,7 +45,7 @@ _atom_site_fract_z
 _atom_site_occupancy
 _atom_site_{of}_iso_or_equiv
 W1 W 0.33333 0.66667 0.25 1.0 {w}
-Se1 Se 0.33333 0.66667 0.6208 {occupancy} {se}
+Se1 Se 0.33333 0.66667 0.6211 {occupancy} {se}
 """
 
 

@@ -123,6 +123,24 @@ def test_a_mended_mistake_in_the_physics_simulates_everything_again(
     assert finished.plan().jobs == PATTERNS
 
 
+def test_a_structure_file_that_changed_is_simulated_again(workspace, wse2):
+    wse2.rename(workspace.folder / "wse2.cif")
+    targets = [
+        "results/patterns/6.35mrad/00000.zarr.zip",
+        *(f"results/series/{states}" for states in ("states0", "6.35mrad/test0")),
+    ]
+    for target in targets:
+        (workspace.folder / target).mkdir(parents=True)
+        os.utime(workspace.folder / target, (1e9, 1e9))
+    change = {
+        "material": {"structure": "wse2.cif", "rms_displacement_A": {"W": 0.065, "Se": 0.08}},
+        "simulation": {"planewave": {"strain_states": 6, "supercell": [4, 4]}},
+        "dataset": {"pool": 20},
+    }
+    planned = workspace.plan(*targets, "--rerun-triggers", "mtime", change=change)
+    assert planned.jobs == {"simulate": 1, "scatter": 1, "scatter_draw": 1}
+
+
 def test_shared_strain_states_are_simulated_once_for_all_semiangles(workspace):
     change = {
         "draws": {"shared_strain": True},

@@ -61,6 +61,8 @@ AUGMENTATION = {
 ONLINE = STUDY.training.data == "online"
 EVALUATED = evaluated_splits(STUDY)
 
+# The file that the crystal is read from, if it is from one.
+STRUCTURE = [STUDY.material.structure] if STUDY.material.is_file else []
 PATTERNS = f"{RESULTS}/{results.PATTERNS}"
 DATASETS = f"{RESULTS}/{results.DATASETS}"
 SERIES = f"{RESULTS}/series/series.zarr.zip"

@@ -30,6 +30,8 @@ POOL_PARAMS = dict(
 
 
 rule scatter:
+    input:
+        STRUCTURE,
     output:
         temp(directory(STATES)),
     log:
@@ -107,6 +109,8 @@ rule pool:
 
 
 rule scatter_draw:
+    input:
+        STRUCTURE,
     output:
         temp(directory(DRAW_STATES)),
     log:

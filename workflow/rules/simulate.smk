@@ -24,6 +24,8 @@ THREADS, RUNTIME_MIN, MEMORY_MB = needs(ENGINE)
 
 
 rule simulate:
+    input:
+        STRUCTURE,
     output:
         # To be updated: Snakemake deletes none before the job, which puts aside what is good.
         # The script takes them in this order: all semi-angles of a draw, then those of the next.

@@ -62,10 +62,18 @@ class MapJob:
 
     @property
     def files(self) -> list[str]:
-        """Files that are read: the scan, and a calibration and a series if they are given."""
+        """Files that are read: the scan, and others that are given.
+
+        They are a calibration, a series, and a structure.
+        """
+        from pacbed.study.structures import is_file
+
         calibration = self._given("calibrating", Calibrating()).calibration
         series = self._given("held", MapSeries()).series
-        return [self.scan, *(str(path) for path in (calibration, series) if path is not None)]
+        crystal = self._given("structure", Structure()).material
+        structure = crystal if crystal and is_file(crystal) else None
+        given = (calibration, series, structure)
+        return [self.scan, *(str(path) for path in given if path is not None)]
 
     @cached_property
     def work(self) -> tuple[int, float]:
@@ -155,7 +163,7 @@ def call(words: Sequence[str], energy_keV: float | None, output: Path) -> None:
     scan = Path(bound.arguments["scan"])
     if energy_keV is not None and not _says_energy(scan, bound):
         words.append(f"--energy={energy_keV:g}")
-    _clear(parts_folder(output), words, scan)
+    _clear(parts_folder(output), words, MapJob(tuple(words), bound, energy_keV).files)
     command, bound = parsed(words)
     command(*bound.args, **bound.kwargs)
 
@@ -172,12 +180,12 @@ def _says_energy(scan: Path, bound: BoundArguments) -> bool:
     return open_scan(scan, options).energy_keV is not None
 
 
-def _clear(parts: Path, words: Sequence[str], scan: Path) -> None:
-    """Remove parts of a map of another scan, or with other options."""
+def _clear(parts: Path, words: Sequence[str], files: Sequence[str]) -> None:
+    """Remove parts of a map of other files, or with other options."""
     from pacbed.storage.files import write_text
 
-    status = scan.stat()
-    made_by = json.dumps([__version__, [*words], status.st_size, status.st_mtime])
+    known = [[status.st_size, status.st_mtime] for status in map(os.stat, files)]
+    made_by = json.dumps([__version__, [*words], known])
     note = parts / "job.json"
     if parts.exists() and not (note.exists() and note.read_text(encoding="utf-8") == made_by):
         shutil.rmtree(parts)

@@ -226,7 +226,7 @@ def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return cast(Callable[..., Any], tf.function(function, jit_compile=True))
+        return cast(Callable[..., Any], tf.function(function, jit_compile=True, autograph=False))
     return function
 
 

@@ -254,11 +254,13 @@ class Fit:
 
     def for_layers(self, layers: int) -> Fit:
         """Return the fit of another thickness, which shares what does not depend on it."""
-        if layers == self.layers:
-            return self
+        first = self._like or self
+        for known in (self, first):
+            if layers == known.layers:
+                return known
         other = copy(self)
         self.series.check_layers([layers])
-        other.layers, other._models, other._like = layers, {}, self
+        other.layers, other._models, other._like = layers, {}, first
         return other
 
     def fit(

@@ -287,9 +287,7 @@ class _Batch:
     model_error: float = 0.0
 
     def __post_init__(self) -> None:
-        first = self.windows[0]
-        ny, nx = first.image.shape
-        self.frame = Frame((ny, nx), first.pixel_mrad, (float(nx // 2), float(ny // 2)))
+        self.frame = _frame(self.windows[0])
         self.masks = np.stack([one.mask for one in self.windows])
         noise = [read_noise(one.image, one.mask) for one in self.windows]
         self.noise = np.array(noise) / self.gains
@@ -373,30 +371,31 @@ def read_patterns(
         If the series does not hold what is asked for.
     """
     found: dict[int, Reading] = {}
-    groups: dict[tuple[tuple[int, ...], float, bool], list[int]] = {}
+    groups: dict[Frame, dict[bool, list[int]]] = {}
     for number, one in enumerate(windows):
         known = starts is not None and bool(np.isfinite(starts[number]).all())
-        groups.setdefault((one.image.shape, one.pixel_mrad, known), []).append(number)
-    for (*_, known), rows in groups.items():
-        if report:
-            report(len(found), len(windows))
-        own = starts[rows] if starts is not None and known else None
-        read = _read_batch(series, [windows[n] for n in rows], settings, own)
-        if own is not None:
-            read = _read_doubtful_again(series, read, settings)
-        found |= dict(zip(rows, read, strict=True))
+        groups.setdefault(_frame(one), {}).setdefault(known, []).append(number)
+    for frame, group in groups.items():
+        # Once for pixels of a shape and size: what they compile takes longer than many a fit.
+        fits = _Fits(series, settings, frame)
+        for known, rows in group.items():
+            if report:
+                report(len(found), len(windows))
+            own = starts[rows] if starts is not None and known else None
+            read = _read_batch(fits, [windows[n] for n in rows], own)
+            if own is not None:
+                read = _read_doubtful_again(fits, read)
+            found |= dict(zip(rows, read, strict=True))
     if report:
         report(len(windows), len(windows))
     return [found[number] for number in range(len(windows))]
 
 
-def _read_doubtful_again(
-    series: ScatteringSeries, read: list[Reading], settings: ReadSettings
-) -> list[Reading]:
+def _read_doubtful_again(fits: _Fits, read: list[Reading]) -> list[Reading]:
     """Begin again from dictionaries where a known start led to a fit that does not describe all."""
     doubtful = [n for n, one in enumerate(read) if _DOUBTFUL & set(one.flags)]
     if doubtful:
-        others = _read_batch(series, [read[n].window for n in doubtful], settings, None)
+        others = _read_batch(fits, [read[n].window for n in doubtful], None)
         for n, other in zip(doubtful, others, strict=True):
             if _unexplained(other) < _unexplained(read[n]):
                 read[n] = other
@@ -408,16 +407,10 @@ def _unexplained(reading: Reading) -> float:
     return reading.chi2_per_pixel * reading.counts_per_electron
 
 
-def _read_batch(
-    series: ScatteringSeries,
-    windows: Sequence[Window],
-    settings: ReadSettings,
-    starts: np.ndarray | None,
-) -> list[Reading]:
-    given = settings.counts_per_electron
+def _read_batch(fits: _Fits, windows: Sequence[Window], starts: np.ndarray | None) -> list[Reading]:
+    given = fits.settings.counts_per_electron
     gains = np.array([given or noise_per_count(one.image, one.mask) for one in windows])
-    batch = _Batch(windows, gains, settings.model_error)
-    fits = _Fits(series, settings, batch.frame)
+    batch = _Batch(windows, gains, fits.settings.model_error)
     found = _fit_thicknesses(fits, batch, starts)
     _choose_turn(fits, batch, found)
     gain_from = _learn_gain(fits, batch, found)
@@ -551,7 +544,7 @@ def _refined(
 
 
 class _Fits:
-    """The fits of one batch, of each number of layers."""
+    """The fits of patterns with the same pixels, of each number of layers."""
 
     def __init__(self, series: ScatteringSeries, settings: ReadSettings, frame: Frame) -> None:
         self.series, self.settings, self.frame = series, settings, frame
@@ -624,6 +617,12 @@ class _Fits:
             for n, state in zip(layers, states, strict=True)
         ]
         return np.concatenate(parts).reshape(-1, *self.frame.shape)
+
+
+def _frame(window: Window) -> Frame:
+    """Return the pixels of a pattern, whose middle one is about at zero angle."""
+    ny, nx = window.image.shape
+    return Frame((ny, nx), window.pixel_mrad, (float(nx // 2), float(ny // 2)))
 
 
 def _smooth(batch: _Batch) -> np.ndarray:

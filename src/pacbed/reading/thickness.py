@@ -1,9 +1,9 @@
 """Patterns of unknown thickness: the number of layers by likelihood.
 
 Without a start, patterns are compared with dictionaries of all thicknesses, and of each pattern the
-few that are nearest are fitted with large pixels; with one, all are. Those that are not hopeless
-are fitted with all pixels. What a fit leaves unexplained, its deviance, tells how probable a
-thickness is.
+few that are nearest are fitted with large pixels, then the neighbours of the best one until none is
+better; with a start, all are. Those that are not hopeless are fitted with all pixels. What a fit
+leaves unexplained, its deviance, tells how probable a thickness is.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pacbed.exceptions import RequestError
 from pacbed.reading.fit import Fit, FitResult
 from pacbed.reading.start import Dictionary, SearchRange, coarse_bins
 
-# Thicknesses of a pattern that are fitted with large pixels, and at least with all of them.
-_NEAREST, _LIKELY = 4, 2
+# Thicknesses of a pattern that are fitted with large pixels at first.
+_NEAREST = 4
 # Thicknesses whose deviance with large pixels is so much larger than the smallest, in units of χ²
 # per pixel, are not fitted with all pixels.
 _HOPELESS = 100.0
@@ -115,18 +115,11 @@ class ThicknessFit:
             large pixels is returned: states that are near, and thicknesses that are nearly as sure.
         """
         count = len(images)
-        if starts is None:
-            found = [dictionary.candidates(images, 1) for dictionary in self._dictionaries]
-            distances = np.stack([distance[0] for _, distance in found], 1)
-            states = np.stack([state[0] for state, _ in found], 1)
-            near = distances.argsort(axis=1).argsort(axis=1) < _NEAREST
-        else:
-            states = np.repeat(starts[:, None], len(self.layers), axis=1)
-            near = np.ones(states.shape[:2], bool)
+        states, near = self._begin(images, starts)
         coarse = coarse_bins(self._fit)
-        bins = (coarse, coarse // 2) if coarse > 1 else (1,)
+        bins = (coarse, coarse // 2) if coarse > 2 else (coarse,)
         given = variances, masks
-        first = self._round(images, states, given, near, bins)
+        first = self._climb(images, states, given, near, bins)
         deviance = first.deviance.reshape(count, -1)
         chi2 = first.chi2_per_pixel.reshape(count, -1) * bins[-1] ** 2
         if not fine:
@@ -134,7 +127,6 @@ class ThicknessFit:
             return self._best(first, deviance)
         unit = np.maximum(np.take_along_axis(chi2, deviance.argmin(1)[:, None], 1), 1)
         likely = deviance <= deviance.min(axis=1, keepdims=True) + _HOPELESS * unit
-        likely |= deviance.argsort(axis=1).argsort(axis=1) < _LIKELY
         likely &= np.isfinite(deviance)
         states = first.states.reshape(states.shape)
         finer = tuple(b for b in (4, 2, 1) if b < bins[-1]) or (1,)
@@ -148,6 +140,41 @@ class ThicknessFit:
         unit = np.maximum(fit.chi2_per_pixel, 1)[:, None]
         weight = np.exp(-(deviance - deviance.min(axis=1, keepdims=True)) / (2 * unit))
         return ThicknessResult(fit, self.layers[best], weight / weight.sum(axis=1, keepdims=True))
+
+    def _begin(
+        self, images: np.ndarray, starts: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return where fits of each thickness begin, and which thicknesses are fitted first."""
+        if starts is not None:
+            states = np.repeat(starts[:, None], len(self.layers), axis=1)
+            return states, np.ones(states.shape[:2], bool)
+        found = [dictionary.candidates(images, 1) for dictionary in self._dictionaries]
+        distances = np.stack([distance[0] for _, distance in found], 1)
+        states = np.stack([state[0] for state, _ in found], 1)
+        return states, distances.argsort(axis=1).argsort(axis=1) < _NEAREST
+
+    def _climb(
+        self,
+        images: np.ndarray,
+        states: np.ndarray,
+        given: tuple[np.ndarray | None, np.ndarray | None],
+        wanted: np.ndarray,
+        bins: Sequence[int],
+    ) -> FitResult:
+        """Fit the thicknesses that are wanted, then the neighbours of the best until none is left.
+
+        To a dictionary a crystal that is thinner or thicker, and more strained, can be nearer than
+        that of the right thickness.
+        """
+        total = FitResult.none(states.reshape(-1, states.shape[2]))
+        place, tried = np.argsort(np.argsort(self.layers)), np.zeros(wanted.shape, bool)
+        while wanted.any():
+            rows = np.flatnonzero(wanted)
+            total.put(rows, self._round(images, states, given, wanted, bins).of(rows))
+            tried |= wanted
+            best = total.deviance.reshape(wanted.shape).argmin(axis=1)
+            wanted = (np.abs(place - place[best][:, None]) == 1) & ~tried
+        return total
 
     def _round(
         self,

@@ -205,8 +205,8 @@ class ImageModel:
         self._overlapping = self._most()
         self._set_table()
         self._together = 1
-        self._model = tf.function(self._image_and_columns, jit_compile=True)
-        self._compare = tf.function(self._assess, jit_compile=True)
+        self._model = tf.function(self._image_and_columns, jit_compile=True, autograph=False)
+        self._compare = tf.function(self._assess, jit_compile=True, autograph=False)
 
     def for_layers(self, layers: int) -> ImageModel:
         """Return the model of another thickness, for which nothing is compiled anew."""

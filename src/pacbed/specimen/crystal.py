@@ -474,18 +474,15 @@ def _pair(values: Sequence[float]) -> tuple[float, float]:
 
 
 # MoS2 is the paper's cell. The others: a and c of the bulk 2H crystals, with the chalcogen height
-# from z(X), after Schutte, De Boer & Jellinek, J. Solid State Chem. 70 (1987) 207 (WS2, WSe2) and
-# Bronsema, De Boer & Jellinek, Z. Anorg. Allg. Chem. 540 (1986) 15 (MoSe2); MoTe2: Puotinen &
-# Newnham, Acta Cryst. 14 (1961) 691. Displacements other than MoS2's are typical room-temperature
-# values: measure or compute your own where diffuse scattering matters.
+# from z(X); docs/crystals.md names their sources. Displacements other than MoS2's are estimates.
 MATERIALS: dict[str, Material] = {
     m.formula: m
     for m in (
         Material("MoS2", 3.1613, 5.4755, 12.3063, 1.5875, {"Mo": 0.07535, "S": 0.08856}),
-        Material("MoSe2", 3.289, 5.6967, 12.927, 1.669, {"Mo": 0.075, "Se": 0.085}),
+        Material("MoSe2", 3.289, 5.6967, 12.927, 1.668, {"Mo": 0.075, "Se": 0.085}),
         Material("WS2", 3.1532, 5.4615, 12.323, 1.571, {"W": 0.065, "S": 0.085}),
-        Material("WSe2", 3.282, 5.6846, 12.96, 1.674, {"W": 0.065, "Se": 0.080}),
-        Material("MoTe2", 3.519, 6.0951, 13.964, 1.814, {"Mo": 0.080, "Te": 0.085}),
+        Material("WSe2", 3.282, 5.6846, 12.96, 1.671, {"W": 0.065, "Se": 0.080}),
+        Material("MoTe2", 3.5182, 6.0937, 13.9736, 1.803, {"Mo": 0.080, "Te": 0.085}),
     )
 }
 

@@ -1,7 +1,8 @@
 """Crystals known by name: dichalcogenides of several polytypes, graphene, hBN, black phosphorus.
 
 Cells are primitive where that is possible. x lies along zigzag and y along armchair, as in the 2H
-crystals of the paper. Thermal displacements are typical room-temperature values.
+crystals of the paper. Lattices and thermal displacements are those of room temperature. Their
+sources, and what is an estimate: docs/crystals.md.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def _graphite(name: str) -> Crystal:
         [("C", one, 0.0), ("C", other, 0.0)] for one, other in ((_A, _B), (_B, _C), (_C, _A))
     ]
     count = 3 if name == "3R-graphite" else 2
-    return _stacked((name, "C"), _hexagonal(2.4612), 3.354, honeycombs[:count], {"C": 0.055})
+    return _stacked((name, "C"), _hexagonal(2.4617), 3.3553, honeycombs[:count], {"C": 0.056})
 
 
 def _boron_nitride() -> Crystal:
@@ -124,30 +125,21 @@ def _black_phosphorus() -> Crystal:
 # a, c and height of the chalcogen above the metal in Å; displacements of metal and chalcogen.
 _DICHALCOGENIDES: dict[Callable[..., Crystal], list[tuple[str, float, float, float, float, float]]]
 _DICHALCOGENIDES = {
-    # TaS2: high-temperature phase without charge-density wave (Spijkerman et al., Phys. Rev. B 56
-    # (1997) 13757). TiS2: Riekel & Schöllhorn, Mater. Res. Bull. 10 (1975) 629. TiSe2: Riekel,
-    # J. Solid State Chem. 17 (1976) 389. PtSe2: Furuseth, Selte & Kjekshus, Acta Chem. Scand. 19
-    # (1965) 257. SnS2: Hazen & Finger, Am. Mineral. 63 (1978) 289. PbI2: Pałosz, Steurer & Schulz,
-    # J. Phys.: Condens. Matter 2 (1990) 5285. Others: with chalcogens at z = 1/4.
     _1t: [
-        ("TaS2", 3.3672, 5.902, 1.513, 0.070, 0.085),
-        ("TiS2", 3.4073, 5.6953, 1.4244, 0.085, 0.085),
+        ("TaS2", 3.3672, 5.902, 1.513, 0.058, 0.069),
+        ("TiS2", 3.407, 5.695, 1.4238, 0.085, 0.085),
         ("TiSe2", 3.540, 6.008, 1.5323, 0.085, 0.085),
         ("ZrS2", 3.662, 5.813, 1.4533, 0.080, 0.090),
-        ("HfS2", 3.630, 5.854, 1.4635, 0.070, 0.090),
+        ("HfS2", 3.635, 5.837, 1.4593, 0.070, 0.090),
         ("PtSe2", 3.7278, 5.0813, 1.2957, 0.065, 0.080),
-        ("SnS2", 3.638, 5.880, 1.463, 0.095, 0.095),
-        ("SnSe2", 3.811, 6.137, 1.5343, 0.095, 0.095),
-        ("PbI2", 4.557, 6.979, 1.867, 0.130, 0.130),
+        ("SnS2", 3.647, 5.899, 1.4748, 0.095, 0.095),
+        ("SnSe2", 3.811, 6.141, 1.5353, 0.095, 0.095),
+        ("PbI2", 4.558, 6.986, 1.869, 0.130, 0.130),
     ],
-    # Meerschaut & Deudon, Mater. Res. Bull. 36 (2001) 1721 (NbSe2); Meetsma et al., Acta Cryst. C46
-    # (1990) 1598 (TaS2).
     _2h: [
-        ("NbSe2", 3.4425, 12.547, 1.666, 0.075, 0.085),
-        ("TaS2", 3.314, 12.097, 1.560, 0.070, 0.085),
+        ("NbSe2", 3.4459, 12.5607, 1.671, 0.075, 0.085),
+        ("TaS2", 3.314, 12.097, 1.558, 0.058, 0.069),
     ],
-    # Schönfeld, Huang & Moss, Acta Cryst. B39 (1983) 404 (MoS2); Schutte, De Boer & Jellinek (WS2);
-    # Towle, Oberbeck, Brown & Stajdohar, Science 154 (1966) 895 (MoSe2).
     _3r: [
         ("MoS2", 3.1607, 18.344, 1.586, 0.07535, 0.08856),
         ("WS2", 3.158, 18.490, 1.571, 0.065, 0.085),
@@ -162,8 +154,6 @@ def _known() -> dict[str, Crystal]:
         for formula, a, c, height, metal, chalcogen in rows:
             made = make(formula, a, c, height, (metal, chalcogen))
             found[made.name] = made
-    # Trucano & Chen, Nature 258 (1975) 136 (graphite); Lynch & Drickamer, J. Chem. Phys. 44 (1966)
-    # 181 (hBN); Brown & Rundqvist, Acta Cryst. 19 (1965) 684 (black phosphorus).
     return found | {
         one.name: one
         for one in (
