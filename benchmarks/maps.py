@@ -30,10 +30,11 @@ from rich.console import Console
 from rich.table import Table
 
 from pacbed.machine import peak_memory_MB, usable_cores
-from pacbed.reading.calibration import Calibration, CalibrationSettings, calibrate
+from pacbed.reading.calibration import Calibration, calibrate
 from pacbed.reading.example_scan import Ripple
+from pacbed.reading.map_settings import MapSettings
 from pacbed.reading.map_store import StrainMap, read_map
-from pacbed.reading.maps import MapMaker, MapSettings, make_map
+from pacbed.reading.maps import MapMaker, make_map
 from pacbed.reading.scans import Scan, open_scan
 from pacbed.scattering.series import ScatteringSeries
 
@@ -79,11 +80,11 @@ def timed_map(scan: Scan, options: argparse.Namespace) -> StrainMap:
     from pacbed.learning.training import configure
 
     configure(options.threads)
-    series, layers = ScatteringSeries(options.series), tuple(options.layers)
+    series, settings = ScatteringSeries(options.series), MapSettings(tuple(options.layers))
     times = [clock()]
-    calibration: Calibration = calibrate(scan, series, CalibrationSettings(6.35, layers))
+    calibration: Calibration = calibrate(scan, series, settings)
     times.append(clock())
-    maker = MapMaker(scan, series, calibration, MapSettings(layers))
+    maker = MapMaker(scan, series, calibration, settings)
     with tempfile.TemporaryDirectory() as folder:
         found = make_map(maker, Path(folder) / "parts", threads=options.threads)
     times.append(clock())

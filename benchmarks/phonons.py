@@ -5,7 +5,7 @@
 Patterns are simulated with frozen phonons for everything, and read with a scattering series, whose
 Bragg discs are exact. Few configurations leave a noise of their own: prints the mean absolute error
 over the bound for means of 8, 16 and 32 configurations of each plane wave, with and without the
-noise of counting, and for the full thermal motion of the series. Not measured yet.
+noise of counting, and for the full thermal motion of the series (docs/read.md).
 """
 
 from __future__ import annotations

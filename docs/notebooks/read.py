@@ -16,7 +16,7 @@ import numpy as np
 # %matplotlib inline
 os.chdir(tempfile.mkdtemp())  # where the files of this notebook go
 os.environ.pop("FORCE_COLOR", None)  # which Jupyter sets
-os.environ["COLUMNS"] = "150"  # width of tables
+os.environ["COLUMNS"] = "130"  # width of tables
 
 # %% [markdown]
 # ## A scattering series

@@ -6,4 +6,4 @@ Packages, each of which imports only those named before it:
 ``precision``, ``study``, ``figures``, ``runs``, ``cli``.
 """
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"

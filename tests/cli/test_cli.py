@@ -17,11 +17,12 @@ import psutil
 import pytest
 import xarray
 import zarr.storage
+from rich.console import Console
 
 from pacbed import __version__
 from pacbed.cli import main
 from pacbed.cli.app import BEGIN, COMMANDS, parsed
-from pacbed.cli.common import progress, quietly, say, stderr
+from pacbed.cli.common import busy, progress, quietly, say, stderr
 from pacbed.patterns.store import read_patterns
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -589,6 +590,9 @@ def test_quiet_leaves_warnings_and_errors(place, tmp_path, capsys):
         start("points")(1, 2)
         say("warning: of importance")
     assert capsys.readouterr().err == "warning: of importance\n"
+    with quietly(True), busy("planning", Console(force_terminal=True)):
+        pass
+    assert capsys.readouterr().out == ""
 
 
 def test_verbose_shows_where_an_error_arose(tmp_path, capsys):

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from reading.small_scan import true_calibration
 
 from pacbed.cli import main
+from pacbed.cli.common import spent
 from pacbed.runs.locks import lock
 
 
@@ -26,9 +28,14 @@ def run(capsys, *words):
         (("--layers", "1-3"), "give it with --semiangle"),
         (("--layers", "1-3", "--semiangle", "6.35"), "--material"),
         (("--layers", "1-3", "--semiangle", "6.35", "--material", "MoS2"), "--energy"),
+        (("--layers", "1", "--window", "3"), "--window 3 is larger than a scan of 2 × 3"),
+        (("--layers", "1", "--reference", "0", "0", "4", "2"), "is no part of a scan of 2 × 3"),
+        (("--layers", "1", "--series", "s", "--states", "6"), "leave out --states, or --series"),
+        (("--layers", "1", "--calibration", "c", "--zigzag-near", "9"), "leave out --zigzag-near"),
+        (("--layers", "1", "--model-error", "-1"), "--model-error must be a positive number"),
     ],
 )
-def test_what_is_not_known_is_asked_for(scan, tmp_path, capsys, given, said):
+def test_what_is_unknown_or_impossible_is_said_at_once(scan, tmp_path, capsys, given, said):
     status, error = run(capsys, scan, "--output", tmp_path / "map.zarr.zip", *given)
     assert status == 1
     assert said in error
@@ -59,8 +66,26 @@ def test_two_maps_into_one_file_are_refused(scan, tmp_path, capsys):
     assert "makes a map into" in error
 
 
+def test_what_a_map_takes_is_said_before_anything_is_made(scan, tmp_path, capsys):
+    words = ("--layers", "1", "--semiangle", "6.35", "--threads", "1")
+    assert "6 points take about 2 min" in run(capsys, scan, "--output", tmp_path / "a", *words)[1]
+    assert spent(40) == "about 1 min"
+    assert spent(9000) == "about 2.5 hours"
+
+
 def test_another_file_is_no_series(scan, tmp_path, capsys):
     words = ("--layers", "1", "--semiangle", "6.35", "--series", scan)
     status, error = run(capsys, scan, "--output", tmp_path / "map.zarr.zip", *words)
     assert status == 1
     assert "scan.npy" in error
+
+
+def test_the_calibration_of_a_map_may_be_edited_and_used_for_it_again(scan, tmp_path, capsys):
+    edited = tmp_path / "map.calibration.json"
+    true_calibration(mirrored=None).write(edited)
+    words = ("--layers", "1", "--calibration", edited, "--pixel-mrad", "0.9")
+    status, error = run(capsys, scan, "--output", tmp_path / "map.zarr.zip", *words)
+    assert status == 1
+    assert "--material" in error  # as what is missing next; the semi-angle is known
+    _, error = run(capsys, scan, "--output", tmp_path / "map.zarr.zip", *words, "--report", edited)
+    assert "would be overwritten" in error

@@ -66,7 +66,9 @@ def test_a_series_leaves_one_file_and_says_how_exact_it_is(tmp_path, capsys):
     path = tmp_path / "small.zarr.zip"
     assert scatter(path, "--phonons", "0") == 0
     assert list(tmp_path.iterdir()) == [path]
-    assert "2 layers from 6 strain states" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "2 layers from 6 strain states" in said.out
+    assert "6 strain states take about 1 min" in said.err
 
 
 def test_what_is_not_given_is_as_in_the_configuration(requested):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from pacbed.cli.app import parsed
-from pacbed.cli.map import MapOptions
 from pacbed.cli.map_jobs import call, check_files, map_jobs, parts_folder
 from pacbed.exceptions import ConfigError
+from pacbed.reading.map_settings import MapSettings
 from pacbed.specimen.crystal import material
 from pacbed.study.model import Configuration
 
@@ -25,9 +25,9 @@ def test_options_are_those_of_the_command():
     found = one(
         window=3, every=2, reference=[0, 0, 20, 20], mirrored=False, flip_x=True, energy=80.0
     ).bound.arguments
-    assert found["mapping"] == MapOptions(window=3, every=2, reference=(0, 0, 20, 20))
+    assert found["mapping"] == MapSettings(window=3, every=2, reference=(0, 0, 20, 20))
     scan = found["options"]
-    assert (scan.mirrored, scan.flip_x, scan.flip_y, scan.energy) == (False, True, False, 80)
+    assert (scan.mirrored, scan.flip_x, scan.flip_y, scan.energy_keV) == (False, True, False, 80)
 
 
 def test_names_may_be_written_with_either_line():
@@ -42,7 +42,8 @@ def test_null_is_no_option():
     ("options", "said"),
     [
         ({"windw": 3}, "Unknown option: --windw. Did you mean --window?"),
-        ({"window": 0}, 'Invalid value "0" for --window'),
+        ({"window": 0}, "--window 0 --every 1: these are points"),
+        ({"counts_per_electron": 0}, "--counts-per-electron must be a positive number"),
         ({"window": 1.5}, 'unable to convert "1.5" into int'),
         ({"window": [1, 2]}, "an option has more values than it takes: 2"),
         ({"stretch": [4, 5]}, "principal stretches must lie within 0.5 and 2"),
@@ -149,8 +150,8 @@ def called(monkeypatch, scan):
 
 
 def test_the_energy_of_the_study_is_used_where_nothing_else_says_one(called):
-    assert called(80.0)["options"].energy == 80
-    assert called(None, "--energy=60")["options"].energy == 60
+    assert called(80.0)["options"].energy_keV == 80
+    assert called(None, "--energy=60")["options"].energy_keV == 60
     assert "options" not in called(None)
 
 

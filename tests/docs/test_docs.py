@@ -5,6 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+
+from pacbed import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
@@ -27,6 +30,14 @@ def packages():
 def test_the_table_of_configuration_keys_and_the_schema_are_those_of_the_models():
     for path, text in script("config_table").pages().items():
         assert path.read_text(encoding="utf-8") == text, f"{path} is out of date: run make docs"
+
+
+def test_changes_and_citation_are_of_this_version():
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest, date = re.search(r"^## \[(\d\S*)\] - (\S+)$", changes, re.M).groups()
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert newest == citation["version"] == __version__
+    assert date == citation["date-released"]
 
 
 def test_the_picture_of_the_packages_shows_all_there_are_in_their_order():

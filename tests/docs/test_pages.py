@@ -33,6 +33,12 @@ def test_the_map_names_every_page_of_the_documentation():
     assert pages <= set(re.findall(r"\]\((\S+?\.md)\)", index))
 
 
+def test_the_site_has_every_page_of_the_documentation():
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")}
+    assert pages <= set(re.findall(r": (\S+\.md)$", site, re.M))
+
+
 def blocks(name, language):
     text = (ROOT / f"docs/{name}.md").read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.S | re.M)

@@ -9,7 +9,7 @@ from test_augment import FINE_MRAD, PAPER, spot
 
 from pacbed.examples.augment import TRANSFORMATIONS, AugmentationSettings
 from pacbed.examples.augment_layer import Augmentation
-from pacbed.examples.camera import CAMERA, CameraSettings, beyond
+from pacbed.examples.camera import CAMERA, CameraSettings, not_learnt
 from pacbed.examples.pattern_set import PatternSet
 from pacbed.examples.source import ExampleSource
 
@@ -93,13 +93,13 @@ def test_priors_are_the_spread_of_what_is_drawn():
 
 def test_what_a_network_has_not_seen_is_named():
     seen, wider = CameraSettings(ellipticity=(0, 0.01)), CameraSettings(ellipticity=(0, 0.02))
-    assert beyond(wider, seen) == beyond(None, None) == beyond(seen, None) == []
-    assert beyond(seen, wider) == ["ellipticity from 0 to 0.02, not 0 to 0.01"]
-    assert beyond(None, CameraSettings(halo=(0.1, 0.1))) == ["halo from 0.1 to 0.1, not 0 to 0"]
-    assert beyond(CameraSettings(halo=(0.1, 0.1)), None) == ["halo from 0 to 0, not 0.1 to 0.1"]
+    assert not_learnt(wider, seen) == not_learnt(None, None) == not_learnt(seen, None) == []
+    assert not_learnt(seen, wider) == ["ellipticity from 0 to 0.02, not 0 to 0.01"]
+    assert not_learnt(None, CameraSettings(halo=(0.1, 0.1))) == ["halo from 0.1 to 0.1, not 0 to 0"]
+    assert not_learnt(CameraSettings(halo=(0.1, 0.1)), None) == ["halo from 0 to 0, not 0.1 to 0.1"]
     turned = replace(seen, ellipticity_direction_deg=(-20, 20))
-    assert beyond(seen, turned) == []
-    [said] = beyond(turned, seen)
+    assert not_learnt(seen, turned) == []
+    [said] = not_learnt(turned, seen)
     assert said == "ellipticity_direction_deg from 0 to 180, not -20 to 20"
 
 

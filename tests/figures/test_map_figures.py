@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from reading.synthetic_map import synthetic_map
 
-from pacbed.figures.maps import diverging, map_figure, of_layers, shown_unit
+from pacbed.figures.maps import axes_in_words, diverging, map_figure, of_layers, shown_unit
 from pacbed.figures.style import save
 from pacbed.reading.map_store import StrainMap
 
@@ -47,6 +47,19 @@ def test_units_stand_at_the_scales(figure):
     labels = [axes.get_xlabel() for axes in figure.axes]
     for words in ("strain (%)", "tilt (mrad)", "rotation (°)", "electrons per pattern"):
         assert words in labels
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({}, "x zigzag, y armchair"),
+        ({"crystal_axes": ["a", "perpendicular to a"]}, "x a, y perpendicular to a"),
+        ({"axes": "scan"}, "x right, y up"),
+        ({"axes": None}, ""),
+    ],
+)
+def test_axes_are_those_of_the_crystal_or_of_the_scan(said, words):
+    assert axes_in_words(synthetic_map(4, 4, **said)) == words
 
 
 def test_the_scale_bar_is_as_long_as_it_says(figure):
@@ -97,3 +110,12 @@ def test_units_of_quantities():
     assert shown_unit("relative_strain_xx") == (100, "%")
     assert shown_unit("rotation_deg_sigma") == (1, "°")
     assert shown_unit("chi2_per_pixel") == (1, "")
+
+
+@pytest.mark.parametrize(("thicknesses", "numbers"), [((3,), [3]), ((2, 5), [2, 3, 4, 5])])
+def test_the_bar_of_layers_names_them(thicknesses, numbers):
+    one = synthetic_map(4, 4, vacuum=False)
+    one.values["layers"][:] = thicknesses[0]
+    one.values["layers"][0, 0] = thicknesses[-1]
+    bar = next(axes for axes in map_figure(one).axes if axes.get_xlabel() == "layers")
+    assert list(bar.get_xticks()) == numbers

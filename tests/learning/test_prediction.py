@@ -10,7 +10,7 @@ from pacbed.examples.augment import Transformation, average_over_pixels, resampl
 from pacbed.examples.labels import LabelScaling
 from pacbed.exceptions import PacbedError
 from pacbed.learning.network import NetworkSettings, build_network
-from pacbed.learning.prediction import predict_images
+from pacbed.learning.prediction import predict_with, read_network
 
 PIXELS, WIDTH_MRAD = 16, 32.0
 PIXEL_MRAD = (0.8, 0.9)
@@ -38,7 +38,7 @@ def predicted(files, images, log=lambda line: pytest.fail(line), pixel_mrad=PIXE
         if not line.startswith("note: "):  # of coarse pixels, as all are here
             log(line)
 
-    table = predict_images(*files, images, pixel_mrad, say)
+    table = predict_with(read_network(*files), images, pixel_mrad, say)
     columns = [f"predicted_{name}" for name in SCALING.parameters]
     assert list(table) == ["pattern", "not_finite", "negative", *columns, "flags"]
     return table, table[columns].to_numpy()
@@ -101,7 +101,7 @@ def test_patterns_that_do_not_fit_are_refused(files, images, pixel_mrad, said):
 def test_settings_without_a_field_of_view_are_refused(files, tmp_path):
     (tmp_path / "settings.json").write_text(json.dumps({"scaling": vars(SCALING), "data": {}}))
     with pytest.raises(PacbedError, match=r"settings\.json does not say how its images were made"):
-        predict_images(files[0], tmp_path / "settings.json", PATTERN, PIXEL_MRAD)
+        predict_with(read_network(files[0], tmp_path / "settings.json"), PATTERN, PIXEL_MRAD)
 
 
 def test_a_prediction_outside_the_ranges_of_the_training_is_flagged(files, tmp_path):
@@ -122,7 +122,7 @@ def test_coarse_pixels_that_are_not_those_of_the_training_are_said(files, pixel,
     image = np.zeros((points, points))
     image[points // 2 - 1 : points // 2 + 2, points // 2 - 1 : points // 2 + 2] = 1
     lines = []
-    predict_images(*files, image, (pixel, pixel), lines.append)
+    predict_with(read_network(*files), image, (pixel, pixel), lines.append)
     notes = [line for line in lines if line.startswith("note: in the pixels of the training, 2 m")]
     assert len(notes) == said
     assert not said or "pixels of 1 mrad differ by about 3 %" in notes[0]

@@ -53,14 +53,14 @@ def states(shape=POINTS, electrons=1e6):
     return found
 
 
-def small_scan(series, electrons=1e6, vacuum=True, seed=0, shape=POINTS):
-    """Return a scan of 3 and 5 layers with a corner of vacuum, in counts of a camera."""
+def small_scan(series, electrons=1e6, vacuum=True, seed=0, shape=POINTS, two=(3, 5)):
+    """Return a scan of two thicknesses with a corner of vacuum, in counts of a camera."""
     truth, random = states(shape, electrons), np.random.default_rng(seed)
-    layers = np.where(np.arange(shape[1]) < shape[1] // 2, 3, 5) * np.ones((shape[0], 1), int)
+    layers = np.where(np.arange(shape[1]) < shape[1] // 2, *two) * np.ones((shape[0], 1), int)
     frame = Frame((PIXELS, PIXELS), FIELD_mrad / PIXELS, CENTRE_px)
-    model = ImageModel(series, Aperture(SEMIANGLE_mrad), 3, frame, ("blur_px",))
+    model = ImageModel(series, Aperture(SEMIANGLE_mrad), max(two), frame, ("blur_px",))
     expected = np.zeros((*shape, PIXELS**2))
-    for number in (3, 5):
+    for number in two:
         expected[layers == number] = model.for_layers(number).images(truth[layers == number])
     if vacuum:
         layers[:2, -2:] = 0

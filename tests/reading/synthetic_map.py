@@ -49,6 +49,7 @@ def synthetic_map(ny=48, nx=48, step_nm=2.0, *, vacuum=True, seed=1, **attribute
         "energy_keV": 80.0,
         "semiangle_mrad": 6.35,
         "axes": "crystal",
+        "crystal_axes": ["zigzag", "armchair"],
         "reference": [nx - 6, 0, nx, 6],
         "common_sigma": {"strain_xx": 0.002, "strain_yy": 0.002},
         "calibration": {

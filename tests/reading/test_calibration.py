@@ -1,6 +1,7 @@
 """What all patterns of a scan have in common is found by one joint fit."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -21,24 +22,30 @@ from small_scan import (
 from pacbed.exceptions import PacbedError
 from pacbed.reading.calibration import (
     Calibration,
-    CalibrationSettings,
     _common_covariance,
+    _Joint,
     _joint_step,
+    _sample,
     _with_held,
     calibrate,
     grid,
     scattered,
     window_sums,
 )
-from pacbed.reading.scans import Scan
+from pacbed.reading.map_settings import CalibrationSettings, MapSettings
+from pacbed.reading.scans import Scan, ScanOptions
+from pacbed.scattering.request import SeriesRequest
+from pacbed.scattering.strain import StrainRange
+from pacbed.specimen.polytypes import crystal
 
 pytestmark = pytest.mark.xdist_group("maps")
+SCALE = {"pixel_mrad": 60 / 64, "semiangle_mrad": SEMIANGLE_mrad}
 
 
 @pytest.fixture(scope="module")
 def found(small_series):
     made = small_scan(small_series)
-    return calibrate(made.scan, small_series, CalibrationSettings(SEMIANGLE_mrad, LAYERS))
+    return calibrate(made.scan, small_series, MapSettings(LAYERS))
 
 
 @pytest.mark.slow
@@ -75,11 +82,28 @@ def test_a_given_size_of_a_pixel_is_kept_and_its_uncertainty_is_that_of_strain(f
 @pytest.mark.slow
 def test_of_the_zigzag_axes_that_near_the_wanted_direction_is_taken(small_series):
     made = small_scan(small_series, vacuum=False, shape=(3, 4))
-    settings = CalibrationSettings(SEMIANGLE_mrad, (3, 5), zigzag_near_deg=90.0)
-    found = calibrate(made.scan, small_series, settings)
-    away = (found.rotation_deg - ROTATION_deg) % 60
-    assert min(away, 60 - away) < 0.5
-    assert abs((found.rotation_deg - 90 + 90) % 180 - 90) <= 30.5
+    settings, known = MapSettings((3, 5)), CalibrationSettings(zigzag_near_deg=90.0)
+    joint = _Joint.begin(_sample(made.scan, settings), small_series, settings, known)
+    away = (joint.rotation_deg - ROTATION_deg) % 60
+    assert min(away, 60 - away) < 1
+    assert abs(joint.rotation_deg - 90) <= 30
+
+
+@pytest.mark.slow
+def test_a_crystal_that_is_the_same_after_half_a_turn_is_turned_as_wanted(made):
+    asked = SeriesRequest(
+        *(crystal("black-phosphorus"), 80, 2, StrainRange((0.97, 1.03)), 6.6, 5.0, 76.0),
+        states=6,
+        degree=1,
+        motion="coherent",
+    )
+    series = made("phosphorus", asked)
+    small = small_scan(series, vacuum=False, shape=(2, 3), two=(2, 2))
+    settings, known = MapSettings((2,)), CalibrationSettings(zigzag_near_deg=150.0)
+    joint = _Joint.begin(_sample(small.scan, settings), series, settings, known)
+    assert joint.rotation_deg == pytest.approx(180 + ROTATION_deg, abs=1)
+    joint.layers[:] = 2
+    assert joint.choose_turn()
 
 
 def test_eliminating_local_unknowns_gives_the_step_of_all():
@@ -136,6 +160,21 @@ def test_another_file_is_no_calibration(tmp_path, text):
         Calibration.read(tmp_path / "none.json")
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({}, ""),
+        ({"bins": 2}, "pixels of 0.9375 mrad, not 1.875 mrad"),
+        ({"mirrored": True}, "patterns that are not mirrored"),
+        ({"crop_px": (0, 0, 30, 64)}, "larger patterns, with the centre at x 32.6, y 31.3"),
+    ],
+)
+def test_a_calibration_of_other_patterns_is_refused(options, why):
+    scan = Scan.of(np.ones((1, 1, 64, 64)), ScanOptions(**options), **SCALE)
+    with pytest.raises(PacbedError, match=why) if why else nullcontext():
+        true_calibration().check(scan)
+
+
 def test_places_are_spread_evenly():
     places = grid((48, 48), 64)
     assert len(places) == 64
@@ -152,23 +191,38 @@ def test_only_what_lies_outside_the_central_disc_is_scattered():
 
 def test_a_window_adds_patterns_up():
     patterns = np.random.default_rng(0).poisson(3.0, (5, 6, 24, 24)).astype(np.float32)
-    scan = Scan.of(patterns)
-    sums = window_sums(scan, np.array([[2, 3], [0, 0]]), 3)
+    places, equal = np.array([[2, 3], [0, 0]]), MapSettings(window=3).window_weights
+    sums = window_sums(Scan.of(patterns), places, equal)
     assert np.array_equal(sums[0], patterns[1:4, 2:5].sum((0, 1)))
     assert np.array_equal(sums[1], patterns[:2, :2].sum((0, 1)))
+    # A pattern without numbers is left out, and where there is no other there is no sum.
+    patterns[2, 3], patterns[:2, :2] = np.nan, np.nan
+    holes = window_sums(Scan.of(patterns), places, equal)
+    assert np.array_equal(holes[0], np.nansum(patterns[1:4, 2:5], (0, 1)))
+    assert np.isnan(holes[1]).all()
+
+
+def test_a_sum_with_weights_has_the_noise_of_electrons():
+    patterns = np.random.default_rng(0).poisson(50.0, (5, 5, 200, 200))
+    settings = MapSettings(window=5, weights="gauss")
+    weights = settings.window_weights
+    assert weights[2, 2] == 1 > weights[2, 3] > weights[2, 4] == weights[0, 2] > 0
+    (total,) = window_sums(Scan.of(patterns), np.array([[2, 2]]), weights)
+    assert total.mean() == pytest.approx(50 * settings.patterns, rel=0.01)
+    assert total.var() == pytest.approx(total.mean(), rel=0.05)
+    assert MapSettings(window=5).patterns == 25
 
 
 def test_an_empty_scan_is_refused(small_series):
-    settings = CalibrationSettings(SEMIANGLE_mrad, LAYERS)
     for values, why in ((0.0, "empty"), (np.nan, "finite")):
-        scan = Scan.of(np.full((3, 3, 64, 64), values, np.float32), pixel_mrad=60 / 64)
+        scan = Scan.of(np.full((3, 3, 64, 64), values, np.float32), **SCALE)
         with pytest.raises(PacbedError, match=why):
-            calibrate(scan, small_series, settings)
+            calibrate(scan, small_series, MapSettings(LAYERS))
 
 
 def test_a_scan_of_vacuum_is_refused(small_series):
     random = np.random.default_rng(0)
     images = random.poisson(disc(1e5), (3, 3, 64, 64)).astype(np.float32)
-    scan = Scan.of(images, pixel_mrad=60 / 64)
+    scan = Scan.of(images, **SCALE)
     with pytest.raises(PacbedError, match="no crystal"):
-        calibrate(scan, small_series, CalibrationSettings(SEMIANGLE_mrad, LAYERS))
+        calibrate(scan, small_series, MapSettings(LAYERS))

@@ -7,8 +7,9 @@ import pytest
 from small_scan import LAYERS, ROTATION_deg, disc, small_scan, true_calibration
 
 from pacbed.exceptions import PacbedError
+from pacbed.reading.map_settings import MapSettings
 from pacbed.reading.map_store import QUANTITIES, read_map, write_map
-from pacbed.reading.maps import MapMaker, MapSettings, _differing, make_map, strain_turn
+from pacbed.reading.maps import MapMaker, _differing, make_map, strain_turn
 from pacbed.reading.scans import Scan
 from pacbed.scattering.image_model import COLUMN
 
@@ -126,7 +127,7 @@ def test_a_window_has_the_error_bars_of_more_electrons(small_series, tmp_path):
     small = small_scan(small_series, electrons=1e5, vacuum=False, shape=(4, 4))
     sums = []
     for window in (1, 2):
-        settings = MapSettings((3, 5), window=window, step=window)
+        settings = MapSettings((3, 5), window=window, every=window)
         maker = MapMaker(small.scan, small_series, true_calibration(), settings)
         images = maker.images(maker._in_scan(np.array([[0, 0]])))
         assert np.allclose(maker._of_rows(np.array([0]))[0], images[0])
@@ -198,12 +199,3 @@ def test_axes_of_the_scan_are_those_of_the_crystal_turned(maker, found, tmp_path
     assert np.allclose(
         strain_turn(np.array([angle]))[0] @ strain_turn(-np.array([angle]))[0], np.eye(3)
     )
-
-
-def test_a_window_or_reference_beyond_the_scan_is_refused(small_series, small):
-    for settings, why in (
-        (MapSettings((3,), window=9), "--window"),
-        (MapSettings((3,), reference=(0, 0, 9, 3)), "reference"),
-    ):
-        with pytest.raises(PacbedError, match=why):
-            MapMaker(small.scan, small_series, true_calibration(), settings)

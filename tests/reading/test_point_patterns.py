@@ -9,7 +9,7 @@ from pacbed.reading.point_patterns import (
     PointPatterns,
     in_crystal_axes,
     open_point_patterns,
-    scan_options,
+    settings_of,
 )
 from pacbed.reading.scans import Scan, ScanOptions
 from pacbed.scattering.image import Camera
@@ -115,7 +115,8 @@ def test_scan_and_series_are_found_again(measured, small_series, tmp_path):
 
 
 def test_options_of_a_scan_survive_json():
-    assert scan_options({"area": [0, 1, 2, 3], "bins": 2}) == ScanOptions(area=(0, 1, 2, 3), bins=2)
+    given = {"area": [0, 1, 2, 3], "bins": 2}
+    assert settings_of(ScanOptions, given) == ScanOptions(area=(0, 1, 2, 3), bins=2)
 
 
 def test_strain_and_tilt_turn_with_the_crystal():

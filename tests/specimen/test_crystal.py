@@ -8,6 +8,7 @@ from ase.neighborlist import neighbor_list
 from pacbed.exceptions import RequestError
 from pacbed.specimen.crystal import MATERIALS, Material, material, slab
 from pacbed.specimen.deformation import Deformation
+from pacbed.specimen.polytypes import crystal
 
 MOS2 = material("MoS2")
 SHEARED = Deformation(1.04, 0.97, 30)
@@ -134,3 +135,16 @@ def test_missing_displacement_is_refused_by_the_name_of_its_element(known, said)
 def test_unknown_material_is_refused_with_those_that_are_known():
     with pytest.raises(RequestError, match=r"unknown material 'NbSe2'.*MoS2.*MoTe2"):
         material("NbSe2")
+
+
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        ("MoS2", (False, False)),
+        ("hBN", (False, False)),
+        ("graphene", (True, False)),
+        ("black-phosphorus", (True, True)),
+    ],
+)
+def test_some_crystals_are_the_same_after_half_a_turn(name, same):
+    assert tuple(crystal(name).same_after_half_turn(layers) for layers in (1, 2)) == same

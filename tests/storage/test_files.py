@@ -63,6 +63,19 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
 
 def test_a_disk_without_room_is_named_before_anything_is_written(tmp_path):
     check_space(tmp_path / "new" / "a.h5", 1)
-    with pytest.raises(PacbedError, match="MB are free"):
+    with pytest.raises(PacbedError, match="free some space or choose"):
         check_space(tmp_path / "new" / "a.h5", 2**62)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="only the free space is known here")
+def test_a_limit_of_the_user_counts_as_a_full_disk(tmp_path):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(PacbedError, match=r"cannot write .*a\.h5: File too large"):
+            check_space(tmp_path / "a.h5", 2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []

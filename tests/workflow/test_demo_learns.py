@@ -19,9 +19,12 @@ from pacbed.learning.training import train
 from pacbed.precision.bound import prior_covariance
 from pacbed.precision.bound_table import Sample, bound_of, bound_table, mean_bounds
 from pacbed.precision.metrics import errors, errors_by_dose
+from pacbed.reading.by_network import read_by_network
 from pacbed.scattering.fit import assemble, write_state
+from pacbed.scattering.image import Camera
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.state import write_scattered
+from pacbed.specimen.microscope import Aperture
 from pacbed.storage.tables import write_table
 from pacbed.study.configuration import load
 from pacbed.study.draws import SPLITS, draw
@@ -116,8 +119,8 @@ def bounds(config):
 
 
 @pytest.fixture(scope="module")
-def predictions(config, sources, datasets, bounds, tmp_path_factory):
-    """What a network of the demo says of training and test set."""
+def trained(config, sources, datasets, bounds, tmp_path_factory):
+    """The folder of a network of the demo."""
     folder = tmp_path_factory.mktemp("model")
     scaling = config.deformation.label_scaling("strain-rotation-tilt")
     write_table(mean_bounds(bounds), folder / "bounds.parquet")
@@ -129,8 +132,14 @@ def predictions(config, sources, datasets, bounds, tmp_path_factory):
         training_settings(config, config.variants[0].intensity, scales),
         folder,
     )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predictions(trained, datasets):
+    """What it says of training and test set."""
     return {
-        split: predict(folder / "model.keras", folder / "settings.json", datasets[split])
+        split: predict(trained / "model.keras", trained / "settings.json", datasets[split])
         for split in ("train", "test")
     }
 
@@ -179,3 +188,23 @@ def test_a_network_that_had_seen_the_labels_would_be_found_out(predictions, conf
         leaked[column] = true + error * (0.5 * least / error.abs().mean())
     found = below_the_bound(predictions | {"test": leaked}, config, bound)
     assert {"strain_xx", "strain_yy", "strain_xy", "rotation_deg"} <= set(found["parameter"])
+
+
+@pytest.mark.parametrize(
+    ("layers", "shift_px", "background", "flags"),
+    [
+        (LAYERS, 0, 0, {""}),
+        (LAYERS, 12, 0, {"centre"}),
+        (LAYERS, 0, 1e-5, {"background"}),
+        (5, 0, 0, {"background", "strain_xx", "strain_yy", "strain_xy"}),
+    ],
+)
+def test_a_pattern_of_another_kind_is_not_answered_without_a_flag(
+    trained, series, layers, shift_px, background, flags
+):
+    pixel_mrad = 134 / 192
+    aperture, camera = Aperture(SEMIANGLE), Camera(160, 160 * pixel_mrad, 0.0, (shift_px, 0.0))
+    image = series.image((0.0065, 0.0165, 0.0068), (0.0, 0.0), aperture, layers, camera)
+    counted = np.random.default_rng(1).poisson(1e7 * np.maximum(image + background, 0))
+    table = read_by_network(trained, counted, (pixel_mrad, pixel_mrad), lambda line: None)
+    assert set(table["flags"][0].split(", ")) & flags, table

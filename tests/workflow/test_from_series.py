@@ -103,6 +103,13 @@ def test_test_examples_are_fitted_from_the_network_and_without(studied):
     assert bars["flagged"].between(0, 1).all()
 
 
+def test_logs_of_jobs_hold_nothing_of_the_beginning_of_xla(studied):
+    """The pool, the online training and the fits have compiled with it."""
+    logs = sorted((studied.folder / "results/logs").rglob("*.log"))
+    assert len(logs) > 5
+    assert [log for log in logs if "InitializeLog" in log.read_text()] == []
+
+
 STRETCH = {"deformation": {"principal_stretch": [0.96, 1.04]}}
 
 

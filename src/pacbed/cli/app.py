@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Collection, Sequence
@@ -120,6 +121,8 @@ def main(arguments: Sequence[Any] | None = None) -> int:
     It is 0, 1 after an error, 2 if the command line is wrong, 3 over a limit, 130 after Ctrl-C.
     """
     words = [str(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    # Read when a command imports TensorFlow: its remarks are for those who build it.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     clear_away_on_sigterm()
     quiet, verbose = "--quiet" in words, "--verbose" in words
     words = [word for word in words if word not in ("--quiet", "--verbose")]

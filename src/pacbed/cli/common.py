@@ -7,8 +7,9 @@ import operator
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -76,6 +77,8 @@ _quiet = ContextVar("quiet", default=False)
 _OPTIONS = {
     "slices_per_layer": "slices",
     "pixel_A": "sampling",
+    "pixel_mrad": "pixel-mrad",
+    "crop_px": "crop",
     "python": "prismatic-python",
 }
 
@@ -84,6 +87,16 @@ def option_name(field: str) -> str:
     """Return the name of the option of a field, in which there is no unit."""
     words = re.sub("_(mrad|deg|keV|A|nm|GB|TB)$", "", field)
     return _OPTIONS.get(field, words.replace("_", "-"))
+
+
+def changed(*options: Any) -> list[str]:
+    """Return the options, fields of data classes, that differ from their defaults."""
+    return [
+        f"--{option_name(one.name)}"
+        for given in options
+        for one in fields(given)
+        if getattr(given, one.name) != getattr(type(given)(), one.name)
+    ]
 
 
 def spelled(default: Any) -> str | None:
@@ -119,6 +132,18 @@ def say(line: str, console: Console | None = None) -> None:
         if line.startswith(word):
             text.stylize(style, 0, len(word))
     (console or stderr()).print(text, soft_wrap=True)
+
+
+def busy(what: str, console: Console | None = None) -> AbstractContextManager[Any]:
+    """Return what shows on a terminal that something is done; quietly, nothing."""
+    return nullcontext() if _quiet.get() else (console or stderr()).status(Text(what))
+
+
+def spent(seconds: float) -> str:
+    """Return an estimate of a time in words."""
+    if seconds < 7200:
+        return f"about {max(1, round(seconds / 60))} min"
+    return f"about {seconds / 3600:.1f} hours"
 
 
 def show_table(table: Table, width: int = 140) -> None:

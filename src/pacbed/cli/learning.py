@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pacbed.cli.common import Overlays, Threads, say, show_table, stderr
+from pacbed.cli.common import Overlays, Threads, busy, say, show_table
 from pacbed.examples.labels import OUTPUTS, display_unit
 from pacbed.exceptions import PacbedError
 from pacbed.machine import usable_cores
@@ -31,7 +30,6 @@ def network(*, config: Overlays = ()) -> None:
 
     The table has the output and the number of parameters of every layer.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from pacbed.learning.network import build_network
     from pacbed.study.configuration import load
     from pacbed.study.training_settings import network_settings
@@ -81,7 +79,6 @@ def evaluate(
     output
         Also write all predictions to this Parquet file, with a column dataset for several.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import pandas as pd
 
     from pacbed.examples.dataset import read_dataset
@@ -98,7 +95,7 @@ def evaluate(
     configure(threads, log=say)
     tables = []
     for path in paths:
-        with stderr().status(Text(f"reading {path}")):
+        with busy(f"reading {path}"):
             table = predict(model, settings, read_dataset(path), log=say)
         _print_errors(errors(table, table), f"{path}, {len(table)} examples")
         tables.append(table)

@@ -4,122 +4,70 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from cyclopts import Parameter
 from rich.table import Table
 
 from pacbed.cli.common import (
-    NOT_NEGATIVE,
-    POSITIVE,
     Count,
-    Flat,
-    Positive,
     Threads,
+    changed,
     progress,
     say,
     show_table,
+    spent,
     stderr,
 )
 from pacbed.cli.read import layer_numbers
-from pacbed.cli.scans import Box, ScanFile
+from pacbed.cli.scans import ScanFile, ScanFiles
 from pacbed.cli.scatter import WIDEST_FIELD_mrad, make_series, series_request
 from pacbed.cli.simulate import Computation, PlaneWaveOptions
 from pacbed.cli.structures import Structure
 from pacbed.exceptions import PacbedError
 from pacbed.machine import usable_cores
+from pacbed.reading.map_settings import CalibrationSettings, MapSettings
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from pacbed.reading.calibration import Calibration
     from pacbed.reading.map_store import StrainMap
-    from pacbed.reading.maps import MapSettings
     from pacbed.reading.scans import Scan
     from pacbed.scattering.request import SeriesRequest
     from pacbed.scattering.series import ScatteringSeries
     from pacbed.specimen.crystal import Crystal
 
-_FITTED = Parameter(name="*", group="Fit")
+# Layers are written as ranges, too.
+_FITTED = Parameter(name="*", group="Fit", parse="^(?!layers)")
 _CALIBRATED = Parameter(name="*", group="Calibration")
 _SERIES = Parameter(name="*", group="Scattering series")
 _CRYSTAL = Parameter(name="*", group="Crystal")
 # The semi-angle is fitted, and may be so much larger than said.
 _LARGER = 1.04
-# χ² per pixel from which the crystal or the microscope may be another one than said.
-_WRONG = 1.5
 
 
 @dataclass(frozen=True)
-class Calibrating:
+class Calibrating(CalibrationSettings):
     """What is known of what all patterns have in common.
 
     Parameters
     ----------
     calibration
         Calibration of an earlier map (.json), which is used as it is.
-    pixel_uncertainty
-        Relative standard deviation of the size of a pixel. It becomes part of the common error of
-        strain.
-    semiangle_uncertainty
-        Relative standard deviation of the semi-angle. If the size of a pixel is not known, it
-        becomes part of the common error of strain.
-    zigzag_near
-        Direction in the patterns in degrees, counter-clockwise from x: of the zigzag axes, 60°
-        apart, the one nearest to it is x of the crystal.
-    counts_per_electron
-        Gain of the camera. Without it, it follows from the residuals, and χ² is relative.
     """
 
     calibration: Path | None = None
-    pixel_uncertainty: Annotated[float, Parameter(validator=POSITIVE)] = 0.002
-    semiangle_uncertainty: Annotated[float, Parameter(validator=POSITIVE)] = 0.03
-    zigzag_near: float = 0.0
-    counts_per_electron: Positive = None
 
-
-@dataclass(frozen=True)
-class MapOptions:
-    """How a map is made.
-
-    Parameters
-    ----------
-    thickness
-        by-region: neighbouring points have the same number of layers unless their patterns show
-        otherwise; by-pattern: all numbers are tried at every point, which takes longer.
-    window
-        So many points along each axis are added up.
-    every
-        Points of the map are so many points of the scan apart.
-    reference
-        Undeformed region x0 y0 x1 y1, in points, to which relative strain refers; x1 and y1 do not
-        belong to it. If the size of a pixel is not known, the scale follows from it.
-    axes
-        Of strain and tilt: those of the crystal (x along zigzag), or of the scan.
-    scan_rotation
-        Direction of x of the scan in the patterns, counter-clockwise, in degrees.
-    model_error
-        Relative standard deviation of the expected intensity of a pixel: what is not known of the
-        potential and of thermal motion.
-    least_electrons
-        Points with fewer electrons are not fitted.
-    """
-
-    thickness: Literal["by-region", "by-pattern"] = "by-region"
-    window: Count = 1
-    every: Count = 1
-    reference: Box | None = None
-    axes: Literal["crystal", "scan"] = "crystal"
-    scan_rotation: float = 0.0
-    model_error: Annotated[float, Parameter(validator=NOT_NEGATIVE)] = 0.02
-    least_electrons: Annotated[float, Parameter(validator=POSITIVE)] = 500.0
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_alone(self, "calibration")
 
 
 @dataclass(frozen=True)
@@ -143,6 +91,17 @@ class MapSeries:
     tilt_mrad: float = 5.0
     states: Count = 30
 
+    def __post_init__(self) -> None:
+        _check_alone(self, "series")
+
+
+def _check_alone(options: Calibrating | MapSeries, name: str) -> None:
+    """Refuse options that have no effect next to the file that an option names."""
+    if getattr(options, name) is None:
+        return
+    if given := [option for option in changed(options) if option != f"--{name}"]:
+        raise PacbedError(f"--{name} is used as it is: leave out {', '.join(given)}, or --{name}")
+
 
 def map(
     scan: Path,
@@ -154,10 +113,10 @@ def map(
     report: Path | None = None,
     threads: Threads = usable_cores(),
     structure: Annotated[Structure, _CRYSTAL] = Structure(),
-    mapping: Annotated[MapOptions, _FITTED] = MapOptions(),
+    mapping: Annotated[MapSettings, _FITTED] = MapSettings(),
     calibrating: Annotated[Calibrating, _CALIBRATED] = Calibrating(),
     held: Annotated[MapSeries, _SERIES] = MapSeries(),
-    options: Flat[ScanFile] = ScanFile(),
+    options: ScanFiles = ScanFile(),
 ) -> None:
     """Map strain, rotation, tilt and thickness of a scan.
 
@@ -178,34 +137,53 @@ def map(
     report
         Also write a page about it (HTML).
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from pacbed.figures.style import check_drawable
     from pacbed.reading.calibration import Calibration
     from pacbed.reading.scans import open_scan
-    from pacbed.storage.files import check_not_read, check_writable
+    from pacbed.storage.files import check_new, check_not_read, check_writable
 
-    numbers = layer_numbers(layers)
-    if output.exists():
-        raise PacbedError(f"{output} is there already: give another --output, or remove it")
+    settings = replace(mapping, layers=layer_numbers(layers))
+    check_new(output)
     parts = output.with_name(f"{output.name}.parts")
     saved = output.with_name(
         f"{output.name.removesuffix('.zip').removesuffix('.zarr')}.calibration.json"
     )
     check_writable(output, parts / "map.json", saved, figure, report)
     check_drawable(figure)
-    for path in (scan, held.series, calibrating.calibration):
+    for path in (scan, held.series):
         check_not_read(path, saved, figure, report)
-    opened = open_scan(scan, options.options())
-    if calibrating.calibration is not None:  # before a series is made
-        Calibration.read(calibrating.calibration)
+    # That of an earlier map of this name is written again as it is.
+    check_not_read(calibrating.calibration, figure, report)
+    opened = open_scan(scan, options)
+    settings.check(opened.shape)
+    known = None
+    if calibrating.calibration is not None:
+        known = Calibration.read(calibrating.calibration)
+        known.check(opened)
     with _sole_map(output):
-        made = _made(opened, numbers, structure, parts, saved, threads, mapping, calibrating, held)
+        made = _made(opened, structure, parts, saved, threads, settings, calibrating, known, held)
         _write(output, made, figure, report)
         shutil.rmtree(parts, ignore_errors=True)
     _print(made)
     for path in (output, saved, figure, report):
         if path is not None:
             print(path)
+
+
+def work(
+    points: tuple[int, int], pixels: tuple[int, int], settings: MapSettings
+) -> tuple[int, float]:
+    """Return how many points a map has, and their pixels in units of 128 × 128.
+
+    Parameters
+    ----------
+    points, pixels
+        Of the scan, and of a pattern.
+    settings
+        How the map is made.
+    """
+    count = math.prod(max(1, (n - settings.window) // settings.every + 1) for n in points)
+    return count, count * math.prod(pixels) / 128**2
 
 
 @contextmanager
@@ -229,43 +207,53 @@ def _sole_map(output: Path) -> Iterator[None]:
 
 def _made(
     opened: Scan,
-    layers: tuple[int, ...],
     structure: Structure,
     parts: Path,
     saved: Path,
     threads: int,
-    mapping: MapOptions,
+    settings: MapSettings,
     calibrating: Calibrating,
+    known: Calibration | None,
     held: MapSeries,
 ) -> StrainMap:
     from pacbed.learning.training import configure
-    from pacbed.reading.maps import MapMaker, MapSettings, make_map
+    from pacbed.reading.maps import MapMaker, make_map
+    from pacbed.runs.cost_model import other as cost_of
 
     console = stderr()
     for note in opened.notes:
         say(f"note: {note}", console)
-    semiangle = _known(opened.semiangle_mrad, "semi-angle", "--semiangle")
-    series = _series(opened, layers, structure, semiangle, threads, held)
+    said = opened.semiangle_mrad or (known.semiangle_mrad if known else None)
+    semiangle = _known(said, "semi-angle", "--semiangle")
+    points, units = work(opened.shape, opened.pattern_shape, settings)
+    say(f"{points:,} points take {spent(cost_of('map', units, threads).seconds)}", console)
+    series = _series(opened, settings.layers, structure, semiangle, threads, held)
     configure(threads, log=lambda line: say(line, console))
-    settings = MapSettings(
-        layers,
-        mapping.thickness,
-        mapping.window,
-        mapping.every,
-        mapping.reference,
-        mapping.axes,
-        mapping.scan_rotation,
-        mapping.model_error,
-        mapping.least_electrons,
-    )
     with progress(console) as start:
-        calibration = _calibration(
-            opened, series, semiangle, settings, calibrating, parts, start("calibration")
+        calibration = known or _calibration(
+            opened, series, settings, calibrating, parts, start("calibration")
         )
         calibration.write(saved)
-        _warn(opened, series, calibration, settings, console)
+        if opened.mirrored is None:
+            say(
+                "note: nobody said whether patterns are mirrored; they are taken as they are "
+                "(--not-mirrored or --mirrored)",
+                console,
+            )
+        if not calibration.turn_told_apart:
+            say(
+                "note: the patterns do not tell whether the crystal is turned by another 180°, "
+                "with the opposite tilt",
+                console,
+            )
         maker = MapMaker(opened, series, calibration, settings)
-        return make_map(maker, parts, start("points"), threads)
+        before = maker.warnings()
+        for line in before:
+            say(f"warning: {line}", console)
+        made = make_map(maker, parts, start("points"), threads)
+    for line in made.attributes["warnings"][len(before) :]:
+        say(f"warning: {line}", console)
+    return made
 
 
 def _known(value: float | None, what: str, option: str) -> float:
@@ -336,82 +324,24 @@ def cache_folder() -> Path:
 def _calibration(
     opened: Scan,
     series: ScatteringSeries,
-    semiangle: float,
     settings: MapSettings,
     given: Calibrating,
     parts: Path,
     report: Any,
 ) -> Calibration:
-    """Return the calibration that is given, that of a map that was stopped, or a new one."""
-    from pacbed.reading.calibration import Calibration, CalibrationSettings, calibrate
+    """Return the calibration of a map that was stopped, or a new one."""
+    from pacbed.reading.calibration import Calibration, calibrate
     from pacbed.storage.files import write_text
 
-    if given.calibration is not None:
-        return Calibration.read(given.calibration)
-    wanted = CalibrationSettings(
-        semiangle,
-        settings.layers,
-        given.semiangle_uncertainty,
-        given.pixel_uncertainty,
-        given.zigzag_near,
-        settings.reference,
-        given.counts_per_electron,
-        settings.model_error,
-        settings.window,
-    )
-    asked = json.dumps([asdict(wanted), str(opened.path), asdict(opened.options)], indent=1)
+    inputs = [asdict(settings), asdict(given), str(opened.path), asdict(opened.options)]
+    asked = json.dumps(inputs, indent=1)
     before, file = parts / "calibration_settings.json", parts / "calibration.json"
     if file.exists() and before.exists() and before.read_text(encoding="utf-8") == asked:
         return Calibration.read(file)
-    found = calibrate(opened, series, wanted, report)
+    found = calibrate(opened, series, settings, given, report)
     found.write(file)
     write_text(before, asked)
     return found
-
-
-def _warn(
-    opened: Scan,
-    series: ScatteringSeries,
-    calibration: Calibration,
-    settings: MapSettings,
-    console: Console,
-) -> None:
-    """Say what a user should know before the points are fitted."""
-    from pacbed.reading.calibration import LARGE_RESIDUALS, spacing_mrad
-
-    spacing = spacing_mrad(series)
-    if 2 * calibration.semiangle_mrad > spacing:
-        cell = 0.1 * series.request.material.shortest_edge_A
-        step = f"{opened.step_nm:g} nm" if opened.step_nm else "of unknown size"
-        say(
-            f"warning: discs overlap ({2 * calibration.semiangle_mrad:.3g} mrad wide, "
-            f"{spacing:.3g} mrad apart), so patterns must be averaged over whole unit cells "
-            f"({cell:.2g} nm). Steps are {step}, and a window has {settings.window} points along "
-            "each side: check that it covers whole cells, or many",
-            console,
-        )
-    if calibration.mirrored is None:
-        say(
-            "note: nobody said whether patterns are mirrored; they are taken as they are "
-            "(--not-mirrored or --mirrored)",
-            console,
-        )
-    if calibration.residuals > LARGE_RESIDUALS:
-        say(f"warning: {_wrong(calibration.residuals)}", console)
-    if not calibration.turn_told_apart:
-        say(
-            "note: the patterns do not tell whether the crystal is turned by another 180°, with "
-            "the opposite tilt",
-            console,
-        )
-
-
-def _wrong(residuals: float) -> str:
-    return (
-        f"residuals are {residuals:.3g} times the noise: material, beam energy, semi-angle, pixel "
-        "size, number of layers or handedness may be other ones than said, or the model is too "
-        "simple"
-    )
 
 
 def _write(output: Path, made: StrainMap, figure: Path | None, report: Path | None) -> None:
@@ -461,6 +391,3 @@ def _print(made: StrainMap) -> None:
     print(f"layers: {regions}")
     shares = {words: made.flagged(bit).mean() for bit, words in FLAGS.items()}
     print("flags: " + (", ".join(f"{w} {s:.1%}" for w, s in shares.items() if s) or "none"))
-    chi2 = float(np.nanmedian(made.values["chi2_per_pixel"]))
-    if chi2 > _WRONG:
-        say(f"warning: {_wrong(chi2)}")

@@ -17,11 +17,12 @@ from cyclopts import CycloptsError, UnusedCliTokensError
 from pacbed import __version__
 from pacbed.cli.app import parsed
 from pacbed.cli.common import option_name
-from pacbed.cli.map import Calibrating, MapOptions, MapSeries
+from pacbed.cli.map import Calibrating, MapSeries, work
 from pacbed.cli.read import layer_numbers
 from pacbed.cli.scans import ScanFile
 from pacbed.cli.structures import Structure
 from pacbed.exceptions import ConfigError, PacbedError
+from pacbed.reading.map_settings import MapSettings
 from pacbed.scattering.strain import StrainRange
 from pacbed.specimen.crystal import MATERIALS, Material
 from pacbed.study.model import Configuration
@@ -30,7 +31,7 @@ from pacbed.study.sections import ScanSection
 _OF_WORKFLOW = ("output", "figure", "report", "threads")
 _NO_OPTIONS = ("help", "version")
 # Points of a scan whose file cannot be read here.
-_POINTS, _PIXELS = 100 * 100, 128**2
+_POINTS, _PIXELS = (100, 100), (128, 128)
 
 
 @dataclass(frozen=True)
@@ -83,16 +84,12 @@ class MapJob:
         """
         from pacbed.reading.scans import open_scan
 
-        mapping = self._given("mapping", MapOptions())
+        mapping = self._given("mapping", MapSettings())
         try:
-            opened = open_scan(Path(self.scan), self._given("options", ScanFile()).options())
+            opened = open_scan(Path(self.scan), self._given("options", ScanFile()))
         except (PacbedError, OSError):
-            points, pixels = _POINTS, _PIXELS
-        else:
-            (ny, nx), (ky, kx) = opened.shape, opened.pattern_shape
-            points, pixels = ny * nx, ky * kx
-        points = max(1, points // mapping.every**2)
-        return points, points * pixels / _PIXELS
+            return work(_POINTS, _PIXELS, mapping)
+        return work(opened.shape, opened.pattern_shape, mapping)
 
 
 def map_jobs(study: Configuration) -> dict[str, MapJob]:
@@ -176,8 +173,7 @@ def parts_folder(output: Path) -> Path:
 def _says_energy(scan: Path, bound: BoundArguments) -> bool:
     from pacbed.reading.scans import open_scan
 
-    options = bound.arguments.get("options", ScanFile()).options()
-    return open_scan(scan, options).energy_keV is not None
+    return open_scan(scan, bound.arguments.get("options", ScanFile())).energy_keV is not None
 
 
 def _clear(parts: Path, words: Sequence[str], files: Sequence[str]) -> None:
@@ -213,7 +209,6 @@ def _job(study: Configuration, section: ScanSection) -> MapJob:
         raise PacbedError(str(error)) from error
     # What the command looks at first, too.
     layer_numbers(bound.arguments["layers"])
-    bound.arguments.get("options", ScanFile()).options()
     StrainRange(bound.arguments.get("held", MapSeries()).stretch)
     structure = bound.arguments.get("structure", Structure())
     if structure.section():

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,7 +27,7 @@ from pacbed.cli.common import (
     Count,
     Positive,
     Threads,
-    option_name,
+    changed,
     progress,
     say,
     show_table,
@@ -105,7 +104,7 @@ class CameraOptions:
         500/A2*2000A2. Without both it is estimated from the residuals.
     """
 
-    pixel_mrad: Annotated[Positive, Parameter(name="--pixel-mrad"), PIXEL] = None
+    pixel_mrad: Annotated[Positive, PIXEL] = None
     pixel_uncertainty: Annotated[float, Parameter(validator=POSITIVE)] = 0.002
     mirrored: Annotated[bool, Parameter(negative=())] = False
     centre: Annotated[tuple[float, float] | None, Parameter(show_default="of the central disc")] = (
@@ -204,7 +203,6 @@ def read(
     figure
         Also draw measured and fitted patterns and residuals (PNG or PDF).
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from pacbed.storage.files import check_writable
 
     for option, path in (("json", json_file), ("figure", figure)):
@@ -327,8 +325,7 @@ def _series(
     from pacbed.scattering.series import ScatteringSeries
 
     if path:
-        if given := [f.name for f in fields(new) if getattr(new, f.name) != f.default]:
-            options = ", ".join(f"--{option_name(n)}" for n in given)
+        if options := ", ".join(changed(new)):
             raise PacbedError(f"{options}: only for a new series; leave out {options} or --series")
         yield ScatteringSeries(path)
         return

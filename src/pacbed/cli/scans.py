@@ -3,104 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
-from pacbed.cli.common import PIXEL, Count, Flat, progress, say, stderr
+from pacbed.cli.common import PIXEL, progress, say, stderr
+from pacbed.reading.example_scan import Ripple
+from pacbed.reading.scans import ScanOptions
 
 if TYPE_CHECKING:
-    from pacbed.reading.scans import Scan, ScanOptions
+    from pacbed.reading.scans import Scan
 
-Box = tuple[int, int, int, int]
+_PIXEL_HELP = (
+    "Size of a pixel of the file in mrad, or its width and the camera length: 55um/120mm; instead "
+    "of what the file says."
+)
 
 
 @dataclass(frozen=True)
-class ScanFile:
-    """Options of a scan, as on the command line.
+class ScanFile(ScanOptions):
+    """Options of a scan, as on the command line."""
 
-    Parameters
-    ----------
-    scan_shape
-        Points along y and x, if the file holds a row of patterns.
-    area
-        Part of the scan: x0 y0 x1 y1 in points; x1 and y1 do not belong to it.
-    mirrored
-        The patterns are, or are not, mirror images; columns of mirrored ones are reversed.
-    flip_x
-        Reverse the columns of the patterns.
-    flip_y
-        Reverse the rows of the patterns.
-    transpose
-        Exchange rows and columns of the patterns, after the flips.
-    turn
-        Turn the patterns from x towards y by this angle in degrees, after the transposition.
-    crop
-        Part of the patterns, as turned: x0 y0 x1 y1 in pixels; x1 and y1 do not belong to it.
-    bins
-        Put so many pixels along each axis together.
-    pixel_mrad
-        Size of a pixel of the file in mrad, or its width and the camera length: 55um/120mm.
-    step
-        Distance between neighbouring points in nm.
-    energy
-        Beam energy in keV.
-    semiangle
-        Convergence semi-angle in mrad.
-    """
+    mirrored: Annotated[bool | None, Parameter(negative="--not-mirrored")] = None
+    pixel_mrad: Annotated[float | None, PIXEL, Parameter(help=_PIXEL_HELP)] = None
 
-    scan_shape: tuple[int, int] | None = None
-    area: Box | None = None
-    mirrored: Annotated[
-        bool | None, Parameter(negative="--not-mirrored", show_default="nobody knows")
-    ] = None
-    flip_x: Annotated[bool, Parameter(negative=())] = False
-    flip_y: Annotated[bool, Parameter(negative=())] = False
-    transpose: Annotated[bool, Parameter(negative=())] = False
-    turn: Literal["0", "90", "180", "270"] = "0"
-    crop: Box | None = None
-    bins: Count = 1
-    pixel_mrad: Annotated[
-        float | None, Parameter(name="--pixel-mrad", show_default="of the file"), PIXEL
-    ] = None
-    step: Annotated[float | None, Parameter(show_default="of the file")] = None
-    energy: Annotated[float | None, Parameter(show_default="of the file")] = None
-    semiangle: Annotated[float | None, Parameter(show_default="of the file")] = None
 
-    def options(self) -> ScanOptions:
-        """Return the options as the reader takes them.
-
-        Raises
-        ------
-        PacbedError
-            If they are impossible.
-        """
-        from pacbed.reading.scans import ScanOptions
-
-        names = {
-            "turn": "turn_deg",
-            "crop": "crop_px",
-            "step": "step_nm",
-            "energy": "energy_keV",
-            "semiangle": "semiangle_mrad",
-        }
-        given: dict[str, Any] = {
-            names.get(one.name, one.name): getattr(self, one.name) for one in fields(self)
-        }
-        return ScanOptions(**{**given, "turn_deg": int(self.turn)})
+ScanFiles = Annotated[ScanFile, Parameter(name="*", negative_bool=())]
+_CHOSEN = Parameter(name="*", parse="^(ripple|points|pixels|electrons|seed)$")
 
 
 def scan(
     *,
     output: Path,
     example: Literal["ripple"] = "ripple",
-    points: tuple[int, int] = (48, 48),
-    pixels: Count = 128,
-    electrons: float = 1e5,
-    seed: Annotated[int, Parameter(validator=Number(gte=0))] = 19,
+    ripple: Annotated[Ripple, _CHOSEN] = Ripple(),
 ) -> None:
     """Simulate a scan to try maps on.
 
@@ -110,6 +48,7 @@ def scan(
     simulated by itself, not by a scattering series. 48 × 48 points take about three minutes.
 
     What is true at every point is written next to the scan, as a map: `NAME.truth.zarr.zip`.
+    Files that are there already are not replaced.
 
     Parameters
     ----------
@@ -118,24 +57,15 @@ def scan(
         .mib, with its .hdr, and a .npy hold no calibrations.
     example
         Which scan.
-    points
-        Points along y and x.
-    pixels
-        Pixels of the camera along each axis.
-    electrons
-        Incident electrons of each pattern.
-    seed
-        Seed of everything random.
     """
-    from pacbed.reading.example_scan import Ripple
     from pacbed.reading.map_store import write_map
     from pacbed.reading.scan_writing import check_format, write_scan
-    from pacbed.storage.files import check_writable
+    from pacbed.storage.files import check_new, check_writable
 
-    check_format(output)
+    header = [output.with_suffix(".hdr")] if check_format(output) == ".mib" else []
     truth = truth_path(output)
+    check_new(output, truth, *header)
     check_writable(output, truth)
-    ripple = Ripple(points=points, pixels=pixels, electrons=electrons, seed=seed)
     console = stderr()
     with progress(console) as start:
         made = ripple.simulate(start("columns"))
@@ -160,7 +90,7 @@ def inspect(
     file: Path,
     *,
     figure: Path | None = None,
-    options: Flat[ScanFile] = ScanFile(),
+    options: ScanFiles = ScanFile(),
 ) -> None:
     """Show what is in the file of a scan.
 
@@ -185,7 +115,7 @@ def inspect(
 
         check_not_read(file, figure)
         check_drawable(figure)
-    opened = open_scan(file, options.options())
+    opened = open_scan(file, options)
     for name, value in described(opened):
         print(f"{name + ':':22}{value}")
     console = stderr()

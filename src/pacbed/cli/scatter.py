@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from pacbed.cli.common import Count, Flat, Overlays, progress, stderr
+from pacbed.cli.common import Count, Flat, Overlays, progress, say, spent, stderr
 from pacbed.cli.simulate import PLANE_WAVES, Computation, Motion, PlaneWaveOptions
 from pacbed.cli.structures import Structure
 from pacbed.exceptions import PacbedError, StoreError
@@ -157,6 +157,7 @@ def make_series(
         If the file is there and holds something else; `option` names it.
     """
     from pacbed.engines.planewave.engine import PlaneWaveEngine
+    from pacbed.runs.cost_model import whole_series_s
     from pacbed.scattering import fit
     from pacbed.storage.files import check_writable
 
@@ -169,6 +170,9 @@ def make_series(
             f"{option}, or remove it"
         )
     check_writable(output)
+    if computation.device == "cpu":
+        expected_s = whole_series_s(request, settings, computation.threads)
+        say(f"{request.states} strain states take {spent(expected_s)}")
     engine = PlaneWaveEngine(settings, computation.threads, computation.device)
     folder = output.with_name(f".{output.name}.states")
     paths = [folder / f"{number:04d}.zarr.zip" for number in range(request.states)]

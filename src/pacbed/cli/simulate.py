@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from pacbed.cli.common import Flat, Threads, option_name, progress, stderr
+from pacbed.cli.common import Flat, Threads, changed, progress, stderr
 from pacbed.cli.structures import Structure
 from pacbed.engines import Engine, SimulationRequest, SimulationResult, ThermalMotion
 from pacbed.engines import Motion as MotionKind
@@ -250,7 +250,7 @@ def simulate(
     by_prismatic = engine == "prismatic"
     if series:
         unused = ["--engine prismatic"] if by_prismatic else []
-        unused += _changed(computation, plane_wave, prismatic, execution)
+        unused += changed(computation, plane_wave, prismatic, execution)
         unused += ["--log"] if log else []
         if unused:
             raise PacbedError(
@@ -317,16 +317,6 @@ def simulate(
     # Plane waves serve all patterns together.
     total = sum(seconds) if by_prismatic or known else seconds[0]
     print(f"{total:.1f} s. Look at them: pacbed show {outputs[0]}")
-
-
-def _changed(*options: Any) -> list[str]:
-    """Return the options, fields of data classes, that differ from their defaults."""
-    return [
-        f"--{option_name(one.name)}"
-        for given in options
-        for one in fields(given)
-        if getattr(given, one.name) != getattr(type(given)(), one.name)
-    ]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from pacbed.cli.common import Count, Flat, Overlays, Threads, progress, say, stderr
+from pacbed.cli.common import Count, Flat, Overlays, Threads, busy, progress, say, stderr
 from pacbed.cli.learning import GEOMETRY, SAMPLE, differences, flat
 from pacbed.exceptions import PacbedError
 from pacbed.learning.specification import NetworkSpec
@@ -208,7 +207,6 @@ def train(*, task: Flat[Task], output: Path, threads: Threads = usable_cores()) 
     threads
         Number of threads to use; another number may change the last digits.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from pacbed.learning import training
     from pacbed.runs.locks import sole_maker
     from pacbed.storage.zipped import checkpoint_of
@@ -225,7 +223,7 @@ def train(*, task: Flat[Task], output: Path, threads: Threads = usable_cores()) 
     tell = partial(say, console=console)
     with _resumable(checkpoint_of(model)), sole_maker(model, tell):
         training.configure(threads, log=tell, deterministic=not settings.xla)
-        with console.status("reading the examples"):
+        with busy("reading the examples", console):
             sets = task.training(), task.read("validation")
         with progress(console) as start:
             show = start("epochs")

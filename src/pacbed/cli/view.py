@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -47,7 +46,6 @@ def view(
     browser
         Open the page in the browser.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from pacbed.figures.map_view import MapServer
     from pacbed.reading.map_store import read_map
 

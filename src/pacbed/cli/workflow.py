@@ -12,7 +12,7 @@ from cyclopts.validators import Number
 from rich.table import Table
 from rich.text import Text
 
-from pacbed.cli.common import say, show_table, stderr
+from pacbed.cli.common import busy, say, show_table
 from pacbed.exceptions import BudgetExceeded, PacbedError
 
 _COLOURS = {"ok": "green", "limited": "yellow", "missing": "red"}
@@ -60,7 +60,7 @@ def plan(
     from pacbed.storage.files import check_writable, write_text
 
     check_writable(json_file)
-    with stderr().status("planning"):
+    with busy("planning"):
         limits = Limits(max_core_hours, max_gpu_hours, max_storage_TB)
         table, budget = planned(profile, config, snakefile, directory, limits)
     print(table or "Nothing to be done.")
@@ -100,7 +100,7 @@ def doctor(
     table = Table(title="What this machine has")
     for column in ("part", "state", "found", "what to do"):
         table.add_column(column, overflow="fold")
-    with stderr().status("looking"):
+    with busy("looking"):
         findings = examine(prismatic_python)
     part = ""
     for one in findings:

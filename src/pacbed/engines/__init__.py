@@ -50,6 +50,28 @@ def engine(
     ------
     RequestError
         If it cannot use the device.
+
+    Examples
+    --------
+    The pattern of strained graphene, as a fraction of the incident electrons.
+
+    >>> from pacbed.engines.planewave import PlaneWaveSettings
+    >>> from pacbed.specimen.deformation import Deformation
+    >>> from pacbed.specimen.microscope import Aperture, Detector
+    >>> from pacbed.specimen.polytypes import crystal
+    >>> request = SimulationRequest(
+    ...     crystal("graphene"),
+    ...     Deformation(1.02, 0.99, 30),
+    ...     tilt_mrad=(1.0, 0.0),
+    ...     layers=1,
+    ...     energy_keV=80,
+    ...     aperture=Aperture(6.35),
+    ...     detector=Detector((100, 100), (32, 32)),
+    ...     thermal=ThermalMotion("coherent"),
+    ... )
+    >>> result = engine(PlaneWaveSettings(incident_step_mrad=3)).simulate(request)
+    >>> result.patterns.shape, round(float(result.patterns.sum()), 3)
+    ((1, 32, 32), 0.996)
     """
     from pacbed.engines.planewave import PlaneWaveSettings
 

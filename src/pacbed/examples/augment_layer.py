@@ -224,9 +224,9 @@ def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
     are with XLA on a graphics card; those of this layer are.
     """
     if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+        from pacbed.scattering.xla import compiled
 
-        return cast(Callable[..., Any], tf.function(function, jit_compile=True, autograph=False))
+        return cast(Callable[..., Any], compiled(function))
     return function
 
 

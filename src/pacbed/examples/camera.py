@@ -97,7 +97,7 @@ class CameraSettings:
         return {name: (mean[n], sigma[n]) for n, name in enumerate(FITTED) if self.has(name)}
 
 
-def beyond(trained: CameraSettings | None, seen: CameraSettings | None) -> list[str]:
+def not_learnt(trained: CameraSettings | None, seen: CameraSettings | None) -> list[str]:
     """Return in what the camera of examples is not one that a network has learnt, in words."""
     known, found = trained or CameraSettings(), seen or CameraSettings()
     words = []

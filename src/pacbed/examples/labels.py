@@ -45,6 +45,16 @@ class LabelScaling:
         Names of the parameters, in the order of the outputs.
     centre, half_range
         Middle and half-width of each parameter's range, in its own unit.
+
+    Examples
+    --------
+    >>> scaling = LabelScaling.from_ranges(
+    ...     "strain-rotation", stretch=(0.95, 1.05), rotation_deg=(-10, 10), tilt_mrad=(-5, 5)
+    ... )
+    >>> scaling.parameters
+    ('strain_xx', 'strain_yy', 'strain_xy', 'rotation_deg')
+    >>> scaling.scale(np.array([0.01, -0.05, 0.0, 5.0])).round(3)
+    array([ 0.2, -1. ,  0. ,  0.5])
     """
 
     parameters: tuple[str, ...]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pacbed.figures.maps import WORDS, map_figure, shown_unit, shown_values
+from pacbed.figures.maps import WORDS, axes_in_words, map_figure, shown_unit, shown_values
 from pacbed.figures.page import HTML_SYMBOLS, embedded, environment, versions
 from pacbed.figures.style import layers_label, paper_style
 from pacbed.reading.map_store import FLAGS, QUANTITIES, RELATIVE, StrainMap
@@ -64,7 +64,7 @@ def write_map_report(path: Path, strain_map: StrainMap, name: str | None = None)
             regions=_regions(strain_map),
             flags=_flags(strain_map),
             calibration=_calibration(_mapping(known.get("calibration"))),
-            facts=_facts(known, provenance),
+            facts=_facts(known, provenance, axes_in_words(strain_map)),
             versions=versions(),
         )
     )
@@ -223,18 +223,18 @@ _UNITS = {"mrad": "mrad", "px": "pixels", "deg": "°", "keV": "keV", "nm": "nm",
 
 
 def _facts(
-    known: Mapping[str, Any], provenance: Mapping[str, Any]
+    known: Mapping[str, Any], provenance: Mapping[str, Any], axes: str
 ) -> dict[str, list[tuple[str, str]]]:
     """Return headings, each with names and values."""
     sample = (
         ("material", "material"),
         ("energy_keV", "beam energy (keV)"),
         ("semiangle_mrad", "semi-angle (mrad)"),
-        ("axes", "axes of strain and tilt"),
         ("mirrored", "mirrored patterns"),
         ("reference", "reference region (points x0, y0, x1, y1)"),
     )
     measured = [(words, _plain(known[name])) for name, words in sample if name in known]
+    measured.append(("axes of strain and tilt", axes))
     found = {"Sample and scan": measured}
     settings = _mapping(provenance.get("settings"))
     rest = {name: value for name, value in provenance.items() if name != "settings"}

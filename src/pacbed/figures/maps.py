@@ -314,8 +314,7 @@ def _bar(
     bar.outline.set_linewidth(0.4)
     if isinstance(look.norm, BoundaryNorm):
         low, high = (math.ceil(look.norm.vmin or 0), math.floor(look.norm.vmax or 0))
-        numbers = MaxNLocator(6, integer=True).tick_values(low, high)
-        bar.set_ticks([n for n in numbers if low <= n <= high])
+        bar.set_ticks(range(low, high + 1, 1 + (high - low) // 6))
         bar.ax.minorticks_off()
     else:
         bar.ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
@@ -377,11 +376,17 @@ def _heading(strain_map: StrainMap) -> str:
     parts.append(f"{ny} × {nx} points")
     if strain_map.coordinate_units == "nm":
         parts.append(f"{strain_map.step:.3g} nm apart")
-    axes = {"crystal": "x zigzag, y armchair", "scan": "x right, y up"}
-    if known.get("axes") in axes:
-        parts.append(axes[known["axes"]])
-    parts.append("grey: nothing is claimed")
-    return ", ".join(parts)
+    parts += [axes_in_words(strain_map), "grey: nothing is claimed"]
+    return ", ".join(filter(None, parts))
+
+
+def axes_in_words(strain_map: StrainMap) -> str:
+    """Return what x and y of strain and tilt are; empty if the map does not say it."""
+    known = strain_map.attributes
+    names = {"crystal": known.get("crystal_axes"), "scan": ("right", "up")}.get(
+        str(known.get("axes"))
+    )
+    return f"x {names[0]}, y {names[1]}" if names else ""
 
 
 def _formula(material: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from pacbed.examples.augment import (
     error_of_stored_pixels,
     resample,
 )
-from pacbed.examples.camera import CameraSettings, beyond
+from pacbed.examples.camera import CameraSettings, not_learnt
 from pacbed.examples.dataset import Dataset, refuse_other_simulation
 from pacbed.examples.labels import LabelScaling
 from pacbed.examples.predictions import prediction_table
@@ -73,7 +73,7 @@ def predict(
     model, scaling = network.model, network.scaling
     trained_on = network.settings.get("data", {})
     refuse_other_simulation(trained_on, data.attributes, "the dataset", log)
-    for unseen in beyond(_camera(trained_on), _camera(data.attributes)):
+    for unseen in not_learnt(_camera(trained_on), _camera(data.attributes)):
         log(f"warning: the network has not learnt this camera: the dataset has {unseen}")
     if model.input_shape[1] != data.images.shape[1]:
         raise PacbedError(
@@ -90,25 +90,12 @@ def _camera(attributes: Mapping[str, Any]) -> CameraSettings | None:
     return CameraSettings.from_dict(found) if found else None
 
 
-def predict_images(
-    model_file: Path,
-    settings_file: Path,
-    images: np.ndarray,
-    pixel_mrad: tuple[float, float],
-    log: Callable[[str], None] = print,
-) -> pd.DataFrame:
-    """Predict the parameters of measured patterns of one size of pixels.
-
-    As of :func:`predict_with` and :func:`read_network`, which see.
-    """
-    return predict_with(read_network(model_file, settings_file), images, pixel_mrad, log)
-
-
 def predict_with(
     network: TrainedNetwork,
     images: np.ndarray,
     pixel_mrad: tuple[float, float],
     log: Callable[[str], None] = print,
+    doubts: Callable[[np.ndarray], Iterable[tuple[str, str]]] = lambda image: (),
 ) -> pd.DataFrame:
     """Predict the parameters of measured patterns.
 
@@ -127,15 +114,19 @@ def predict_with(
     pixel_mrad
         Pixel size (x, y) in mrad.
     log
-        Receives a line about each pattern with pixels that are negative or not finite, or with a
-        prediction outside the ranges of the training, and one about coarse pixels.
+        Receives a line about each pattern with pixels that are negative or not finite, with a
+        prediction outside the ranges of the training, or with a doubt, and one about coarse pixels.
+    doubts
+        Says of an image, in the pixels and the field of view of the training, what speaks against
+        a prediction: names for the flags, and reasons.
 
     Returns
     -------
     pandas.DataFrame
         One row per pattern: ``pattern``, its number from zero; ``not_finite`` and ``negative``,
         numbers of such pixels; ``predicted_*`` in physical units; and ``flags``, which names the
-        parameters predicted outside the ranges of the training, where a network knows nothing.
+        parameters predicted outside the ranges of the training, where a network knows nothing,
+        and the doubts.
 
     Raises
     ------
@@ -197,15 +188,29 @@ def predict_with(
         "negative": negative,
     }
     table |= {f"predicted_{name}": predicted[:, n] for n, name in enumerate(scaling.parameters)}
-    names = np.array(scaling.parameters)
-    table["flags"] = [", ".join(names[beyond]) for beyond in ~(np.abs(scaled) <= 1)]
-    for number, flags in enumerate(table["flags"]):
-        if flags:
+    names, flags = np.array(scaling.parameters), []
+    for number, beyond in enumerate(~(np.abs(scaled) <= 1)):
+        flags.append(names[beyond].tolist())
+        if beyond.any():
             log(
-                f"pattern {number}: {flags} outside the range of the training: the prediction is "
-                "not valid; is it another thickness, material, background or centre?"
+                f"pattern {number}: {', '.join(flags[-1])} outside the range of the training: the "
+                "prediction is not valid; is it another thickness, material, background or centre?"
             )
-    return pd.DataFrame(table)
+        for name, reason in doubts(made[number]):
+            flags[-1].append(name)
+            log(f"pattern {number}: {reason}: the network was not trained for that")
+    return pd.DataFrame(table | {"flags": [", ".join(found) for found in flags]})
+
+
+def border_share(images: np.ndarray) -> np.ndarray:
+    """Return the mean intensity of a frame of a sixteenth of each image over that of the image.
+
+    Discs hardly reach there, so that it tells the background, whatever the strain. Shape (images,).
+    """
+    inner = slice(width := max(1, images.shape[-1] // 16), -width)
+    frame = np.ones(images.shape[1:], bool)
+    frame[inner, inner] = False
+    return np.array([image[frame].mean(dtype=float) / image.mean(dtype=float) for image in images])
 
 
 def read_network(model_file: Path, settings_file: Path) -> TrainedNetwork:

@@ -29,6 +29,7 @@ from pacbed.learning.network import (
     save_network,
     with_first_answer,
 )
+from pacbed.learning.prediction import border_share
 from pacbed.learning.schedule import Schedule
 from pacbed.learning.sequences import ExampleSequence, OnlineSequence, StoredSequence
 from pacbed.machine import noting_sigterm
@@ -219,6 +220,10 @@ def train(
     rate = settings.schedule.of_batches(len(batches))
     # Others than TensorFlow compile in ways of their own, or would compute step by step.
     compiled = settings.xla if keras.backend.backend() == "tensorflow" else "auto"
+    if compiled is True:
+        from pacbed.scattering import xla
+
+        xla.begin()
     network.compile(loss=settings.loss, jit_compile=compiled)
     trained_on = of_both_answers(settings.loss, outputs) if twice else settings.loss
     model.compile(make_optimizer(rate, settings), loss=trained_on, jit_compile=compiled)
@@ -268,6 +273,8 @@ def train(
     history = _history(best.losses, rate, len(batches))
     described |= {"parameters": network.count_params(), "fingerprint": digest}
     described["validation_loss"] = _check(network, examples, history, settings, log)
+    shares = border_share(validation.images)
+    described["border_share"] = [float(shares.min()), float(shares.max())]
     _write(folder, network, history, described)
     kept.remove()
     return history

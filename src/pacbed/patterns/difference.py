@@ -100,6 +100,11 @@ def relative_l1(patterns: np.ndarray, reference: np.ndarray) -> np.ndarray:
     ----------
     patterns, reference
         Shape (layers, ny, nx).
+
+    Examples
+    --------
+    >>> relative_l1(np.full((1, 2, 2), 0.26), np.full((1, 2, 2), 0.25)).round(3)
+    array([0.04])
     """
     difference = np.abs(patterns - reference).sum(axis=(1, 2), dtype=float)
     return np.asarray(difference / reference.sum(axis=(1, 2), dtype=float))

@@ -221,6 +221,13 @@ def standard_deviations(information: np.ndarray) -> np.ndarray:
     ----------
     information
         Shape (parameters, parameters).
+
+    Examples
+    --------
+    The second and the third parameter cannot be told apart.
+
+    >>> standard_deviations(np.array([[4.0, 0, 0], [0, 1, 1], [0, 1, 1]]))
+    array([0.5, inf, inf])
     """
     scale = np.sqrt(np.diag(information))
     sigma = np.full(len(scale), math.inf)

@@ -67,6 +67,14 @@ def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
     ------
     PacbedError
         If there is nothing to compare.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"draw": [0, 0, 1, 1], "true_strain_xx": [0.01, 0.01, -0.02, -0.02]})
+    >>> table["predicted_strain_xx"] = [0.011, 0.010, -0.021, -0.018]
+    >>> errors(table, table)[["parameter", "mae", "bias", "baseline_mae"]].round(4)
+       parameter    mae    bias  baseline_mae
+    0  strain_xx  0.001  0.0005         0.015
     """
     names = [c.removeprefix("true_") for c in predictions.columns if c.startswith("true_")]
     if not names or predictions.empty:

@@ -20,6 +20,7 @@ from pacbed.exceptions import PacbedError
 from pacbed.machine import Report
 from pacbed.reading.discs import nearest_reflection_mrad
 from pacbed.reading.fit import ALWAYS_FREE, Fit, FitSettings
+from pacbed.reading.map_settings import CalibrationSettings, MapSettings
 from pacbed.reading.patterns import (
     Pattern,
     Window,
@@ -31,7 +32,7 @@ from pacbed.reading.patterns import (
     window,
 )
 from pacbed.reading.pixels import put_together
-from pacbed.reading.scans import Box, Scan
+from pacbed.reading.scans import Scan
 from pacbed.reading.start import Dictionary, SearchRange, coarse_bins
 from pacbed.reading.thickness import ThicknessFit
 from pacbed.scattering.image_model import COLUMN, TILT, UNKNOWNS, Frame, Noise
@@ -69,6 +70,8 @@ _TURNS_deg = 20.0
 # Points whose χ² is so many times the median do not take part.
 _ODD = 1.5
 _STEPS, _GAIN = 15, 0.05
+# Relative difference between sizes of pixels from which on a calibration is of other ones.
+_OTHER_PIXELS = 0.1
 # Variance by the model error over that of counted electrons, where the gain is looked for.
 _SMALL_PART = 0.05
 # A turn by half a circle is told from none if χ² differs by more: three standard deviations.
@@ -103,7 +106,8 @@ class Calibration:
     rotation_deg
         Direction of the zigzag axis of the crystal in the patterns, counter-clockwise from x.
     turn_told_apart
-        Whether the patterns tell that the crystal is not turned by another 180°.
+        Whether the patterns tell that the crystal is not turned by another 180°, or it would be the
+        same then.
     mirrored
         Whether patterns were mirrored; None if nobody knows.
     counts_per_electron
@@ -151,10 +155,32 @@ class Calibration:
         state[COLUMN["blur_px"]] = self.blur_px / bins
         return state
 
-    def noise(self, model_error: float, patterns: int = 1, bins: int = 1) -> Noise:
+    def noise(self, model_error: float, patterns: float = 1, bins: int = 1) -> Noise:
         """Return the noise of sums of so many patterns."""
         read = self.read_noise_counts / self.counts_per_electron
         return Noise(read * math.sqrt(patterns) * bins, model_error)
+
+    def check(self, scan: Scan) -> None:
+        """Check that it may be that of the patterns of a scan.
+
+        Raises
+        ------
+        PacbedError
+            If they have pixels of another size, are mirrored otherwise, or end before its centre.
+        """
+        (x, y), (ny, nx) = self.centre_px, scan.pattern_shape
+        why = ""
+        if scan.pixel_mrad and abs(scan.pixel_mrad / self.pixel_mrad - 1) > _OTHER_PIXELS:
+            why = f"pixels of {self.pixel_mrad:.4g} mrad, not {scan.pixel_mrad:.4g} mrad"
+        elif bool(self.mirrored) != bool(scan.mirrored):
+            why = f"patterns that are{'' if self.mirrored else ' not'} mirrored"
+        elif not (0 <= x < nx and 0 <= y < ny):
+            why = f"larger patterns, with the centre at x {x:.4g}, y {y:.4g}"
+        if why:
+            raise PacbedError(
+                f"the calibration is of {why}: check crop, bins, --pixel-mrad and --mirrored, or "
+                "leave out --calibration"
+            )
 
     def write(self, path: Path) -> None:
         """Write a small file that can be read, and edited, by people."""
@@ -186,45 +212,6 @@ class Calibration:
                 f"{path} is no calibration of a scan ({error}): make one with pacbed map"
             ) from error
         return found
-
-
-@dataclass(frozen=True)
-class CalibrationSettings:
-    """What is known before a scan is calibrated.
-
-    Parameters
-    ----------
-    semiangle_mrad
-        Convergence semi-angle as far as it is known.
-    layers
-        Numbers of layers that may be.
-    semiangle_uncertainty
-        Its relative standard deviation.
-    pixel_uncertainty
-        Relative standard deviation of the size of a pixel, if that is known.
-    zigzag_near_deg
-        Direction in the patterns, counter-clockwise from x: of the zigzag axes, which are 60°
-        apart, that which is nearest to it is x of the crystal.
-    reference
-        Points x0, y0, x1, y1 of an undeformed region, from which the scale follows if the size of a
-        pixel is not known.
-    counts_per_electron
-        Gain of the camera; None if it follows from the residuals.
-    model_error
-        Relative standard deviation of the expected intensity of a pixel.
-    window
-        So many points along each axis are added up.
-    """
-
-    semiangle_mrad: float
-    layers: tuple[int, ...]
-    semiangle_uncertainty: float = 0.03
-    pixel_uncertainty: float = 0.002
-    zigzag_near_deg: float = 0.0
-    reference: Box | None = None
-    counts_per_electron: float | None = None
-    model_error: float = 0.02
-    window: int = 1
 
 
 @dataclass(frozen=True)
@@ -292,8 +279,38 @@ def mask_without(shape: tuple[int, int], masked_px: Sequence[Sequence[int]]) -> 
     return mask
 
 
-def window_sums(scan: Scan, places: np.ndarray, points: int) -> np.ndarray:
-    """Return sums of the patterns of squares of so many points.
+class WindowSums:
+    """Weighted sums of patterns; those that are mostly no numbers do not count.
+
+    A sum is scaled so that its variance is its mean, as that of counted electrons.
+
+    Parameters
+    ----------
+    shape
+        Of all sums: (sums, ky, kx).
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._total = np.zeros(shape, np.float32)
+        self._weights = np.zeros((2, shape[0]))
+
+    def add(self, rows: np.ndarray, patterns: np.ndarray, weight: float) -> None:
+        """Add a pattern to each of some sums, with a weight."""
+        good = np.isfinite(patterns).mean(axis=(-2, -1)) >= 0.5
+        rows = rows[good]
+        self._total[rows] += np.float32(weight) * patterns[good]
+        self._weights[:, rows] += np.array([[weight], [weight**2]])
+
+    @property
+    def sums(self) -> np.ndarray:
+        """The sums; not a number where no pattern counts."""
+        first, second = self._weights
+        scale = np.divide(first, second, out=np.full(len(first), np.nan), where=second > 0)
+        return self._total * scale.astype(np.float32)[:, None, None]
+
+
+def window_sums(scan: Scan, places: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return :class:`WindowSums` of the patterns of squares of points.
 
     Parameters
     ----------
@@ -302,16 +319,15 @@ def window_sums(scan: Scan, places: np.ndarray, points: int) -> np.ndarray:
     places
         Row and column of the middle of each square, shape (n, 2); what lies outside of the scan is
         left out.
-    points
-        Points along each side of a square.
+    weights
+        Of the points of a square, shape (window, window).
     """
-    total = np.zeros((len(places), *scan.pattern_shape), np.float32)
-    for dy in range(points):
-        for dx in range(points):
-            at = places + np.array([dy, dx]) - (points - 1) // 2
-            inside = ((at >= 0) & (at < scan.shape)).all(axis=1)
-            total[inside] += scan.points(at[inside])
-    return total
+    found = WindowSums((len(places), *scan.pattern_shape))
+    for offset, weight in np.ndenumerate(weights):
+        at = places + np.array(offset) - (len(weights) - 1) // 2
+        inside = np.flatnonzero(((at >= 0) & (at < scan.shape)).all(axis=1))
+        found.add(inside, scan.points(at[inside]), weight)
+    return found.sums
 
 
 def scattered(images: np.ndarray, centre_px: Sequence[float], radius_px: float) -> np.ndarray:
@@ -335,7 +351,8 @@ def scattered(images: np.ndarray, centre_px: Sequence[float], radius_px: float) 
 def calibrate(
     scan: Scan,
     series: ScatteringSeries,
-    settings: CalibrationSettings,
+    settings: MapSettings,
+    known: CalibrationSettings | None = None,
     report: Report | None = None,
 ) -> Calibration:
     """Find out what all patterns of a scan have in common.
@@ -343,10 +360,12 @@ def calibrate(
     Parameters
     ----------
     scan
-        The scan.
+        The scan; its semi-angle must be known.
     series
         What the crystal does to all waves.
     settings
+        How its map is made.
+    known
         What is known.
     report
         Receives how far it is.
@@ -354,13 +373,13 @@ def calibrate(
     Raises
     ------
     PacbedError
-        If there is no crystal, or no disc is seen.
+        If the semi-angle is not known, there is no crystal, or no disc is seen.
     """
     step = _Steps(report)
     step("mean pattern")
     sample = _sample(scan, settings)
     step("orientation")
-    joint = _Joint.begin(sample, series, settings)
+    joint = _Joint.begin(sample, series, settings, known or CalibrationSettings())
     step("start of the points")
     joint.start()
     step("joint fit")
@@ -394,6 +413,7 @@ class _Sample:
     mean: Pattern
     pixel_mrad: float
     pixel_known: bool
+    semiangle_mrad: float
     centre_px: tuple[float, float]
     radius_px: float
 
@@ -412,14 +432,17 @@ def grid(shape: tuple[int, int], most: int) -> np.ndarray:
     return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
 
 
-def _sample(scan: Scan, settings: CalibrationSettings) -> _Sample:
+def _sample(scan: Scan, settings: MapSettings) -> _Sample:
     """Choose points of the crystal, which scatter as much as the best places do."""
+    semiangle = scan.semiangle_mrad
+    if semiangle is None:
+        raise PacbedError(f"{scan.name} does not say the semi-angle: give it with --semiangle")
     places = grid(scan.shape, _LOOKED_AT)
     if settings.reference is not None and scan.pixel_mrad is None:
         x0, y0, x1, y1 = settings.reference
         inside = grid((y1 - y0, x1 - x0), _POINTS // 2) + np.array([y0, x0])
         places = np.unique(np.concatenate([places, inside]), axis=0)
-    patterns = window_sums(scan, places, settings.window)
+    patterns = window_sums(scan, places, settings.window_weights)
     known = np.isfinite(patterns).mean(axis=(1, 2)) > 0.5
     if not known.any():
         raise PacbedError(f"{scan.name}: no pattern that was looked at has finite numbers")
@@ -427,9 +450,9 @@ def _sample(scan: Scan, settings: CalibrationSettings) -> _Sample:
     mean = clean(_mean(scan.name, patterns))
     patterns = np.where(mean.mask & np.isfinite(patterns), patterns, 0).astype(np.float32)
     radius = find_radius_px(mean)
-    pixel = scan.pixel_mrad or settings.semiangle_mrad / radius
+    pixel = scan.pixel_mrad or semiangle / radius
     if scan.pixel_mrad:
-        radius = settings.semiangle_mrad / pixel
+        radius = semiangle / pixel
     first = find_centres(mean, radius, 2.5 * radius)[0]
     part = scattered(patterns, first, radius)
     total = patterns.sum(axis=(1, 2))
@@ -445,6 +468,7 @@ def _sample(scan: Scan, settings: CalibrationSettings) -> _Sample:
         replace(_mean(scan.name, patterns[chosen]), mask=mean.mask),
         pixel,
         scan.pixel_mrad is not None,
+        semiangle,
         (float(first[0]), float(first[1])),
         radius,
     )
@@ -460,7 +484,8 @@ class _Joint:
     """The joint fit of some points."""
 
     sample: _Sample
-    settings: CalibrationSettings
+    settings: MapSettings
+    known: CalibrationSettings
     cut: Cut
     fit: Fit
     counts: np.ndarray
@@ -475,13 +500,17 @@ class _Joint:
 
     @classmethod
     def begin(
-        cls, sample: _Sample, series: ScatteringSeries, settings: CalibrationSettings
+        cls,
+        sample: _Sample,
+        series: ScatteringSeries,
+        settings: MapSettings,
+        given: CalibrationSettings,
     ) -> _Joint:
         """Find the orientation of the crystal by the mean pattern."""
-        cut = Cut.of(sample.mean, series, sample.pixel_mrad, settings.semiangle_mrad)
+        cut = Cut.of(sample.mean, series, sample.pixel_mrad, sample.semiangle_mrad)
         counts = cut.images(sample.patterns)
         mask = cut.part.mask
-        gain = settings.counts_per_electron
+        gain = given.counts_per_electron
         first = float(np.median([noise_per_count(one, mask) for one in counts]))
         gain = gain or first
         read = float(np.median([read_noise(one, mask) for one in counts])) / gain
@@ -489,18 +518,18 @@ class _Joint:
         held = known or settings.reference is None
         priors = dict(_PRIORS)
         priors |= {f"tilt_{axis}_mrad": (0.0, max(series.request.tilt_mrad, 0.1)) for axis in "xy"}
-        angle = settings.semiangle_uncertainty
+        angle = given.semiangle_uncertainty
         if known:
             priors |= {"log_scale": (0.0, _HELD), "log_semiangle": (0.0, angle)}
         else:
             priors |= {"log_semiangle": (0.0, _HELD if held else angle)}
             priors |= {"log_scale": (0.0, 0.1)}
         unknown = FitSettings(UNKNOWNS, priors, Noise(read, settings.model_error))
-        aperture = Aperture(settings.semiangle_mrad)
+        aperture = Aperture(sample.semiangle_mrad)
         fit = Fit(series, aperture, max(settings.layers), cut.frame, unknown)
         states = np.zeros((len(counts), len(UNKNOWNS)))
         layers = np.zeros(len(counts), int)
-        joint = cls(sample, settings, cut, fit, counts, gain, 0.0, layers, states, first)
+        joint = cls(sample, settings, given, cut, fit, counts, gain, 0.0, layers, states, first)
         joint._check_crystal(sample)
         joint.rotation_deg = joint._orientation(sample.mean)
         return joint
@@ -519,7 +548,7 @@ class _Joint:
         """Refuse patterns that scatter much less than the thinnest crystal would."""
         model = self.fit.for_layers(min(self.settings.layers)).model(coarse_bins(self.fit))
         image = model.images(self._guess()[None]).reshape(1, *model.frame.shape)
-        radius = self.settings.semiangle_mrad / model.frame.pixel_mrad
+        radius = sample.semiangle_mrad / model.frame.pixel_mrad
         thin = scattered(image, model.frame.origin_px, radius)[0]
         seen = np.median(scattered(sample.patterns, sample.centre_px, sample.radius_px))
         if seen < _CRYSTAL * thin:
@@ -536,7 +565,7 @@ class _Joint:
 
     def _orientation(self, mean: Pattern) -> float:
         """Return the rotation of the mean pattern; of equal axes, that near the given direction."""
-        near = self.settings.zigzag_near_deg
+        near = self.known.zigzag_near_deg
         # Zigzag axes are 60° apart; those of a lattice that is not hexagonal repeat after 180°.
         half = 30.0 if is_hexagonal(self.fit.series.request.material) else 90.0
         turns = np.arange(_TURNS_deg / 2 - half, half, _TURNS_deg)
@@ -665,7 +694,7 @@ class _Joint:
         groups = np.array_split(np.argsort(mean), 40)
         x, y = (np.array([v[g].mean() for g in groups]) for v in (mean, square))
         weight = 1 / np.maximum(y, 1e-3 * y.max() + 1e-9)
-        if self.settings.counts_per_electron is None:
+        if self.known.counts_per_electron is None:
             design = np.stack([x, np.ones_like(x)], 1) * weight[:, None]
             slope, offset = np.linalg.lstsq(design, y * weight, rcond=None)[0]
             slope = max(float(slope), 1e-3)
@@ -678,7 +707,10 @@ class _Joint:
         self.fit = self.fit.with_noise(Noise(read if read > 0.05 else 0.0, error))
 
     def choose_turn(self) -> bool:
-        """Compare with the crystal turned by 180°; return whether the two are told apart."""
+        """Compare with the crystal turned by 180°; return whether it is known how it lies."""
+        crystal = self.fit.series.request.material
+        if all(crystal.same_after_half_turn(n) for n in np.unique(self.layers).tolist()):
+            return True
         other = replace(self, states=self.states.copy())
         other.states[:, COLUMN["rotation_deg"]] += 180
         other.states[:, TILT] *= -1
@@ -693,16 +725,16 @@ class _Joint:
 
     def calibration(self, scan: Scan, told_apart: bool) -> Calibration:
         """Return what was found."""
-        state, settings = self.states[0], self.settings
+        state, semiangle = self.states[0], self.sample.semiangle_mrad
         known = self.sample.pixel_known
         value = {name: float(state[COLUMN[name]]) for name in COMMON}
         index = {name: number for number, name in enumerate(COMMON)}
         covariance = self.covariance
         if known:
-            covariance = _with_held(covariance, index["log_scale"], settings.pixel_uncertainty)
-        elif settings.reference is None:
+            covariance = _with_held(covariance, index["log_scale"], self.known.pixel_uncertainty)
+        elif self.settings.reference is None:
             covariance = _with_held(
-                covariance, index["log_semiangle"], settings.semiangle_uncertainty
+                covariance, index["log_semiangle"], self.known.semiangle_uncertainty
             )
         sigma = np.sqrt(np.diagonal(covariance))
         local = self.response @ covariance @ self.response.transpose(0, 2, 1)
@@ -712,12 +744,12 @@ class _Joint:
         centre = self.cut.part.in_pattern(np.array(self.cut.frame.origin_px) + shift)
         rotation = float(np.median(self.states[:, COLUMN["rotation_deg"]]))
         hidden = np.argwhere(~self.sample.mean.mask)[:, ::-1]
-        given = settings.counts_per_electron is not None
+        given = self.known.counts_per_electron is not None
         return Calibration(
             pixel_mrad=self.sample.pixel_mrad * math.exp(value["log_scale"]),
             pixel_uncertainty=float(sigma[index["log_scale"]]),
-            semiangle_mrad=settings.semiangle_mrad * math.exp(value["log_semiangle"]),
-            semiangle_sigma_mrad=float(settings.semiangle_mrad * sigma[index["log_semiangle"]]),
+            semiangle_mrad=semiangle * math.exp(value["log_semiangle"]),
+            semiangle_sigma_mrad=float(semiangle * sigma[index["log_semiangle"]]),
             centre_px=(float(centre[0]), float(centre[1])),
             rotation_deg=(rotation + 180) % 360 - 180,
             ellipticity=value["ellipticity"],
@@ -735,7 +767,7 @@ class _Joint:
             points=len(self.states),
             sources={
                 "pixel_mrad": "file or option" if known else "fit",
-                "semiangle_mrad": "fit" if known or settings.reference else "option",
+                "semiangle_mrad": "fit" if known or self.settings.reference else "option",
                 "counts_per_electron": "option" if given else "fit",
                 "mirrored": "not known" if scan.options.mirrored is None else "file or option",
                 "others": "fit",

@@ -113,6 +113,8 @@ class Ripple:
             raise PacbedError(f"a camera needs 32 to 1024 pixels along each side: {self.pixels}")
         if not self.electrons > 0:
             raise PacbedError(f"electrons must be positive, not {self.electrons:g}")
+        if self.seed < 0:
+            raise PacbedError(f"a seed is a number from zero on, not {self.seed}")
         patterns_GB = 4e-9 * self.points[0] * self.points[1] * self.pixels**2
         if patterns_GB > 0.5e-9 * memory_limit_bytes():
             raise PacbedError(
@@ -172,6 +174,7 @@ class Ripple:
             "semiangle_mrad": self.semiangle_mrad,
             "mirrored": False,
             "axes": "crystal",
+            "crystal_axes": material(self.material).axes,
             "calibration": {
                 "pixel_mrad": self.field_of_view_mrad / self.pixels,
                 "rotation_deg": self.rotation_deg,

@@ -9,6 +9,7 @@ map that was stopped goes on.
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -16,29 +17,33 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from threading import Event
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from scipy.ndimage import maximum_filter, minimum_filter
+from scipy.ndimage import binary_opening, maximum_filter, minimum_filter
 from scipy.spatial import cKDTree
 
 from pacbed import __version__
 from pacbed.exceptions import PacbedError
 from pacbed.machine import Report
 from pacbed.reading.calibration import (
+    LARGE_RESIDUALS,
     LOCAL,
     Calibration,
     Cut,
+    WindowSums,
     grid,
     mask_without,
     scattered,
+    spacing_mrad,
     window_sums,
 )
 from pacbed.reading.fit import FLAGS as FIT_FLAGS
 from pacbed.reading.fit import Fit, FitResult, FitSettings
+from pacbed.reading.map_settings import MapSettings
 from pacbed.reading.map_store import FLAGS, QUANTITIES, RELATIVE, StrainMap
 from pacbed.reading.patterns import Pattern
-from pacbed.reading.scans import Box, Scan
+from pacbed.reading.scans import Scan
 from pacbed.reading.start import SearchRange
 from pacbed.reading.thickness import ThicknessFit
 from pacbed.scattering.image_model import COLUMN, TILT, UNKNOWNS
@@ -46,9 +51,6 @@ from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
 from pacbed.storage.files import appearing_whole, write_text
 from pacbed.storage.zipped import plain
-
-Thickness = Literal["by-region", "by-pattern"]
-Axes = Literal["crystal", "scan"]
 
 _BIT = {meaning: bit for bit, meaning in FLAGS.items()}
 # At least so many points are fitted with all thicknesses, and one of so many.
@@ -70,44 +72,10 @@ _ROUNDS, _REACH = 2, 2.9
 _FEW = 0.1
 # Start with pixels put together.
 _BINS = (2, 1)
+# χ² per pixel from which the crystal or the microscope may be another one than said.
+_WRONG = 1.5
 # A width of the point spread is kept by a prior so narrow: it is applied only if it is unknown.
 _KEPT_PX = 1e-6
-
-
-@dataclass(frozen=True)
-class MapSettings:
-    """How a map is made.
-
-    Parameters
-    ----------
-    layers
-        Numbers of layers that there may be.
-    thickness
-        ``by-region``: neighbouring points have the same one unless patterns show otherwise;
-        ``by-pattern``: all are tried at every point.
-    window, step
-        So many points along each axis are added up, and so far apart are the points of the map.
-    reference
-        Points x0, y0, x1, y1 of the scan to whose strain relative strain refers; all if not given.
-    axes
-        Of strain and tilt: those of the crystal (x along zigzag), or of the scan.
-    scan_rotation_deg
-        Direction of the x axis of the scan in the patterns, counter-clockwise, in degrees.
-    model_error
-        Relative standard deviation of the expected intensity of a pixel.
-    least_electrons
-        Points with fewer electrons are not fitted.
-    """
-
-    layers: tuple[int, ...]
-    thickness: Thickness = "by-region"
-    window: int = 1
-    step: int = 1
-    reference: Box | None = None
-    axes: Axes = "crystal"
-    scan_rotation_deg: float = 0.0
-    model_error: float = 0.02
-    least_electrons: float = 500.0
 
 
 @dataclass
@@ -180,16 +148,10 @@ class MapMaker:
     ) -> None:
         self.scan, self.series = scan, series
         self.calibration, self.settings = calibration, settings
-        window, step = settings.window, settings.step
-        if min(window, step) < 1 or window > min(scan.shape):
-            raise PacbedError(
-                f"a window of {window} points every {step} points does not fit a scan of "
-                f"{scan.shape[0]} × {scan.shape[1]}: check --window and --step"
-            )
-        self.axes = [np.arange((window - 1) // 2, n - window // 2, step) for n in scan.shape]
+        settings.check(scan.shape)
+        window, every = settings.window, settings.every
+        self.axes = [np.arange((window - 1) // 2, n - window // 2, every) for n in scan.shape]
         self.shape = len(self.axes[0]), len(self.axes[1])
-        if settings.reference is not None:
-            _check_reference(settings.reference, scan.shape)
 
     @cached_property
     def cut(self) -> Cut:
@@ -210,7 +172,7 @@ class MapMaker:
         if blur > 0:
             free, priors["blur_px"] = (*LOCAL, "blur_px"), (blur, _KEPT_PX)
         noise = self.calibration.noise(
-            self.settings.model_error, self.settings.window**2, self.cut.bins
+            self.settings.model_error, self.settings.patterns, self.cut.bins
         )
         return Fit(
             self.series,
@@ -259,7 +221,7 @@ class MapMaker:
 
     def images(self, places: np.ndarray) -> np.ndarray:
         """Return electrons in each pixel at places of the scan, shape (places, ny, nx)."""
-        return self._electrons(window_sums(self.scan, places, self.settings.window))
+        return self._electrons(window_sums(self.scan, places, self.settings.window_weights))
 
     def _electrons(self, patterns: np.ndarray) -> np.ndarray:
         images = self.cut.images(patterns) / np.float32(self.calibration.counts_per_electron)
@@ -287,17 +249,16 @@ class MapMaker:
 
     def _of_rows(self, rows: np.ndarray) -> np.ndarray:
         """Return the images of rows of the map, shape (points, ny, nx)."""
-        window, half = self.settings.window, (self.settings.window - 1) // 2
-        at = self.axes[0][rows] - half
-        found = []
-        for y in at:
-            slab = self.scan.patterns(slice(int(y), int(y) + window))
-            total = np.zeros((self.shape[1], *self.scan.pattern_shape), np.float32)
-            for row in slab:
-                for dx in range(window):
-                    total += row[self.axes[1] - half + dx]
-            found.append(self._electrons(total))
-        return np.concatenate(found)
+        window, weights = self.settings.window, self.settings.window_weights
+        columns, points = self.axes[1] - (window - 1) // 2, np.arange(self.shape[1])
+        images = []
+        for y in (self.axes[0][rows] - (window - 1) // 2).tolist():
+            slab = self.scan.patterns(slice(y, y + window))
+            found = WindowSums((self.shape[1], *self.scan.pattern_shape))
+            for (dy, dx), weight in np.ndenumerate(weights):
+                found.add(points, slab[dy, columns + dx], weight)
+            images.append(self._electrons(found.sums))
+        return np.concatenate(images)
 
     # What is fitted.
 
@@ -478,6 +439,33 @@ class MapMaker:
 
     # What is said.
 
+    def warnings(self) -> list[str]:
+        """Return what one should know before the points are fitted."""
+        found, own = [], self.calibration
+        spacing = spacing_mrad(self.series)
+        if 2 * own.semiangle_mrad > spacing:
+            cell = 0.1 * self.series.request.material.shortest_edge_A
+            step = f"{self.scan.step_nm:g} nm" if self.scan.step_nm else "of unknown size"
+            found.append(
+                f"Discs overlap ({2 * own.semiangle_mrad:.3g} mrad wide, {spacing:.3g} mrad "
+                f"apart), so patterns must be averaged over whole unit cells ({cell:.2g} nm). "
+                f"Steps are {step}, and a window has {self.settings.window} points along each "
+                "side: check that it covers whole cells, or many."
+            )
+        if own.residuals > LARGE_RESIDUALS:
+            found.append(_wrong(own.residuals))
+        return found
+
+    def _doubts(self, values: dict[str, np.ndarray]) -> list[str]:
+        """Return what one should know of the values of a map."""
+        found = self.warnings()
+        chi2 = float(np.nanmedian(values["chi2_per_pixel"]))
+        if chi2 > _WRONG:
+            found.append(_wrong(chi2))
+        if not np.isfinite(values[RELATIVE[0]]).any():
+            found.append("No fit in the reference region is good: there is no relative strain.")
+        return found
+
     def strain_map(self, found: _Found) -> StrainMap:
         """Return the map of all points."""
         settings, own = self.settings, self.calibration
@@ -510,6 +498,7 @@ class MapMaker:
         y, x = ((step or 1.0) * axis for axis in self.axes)
         attributes = {**self.provenance(), "common_sigma": common}
         attributes["coordinate_units"] = "nm" if step else "points"
+        attributes["warnings"] = self._doubts(values)
         return StrainMap(values, x, y, attributes)
 
     @property
@@ -527,8 +516,10 @@ class MapMaker:
         border = maximum_filter(layers, 3, mode="nearest") != minimum_filter(
             layers, 3, mode="nearest"
         )
-        bad = (flags & _BIT["bad chi2"]) > 0
-        flags = flags + _BIT["mixed area"] * (bad & border.ravel())
+        bad = ((flags & _BIT["bad chi2"]) > 0).reshape(self.shape)
+        reach = math.ceil(self.settings.window / self.settings.every)
+        mixed = (bad & border) | between_sides(layers, reach)
+        flags = flags + _BIT["mixed area"] * mixed.ravel()
         if not self.calibration.turn_told_apart:
             flags = flags + _BIT["turn by 180 degrees undetermined"] * (found.layers > 0)
         return np.asarray(flags, np.uint8)
@@ -559,10 +550,11 @@ class MapMaker:
             },
             "reference": self.settings.reference,
             "axes": self.settings.axes,
+            "crystal_axes": request.material.axes,
             "material": request.material.name,
             "energy_keV": request.energy_keV,
             "semiangle_mrad": self.calibration.semiangle_mrad,
-            "mirrored": self.calibration.mirrored,
+            "mirrored": self.scan.mirrored,
         }
 
     def fingerprint(self) -> dict[str, Any]:
@@ -679,13 +671,39 @@ def _differing(one: Any, other: Any, name: str = "map") -> list[str]:
     return [] if one == other else [name]
 
 
-def _check_reference(box: Box, shape: tuple[int, int]) -> None:
-    x0, y0, x1, y1 = box
-    if not (0 <= x0 < x1 <= shape[1] and 0 <= y0 < y1 <= shape[0]):
-        raise PacbedError(
-            f"the reference x0 y0 x1 y1 = {x0} {y0} {x1} {y1} is no part of a scan of {shape[0]} × "
-            f"{shape[1]} points (rows × columns)"
-        )
+def between_sides(layers: np.ndarray, reach: int = 1) -> np.ndarray:
+    """Return strips whose number of layers lies between those of their two sides.
+
+    A pattern that mixes two thicknesses may look like one between them, and is described well.
+
+    Parameters
+    ----------
+    layers
+        Numbers of layers, 0 where there is no crystal, shape (ny, nx).
+    reach
+        Points of the map in which a step of the thickness is seen: strips are no wider.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (ny, nx), bool.
+    """
+    layers = np.pad(layers, reach, mode="edge")
+    block = np.ones((reach + 1, reach + 1), bool)
+    wide = np.any([binary_opening(layers == number, block) for number in np.unique(layers)], axis=0)
+    near = 2 * reach + 1
+    low = minimum_filter(np.where(wide, layers, layers.max() + 1), near, mode="nearest")
+    high = maximum_filter(np.where(wide, layers, -1), near, mode="nearest")
+    found = ~wide & (layers > 0) & (low < layers) & (layers < high)
+    return np.asarray(found[reach:-reach, reach:-reach])
+
+
+def _wrong(residuals: float) -> str:
+    return (
+        f"Residuals are {residuals:.3g} times the noise: material, beam energy, semi-angle, pixel "
+        "size, number of layers or handedness may be other ones than said, or the model is too "
+        "simple."
+    )
 
 
 def _put_better(found: _Found, rows: np.ndarray, other: _Found) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from pacbed.exceptions import PacbedError
 from pacbed.reading.calibration import Cut, mask_without, window_sums
+from pacbed.reading.map_settings import MapSettings
 from pacbed.reading.map_store import StrainMap
 from pacbed.reading.maps import strain_turn
 from pacbed.reading.patterns import Pattern
@@ -19,6 +20,8 @@ from pacbed.reading.scans import Scan, ScanOptions, open_scan
 from pacbed.scattering.image_model import COLUMN, UNKNOWNS, ImageModel
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
+
+T = TypeVar("T")
 
 # Smallest variance of a pixel, in electrons.
 _DARKEST = 0.02
@@ -72,10 +75,8 @@ class PointPatterns:
     def __init__(self, strain_map: StrainMap, scan: Scan, series: ScatteringSeries) -> None:
         self.map, self.scan = strain_map, scan
         self._calibration = _mapping(strain_map.attributes.get("calibration"))
-        settings = _mapping(_mapping(strain_map.attributes.get("provenance")).get("settings"))
-        self._scan_rotation_deg = float(settings.get("scan_rotation_deg") or 0.0)
-        self._window = int(settings.get("window") or 1)
-        self._model_error = float(settings.get("model_error") or 0.0)
+        provenance = _mapping(strain_map.attributes.get("provenance"))
+        self._settings = settings_of(MapSettings, _mapping(provenance.get("settings")))
         self._check(series)
         self._cut = self._cut_out(series)
         # A blur is applied only if it is among the unknowns.
@@ -103,8 +104,8 @@ class PointPatterns:
         read = float(self._calibration.get("read_noise_counts") or 0.0) / self._gain
         variance = (
             np.maximum(fitted, _DARKEST)
-            + (read * self._window * self._cut.bins) ** 2
-            + (self._model_error * fitted) ** 2
+            + (read * self._cut.bins) ** 2 * self._settings.patterns
+            + (self._settings.model_error * fitted) ** 2
         )
         residuals = (measured - fitted) / np.sqrt(variance)
         return PointPattern(
@@ -203,7 +204,8 @@ class PointPatterns:
 
     def _measured(self, row: int, column: int) -> np.ndarray:
         """Return the electrons of the points that were added up, in the pixels of the fit."""
-        total = window_sums(self.scan, np.array([self._place(row, column)]), self._window)[0]
+        place = np.array([self._place(row, column)])
+        total = window_sums(self.scan, place, self._settings.window_weights)[0]
         return np.asarray(put_together(self._cut.pixels(total) / self._gain, self._cut.bins))
 
     def _state(self, row: int, column: int) -> np.ndarray:
@@ -215,7 +217,7 @@ class PointPatterns:
             state[COLUMN[name]] = float(self._calibration.get(name) or 0.0)
         state[COLUMN["blur_px"]] = self._blur
         if self.map.attributes.get("axes") == "scan":
-            state[:6] = in_crystal_axes(state[:6], self._scan_rotation_deg)
+            state[:6] = in_crystal_axes(state[:6], self._settings.scan_rotation_deg)
         return state
 
 
@@ -262,19 +264,19 @@ def open_point_patterns(
             raise PacbedError(f"the {what} of the map, {path}, is not there: give --{what}")
     assert scan is not None
     assert series is not None
-    options = scan_options(_mapping(provenance.get("scan_options")))
+    options = settings_of(ScanOptions, _mapping(provenance.get("scan_options")))
     return PointPatterns(strain_map, open_scan(scan, options), ScatteringSeries(series))
 
 
-def scan_options(known: Mapping[str, Any]) -> ScanOptions:
-    """Return the options of a scan, as JSON keeps them."""
-    names = {one.name for one in fields(ScanOptions)}
+def settings_of(kind: type[T], known: Mapping[str, Any]) -> T:
+    """Return settings of some kind, as JSON keeps them; what they do not have is left out."""
+    names = {one.name for one in fields(kind)}  # type: ignore[arg-type]
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in known.items()
         if name in names
     }
-    return ScanOptions(**given)
+    return kind(**given)
 
 
 def _path(value: Any) -> Path | None:

@@ -15,9 +15,6 @@ from pacbed.exceptions import PacbedError
 from pacbed.reading.pixels import FEWEST_PIXELS, put_together
 from pacbed.reading.scan_files import read_contents
 
-Box = tuple[int, int, int, int]
-"""First column and row, and the column and row behind the last: x0, y0, x1, y1."""
-
 # Patterns of a pass through a whole scan that are in memory at a time, in bytes.
 _BLOCK_BYTES = 2**28
 # Relative difference between a file and an option that is worth a word.
@@ -41,41 +38,48 @@ class ScanOptions:
     Parameters
     ----------
     scan_shape
-        Points along y and x of a file that holds a row of patterns.
-    mirrored
-        Whether the patterns are mirror images; then their columns are reversed. None if nobody
-        knows: they are taken as they are.
-    flip_x, flip_y
-        Reverse the columns, the rows of the patterns.
-    transpose
-        Exchange rows and columns of the patterns.
-    turn_deg
-        Turn the patterns from x towards y by this angle.
-    crop_px
-        Part of the patterns that is kept, as flipped and turned: x0, y0, x1, y1.
-    bins
-        So many pixels along each axis are put together.
+        Points along y and x, if the file holds a row of patterns.
     area
-        Part of the scan, in points: x0, y0, x1, y1.
+        Part of the scan: x0 y0 x1 y1 in points; x1 and y1 do not belong to it.
+    mirrored
+        The patterns are, or are not, mirror images; columns of mirrored ones are reversed. If
+        nobody says, they are taken as they are.
+    flip_x
+        Reverse the columns of the patterns.
+    flip_y
+        Reverse the rows of the patterns.
+    transpose
+        Exchange rows and columns of the patterns, after the flips.
+    turn_deg
+        Turn the patterns from x towards y by this angle in degrees, after the transposition.
+    crop_px
+        Part of the patterns, as turned: x0 y0 x1 y1 in pixels; x1 and y1 do not belong to it.
+    bins
+        Put so many pixels along each axis together.
     pixel_mrad
-        Size of a pixel of the file in mrad.
+        Size of a pixel of the file in mrad, instead of what the file says.
     step_nm
-        Distance between neighbouring points in nm.
+        Distance between neighbouring points in nm, instead of what the file says.
     energy_keV
-        Beam energy in keV.
+        Beam energy in keV, instead of what the file says.
     semiangle_mrad
-        Convergence semi-angle in mrad.
+        Convergence semi-angle in mrad, instead of what the file says.
+
+    Raises
+    ------
+    PacbedError
+        If a number is impossible.
     """
 
     scan_shape: tuple[int, int] | None = None
+    area: tuple[int, int, int, int] | None = None
     mirrored: bool | None = None
     flip_x: bool = False
     flip_y: bool = False
     transpose: bool = False
     turn_deg: Literal[0, 90, 180, 270] = 0
-    crop_px: Box | None = None
+    crop_px: tuple[int, int, int, int] | None = None
     bins: int = 1
-    area: Box | None = None
     pixel_mrad: float | None = None
     step_nm: float | None = None
     energy_keV: float | None = None
@@ -476,7 +480,9 @@ def _rows_of_a_chunk(source: Any) -> int:
     return int(chunks[0][0] if isinstance(chunks[0], tuple) else chunks[0])
 
 
-def _check_box(box: Box, shape: tuple[int, int], owner: str, what: str, option: str) -> None:
+def _check_box(
+    box: tuple[int, int, int, int], shape: tuple[int, int], owner: str, what: str, option: str
+) -> None:
     x0, y0, x1, y1 = box
     if not (0 <= x0 < x1 <= shape[1] and 0 <= y0 < y1 <= shape[0]):
         raise PacbedError(

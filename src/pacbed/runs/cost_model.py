@@ -23,6 +23,7 @@ from pacbed.engines.prismatic import Layout
 from pacbed.engines.request import SimulationRequest
 from pacbed.examples.labels import NUISANCES, OUTPUTS
 from pacbed.learning.sizes import binning, rectified_size
+from pacbed.scattering.request import SeriesRequest
 from pacbed.specimen.crystal import slab
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import wavelength_A
@@ -249,9 +250,18 @@ def scattering(config: Configuration, threads: int, states: int = 1) -> Cost:
     """Estimate the simulation of some strain states of a scattering series, one after another."""
     series = config.series()
     settings = config.for_bound().simulation.planewave.settings()
-    waves = _waves_s(series.requests(0), settings) / threads
-    seconds = _START_s + states * (waves + _STATE_s * series.layers)
+    seconds = _START_s + states * _state_s(series, settings, threads)
     return Cost(seconds, states * 2.6 * series.layers, _SERIES)
+
+
+def _state_s(request: SeriesRequest, settings: PlaneWaveSettings, threads: int) -> float:
+    return _waves_s(request.requests(0), settings) / threads + _STATE_s * request.layers
+
+
+def whole_series_s(request: SeriesRequest, settings: PlaneWaveSettings, threads: int) -> float:
+    """Return the seconds in which the states and the polynomials of a series are computed."""
+    each = _state_s(request, settings, threads) + _FIT_s * request.layers
+    return request.states * each
 
 
 def series(config: Configuration) -> Cost:

@@ -34,6 +34,7 @@ from pacbed.scattering.image import (
 from pacbed.scattering.scattered import UNIT_STRAINS
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.strain import deformation_of
+from pacbed.scattering.xla import compiled
 from pacbed.specimen.microscope import Aperture, wavelength_A
 
 UNKNOWNS = (
@@ -205,8 +206,8 @@ class ImageModel:
         self._overlapping = self._most()
         self._set_table()
         self._together = 1
-        self._model = tf.function(self._image_and_columns, jit_compile=True, autograph=False)
-        self._compare = tf.function(self._assess, jit_compile=True, autograph=False)
+        self._model = compiled(self._image_and_columns)
+        self._compare = compiled(self._assess)
 
     def for_layers(self, layers: int) -> ImageModel:
         """Return the model of another thickness, for which nothing is compiled anew."""

@@ -29,6 +29,14 @@ class StrainRange:
     ------
     RequestError
         If the range is empty, or further from 1 than any crystal.
+
+    Examples
+    --------
+    >>> within = StrainRange((0.95, 1.05))
+    >>> within.contains([0.03, -0.02, 0.01]), within.contains([0.03, 0.03, 0.03])
+    (True, False)
+    >>> within.states(4).shape
+    (4, 3)
     """
 
     stretch: tuple[float, float]

@@ -182,6 +182,18 @@ class Crystal(ABC):
             found |= sum_of_layer > _EXTINCT * weights[of_layer].sum()
         return found
 
+    def same_after_half_turn(self, layers: int) -> bool:
+        """Tell whether some layers, turned by 180° about the beam, are the same but for a shift."""
+        atoms = self.stack(layers)
+        kinds, place, depth = np.array(atoms.kinds), atoms.positions[:, :2], atoms.positions[:, 2]
+        alike = (kinds[:, None] == kinds) & (np.abs(depth[:, None] - depth) < 1e-6)
+        for shift in place[alike[0]] + place[0]:
+            away = shift - place[:, None] - place
+            met = alike & (np.abs(away - away.round()).max(axis=-1) < 1e-4)
+            if met.any(axis=1).all():
+                return True
+        return False
+
     def to_dict(self) -> dict[str, Any]:
         """Return the crystal as nested plain values; see :func:`crystal_of`."""
         return asdict(self)  # type: ignore[call-overload]
@@ -521,6 +533,13 @@ def slab(crystal: Crystal, deformation: Deformation, layers: int) -> ase.Atoms:
     ase.Atoms
         The in-plane cell vectors are the deformed, in general oblique ones. The first layer that
         the beam meets has the largest z. The array ``kinds`` has the kinds of atoms.
+
+    Examples
+    --------
+    >>> from pacbed.specimen.polytypes import crystal
+    >>> atoms = slab(crystal("MoS2"), Deformation(1.02, 1.0, 0.0), layers=2)
+    >>> str(atoms.symbols), atoms.cell.lengths().round(3)
+    ('S2Mo2S4Mo2S2', array([ 3.225,  5.476, 12.306]))
     """
     import ase  # here, since jobs that build no crystal read materials
 

@@ -25,6 +25,14 @@ class Deformation:
     ------
     RequestError
         If λ1 < λ2 or a stretch is not positive.
+
+    Examples
+    --------
+    Three per cent longer along a direction of 30° from x, and two per cent shorter across it.
+
+    >>> Deformation(1.03, 0.98, 30).strain.round(4)
+    array([[ 0.0175,  0.0217],
+           [ 0.0217, -0.0075]])
     """
 
     stretch_1: float = 1.0
@@ -49,7 +57,14 @@ class Deformation:
 
     @classmethod
     def from_strain(cls, xx: float, yy: float, xy: float) -> Deformation:
-        """Make the deformation whose strain tensor has these components (fractions)."""
+        """Make the deformation whose strain tensor has these components (fractions).
+
+        Examples
+        --------
+        >>> one = Deformation.from_strain(0.01, -0.02, 0.005)
+        >>> round(one.stretch_1, 4), round(one.stretch_2, 4), round(one.angle_deg, 2)
+        (1.0108, 0.9792, 9.22)
+        """
         mean, half = (xx + yy) / 2, math.hypot((xx - yy) / 2, xy)
         angle = math.degrees(0.5 * math.atan2(2 * xy, xx - yy)) % 180
         return cls(1 + mean + half, 1 + mean - half, angle)

@@ -47,6 +47,15 @@ class Aperture:
     ------
     RequestError
         If the semi-angle is not positive or the edge is negative.
+
+    Examples
+    --------
+    The probe before the specimen, on the pixels of a camera.
+
+    >>> camera = Detector(field_of_view_mrad=(100, 100), pixels=(64, 64))
+    >>> probe = Aperture(6.35).weights(camera.kx_mrad, camera.ky_mrad)
+    >>> probe.shape, round(float(probe.sum()), 2)
+    ((64, 64), 1.0)
     """
 
     semiangle_mrad: float
@@ -172,6 +181,14 @@ class Detector:
     ------
     RequestError
         If there are fewer than two pixels per axis or the field is not positive.
+
+    Examples
+    --------
+    >>> camera = Detector(field_of_view_mrad=(100, 80), pixels=(5, 4))
+    >>> camera.kx_mrad
+    array([-40., -20.,   0.,  20.,  40.])
+    >>> camera.reach_mrad
+    20.0
     """
 
     field_of_view_mrad: tuple[float, float]
@@ -198,7 +215,8 @@ class Detector:
     @property
     def reach_mrad(self) -> float:
         """Smallest angle from the axis to an edge of the field, in mrad."""
-        return min(-self.kx_mrad[0], self.kx_mrad[-1], -self.ky_mrad[0], self.ky_mrad[-1])
+        kx, ky = self.kx_mrad, self.ky_mrad
+        return float(min(-kx[0], kx[-1], -ky[0], ky[-1]))
 
     @property
     def pixel_mrad2(self) -> float:

@@ -183,6 +183,14 @@ def crystal(name: str) -> Crystal:
     ------
     RequestError
         If it is not among :data:`CRYSTALS`.
+
+    Examples
+    --------
+    >>> crystal("1T-SnS2").thickness_A(layers=3)
+    17.697
+    >>> crystal("hBN").cell_A.round(3)
+    array([[ 2.504,  0.   ],
+           [-1.252,  2.169]])
     """
     known = _OTHER_NAMES.get(name, name)
     if known in CRYSTALS:

@@ -81,6 +81,16 @@ def crystal_of_atoms(
     ------
     RequestError
         If it is not periodic in plane, or what a layer is does not follow.
+
+    Examples
+    --------
+    Of a structure file, ``ase.io.read`` gives the atoms.
+
+    >>> import ase.build
+    >>> cell = ase.build.mx2("WSe2", kind="1T", a=3.28, thickness=3.35, vacuum=1.6)
+    >>> found = crystal_of_atoms(cell, list(cell.symbols), {"W": 0.07, "Se": 0.08})
+    >>> found.kinds, found.layer_ends_A(layers=2)
+    (('Se', 'W'), [6.55, 13.1])
     """
     layering = layering or Layering()
     upright = _Upright.of(atoms, layering, name)

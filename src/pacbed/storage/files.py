@@ -35,20 +35,27 @@ def check_writable(*paths: Path | None) -> None:
 
 
 def check_space(path: Path, size_bytes: int) -> None:
-    """Check that a disk has room for a file, since HDF5 crashes on a full one.
+    """Check that there is room for a file, since HDF5 crashes where there is none.
+
+    Room is taken for a moment, so that quotas count.
 
     Raises
     ------
     PacbedError
-        If it has not.
+        If there is none.
     """
     existing = next(folder for folder in path.absolute().parents if folder.exists())
-    free = shutil.disk_usage(existing).free
-    if free < size_bytes:
+    try:
+        with tempfile.TemporaryFile(dir=existing) as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size_bytes)
+            elif shutil.disk_usage(existing).free < size_bytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
         raise PacbedError(
-            f"cannot write {path}: it takes up to {size_bytes / 1e6:.3g} MB, and {free / 1e6:.3g} "
-            "MB are free; free some space or choose another folder"
-        )
+            f"cannot write {path}: {error.strerror or error}, and it takes up to "
+            f"{size_bytes / 1e6:.3g} MB; free some space or choose another folder"
+        ) from error
 
 
 def check_not_read(read: Path | None, *written: Path | None) -> None:
@@ -64,6 +71,19 @@ def check_not_read(read: Path | None, *written: Path | None) -> None:
     for path in filter(None, written):
         if path.exists() and path.samefile(read):
             raise PacbedError(f"{path} is read, and would be overwritten: give another name")
+
+
+def check_new(*paths: Path) -> None:
+    """Check that files are not there yet which cost much, or may be another's measurement.
+
+    Raises
+    ------
+    PacbedError
+        If one is.
+    """
+    for path in paths:
+        if path.exists():
+            raise PacbedError(f"{path} is there already: give another --output, or remove it")
 
 
 @contextmanager

@@ -28,6 +28,14 @@ def load(paths: Sequence[Path] = ()) -> Configuration:
     ------
     ConfigError
         If a file cannot be read or the result cannot be used.
+
+    Examples
+    --------
+    Without a file it is the paper's protocol.
+
+    >>> study = load()
+    >>> study.microscope.energy_keV, study.simulation.engine, study.dataset.layers
+    (80, 'prismatic', (1, 2, 3, 4, 5, 10, 15, 20))
     """
     return checked(overlaid(paths), paths)
 

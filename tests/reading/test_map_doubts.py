@@ -1,0 +1,62 @@
+"""What a map says against itself."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from small_scan import true_calibration
+
+from pacbed.reading.map_settings import MapSettings
+from pacbed.reading.map_store import RELATIVE
+from pacbed.reading.maps import MapMaker, between_sides
+from pacbed.reading.scans import Scan
+from pacbed.specimen.crystal import material
+
+
+def maker(**calibration):
+    """Return what makes maps of MoS2 at 80 keV, whose discs are 15.3 mrad apart."""
+    series = SimpleNamespace(request=SimpleNamespace(material=material("MoS2"), energy_keV=80.0))
+    scan = Scan.of(np.ones((4, 5, 32, 32)))
+    return MapMaker(scan, series, true_calibration(**calibration), MapSettings((1,)))
+
+
+@pytest.mark.parametrize(
+    ("calibration", "said"),
+    [({}, ""), ({"semiangle_mrad": 8.0}, "Discs overlap"), ({"residuals": 3.0}, "Residuals are 3")],
+)
+def test_what_the_calibration_speaks_against_is_kept_in_the_map(calibration, said):
+    found = maker(**calibration)
+    good = {"chi2_per_pixel": np.ones((4, 5)), RELATIVE[0]: np.zeros((4, 5))}
+    assert found.warnings() == found._doubts(good)
+    assert " ".join(found.warnings())[: len(said)] == said
+    assert len(found.warnings()) == bool(said)
+
+
+def test_a_wrong_model_and_a_reference_without_fits_are_said():
+    values = {"chi2_per_pixel": np.full((4, 5), 2.0), RELATIVE[0]: np.full((4, 5), np.nan)}
+    said = maker()._doubts(values)
+    assert [line[:12] for line in said] == ["Residuals ar", "No fit in th"]
+
+
+STEP = ("33333333", "44333333", "55444333", "55555444", "55555555", "55555555")
+EDGE = ("333200", "333320", "333332", "333333")
+
+
+def numbers(lines):
+    return np.array([list(map(int, line)) for line in lines])
+
+
+@pytest.mark.parametrize(("lines", "between"), [(STEP, 4), (EDGE, 2), (("33455",), 4)])
+def test_a_thin_strip_between_two_thicknesses_may_be_a_mixture(lines, between):
+    layers = numbers(lines)
+    assert np.array_equal(between_sides(layers), layers == between)
+    terrace = np.repeat(np.repeat(layers, 2, 0), 2, 1)
+    assert not between_sides(terrace).any()
+    assert np.array_equal(between_sides(terrace, 2), terrace == between)
+
+
+@pytest.mark.parametrize(
+    "lines", [("3333", "3343", "3333"), ("3333", "3333", "4444"), ("3344", "3344")]
+)
+def test_what_is_no_strip_between_two_thicknesses_is_no_mixture(lines):
+    assert not between_sides(numbers(lines)).any()
