@@ -113,7 +113,7 @@ def undisturbed(tmp_path_factory):
 
 
 # Enough to be interrupted in the middle.
-SLOW = {"simulation": {"planewave": {"incident_step_mrad": 0.03, "supercell": [8, 5]}}}
+SLOW = {"simulation": {"layers": 8, "planewave": {"incident_step_mrad": 0.1, "supercell": [8, 5]}}}
 LONG_TRAINING = {
     "training": {"batch_size": 4, "learning_rate_steps": [{"epochs": 150, "rate": 1e-3}]}
 }
