@@ -53,6 +53,8 @@ def kinds(node: dict[str, Any]) -> list[str]:
     """Return what a value may be."""
     if "anyOf" in node:
         return [kind for one in node["anyOf"] for kind in kinds(one)]
+    if "$ref" in node:
+        return ["mapping"]
     if "const" in node:
         return [f"`{node['const']}`"]
     if "enum" in node:

@@ -360,10 +360,14 @@ def test_what_the_configuration_does_not_have_is_refused(
 
 
 def test_examples_that_are_otherwise_others_are_used_with_a_warning(tmp_path, capsys):
-    trained(tmp_path / "model", change={"dataset": {"examples": {"train": 999}}})
+    change = {"examples": {"train": 999}, "camera": {"blur_px": [0, 1]}}
+    trained(tmp_path / "model", change={"dataset": change})
     said = capsys.readouterr().err
-    assert said.count("warning") == 1
+    assert said.count("warning") == 2
     assert "train.zarr.zip is not what the configuration asks for: examples is 56, not 999" in said
+    assert (
+        "validation.zarr.zip is not what the configuration asks for: camera is perfect, not" in said
+    )
 
 
 def test_a_folder_that_cannot_be_written_is_named(complaint, tmp_path):

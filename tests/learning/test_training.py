@@ -196,6 +196,19 @@ def test_a_network_of_an_earlier_version_is_used_with_a_warning(learned, tmp_pat
     assert said in capsys.readouterr().out
 
 
+def test_a_camera_that_a_network_has_not_learnt_is_named(learned, capsys):
+    data = spots(4, 9)
+    predictions(learned, data)
+    assert "camera" not in capsys.readouterr().out
+    camera = {"camera": {"ellipticity": [0, 0.01]}}
+    elliptical = {**data.attributes, "augmentation": camera}
+    predictions(learned, replace(data, attributes=elliptical))
+    assert (
+        "warning: the network has not learnt this camera: the dataset has ellipticity from 0 to "
+        "0.01, not 0 to 0\n"
+    ) in capsys.readouterr().out
+
+
 # Failures
 
 

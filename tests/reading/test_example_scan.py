@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from pacbed.exceptions import PacbedError
-from pacbed.reading.example_scan import STRAINED, Ripple, StretchedCamera, small_ripple
+from pacbed.reading.example_scan import STRAINED, Ripple, small_ripple
 from pacbed.reading.map_store import read_map, write_map
 from pacbed.reading.scan_overview import Overview
+from pacbed.scattering.image import Camera
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +65,9 @@ def test_the_centre_drifts_as_the_truth_says(ripple, scan):
 
 
 def test_an_ellipse_is_that_of_the_model_of_images():
-    camera = StretchedCamera(64, 64.0, 0.0, (0.0, 0.0), 0.01, 0.0)
+    camera = Camera(64, 64.0, 0.0, (0.0, 0.0), (0.01, 0.0))
     np.testing.assert_allclose(camera.matrix, [[1.01, 0], [0, 0.99]])
-    assert StretchedCamera(64, 64.0, 30.0).directions_mrad().shape == (2, 64, 64)
+    assert Camera(64, 64.0, 30.0).directions_mrad().shape == (2, 64, 64)
 
 
 def test_what_is_true_is_a_map(ripple, tmp_path):

@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 
 from pacbed.examples.augment import TRANSFORMATIONS, AugmentationSettings
+from pacbed.examples.camera import CameraSettings
 from pacbed.examples.dataset import Dataset
 from pacbed.examples.labels import PARAMETERS
 from pacbed.exceptions import PacbedError
+from pacbed.reading.fit import ALWAYS_FREE
 from pacbed.reading.predictions import ExampleFits
 from pacbed.reading.start import SearchRange
 from pacbed.scattering.image_model import COLUMN
@@ -76,3 +78,16 @@ def test_a_fit_needs_no_network(small_series, data):
 def test_predictions_of_other_examples_are_refused(small_series, data):
     with pytest.raises(PacbedError, match="5 predictions are not of the 6 examples"):
         read(small_series, data, predicted(data, 1)[:5])
+
+
+def test_examples_of_an_elliptical_camera_are_fitted_with_an_ellipse(small_series, data):
+    # A camera that draws circles as ellipses, of examples that it has seen as circles.
+    ranges = CameraSettings(ellipticity=(0.0, 0.02))
+    search = SearchRange(tilt_mrad=3.0)
+    fits = ExampleFits(small_series, data, {**PRIORS, **ranges.priors()}, search)
+    assert set(fits._fit.settings.free) - set(ALWAYS_FREE) == {
+        "ellipticity",
+        "ellipticity_diagonal",
+    }
+    table = fits.read(range(3), predicted(data, 1))
+    assert np.abs(deviations(table)).max() < 5

@@ -20,6 +20,7 @@ from pacbed.scattering.request import StateRequest
 from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation
 from pacbed.storage.zipped import plain
+from pacbed.study.checks import conflicts
 from pacbed.study.configuration import checked, load, of_record, of_workflow, schema
 from pacbed.study.draws import draw, simulation_seed
 from pacbed.study.model import Configuration
@@ -283,6 +284,9 @@ def test_a_key_without_a_default_is_missed(config):
         ("dataset.electrons", [1e6], "must be a list of two values"),
         ("dataset.electrons", [1e6, 2e6, 3e6], "must be a list of two values"),
         ("dataset.electrons.0", 0, "must be at least 1000"),
+        ("dataset.camera.ellipticity.1", 1, "must be at most 0.05"),
+        ("dataset.camera.blur_px", [2, 1], "must be a range whose lower end comes first"),
+        ("dataset.camera.dead_pixels.0", -0.1, "must be at least 0"),
         ("dataset.noise", "gaussian", "must be 'lognormal' or 'poisson'"),
         ("dataset.field_of_view_variation", 1, "must be less than 1"),
         ("draws.shared_strain", "on", "must be true or false"),
@@ -1003,6 +1007,66 @@ def test_a_state_of_a_draw_survives_being_a_parameter_of_a_rule(config):
     asked = checked(config).state_of_draw(3, (6.35, 12.65))
     stored = json.loads(json.dumps(plain(asked.to_dict())))
     assert StateRequest.from_dict(stored) == asked
+
+
+# The camera of examples
+
+
+def test_a_perfect_camera_leaves_examples_as_they_were(config):
+    assert "camera" not in checked(config).dataset.used()
+    change(config, "dataset.camera.ellipticity_direction_deg", [0, 90])
+    assert "camera" not in checked(config).dataset.used()
+    change(config, "dataset.camera.blur_px", [0, 1])
+    study = checked(config)
+    assert study.dataset.used()["camera"]["blur_px"] == [0, 1]
+    assert study.augmentation().camera.blur_px == (0, 1)
+    again = Configuration(dataset=study.dataset.used())
+    assert again.dataset.camera == study.dataset.camera
+
+
+def test_what_no_camera_can_have_is_refused(config):
+    change(config, "dataset.camera.beam_stop_mrad", [0, 50])
+    assert "must be less than 50 mrad" in the_complaint(config)
+    # An ellipse shows more of the pattern.
+    change(config, "dataset.camera.beam_stop_mrad", [0, 5])
+    change(config, "dataset.camera.ellipticity", [0, 0.05])
+    assert any("what rotation" in line for line in complaints(config))
+
+
+def test_examples_are_fitted_with_what_the_fit_knows_of_a_camera():
+    change = {"simulation": {"engine": "planewave", "planewave": {"strain_states": 50}}}
+    change["dataset"] = {"camera": {"dead_pixels": [0, 0.01], "blur_px": [0, 1]}}
+    study = load().changed(change)
+    [line] = conflicts(study)
+    assert line.startswith("dataset.camera.dead_pixels = [0, 0.01]: ")
+    assert "fit.examples: 0" in line
+    assert not list(conflicts(study.changed({"fit": {"examples": 0}})))
+
+
+def test_a_dose_and_a_camera_length_are_converted_at_once(config):
+    change(config, "dataset.electrons", {"per_A2": [50, 500], "area_A2": 20000})
+    length = {"camera_length_mm": 140.8, "pixel_um": 55, "pixels": 256}
+    change(config, "dataset.field_of_view_mrad", length)
+    study = checked(config)
+    assert study.dataset.electrons == (1e6, 1e7)
+    assert study.dataset.field_of_view_mrad == pytest.approx(100)
+    # What follows knows nothing of them.
+    assert study.plain()["dataset"]["electrons"] == [1_000_000, 10_000_000]
+    jsonschema.validate(config, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("dataset.electrons", {"per_A2": [50, 500]}, "mapping of per_A2, area_A2 to positive"),
+        ("dataset.electrons", {"per_A2": [50, 500], "area_A2": -1}, "to positive numbers"),
+        ("dataset.field_of_view_mrad", {"camera_length_m": 1}, "of camera_length_mm, pixel_um, pi"),
+        ("dataset.electrons", {"per_A2": [1e-3, 500], "area_A2": 100}, "must be at least 1000"),
+    ],
+)
+def test_other_units_that_are_not_whole_are_refused(config, key, value, said):
+    change(config, key, value)
+    assert said in the_complaint(config)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])

@@ -55,11 +55,7 @@ STATES_PER_JOB = 10
 # How examples are made of patterns.
 AUGMENTATION = {
     "deformation": {"rotation_deg": config["deformation"]["rotation_deg"]},
-    "dataset": {
-        key: value
-        for key, value in config["dataset"].items()
-        if key not in ("layers", "examples", "pool")
-    },
+    "dataset": STUDY.dataset.used(),
 }
 # Online, training examples are made while a network learns, and no file holds them.
 ONLINE = STUDY.training.data == "online"

@@ -82,7 +82,7 @@ with job(snakemake.log[0]):
         prior_covariance(ranges, settings),
         params.energy_keV,
     )
-    told = {"seed": params.seed, "augmentation": asdict(settings), "simulation": crystal}
+    told = {"seed": params.seed, "augmentation": settings.described(), "simulation": crystal}
     study, means = study_of(told, ranges), mean_bounds(bounds)
     for table, paths in (bounds, snakemake.output.each), (means, snakemake.output.mean):
         for path in map(Path, paths):

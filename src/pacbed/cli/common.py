@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -33,6 +34,38 @@ Positive = Annotated[float | None, Parameter(validator=POSITIVE)]
 Threads = Annotated[
     Count, Parameter(show_default="all usable cores", help="Number of threads to use.")
 ]
+
+_NUMBER = r"([\d.]+(?:e[+-]?\d+)?)"
+
+
+def _in_units(pattern: str, of_two: Callable[[float, float], float], meaning: str) -> Parameter:
+    """Return the parameter of a number, or of two with units from which it follows."""
+    pair = re.compile(pattern)
+
+    def convert(kind: Any, tokens: Sequence[Token]) -> float:
+        text = tokens[0].value.strip()
+        try:
+            match = pair.fullmatch(text.replace("Å", "A"))
+            return of_two(*map(float, match.groups())) if match else float(text)
+        except (ValueError, ZeroDivisionError) as error:
+            raise ValueError(f"'{text}' is not {meaning}.") from error
+
+    return Parameter(converter=convert, allow_leading_hyphen=True)
+
+
+PIXEL = _in_units(
+    rf"{_NUMBER}\s*[uµμ]m\s*/\s*{_NUMBER}\s*mm",
+    operator.truediv,
+    "a number of mrad, or pixel and camera length such as 55um/120mm",
+)
+"""Of the size of a pixel: in mrad, or its width over the camera length."""
+
+ELECTRONS = _in_units(
+    rf"{_NUMBER}\s*/\s*A2\s*[*x×]\s*{_NUMBER}\s*A2",
+    operator.mul,
+    "a number of electrons, or dose and area such as 500/A2*2000A2",
+)
+"""Of electrons: their number, or their dose times the area."""
 
 Overlays = Annotated[
     tuple[Path, ...],

@@ -20,7 +20,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pacbed.cli.common import (
+    ELECTRONS,
     NOT_NEGATIVE,
+    PIXEL,
     POSITIVE,
     Count,
     Positive,
@@ -84,8 +86,8 @@ class CameraOptions:
     Parameters
     ----------
     pixel_mrad
-        Size of a pixel in mrad. Without it, and if the file does not know it, the scale follows
-        from the radius of the discs.
+        Size of a pixel in mrad, or its width and the camera length: 55um/120mm. Without it, and if
+        the file does not know it, the scale follows from the radius of the discs.
     pixel_uncertainty
         Relative standard deviation of the size of a pixel. If the semi-angle is fitted, the size is
         kept as given, and this goes into the error bars of strain.
@@ -98,11 +100,11 @@ class CameraOptions:
     counts_per_electron
         Gain of the camera.
     electrons
-        Incident electrons of each pattern, from which the gain follows. Without both it is
-        estimated from the residuals.
+        Incident electrons of each pattern, from which the gain follows; or dose and area,
+        500/A2*2000A2. Without both it is estimated from the residuals.
     """
 
-    pixel_mrad: Positive = None
+    pixel_mrad: Annotated[Positive, PIXEL] = None
     pixel_uncertainty: Annotated[float, Parameter(validator=POSITIVE)] = 0.002
     mirrored: Annotated[bool, Parameter(negative=())] = False
     centre: Annotated[tuple[float, float] | None, Parameter(show_default="of the central disc")] = (
@@ -110,7 +112,7 @@ class CameraOptions:
     )
     mask: Path | None = None
     counts_per_electron: Positive = None
-    electrons: Positive = None
+    electrons: Annotated[Positive, ELECTRONS] = None
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from pacbed.cli.common import progress, say, stderr
+from pacbed.cli.common import PIXEL, progress, say, stderr
 from pacbed.reading.example_scan import Ripple
 from pacbed.reading.scans import ScanOptions
 
 if TYPE_CHECKING:
     from pacbed.reading.scans import Scan
+
+_PIXEL_HELP = (
+    "Size of a pixel of the file in mrad, or its width and the camera length: 55um/120mm; instead "
+    "of what the file says."
+)
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,7 @@ class ScanFile(ScanOptions):
     """Options of a scan, as on the command line."""
 
     mirrored: Annotated[bool | None, Parameter(negative="--not-mirrored")] = None
+    pixel_mrad: Annotated[float | None, PIXEL, Parameter(help=_PIXEL_HELP)] = None
 
 
 ScanFiles = Annotated[ScanFile, Parameter(name="*", negative_bool=())]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -176,15 +176,17 @@ class Task:
 
         path = self.dataset(split)
         data = read_dataset(path)
+        perfect = {"camera": "perfect"}  # where none is mentioned
         wanted = {
             "seed": self.study.seed,
             "semiangle_mrad": self.network.semiangle_mrad,
             "layers": self.network.layers,
             "split": split,
             "examples": getattr(self.study.dataset.examples, split),
-            **plain(asdict(self.study.augmentation())),
+            **perfect,
+            **plain(self.study.augmentation().described()),
         }
-        found = {**flat(data.attributes), "examples": len(data.images)}
+        found = {**perfect, **flat(data.attributes), "examples": len(data.images)}
         if differing := differences(found, wanted, (*SAMPLE, *GEOMETRY)):
             raise PacbedError(f"{path} does not fit options and configuration: {differing}")
         if differing := differences(found, wanted, wanted):

@@ -13,12 +13,14 @@ TensorFlow.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import affine_transform, correlate1d
 
+from pacbed.examples.camera import CAMERA, ELLIPSE, CameraSettings
 from pacbed.examples.labels import NUISANCES, PARAMETERS
 from pacbed.exceptions import RequestError
 
@@ -55,6 +57,8 @@ class AugmentationSettings:
         Range of the number of incident electrons, log-uniform.
     image_mean
         Range of the image mean.
+    camera
+        What the camera adds; None for a perfect one.
 
     Raises
     ------
@@ -70,10 +74,35 @@ class AugmentationSettings:
     noise: str
     electrons: tuple[float, float]
     image_mean: tuple[float, float]
+    camera: CameraSettings | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.camera, Mapping):  # as stored with a dataset
+            object.__setattr__(self, "camera", CameraSettings.from_dict(self.camera))
         if self.noise not in NOISES:
             raise RequestError(f"noise must be {' or '.join(NOISES)}, not '{self.noise}'")
+
+    def described(self) -> dict[str, Any]:
+        """Return the settings as they are stored; a perfect camera is not mentioned."""
+        known = asdict(self)
+        if self.camera is None:
+            del known["camera"]
+        return known
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of tables of transformations."""
+        return (*TRANSFORMATIONS, *(CAMERA if self.camera else ()))
+
+    @property
+    def geometry(self) -> tuple[str, ...]:
+        """What of a transformation an image of a pool has already."""
+        return (*TRANSFORMATIONS[:4], *(ELLIPSE if self.camera else ()))
+
+    @property
+    def largest_ellipticity(self) -> float:
+        """Largest relative change of angles by an elliptical camera."""
+        return self.camera.ellipticity[1] if self.camera else 0.0
 
     @property
     def pixel_mrad(self) -> float:
@@ -83,21 +112,23 @@ class AugmentationSettings:
     @property
     def smallest_pixel_mrad(self) -> float:
         """Smallest pixel of an example in mrad."""
-        return self.field_of_view_mrad * (1 - self.field_of_view_variation) / self.pixels
+        smallest = self.field_of_view_mrad * (1 - self.field_of_view_variation)
+        return smallest * (1 - self.largest_ellipticity) / self.pixels
 
     @property
     def reach_mrad(self) -> float:
         """Largest |kx| or |ky| of the pattern that an example can show, in mrad."""
         largest = self.field_of_view_mrad * (1 + self.field_of_view_variation)
+        largest *= 1 + self.largest_ellipticity
         # Zero angle is on a pixel centre, so one side has half a pixel more than half of the field.
         half = largest * (0.5 + (self.translation_px + 0.5) / self.pixels)
         angle = min(math.pi / 4, math.radians(max(abs(g) for g in self.rotation_deg)))
         return half * (math.cos(angle) + math.sin(angle))
 
     def transformations(self, uniform: np.ndarray) -> np.ndarray:
-        """Map numbers that are uniform in [0, 1), shape (count, 6), to transformations.
+        """Map numbers that are uniform in [0, 1) to transformations.
 
-        They have the same shape, columns as :data:`TRANSFORMATIONS`.
+        Both have a column for each of :attr:`columns`.
         """
         field, variation = self.field_of_view_mrad, self.field_of_view_variation
         shift = -self.translation_px, self.translation_px
@@ -111,8 +142,11 @@ class AugmentationSettings:
                 self.image_mean,
             ]
         )
-        drawn = ranges[:, 0] + (ranges[:, 1] - ranges[:, 0]) * uniform
+        usual = uniform[:, : len(ranges)]
+        drawn = ranges[:, 0] + (ranges[:, 1] - ranges[:, 0]) * usual
         drawn[:, 4] = np.exp(drawn[:, 4])
+        if self.camera:
+            drawn = np.hstack([drawn, self.camera.drawn(uniform[:, len(ranges) :])])
         return np.asarray(drawn)
 
 
@@ -147,7 +181,7 @@ def label_columns(
     labels
         Physical parameters of the examples, shape (examples, 6).
     transformations
-        Shape (examples, 6), columns as :data:`TRANSFORMATIONS`.
+        Shape (examples, 6 or more), columns as :data:`TRANSFORMATIONS`.
     field_of_view_mrad
         Nominal full width of an example in mrad.
     """

@@ -14,9 +14,10 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from pacbed.examples.augment import DARK, TRANSFORMATIONS, AugmentationSettings
+from pacbed.examples.augment import DARK, AugmentationSettings
 from pacbed.examples.pattern_set import PatternSet
 from pacbed.exceptions import PacbedError
+from pacbed.scattering.image import NARROWEST_PX, halo
 
 _INDICES = 2**31
 """Pixels of all patterns that indices of 32 bits can tell apart."""
@@ -27,9 +28,14 @@ _FEW = 10
 _MOST = 40
 """Beyond as many electrons the probability is below single precision, if ten are expected."""
 
+_REACH = 4.5
+"""Standard deviations of a point spread beyond which it is taken for none."""
+
 _RARE = 1e-8
 """Probability that single precision cannot add to a sum near one."""
 
+_GAIN, _DEAD = 1, 2
+"""Fields of random numbers besides that of the noise."""
 
 # Of Threefry-2x32: left rotations of two groups of four rounds, number of groups, key parity.
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -64,6 +70,8 @@ class Augmentation(layers.Layer):
         self.images = _fused(self._images)
         self.pixels = settings.pixels
         self.noise = settings.noise
+        self.columns, self.camera = settings.columns, settings.camera
+        self.nominal_pixel_mrad = settings.pixel_mrad
         if self.pool:
             if (ny, nx) != (settings.pixels,) * 2:
                 raise PacbedError(
@@ -112,14 +120,18 @@ class Augmentation(layers.Layer):
         return np.asarray(ops.convert_to_numpy(self(pattern, transformation, key)))[..., 0]
 
     def _images(self, pattern: Any, transformation: Any, key: Any) -> Any:
-        one = {name: transformation[:, n, None, None] for n, name in enumerate(TRANSFORMATIONS)}
+        one = {name: transformation[:, n, None, None] for n, name in enumerate(self.columns)}
         if self.pool:
             scaled = ops.cast(ops.take(self.patterns, pattern, axis=0), "float32")
             fraction = scaled / self.pixels**2
         else:
             fraction = self._resample(pattern[:, None, None], one)
+        if self.camera:
+            fraction = self._reaching_camera(fraction, one)
         normal = normal_numbers(key, self.pixels)
         signal = record(fraction * one["electrons"], self.noise, normal)
+        if self.camera:
+            signal = self._read_out(signal, one, key)
         mean = ops.mean(signal, axis=(1, 2), keepdims=True)
         return (signal * (one["image_mean"] / ops.maximum(mean, DARK)))[..., None]
 
@@ -132,6 +144,11 @@ class Augmentation(layers.Layer):
         axis = ops.arange(self.pixels, dtype="float32") - self.pixels // 2
         u = axis[None, None, :] - one["shift_x_px"]
         v = axis[None, :, None] - one["shift_y_px"]
+        area = pixel * pixel
+        if self.camera and self.camera.has("ellipticity"):
+            e, d = one["ellipticity"], one["ellipticity_diagonal"]
+            u, v = (1 + e) * u + d * v, d * u + (1 - e) * v
+            area = area * (1 - e * e - d * d)
         # From zero angle, where single precision is best.
         x, left = _neighbour((cos * u + sin * v) / self.pixel_mrad[0], nx)
         y, below = _neighbour((cos * v - sin * u) / self.pixel_mrad[1], ny)
@@ -145,7 +162,53 @@ class Augmentation(layers.Layer):
         ]
         image = (1 - y) * row[0] + y * row[1]
         size = self.pixel_mrad[0] * self.pixel_mrad[1]
-        return ops.where(inside, image * (pixel * pixel / size), 0.0)
+        return ops.where(inside, image * (area / size), 0.0)
+
+    def _reaching_camera(self, fraction: Any, one: dict[str, Any]) -> Any:
+        """Add background and halo, blur, and take away what the beam stop holds back."""
+        assert self.camera
+        axis, pixel = np.arange(self.pixels) - self.pixels // 2, self.nominal_pixel_mrad
+        if self.camera.has("background"):
+            fraction = fraction + one["background"] / self.pixels**2
+        if self.camera.has("halo"):
+            fraction = fraction + one["halo"] * halo((axis, axis), pixel).astype(np.float32)
+        if self.camera.has("blur_px"):
+            fraction = self._blurred(fraction, one["blur_px"])
+        if self.camera.has("beam_stop_mrad"):
+            radius = (pixel * np.hypot(axis, axis[:, None])).astype(np.float32)
+            fraction = ops.where(one["beam_stop_mrad"] > radius, 0.0, fraction)
+        return fraction
+
+    def _blurred(self, fraction: Any, sigma: Any) -> Any:
+        """Blur images by Gaussians, so that a flat one stays flat up to its edges.
+
+        Without a product of matrices, whose last digit may depend on the batch and on threads.
+        """
+        assert self.camera
+        sigma = ops.maximum(sigma, NARROWEST_PX)
+        reach = math.ceil(_REACH * self.camera.blur_px[1])
+        offsets = range(-reach, reach + 1)
+        weights = [ops.exp(-(step**2) / (2 * sigma * sigma)) for step in offsets]
+        lit = ops.pad(ops.ones((1, 1, self.pixels)), [[0, 0], [0, 0], [reach, reach]])
+        total = sum(weight * lit[:, :, n : n + self.pixels] for n, weight in enumerate(weights))
+        for _ in range(2):  # along x, and the other way round along y
+            padded = ops.pad(fraction, [[0, 0], [0, 0], [reach, reach]])
+            spread = sum(
+                weight * padded[:, :, n : n + self.pixels] for n, weight in enumerate(weights)
+            )
+            fraction = ops.transpose(spread / total, (0, 2, 1))
+        return fraction
+
+    def _read_out(self, signal: Any, one: dict[str, Any], key: Any) -> Any:
+        """Multiply by the gain of each pixel, and set dead ones to zero."""
+        assert self.camera
+        if self.camera.has("gain_noise"):
+            gain = 1 + one["gain_noise"] * normal_numbers(key, self.pixels, _GAIN)
+            signal = signal * ops.maximum(gain, 0.0)
+        if self.camera.has("dead_pixels"):
+            random = uniform_numbers(key, self.pixels, _DEAD)
+            signal = ops.where(random < one["dead_pixels"], 0.0, signal)
+        return signal
 
 
 def _neighbour(position: Any, count: int) -> tuple[Any, Any]:
@@ -167,8 +230,10 @@ def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def normal_numbers(key: Any, pixels: int) -> Any:
+def normal_numbers(key: Any, pixels: int, field: int = 0) -> Any:
     """Return standard normal numbers for the pixels of examples, from a key for each example.
+
+    Those of another field are independent.
 
     Each pair of pixels takes two of the numbers of Threefry-2x32 with 20 rounds (Salmon et al.,
     SC11 (2011), doi:10.1145/2063384.2063405), of which the number of the pair is the counter, and
@@ -176,12 +241,24 @@ def normal_numbers(key: Any, pixels: int) -> Any:
 
     The key has the shape (examples, 2), int32, the numbers (examples, pixels, pixels).
     """
-    pair = ops.arange(-(-(pixels**2) // 2), dtype="int32")[None]
-    first, second = threefry(key[:, :1], key[:, 1:], pair, ops.zeros_like(pair))
-    radius = ops.sqrt(-2 * ops.log(_uniform(first)))
-    angle = 2 * math.pi * _uniform(second)
+    first, second = _pairs(key, pixels, field)
+    radius = ops.sqrt(-2 * ops.log(first))
+    angle = 2 * math.pi * second
     numbers = ops.concatenate([radius * ops.cos(angle), radius * ops.sin(angle)], axis=1)
     return ops.reshape(numbers[:, : pixels**2], (-1, pixels, pixels))
+
+
+def uniform_numbers(key: Any, pixels: int, field: int) -> Any:
+    """Return numbers between 0 and 1 for the pixels of examples, as :func:`normal_numbers`."""
+    numbers = ops.concatenate(_pairs(key, pixels, field), axis=1)
+    return ops.reshape(numbers[:, : pixels**2], (-1, pixels, pixels))
+
+
+def _pairs(key: Any, pixels: int, field: int) -> tuple[Any, Any]:
+    """Return two uniform numbers for each pair of pixels, shape (examples, pairs)."""
+    pair = ops.arange(-(-(pixels**2) // 2), dtype="int32")[None]
+    first, second = threefry(key[:, :1], key[:, 1:], pair, ops.zeros_like(pair) + field)
+    return _uniform(first), _uniform(second)
 
 
 def threefry(first_key: Any, second_key: Any, first: Any, second: Any) -> tuple[Any, Any]:

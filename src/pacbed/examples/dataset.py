@@ -26,12 +26,12 @@ _CHUNK, _SHARD, _SHARD_PIXELS = 64, 512, 1 << 23
 # Threads that read: each has a shard in memory, a few times.
 _READERS = 8
 
-# Their types, and their dimensions besides the examples; None is as many as the pixels.
+# Their types, and their dimensions besides the examples; None is as many as the pixels, or columns.
 _ARRAYS: Mapping[str, tuple[str, Mapping[str, int | None]]] = {
     "images": ("float16", {"y": None, "x": None}),
     "labels": ("float32", {"parameter": len(PARAMETERS)}),
     "draw": ("int32", {}),
-    "transformations": ("float32", {"transformation": len(TRANSFORMATIONS)}),
+    "transformations": ("float32", {"transformation": None}),
 }
 
 
@@ -82,7 +82,11 @@ def _sizes(examples: int, pixels: int) -> tuple[int, int]:
 def _create_arrays(folder: Path, source: ExampleSource, chunk: int, shard: int) -> zarr.Group:
     group = zarr.create_group(LocalStore(folder), attributes=plain(source.attributes))
     for name, (dtype, dimensions) in _ARRAYS.items():
-        inner = tuple(length or source.settings.pixels for length in dimensions.values())
+        pixels, columns = source.settings.pixels, len(source.settings.columns)
+        inner = tuple(
+            length or (columns if dimension == "transformation" else pixels)
+            for dimension, length in dimensions.items()
+        )
         group.create_array(
             name,
             shape=(source.examples, *inner),
@@ -124,8 +128,8 @@ class Dataset:
     draws
         Draw index of each example.
     transformations
-        What was done to the pattern, shape (examples, 6), float32, columns as
-        :data:`pacbed.examples.augment.TRANSFORMATIONS`.
+        What was done to the pattern, shape (examples, 6 or more), float32, columns as
+        :attr:`pacbed.examples.augment.AugmentationSettings.columns`.
     attributes
         Provenance.
     """

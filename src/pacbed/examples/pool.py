@@ -1,14 +1,13 @@
 """A pool of noise-free images, from a scattering series or from the strain states of some draws.
 
-The images lie on the pixels of the camera already, turned, scaled and shifted. Only dose, noise and
-image mean are drawn when an example is made of one.
+The images lie on the pixels of the camera already, turned, scaled, shifted, and drawn into an
+ellipse. All else, such as dose, noise and image mean, is drawn when an example is made of one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,8 @@ import zarr
 from zarr.storage import LocalStore
 
 from pacbed.engines.request import Progress
-from pacbed.examples.augment import TRANSFORMATIONS, AugmentationSettings
+from pacbed.examples.augment import AugmentationSettings
+from pacbed.examples.camera import ELLIPSE
 from pacbed.examples.pattern_set import PatternSet
 from pacbed.exceptions import StoreError
 from pacbed.scattering.image import Camera
@@ -29,9 +29,6 @@ from pacbed.seeding import stream
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture
 from pacbed.storage.zipped import open_store, plain, reading, zip_writer
-
-GEOMETRY = TRANSFORMATIONS[:4]
-"""What of a transformation an image of a pool has already."""
 
 _CHUNK = 64
 
@@ -82,7 +79,7 @@ def write_pool(
         If the file cannot be written.
     """
     # Only who makes pools needs TensorFlow.
-    from pacbed.scattering.image_model import UNKNOWNS, Frame, ImageModel
+    from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame, ImageModel
 
     address = (seed, "pool", float(aperture.semiangle_mrad), layers)
     nominal = settings.field_of_view_mrad
@@ -90,7 +87,7 @@ def write_pool(
 
     def entries() -> Iterator[_Entry]:
         for first in range(0, len(states), _CHUNK):
-            shown, unknowns = [], []
+            shown, unknowns, ellipses = [], [], []
             for number, (deformation, tilt) in enumerate(states[first : first + _CHUNK], first):
                 camera, geometry = _camera(settings, *address, number)
                 strain = tuple(deformation.strain[[0, 1, 0], [0, 1, 1]].tolist())
@@ -99,8 +96,10 @@ def write_pool(
                 shown.append((geometry, (*strain, *tilt), number - len(states)))
                 scale = math.log(camera.field_of_view_mrad / nominal)
                 unknowns.append((*strain, camera.rotation_deg, *tilt, *camera.shift_px, scale))
+                ellipses.append(camera.ellipticity)
             found = np.zeros((len(shown), len(UNKNOWNS)))
             found[:, : len(unknowns[0])] = unknowns
+            found[:, [COLUMN[name] for name in ELLIPSE]] = ellipses
             images = model.images(found).reshape(-1, *model.frame.shape)
             yield from (_Entry(image, *one) for image, one in zip(images, shown, strict=True))
 
@@ -170,7 +169,7 @@ def _attributes(
         "seed": seed,
         "semiangle_mrad": aperture.semiangle_mrad,
         "layers": layers,
-        "augmentation": asdict(settings),
+        "augmentation": settings.described(),
         **_made_of(source, aperture),
     }
 
@@ -178,11 +177,14 @@ def _attributes(
 def _camera(
     settings: AugmentationSettings, seed: int, *address: str | float
 ) -> tuple[Camera, np.ndarray]:
-    """Return the pixels of the image at an address, and its geometry as :data:`GEOMETRY`."""
-    uniform = stream(seed, *address).random((1, 6))
-    geometry = settings.transformations(uniform)[0, :4]
-    rotation, field, x, y = geometry.tolist()
-    return Camera(settings.pixels, field, rotation, (x, y)), geometry
+    """Return the pixels of the image at an address, and its geometry as the settings name it."""
+    uniform = stream(seed, *address).random((1, len(settings.columns)))
+    drawn = dict(zip(settings.columns, settings.transformations(uniform)[0].tolist(), strict=True))
+    geometry = [drawn[name] for name in settings.geometry]
+    rotation, field, x, y, *ellipse = geometry
+    first, second = ellipse or (0.0, 0.0)
+    camera = Camera(settings.pixels, field, rotation, (x, y), (first, second))
+    return camera, np.array(geometry)
 
 
 def _write(

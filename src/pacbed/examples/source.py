@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pacbed.examples.augment import (
 from pacbed.examples.labels import PARAMETERS
 from pacbed.examples.pattern_set import PatternSet, read_pattern_set
 from pacbed.examples.pool import read_pool
+from pacbed.exceptions import StoreError
 from pacbed.seeding import stream
 
 
@@ -58,6 +59,12 @@ class ExampleSource:
         _, semiangle_mrad, layers, _ = address
         if draws is None:
             library = read_pool(stores[0], semiangle_mrad, layers)
+            assert library.geometry is not None
+            if library.geometry.shape[1] != len(settings.geometry):
+                raise StoreError(
+                    f"{stores[0]} was made for another camera than dataset.camera: delete it, and "
+                    "it will be made again"
+                )
         else:
             library = read_pattern_set(stores, draws, layers, semiangle_mrad)
         return cls(library, settings, examples, address)
@@ -91,23 +98,26 @@ class ExampleSource:
         pattern
             Number of the pattern of each example, shape (examples,), int32.
         transformation
-            Shape (examples, 6), float32, columns as
-            :data:`pacbed.examples.augment.TRANSFORMATIONS`.
+            Shape (examples, 6 or more), float32, columns as
+            :attr:`pacbed.examples.augment.AugmentationSettings.columns`.
         key
             Key of the noise, shape (examples, 2), int32.
         """
         seed, semiangle_mrad, layers, split = self.address
         address = ("example", float(semiangle_mrad), layers, split, epoch)
-        uniform = np.empty((end - first, 7))
+        uniform = np.empty((end - first, 1 + len(self.settings.columns)))
         key = np.empty((end - first, 2), np.uint32)
         for row, number in enumerate(range(first, end)):
             random = stream(seed, *address, number)
-            uniform[row] = random.random(7)
+            uniform[row, :7] = random.random(7)
             key[row] = random.integers(2**32, size=2, dtype=np.uint32)
+            # After all others, so that these are the same with another camera.
+            uniform[row, 7:] = random.random(uniform.shape[1] - 7)
         pattern = self._pattern(np.arange(first, end), uniform[:, 0])
         transformation = self.settings.transformations(uniform[:, 1:]).astype(np.float32)
         if self.library.geometry is not None:
-            transformation[:, :4] = self.library.geometry[pattern]
+            known = [self.settings.columns.index(name) for name in self.settings.geometry]
+            transformation[:, known] = self.library.geometry[pattern]
         return pattern, transformation, key.view(np.int32)
 
     def _pattern(self, number: np.ndarray, uniform: np.ndarray) -> np.ndarray:
@@ -137,7 +147,7 @@ class ExampleSource:
             "semiangle_mrad": semiangle_mrad,
             "layers": layers,
             "split": split,
-            "augmentation": asdict(self.settings),
+            "augmentation": self.settings.described(),
             "parameters": PARAMETERS,
             **({"simulation": simulation} if simulation else {}),
         }

@@ -20,6 +20,7 @@ from pacbed.examples.augment import (
     error_of_stored_pixels,
     resample,
 )
+from pacbed.examples.camera import CameraSettings, not_learnt
 from pacbed.examples.dataset import Dataset, refuse_other_simulation
 from pacbed.examples.labels import LabelScaling
 from pacbed.examples.predictions import prediction_table
@@ -54,7 +55,8 @@ def predict(
     data
         The examples.
     log
-        Receives a warning if network or dataset do not know how their patterns were simulated.
+        Receives a warning if network or dataset do not know how their patterns were simulated, or
+        if the camera of the dataset has imperfections that the network has not learnt.
 
     Returns
     -------
@@ -69,7 +71,10 @@ def predict(
     """
     network = read_network(model_file, settings_file)
     model, scaling = network.model, network.scaling
-    refuse_other_simulation(network.settings.get("data", {}), data.attributes, "the dataset", log)
+    trained_on = network.settings.get("data", {})
+    refuse_other_simulation(trained_on, data.attributes, "the dataset", log)
+    for unseen in not_learnt(_camera(trained_on), _camera(data.attributes)):
+        log(f"warning: the network has not learnt this camera: the dataset has {unseen}")
     if model.input_shape[1] != data.images.shape[1]:
         raise PacbedError(
             f"{model_file} takes images of {model.input_shape[1]} pixels, the dataset has "
@@ -78,6 +83,11 @@ def predict(
     examples = StoredSequence(data, scaling, batch_size=256)
     predicted = scaling.unscale(model.predict(examples, verbose=0))
     return prediction_table(data, scaling.parameters, predicted)
+
+
+def _camera(attributes: Mapping[str, Any]) -> CameraSettings | None:
+    found = attributes.get("augmentation", {}).get("camera")
+    return CameraSettings.from_dict(found) if found else None
 
 
 def predict_with(

@@ -303,7 +303,7 @@ def on_device(network: keras.Model, source: ExampleSource) -> keras.Model:
     layer = Augmentation(source.library, source.settings, name="augmentation")
     inputs = [
         keras.Input((), dtype="int32", name="pattern"),
-        keras.Input((6,), name="transformation"),
+        keras.Input((len(source.settings.columns),), name="transformation"),
         keras.Input((2,), dtype="int32", name="key"),
     ]
     return keras.Model(inputs, network(layer(*inputs)), name="online")

@@ -302,14 +302,15 @@ def priors(ranges: DrawRanges, settings: AugmentationSettings) -> dict[str, tupl
     Returns
     -------
     dict
-        By the names of :data:`pacbed.scattering.image_model.UNKNOWNS`, without the dose. What does
-        not vary is known, to a millionth.
+        By the names of :data:`pacbed.scattering.image_model.UNKNOWNS`, without the dose, and with
+        what the camera adds. What does not vary is known, to a millionth.
     """
     sigmas = np.maximum(np.sqrt(np.diag(prior_covariance(ranges, settings))), 1e-6).tolist()
     strain, tilt = sum(ranges.stretch) / 2 - 1, sum(ranges.tilt_mrad) / 2
     means = [strain, strain, 0.0, sum(settings.rotation_deg) / 2, tilt, tilt, 0.0, 0.0, 0.0]
     names = [*PARAMETERS, "shift_x_px", "shift_y_px", "log_scale"]
-    return {name: (mean, sigma) for name, mean, sigma in zip(names, means, sigmas, strict=False)}
+    usual = {name: (mean, sigma) for name, mean, sigma in zip(names, means, sigmas, strict=False)}
+    return usual | (settings.camera.priors() if settings.camera else {})
 
 
 def _strain_covariance(ranges: DrawRanges) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 A network answers any image, also one of a kind that it was not trained for. What can be seen in
 the image itself is compared with its training: where the central disc lies, and how much light
-there is far from the discs. An ellipse is not seen: for a network it is strain.
+there is far from the discs. An ellipse is not seen: for a network that was trained without one, it
+is strain.
 """
 
 from __future__ import annotations

@@ -48,26 +48,6 @@ _DEAD, _HOT = 3, 2
 
 
 @dataclass(frozen=True)
-class StretchedCamera(Camera):
-    """A camera behind lenses that make circles ellipses.
-
-    Parameters
-    ----------
-    ellipticity, ellipticity_diagonal
-        As of :data:`pacbed.scattering.image_model.UNKNOWNS`.
-    """
-
-    ellipticity: float = 0.0
-    ellipticity_diagonal: float = 0.0
-
-    @property
-    def matrix(self) -> np.ndarray:
-        """Angles in the pattern (x, y) in mrad per step (x, y) of a pixel, shape (2, 2)."""
-        e, d = self.ellipticity, self.ellipticity_diagonal
-        return super().matrix @ np.array([[1 + e, d], [d, 1 - e]])
-
-
-@dataclass(frozen=True)
 class Ripple:
     """A rippled crystal of a few layers, and the scan of it.
 
@@ -207,16 +187,15 @@ class Ripple:
         }
         return StrainMap(values, self.step_nm * np.arange(nx), self.step_nm * np.arange(ny), said)
 
-    def camera(self, row: int, column: int) -> StretchedCamera:
+    def camera(self, row: int, column: int) -> Camera:
         """Return how the pattern of a point lies on the camera."""
         known = {n: float(v[row, column]) for n, v in self.truth.items()}
-        return StretchedCamera(
+        return Camera(
             self.pixels,
             self.field_of_view_mrad,
             known["rotation_deg"],
             (known["shift_x_px"], known["shift_y_px"]),
-            self.ellipticity,
-            self.ellipticity_diagonal,
+            (self.ellipticity, self.ellipticity_diagonal),
         )
 
     def simulate(self, progress: Report | None = None) -> Scan:
@@ -307,7 +286,7 @@ def _undiffracted(aperture: Aperture, camera: Camera) -> np.ndarray:
     """Return the beam without a crystal, the fraction of the electrons in each pixel."""
     x, y = camera.directions_mrad()
     share, _ = disc_share(x, y, np.hypot(x, y), aperture.semiangle_mrad, camera.matrix)
-    return np.asarray(share * camera.pixel_mrad**2 / aperture.solid_angle_mrad2())
+    return np.asarray(share * camera.pixel_area_mrad2 / aperture.solid_angle_mrad2())
 
 
 def small_ripple(**changes: Any) -> Ripple:

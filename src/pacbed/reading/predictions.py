@@ -11,11 +11,12 @@ import pandas as pd
 
 from pacbed.engines.request import Progress
 from pacbed.examples.augment import AugmentationSettings
+from pacbed.examples.camera import FITTED
 from pacbed.examples.dataset import Dataset
 from pacbed.examples.labels import PARAMETERS
 from pacbed.examples.predictions import prediction_table
 from pacbed.exceptions import PacbedError
-from pacbed.reading.fit import Fit, FitResult, FitSettings
+from pacbed.reading.fit import ALWAYS_FREE, Fit, FitResult, FitSettings
 from pacbed.reading.start import (
     Dictionary,
     SearchRange,
@@ -62,7 +63,10 @@ class ExampleFits:
         settings = AugmentationSettings(**data.attributes["augmentation"])
         frame = Frame.centred(settings.pixels, settings.field_of_view_mrad)
         aperture, layers = _aperture(series, data), data.attributes["layers"]
-        self._fit = Fit(series, aperture, layers, frame, FitSettings(priors=priors))
+        # What a camera adds, of which examples without noise are made as by the model of images.
+        self._camera = {n: mean for n, (mean, _) in priors.items() if n in FITTED}
+        free = (*ALWAYS_FREE, *self._camera)
+        self._fit = Fit(series, aperture, layers, frame, FitSettings(free, priors))
         self._data, self._search = data, search
 
     def read(
@@ -117,12 +121,20 @@ class ExampleFits:
         return Dictionary(self._fit, self._search)
 
     def _from_dictionary(self, images: np.ndarray) -> FitResult:
-        states = starts_from_dictionary(self._fit, self._dictionary, images)
+        states = self._as_seen(starts_from_dictionary(self._fit, self._dictionary, images))
         return self._fit.fit(self._seen(images, states), states)
 
     def _from_network(self, images: np.ndarray, states: np.ndarray) -> FitResult:
+        states = self._as_seen(states)
         seen = self._seen(images, states)
         return fit_or_search(self._fit, seen, states, lambda: self._dictionary)
+
+    def _as_seen(self, states: np.ndarray) -> np.ndarray:
+        """Return starts with what the camera adds to an example on average."""
+        states = states.copy()
+        for name, mean in self._camera.items():
+            states[:, COLUMN[name]] = mean
+        return states
 
     def _seen(self, images: np.ndarray, states: np.ndarray) -> np.ndarray:
         """Return images whose sums are the electrons that fall on the camera."""

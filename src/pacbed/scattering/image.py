@@ -8,6 +8,7 @@ short that it is nearly a straight line: its share within the disc is that of a 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +22,40 @@ from pacbed.specimen.microscope import Aperture, disc_share
 MARGIN = 4
 # Points of the incident grid that are extrapolated where the waves end.
 GHOSTS = 4
+# A point spread narrower than this is none.
+NARROWEST_PX = 0.05
+# Standard deviation of the halo of a camera.
+_HALO_mrad = 25.0
 # A soft edge is the mean of so many hard ones.
 _EDGE_DISCS = 16
 # Diffuse scattering is evaluated on a grid with this spacing, and from there interpolated.
 _DIFFUSE_STEP_mrad = 1.5
+
+
+def pixel_matrix(
+    pixel_mrad: float, rotation_deg: float, ellipticity: tuple[float, float]
+) -> np.ndarray:
+    """Return angles in the pattern (x, y) in mrad per step (x, y) of a pixel, shape (2, 2)."""
+    angle, (e, d) = math.radians(rotation_deg), ellipticity
+    c, s = math.cos(angle), math.sin(angle)
+    turned = pixel_mrad * np.array([[c, s], [-s, c]])
+    return np.asarray(turned @ np.array([[1 + e, d], [d, 1 - e]]))
+
+
+def halo(axes_px: Sequence[np.ndarray], pixel_mrad: float) -> np.ndarray:
+    """Return the halo of a camera, a broad Gaussian whose sum is one, shape (y, x).
+
+    Parameters
+    ----------
+    axes_px
+        Distances from zero angle, along x and along y, in pixels.
+    pixel_mrad
+        Width of a pixel in mrad.
+    """
+    x, y = axes_px
+    square = x**2 + y[:, None] ** 2
+    image = np.exp(-square / 2 * (pixel_mrad / _HALO_mrad) ** 2)
+    return np.asarray(image / image.sum())
 
 
 @dataclass(frozen=True)
@@ -42,24 +73,32 @@ class Camera:
     shift_px
         Shift of the pattern along x and y in pixels; without it, zero angle lies on the centre of
         pixel ``pixels // 2``.
+    ellipticity
+        Along the axes and along the diagonals: an ellipticity of 0.01 means angles 1 % larger along
+        x, and 1 % smaller along y, than the field of view says.
     """
 
     pixels: int
     field_of_view_mrad: float
     rotation_deg: float = 0.0
     shift_px: tuple[float, float] = (0.0, 0.0)
+    ellipticity: tuple[float, float] = (0.0, 0.0)
 
     @property
     def pixel_mrad(self) -> float:
-        """Width of a pixel in mrad."""
+        """Width of a pixel in mrad, as the field of view says."""
         return self.field_of_view_mrad / self.pixels
+
+    @property
+    def pixel_area_mrad2(self) -> float:
+        """Solid angle of a pixel in mrad²."""
+        e, d = self.ellipticity
+        return self.pixel_mrad**2 * (1 - e**2 - d**2)
 
     @property
     def matrix(self) -> np.ndarray:
         """Angles in the pattern (x, y) in mrad per step (x, y) of a pixel, shape (2, 2)."""
-        angle = math.radians(self.rotation_deg)
-        c, s = math.cos(angle), math.sin(angle)
-        return self.pixel_mrad * np.array([[c, s], [-s, c]])
+        return pixel_matrix(self.pixel_mrad, self.rotation_deg, self.ellipticity)
 
     @property
     def origin(self) -> np.ndarray:
@@ -204,7 +243,7 @@ def add_discs(
     axis = np.array(crystal_axis_mrad(tilt_mrad))
     edge, density = _Edge.of(aperture, camera), 1 / aperture.solid_angle_mrad2()
     inverse = np.linalg.inv(camera.matrix)
-    reach = edge.reach_mrad / camera.pixel_mrad
+    reach = edge.reach_mrad / (camera.pixel_mrad * (1 - math.hypot(*camera.ellipticity)))
     beams = beams.blurred(camera.pixel_mrad)
     for beam, g in enumerate(beams.g_mrad):
         centre = camera.origin + inverse @ g
@@ -376,7 +415,7 @@ def background(
 
 def compose(channels: Channels, camera: Camera, tilt_mrad: tuple[float, float]) -> Image:
     """Turn derivatives by angles and incidence into those by what describes a measurement."""
-    area = camera.pixel_mrad**2
+    area = camera.pixel_area_mrad2
     angles = camera.directions_mrad()
     x, y = angles
     by_x, by_y = channels.by_angle

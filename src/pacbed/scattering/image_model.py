@@ -22,7 +22,15 @@ from scipy.spatial import cKDTree
 from pacbed.engines.planewave.diffuse import crystal_axis_mrad
 from pacbed.exceptions import RequestError
 from pacbed.scattering.fit import DIFFUSE_DEGREE
-from pacbed.scattering.image import GHOSTS, MARGIN, disc_radii_mrad, extended
+from pacbed.scattering.image import (
+    GHOSTS,
+    MARGIN,
+    NARROWEST_PX,
+    disc_radii_mrad,
+    extended,
+    halo,
+    pixel_matrix,
+)
 from pacbed.scattering.scattered import UNIT_STRAINS
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.strain import deformation_of
@@ -63,14 +71,10 @@ TILT = slice(COLUMN["tilt_x_mrad"], COLUMN["tilt_y_mrad"] + 1)
 SHIFT = slice(COLUMN["shift_x_px"], COLUMN["shift_y_px"] + 1)
 """Columns of pairs of unknowns, x and y."""
 
-# Standard deviation of the halo in mrad.
-_HALO_mrad = 25.0
 # Diffuse scattering is evaluated on nodes at most so far apart, and from there interpolated.
 _NODES_mrad = 1.5
 # Discs are looked for so much further than half of the diagonal of a pixel beyond their edge.
 _LEEWAY_mrad = 0.02
-# A point spread narrower than this is none.
-_NARROWEST_PX = 0.05
 # Smallest expected number of electrons of a pixel, of its own mean and absolute.
 _DARKEST, _DARKEST_ELECTRONS = 1e-4, 0.02
 # Beams whose sum is a smaller part than this of the brightest one's are none.
@@ -289,10 +293,7 @@ class ImageModel:
         y, x = np.meshgrid(nodes[1], nodes[0], indexing="ij")
         self._node_shape = x.shape
         self._node_x, self._node_y = (tf.constant(one.ravel(), tf.float32) for one in (x, y))
-        halo = np.exp(
-            -(np.hypot(*np.meshgrid(*axes)) ** 2) / 2 * (frame.pixel_mrad / _HALO_mrad) ** 2
-        )
-        self._halo = tf.constant((halo / halo.sum()).ravel(), tf.float32)
+        self._halo = tf.constant(halo(axes, frame.pixel_mrad).ravel(), tf.float32)
 
     # What is computed once for the patterns of a batch, on the processor.
 
@@ -368,11 +369,9 @@ class ImageModel:
 
     def _matrix(self, state: np.ndarray) -> np.ndarray:
         """Return angles in the pattern per pixel, shape (2, 2), mrad."""
-        angle = math.radians(state[COLUMN["rotation_deg"]])
-        e, d = state[COLUMN["ellipticity"]], state[COLUMN["ellipticity_diagonal"]]
-        turned = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
         pixel = self.frame.pixel_mrad * math.exp(state[COLUMN["log_scale"]])
-        return np.asarray(pixel * turned @ np.array([[1 + e, d], [d, 1 - e]]))
+        ellipse = state[COLUMN["ellipticity"]], state[COLUMN["ellipticity_diagonal"]]
+        return pixel_matrix(pixel, state[COLUMN["rotation_deg"]], ellipse)
 
     def _geometry(self, states: np.ndarray) -> dict[str, np.ndarray]:
         """Return what follows from each state, in single precision."""
@@ -621,7 +620,7 @@ class ImageModel:
     def _blurred(self, sigma: Any, image: Any, derivatives: dict[str, Any]) -> tuple[Any, Any]:
         """Blur an image and its derivatives, and add that by the width of the point spread."""
         shape = self.frame.shape
-        sigma = tf.maximum(sigma, _NARROWEST_PX)[..., None]
+        sigma = tf.maximum(sigma, NARROWEST_PX)[..., None]
         (rows, more_rows), (columns, more_columns) = (_point_spread(sigma, n) for n in shape)
         channels = tf.stack([image, *derivatives.values()], 1)
         channels = tf.reshape(channels, (channels.shape[0], channels.shape[1], *shape))

@@ -248,7 +248,7 @@ class ScatteringSeries(Scattered):
             As :meth:`pattern`.
         """
         channels = self._channels(strain, tilt_mrad, aperture, layers, camera, False)
-        return (camera.pixel_mrad**2 * channels.value).astype(np.float32)
+        return (camera.pixel_area_mrad2 * channels.value).astype(np.float32)
 
     def image_and_derivatives(
         self,

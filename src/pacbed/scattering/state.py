@@ -94,7 +94,7 @@ class ScatteredState(Scattered):
         """
         terms = _CONSTANT, _CONSTANT
         channels = self._fill(self.strain, terms, tilt_mrad, aperture, layers, camera)
-        return (camera.pixel_mrad**2 * channels.value).astype(np.float32)
+        return (camera.pixel_area_mrad2 * channels.value).astype(np.float32)
 
     def coefficients(self, layer: int) -> dict[str, np.ndarray]:
         """Return the arrays of a number of layers, their last axis that of the terms."""

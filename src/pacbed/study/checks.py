@@ -110,6 +110,7 @@ def _of_detector(study: Configuration) -> Iterator[str]:
             f"{math.ceil(10 * needed) / 10:g} mrad, what rotation, field-of-view variation and "
             "translation of the examples can reach"
         )
+    yield from _of_camera(study)
     finest = examples.smallest_pixel_mrad
     if pixel > finest * (1 + 1e-9):
         yield (
@@ -169,6 +170,25 @@ def _of_waves(study: Configuration) -> Iterator[str]:
             "simulation.planewave.band_limit: converged, which follows the field of view"
             f"{', or simulation.auxiliary_engine: same' if prismatic else ''}"
         )
+
+
+def _of_camera(study: Configuration) -> Iterator[str]:
+    camera, seen = study.augmentation().camera, study.dataset
+    if camera is None:
+        return
+    most, half = camera.beam_stop_mrad[1], seen.field_of_view_mrad / 2
+    if most >= half:
+        yield (
+            f"dataset.camera.beam_stop_mrad = {list(camera.beam_stop_mrad)}: must be less than "
+            f"{half:g} mrad, half of dataset.field_of_view_mrad"
+        )
+    if study.simulation.planewave.strain_states and study.fit.examples:
+        for name in ("beam_stop_mrad", "gain_noise", "dead_pixels"):
+            if camera.has(name):
+                yield (
+                    f"dataset.camera.{name} = {list(getattr(camera, name))}: the fit of examples "
+                    "does not know it; set fit.examples: 0"
+                )
 
 
 def _of_series(study: Configuration) -> Iterator[str]:

@@ -16,6 +16,7 @@ from pydantic import Field
 from pacbed.exceptions import RequestError
 from pacbed.study.draws import draw, simulation_seed
 from pacbed.study.sections import (
+    OF_SETS,
     BoundSection,
     DatasetSection,
     DeformationSection,
@@ -121,8 +122,8 @@ class Configuration(Section):
         """Return how examples are made of patterns."""
         from pacbed.examples.augment import AugmentationSettings
 
-        others = ("layers", "examples", "pool")
-        given = {name: value for name, value in self.dataset if name not in others}
+        given = {name: value for name, value in self.dataset if name not in OF_SETS}
+        given["camera"] = self.dataset.camera.settings()
         return AugmentationSettings(rotation_deg=self.deformation.rotation_deg, **given)
 
     def images_per_draw(self, split: str) -> int:

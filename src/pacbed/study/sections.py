@@ -8,14 +8,24 @@ where they are made, since every job of a run imports this module.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
+from pacbed.examples.camera import CameraSettings
 from pacbed.examples.labels import LabelScaling
 from pacbed.learning.sizes import Kind
 from pacbed.precision.steps import Steps
@@ -79,6 +89,10 @@ Stretches = Annotated[
         "within 0.5 to 1.5 (a stretch of 1 is undeformed; 3 % strain is 1.03)",
     ),
 ]
+Ellipticity = Annotated[Real, Field(ge=0, le=0.05)]
+Blur = Annotated[Real, Field(ge=0, le=5)]
+OfTheBeam = Annotated[Real, Field(ge=0, le=5)]
+SmallPart = Annotated[Real, Field(ge=0, le=0.2)]
 Some = Annotated[tuple[T, ...], Field(min_length=1)]
 ScanName = Annotated[
     str,
@@ -102,6 +116,61 @@ Different = Annotated[
     _only(lambda values: len(set(values)) == len(values), "a list of values that differ"),
     Field(json_schema_extra={"uniqueItems": True}),
 ]
+
+
+class InOtherUnits(BaseModel):
+    """A value in units that are converted at once."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Dose(InOtherUnits):
+    """Electrons of a pattern by the dose on the specimen."""
+
+    per_A2: tuple[float, float]
+    """Range of the electrons per Å²."""
+    area_A2: float
+    """Area that the beam, or the scanned area of one pattern, covers, in Å²."""
+
+    def value(self) -> list[float]:
+        """Return the range of electrons."""
+        return [n * self.area_A2 for n in self.per_A2]
+
+
+class CameraLength(InOtherUnits):
+    """A field of view by the camera length."""
+
+    camera_length_mm: float
+    """Distance from specimen to camera, as calibrated, in mm."""
+    pixel_um: float
+    """Width of a pixel of the camera in µm."""
+    pixels: float
+    """Pixels of the camera along the field."""
+
+    def value(self) -> float:
+        """Return the field of view in mrad."""
+        # Near the axis; µm over mm are mrad.
+        return self.pixels * self.pixel_um / self.camera_length_mm
+
+
+def _converted(kind: type[Dose] | type[CameraLength], usual: Any) -> BeforeValidator:
+    """Take a mapping of other units besides the usual kind of value."""
+    keys = ", ".join(kind.model_fields)
+
+    def convert(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        numbers = [n for one in value.values() for n in (one if isinstance(one, list) else [one])]
+        try:
+            if not all(math.isfinite(n) and n > 0 for n in numbers):
+                raise ValueError
+            return kind(**value).value()
+        except (TypeError, ValueError) as error:
+            raise PydanticCustomError(
+                "not_right", "a value, or a mapping of {keys} to positive numbers", {"keys": keys}
+            ) from error
+
+    return BeforeValidator(convert, json_schema_input_type=usual | kind)
 
 
 class Section(BaseModel):
@@ -480,6 +549,38 @@ class ExamplesSection(Section):
     """Examples of the test set."""
 
 
+class CameraSection(Section):
+    """What a real camera adds to an example, each uniform within a range; by default nothing."""
+
+    ellipticity: Range[Ellipticity] = (0, 0)
+    """0.01: angles are 1 % larger along one direction than the pixels say, and 1 % smaller across
+    it. This looks like strain."""
+    ellipticity_direction_deg: Range[Angle] = (0, 180)
+    """Direction in which they are larger, in degrees counter-clockwise from x; 0 to 180 if it is
+    not known."""
+    blur_px: Range[Blur] = (0, 0)
+    """Standard deviation of the point spread, a Gaussian, in pixels of the example."""
+    background: Range[OfTheBeam] = (0, 0)
+    """Electrons that are spread evenly over the image, as a fraction of the incident ones."""
+    halo: Range[OfTheBeam] = (0, 0)
+    """The same for a Gaussian around the middle, with a standard deviation of 25 mrad."""
+    beam_stop_mrad: Range[NotNegative] = (0, 0)
+    """Radius of a round beam stop around the middle of the image, in mrad."""
+    gain_noise: Range[SmallPart] = (0, 0)
+    """Relative standard deviation of the gain from pixel to pixel."""
+    dead_pixels: Range[SmallPart] = (0, 0)
+    """Share of pixels, at random places, that record nothing."""
+
+    def settings(self) -> CameraSettings | None:
+        """Return the ranges; None if there is nothing of all this."""
+        found = CameraSettings(**dict(self))
+        return None if found.perfect else found
+
+
+OF_SETS = ("layers", "examples", "pool")
+"""Keys of a dataset on which single examples do not depend."""
+
+
 class DatasetSection(Section):
     """Examples made of the patterns."""
 
@@ -487,24 +588,32 @@ class DatasetSection(Section):
     """Thicknesses, in layers, for which networks are trained."""
     pixels: Count = 256
     """Pixels of an example per axis."""
-    field_of_view_mrad: Positive = 100
-    """Full width of an example in mrad."""
+    field_of_view_mrad: Annotated[Positive, _converted(CameraLength, Positive)] = 100
+    """Full width of an example in mrad; or a mapping of camera_length_mm, pixel_um and pixels, from
+    which it follows."""
     field_of_view_variation: LessThanOne = 0.0625
     """Relative variation of the field of view, uniform within ± this."""
     translation_px: NotNegative = 10
     """Shift in x and in y, uniform within ± this many pixels of the example."""
     noise: Literal["lognormal", "poisson"] = "lognormal"
     """lognormal with the mean and variance of a Poisson distribution, or poisson."""
-    electrons: Range[Electrons] = (1e6, 5e7)
-    """Electrons of the incident beam per pattern, log-uniform."""
+    electrons: Annotated[Range[Electrons], _converted(Dose, Range[Electrons])] = (1e6, 5e7)
+    """Electrons of the incident beam per pattern, log-uniform; or a mapping of per_A2, a range of
+    electrons per Å², and area_A2, the area of one pattern."""
     image_mean: Range[ImageMean] = (0.2, 0.3)
     """Range of the image mean after normalisation."""
+    camera: CameraSection = Field(default_factory=CameraSection)
     pool: Count = 10000
     """With simulation.planewave.strain_states, noise-free images of which training examples are
     made, each of a deformation of its own. For validation and test this number is shared out among
     draws.count draws, rounded up: so many images show a draw, but no more than its examples."""
     examples: ExamplesSection = Field(default_factory=ExamplesSection)
     """Number of examples in each set."""
+
+    def used(self) -> dict[str, Any]:
+        """Return what single examples depend on; a perfect camera as before there were others."""
+        others = {*OF_SETS, *(() if self.camera.settings() else ("camera",))}
+        return self.plain(others)
 
 
 class NetworkSection(Section):
