@@ -90,7 +90,7 @@ def test_a_row_of_patterns_is_refused_with_the_option_that_helps(complaint, tmp_
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (["--seed", "-1"], "a seed is a number from zero on, not -1"),
+        (["--seed", "-1"], 'Invalid value "-1" for --seed'),
         (["--points", "4", "100000000"], "more than half of the memory"),
     ],
 )

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from pacbed.cli.common import PIXEL, progress, say, stderr
-from pacbed.reading.example_scan import Ripple
+from pacbed.cli.common import NOT_NEGATIVE, PIXEL, POSITIVE, Count, progress, say, stderr
 from pacbed.reading.scans import ScanOptions
 
 if TYPE_CHECKING:
@@ -31,14 +30,16 @@ class ScanFile(ScanOptions):
 
 
 ScanFiles = Annotated[ScanFile, Parameter(name="*", negative_bool=())]
-_CHOSEN = Parameter(name="*", parse="^(ripple|points|pixels|electrons|seed)$")
 
 
 def scan(
     *,
     output: Path,
     example: Literal["ripple"] = "ripple",
-    ripple: Annotated[Ripple, _CHOSEN] = Ripple(),
+    points: tuple[int, int] = (48, 48),
+    pixels: Count = 128,
+    electrons: Annotated[float, Parameter(validator=POSITIVE)] = 1e5,
+    seed: Annotated[int, Parameter(validator=NOT_NEGATIVE)] = 19,
 ) -> None:
     """Simulate a scan to try maps on.
 
@@ -57,7 +58,16 @@ def scan(
         .mib, with its .hdr, and a .npy hold no calibrations.
     example
         Which scan.
+    points
+        Points along y and x.
+    pixels
+        Pixels of the camera along each axis.
+    electrons
+        Incident electrons of each pattern.
+    seed
+        Seed of everything random.
     """
+    from pacbed.reading.example_scan import Ripple
     from pacbed.reading.map_store import write_map
     from pacbed.reading.scan_writing import check_format, write_scan
     from pacbed.storage.files import check_new, check_writable
@@ -66,6 +76,7 @@ def scan(
     truth = truth_path(output)
     check_new(output, truth, *header)
     check_writable(output, truth)
+    ripple = Ripple(points=points, pixels=pixels, electrons=electrons, seed=seed)
     console = stderr()
     with progress(console) as start:
         made = ripple.simulate(start("columns"))

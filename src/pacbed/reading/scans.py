@@ -13,7 +13,6 @@ import numpy as np
 
 from pacbed.exceptions import PacbedError
 from pacbed.reading.pixels import FEWEST_PIXELS, put_together
-from pacbed.reading.scan_files import read_contents
 
 # Patterns of a pass through a whole scan that are in memory at a time, in bytes.
 _BLOCK_BYTES = 2**28
@@ -380,6 +379,9 @@ def open_scan(path: Path, options: ScanOptions | None = None) -> Scan:
     PacbedError
         If it cannot be read, holds no scan, or does not say what is needed to take it apart.
     """
+    # Not before it is needed: it takes as long as the help of a command.
+    from pacbed.reading.scan_files import read_contents
+
     options = options or ScanOptions()
     found = read_contents(path, options.scan_shape)
     notes = list(found.notes)
