@@ -42,10 +42,12 @@ def check_requests(
     PacbedError
         If the plugin would refuse a job.
     """
-    calls, problems = {}, []
-    for request in requests:
+    calls: dict[tuple[str, ...], JobRequest] = {}
+    problems = []
+    for request in sorted(requests, key=lambda one: one.rule):
         try:
-            calls[tuple(submission(request.threads, request.resources, settings))] = request
+            call = tuple(submission(request.threads, request.resources, settings))
+            calls.setdefault(call, request)
         except PacbedError as error:
             problems.append(f"{request.rule}: {error}")
     _refuse(problems, "The SLURM plugin of Snakemake")
