@@ -204,7 +204,8 @@ def test_a_field_that_is_too_wide_is_refused_with_one_that_is_not(
     complaint, tmp_path, monkeypatch, options
 ):
     monkeypatch.setattr(PlaneWaveEngine, "_multislice", None)  # what takes time comes later
-    command = ["scatter", "--output", tmp_path / "none.zarr.zip", *RANGE, *NARROW, *COARSE]
+    command = ["scatter", "--output", tmp_path / "none.zarr.zip", "--quiet"]
+    command += [*RANGE, *NARROW, *COARSE]
     line = complaint(*command, *options.split())
     too_wide = float(re.search(r"field of view \(--fov.* that is ([\d.]+) mrad narrower", line)[1])
     fov = float(options.split()[1]) - too_wide
