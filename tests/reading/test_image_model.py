@@ -5,7 +5,7 @@ import pytest
 from small_series import APERTURE, PIXELS, FIELD_mrad, pattern, random_states
 
 from pacbed.scattering.image import Camera
-from pacbed.scattering.image_model import UNKNOWNS, Frame, ImageModel
+from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame, ImageModel
 from pacbed.specimen.microscope import Aperture
 
 STEPS = {
@@ -26,6 +26,19 @@ def test_images_are_those_of_the_series(small_series, layers):
     for state, image in zip(states, model.images(states), strict=True):
         expected = pattern(small_series, state, layers).ravel()
         assert np.abs(image - expected).sum() < 1e-4 * expected.sum()
+
+
+@pytest.mark.parametrize("semiangle_mrad", [4.0, 11.5])
+def test_no_part_of_larger_discs_is_missed(small_series, semiangle_mrad):
+    frame, state = Frame.centred(PIXELS, FIELD_mrad), random_states(1, 1e6)[0]
+    state[4:6] = 0.0
+    wider = state.copy()
+    wider[COLUMN["log_semiangle"]] = np.log(1.04)
+    images = [
+        ImageModel(small_series, Aperture(radius), 4, frame, ("log_semiangle",)).images(one[None])
+        for radius, one in ((semiangle_mrad, wider), (1.04 * semiangle_mrad, state))
+    ]
+    assert np.abs(np.diff(images, axis=0)).sum() < 2e-4 * np.sum(images[1])
 
 
 def test_derivatives_are_those_of_the_series(small_series):

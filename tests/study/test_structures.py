@@ -1,6 +1,9 @@
 """Structure files and named crystals in configurations, and mistakes that get a message."""
 
+import math
+
 import ase.build
+import ase.io
 import pytest
 import yaml
 
@@ -10,7 +13,8 @@ from pacbed.specimen.crystal import material
 from pacbed.specimen.structure import Layering
 from pacbed.study.configuration import load
 from pacbed.study.model import Configuration
-from pacbed.study.structures import described, find, implausible
+from pacbed.study.sections import MaterialSection
+from pacbed.study.structures import _displacements_of_cif, described, find, implausible
 
 DISPLACEMENTS = {"W": 0.065, "Se": 0.08}
 
@@ -64,6 +68,64 @@ def test_thermal_displacements_are_read_from_a_cif(tmp_path, of, w, se, expected
     assert found.displacements_A["Se"] == pytest.approx(expected[1], abs=1e-4)
     given = find(str(path), {"W": 0.05}, Layering())
     assert given.displacements_A["W"] == 0.05
+
+
+def test_displacements_of_a_file_come_before_those_that_stand_in_every_configuration(tmp_path):
+    path = tmp_path / "it.cif"
+    # WSe2 with sulfur, whose displacement MoS2 has, too.
+    path.write_text(CIF.format(of="U", w=0.0049, se=0.0144, occupancy=1.0).replace("Se", "S"))
+    section = MaterialSection(structure=str(path))
+    assert section.material().displacements_A["S"] == pytest.approx(0.12)
+    assert section.model_copy(
+        update={"rms_displacement_A": {"Mo": 0.07535, "S": 0.09}}
+    ).material().displacements_A["S"] == pytest.approx(0.09)
+
+
+def test_defaults_of_the_configuration_are_no_displacements_of_another_crystal(tmp_path):
+    path = tmp_path / "it.cif"
+    text = CIF.format(of="none", w=0.0, se=0.0, occupancy=1.0).replace("Se", "S")
+    path.write_text(text)
+    with pytest.raises(RequestError, match="no thermal displacements of W, S,"):
+        MaterialSection(structure=str(path)).material()
+    usual = {"Mo": 0.07535, "S": 0.08856}
+    given = MaterialSection(structure=str(path), rms_displacement_A={**usual, "W": 0.07})
+    assert given.material().displacements_A == {"S": 0.08856, "W": 0.07}
+    path.write_text(text.replace("W", "Mo"))
+    assert MaterialSection(structure=str(path)).material().displacements_A == usual
+
+
+def test_displacements_along_the_beam_are_left_out_whatever_axis_that_is(tmp_path):
+    path = tmp_path / "it.cif"
+    anisotropic = """loop_
+_atom_site_aniso_label
+_atom_site_aniso_U_11
+_atom_site_aniso_U_22
+_atom_site_aniso_U_33
+W1 0.0064 0.0064 0.0225
+Se1 0.0064 0.0064 0.0225
+"""
+    path.write_text(CIF.format(of="U", w=0.01, se=0.01, occupancy=1.0) + anisotropic)
+    atoms = ase.io.read(path)
+    tungsten = [_displacements_of_cif(atoms, path, Layering(axis).in_plane)[0] for axis in "ca"]
+    assert tungsten == pytest.approx([0.08, math.sqrt((0.0064 + 0.0225) / 2)], abs=1e-4)
+
+
+def test_structures_after_a_block_without_one_keep_their_displacements(tmp_path):
+    path = tmp_path / "it.cif"
+    text = CIF.format(of="U", w=0.0049, se=0.0064, occupancy=1.0)
+    path.write_text(f"data_global\n_publ_contact_author 'nobody'\n{text}")
+    assert find(str(path), {}, Layering()).displacements_A["W"] == pytest.approx(0.07)
+
+
+def test_displacements_of_atoms_that_are_not_there_are_refused(wse2):
+    for structure, given in (("1T-TiS2", {}), (str(wse2), DISPLACEMENTS)):
+        with pytest.raises(RequestError, match=r"Sb, which .* does not have: it has"):
+            find(structure, {**given, "Sb": 0.2}, Layering())
+
+
+def test_layers_cannot_end_below_the_structure(wse2):
+    with pytest.raises(RequestError, match="a layer cannot end at 50 Å"):
+        find(str(wse2), DISPLACEMENTS, Layering(layer_ends_A=(4.0, 50.0)))
 
 
 def test_site_that_is_occupied_in_part_is_refused(tmp_path):
@@ -154,6 +216,10 @@ def test_results_know_the_content_of_a_structure_file(tmp_path, wse2):
             "chalcogen_height_A: 1.87, rms_displacement_A: {Pb: 0.13, I: 0.13}}",
             "PbI2: its layers are not those of a 2H crystal (1T), but would be built so; take "
             "structure: 1T-PbI2",
+        ),
+        (
+            "material: {formula: VSe2, rms_displacement_A: {V: 0.08, Se: 0.09}}",
+            "VSe2: its layers are not those of a 2H crystal (1T), but would be built so",
         ),
         (
             "material: {formula: WTe2, rms_displacement_A: {W: 0.07, Te: 0.08}}",

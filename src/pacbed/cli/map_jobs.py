@@ -236,13 +236,15 @@ def _crystal(study: Configuration) -> dict[str, Any]:
                 "name a material for this scan, or a series (pacbed scatter --config)"
             )
         return {"material": own.formula}
+    # Of a file all, since those of the configuration are not defaults of the command.
+    said_of = own.material().displacements_A if own.is_file else own.own_displacements_A
     said = Structure(
         own.structure,
         own.stacking_axis,
         own.stack,
         own.layer_ends_A,
         own.period_A,
-        tuple(f"{kind}={rms:g}" for kind, rms in own.own_displacements_A.items()),
+        tuple(f"{kind}={rms:g}" for kind, rms in said_of.items()),
     )
     given = {one.name: getattr(said, one.name) for one in fields(said)}
     defaults = {one.name: one.default for one in fields(said)}

@@ -70,11 +70,14 @@ COLUMN = {name: number for number, name in enumerate(UNKNOWNS)}
 TILT = slice(COLUMN["tilt_x_mrad"], COLUMN["tilt_y_mrad"] + 1)
 SHIFT = slice(COLUMN["shift_x_px"], COLUMN["shift_y_px"] + 1)
 """Columns of pairs of unknowns, x and y."""
+_SIZES = [COLUMN["log_semiangle"], COLUMN["log_scale"]]
 
 # Diffuse scattering is evaluated on nodes at most so far apart, and from there interpolated.
 _NODES_mrad = 1.5
 # Discs are looked for so much further than half of the diagonal of a pixel beyond their edge.
 _LEEWAY_mrad = 0.02
+# Discs of a semi-angle that is free overlap as if it were so much larger.
+_WIDEST = 1.05
 # Smallest expected number of electrons of a pixel, of its own mean and absolute.
 _DARKEST, _DARKEST_ELECTRONS = 1e-4, 0.02
 # Beams whose sum is a smaller part than this of the brightest one's are none.
@@ -202,7 +205,6 @@ class ImageModel:
         self._full = series.request.motion == "full"
         self._set_layers(read)
         self._set_pixels()
-        self._reach_mrad = self._radii.max() + frame.pixel_mrad * 0.75 + _LEEWAY_mrad
         self._overlapping = self._most()
         self._set_table()
         self._together = 1
@@ -307,11 +309,12 @@ class ImageModel:
                     self._y.numpy() - state[COLUMN["shift_y_px"]] / self.frame.bins,
                 ]
             )
+            reach = self._reach_mrad(*np.exp(state[_SIZES]))
             if most == 1 and self._table is not None:
-                found.append(self._nearest(self._table, state[:3], angles)[:, None])
+                found.append(self._nearest(self._table, state[:3], angles, reach)[:, None])
                 continue
             tree = cKDTree(self._g_mrad(state[:3]))
-            number = tree.query(angles.T, most, distance_upper_bound=self._reach_mrad)[1]
+            number = tree.query(angles.T, most, distance_upper_bound=reach)[1]
             found.append(number.reshape(len(angles.T), most).astype(np.int32))
         return np.stack(found)
 
@@ -329,7 +332,14 @@ class ImageModel:
             self._table = np.full(2 * self._table_size + 1, none, np.int32)
             self._table[tuple((self._hk + self._table_size).T)] = np.arange(none)
 
-    def _nearest(self, table: np.ndarray, strain: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    def _reach_mrad(self, larger_semiangle: float = 1.0, larger_pixels: float = 1.0) -> float:
+        """Return how far from its centre a disc can be seen by the middle of a pixel."""
+        edge = self._radii.max() * larger_semiangle
+        return float(edge + self.frame.pixel_mrad * larger_pixels * 0.75 + _LEEWAY_mrad)
+
+    def _nearest(
+        self, table: np.ndarray, strain: np.ndarray, angles: np.ndarray, reach_mrad: float
+    ) -> np.ndarray:
         """Return the beam nearest to each pixel, if its disc can reach that, shape (pixels,)."""
         unit = self._reciprocal_mrad(strain)
         x, y = np.linalg.inv(unit).T @ angles
@@ -349,7 +359,7 @@ class ImageModel:
             for n, most in zip((h, k), self._table_size, strict=True)
         )
         none = len(self._hk)
-        return np.where(square <= self._reach_mrad**2, table[row, column], none).astype(np.int32)
+        return np.where(square <= reach_mrad**2, table[row, column], none).astype(np.int32)
 
     def _most(self) -> int:
         """Return how many discs can overlap, of the crystal that is stretched most."""
@@ -357,7 +367,8 @@ class ImageModel:
         tree = cKDTree(self._g_mrad(np.array([largest, largest, 0.0])))
         axis = np.linspace(0, 2 * self._scale / self.series.request.material.shortest_edge_A, 24)
         places = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
-        return int(tree.query_ball_point(places, self._reach_mrad, return_length=True).max())
+        reach = self._reach_mrad(_WIDEST if "log_semiangle" in self.free else 1.0)
+        return int(tree.query_ball_point(places, reach, return_length=True).max())
 
     def _g_mrad(self, strain: np.ndarray) -> np.ndarray:
         return np.asarray(self._hk @ self._reciprocal_mrad(strain))

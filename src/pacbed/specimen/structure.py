@@ -52,6 +52,12 @@ class Layering:
     layer_ends_A: tuple[float, ...] | None = None
     period_A: float | None = None
 
+    @property
+    def in_plane(self) -> tuple[int, int]:
+        """Numbers of the two vectors in plane: 1, 2 and 3 for a, b and c."""
+        one, other, _ = _AXES[self.stacking_axis]
+        return one + 1, other + 1
+
 
 def crystal_of_atoms(
     atoms: ase.Atoms,
@@ -116,6 +122,11 @@ def crystal_of_atoms(
     if layering.layer_ends_A:
         total, first = ends[-1], float(depth.min())
         given = [round(first + end, 4) for end in sorted(layering.layer_ends_A)]
+        if given[-1] > total + 1e-3:
+            raise RequestError(
+                f"{name} ends {total - first:.4g} Å below its first atoms: a layer cannot end at "
+                f"{given[-1] - first:g} Å (--layer-ends, material.layer_ends_A)"
+            )
         ends = [*(end for end in given if end < total - 1e-3), total]
     sites = [
         Site(kind, (round(float(u) % 1, 9) % 1, round(float(v) % 1, 9) % 1), round(float(d), 4))

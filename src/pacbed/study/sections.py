@@ -280,11 +280,9 @@ class MaterialSection(Section):
     def own_displacements_A(self) -> dict[str, float]:
         """Displacements that are said of a structure.
 
-        A name knows its own, instead of those of MoS2 that stand in the configuration.
+        Names and files know their own, before those of MoS2 that stand in the configuration.
         """
-        usual = type(self).model_fields["rms_displacement_A"].default
-        given = self.rms_displacement_A
-        return given if self.is_file else {k: u for k, u in given.items() if u != usual.get(k)}
+        return {k: u for k, u in self.rms_displacement_A.items() if u != _USUAL_A.get(k)}
 
     def material(self) -> Crystal:
         """Return the crystal.
@@ -301,9 +299,10 @@ class MaterialSection(Section):
         from pacbed.study.structures import find
 
         layering = Layering(self.stacking_axis, self.stack, self.layer_ends_A, self.period_A)
-        return find(self.structure, self.own_displacements_A, layering)
+        return find(self.structure, self.own_displacements_A, layering, _USUAL_A)
 
 
+_USUAL_A: dict[str, float] = MaterialSection.model_fields["rms_displacement_A"].default
 _MX2 = tuple(field.name for field in fields(Material))
 _OF_STRUCTURES: dict[str, Any] = {
     name: field.default for name, field in MaterialSection.model_fields.items() if name not in _MX2

@@ -38,7 +38,10 @@ _CLOSEST, _FARTHEST = 0.72, 1.35
 _HEXAGONAL = 1.1
 # Metals and formulae whose layers are octahedral (1T), distorted (1T', Td) or otherwise not 2H, and
 # those that stack 2H layers otherwise than MoS2: with the metals one above the other.
-_NOT_2H = {*("Ti", "Zr", "Hf", "Sn", "Pb", "Cd", "Ni", "Pd", "Pt", "Re"), "WTe2", "NbTe2", "TaTe2"}
+_NOT_2H = {
+    *("Ti", "Zr", "Hf", "V", "Cr", "Co", "Ni", "Rh", "Pd", "Ir", "Pt", "Re", "Cd", "Sn", "Pb"),
+    *("WTe2", "NbTe2", "TaTe2"),
+}
 _OTHER_2H = {"NbS2", "NbSe2", "TaS2", "TaSe2"}
 _DISTORTED = {"WTe2": "Td", "ReS2": "1T'", "ReSe2": "1T'", "NbTe2": "1T''", "TaTe2": "1T''"}
 
@@ -50,7 +53,12 @@ def is_file(structure: str) -> bool:
     return path.is_file() or named_as_file or len(path.parts) > 1
 
 
-def find(structure: str, displacements_A: Mapping[str, float], layering: Layering) -> Crystal:
+def find(
+    structure: str,
+    displacements_A: Mapping[str, float],
+    layering: Layering,
+    usual_A: Mapping[str, float] | None = None,
+) -> Crystal:
     """Return a crystal known by name, or that of a structure file.
 
     Parameters
@@ -62,38 +70,59 @@ def find(structure: str, displacements_A: Mapping[str, float], layering: Layerin
         are known or stand in the file.
     layering
         What in a file is in plane, and what is a layer.
+    usual_A
+        Those of a configuration that may only be its defaults: used where a file has none, if it
+        has no elements but those that are named here or in `displacements_A`.
 
     Raises
     ------
     RequestError
         If it is not known, cannot be read, or has no thermal displacements.
     """
+    usual_A = usual_A or {}
     if is_file(structure):
         path = Path(structure)
         changed = path.stat().st_mtime_ns if path.is_file() else 0
-        return _read_once(path, changed, tuple(sorted(displacements_A.items())), layering)
+        given, usual = (tuple(sorted(one.items())) for one in (displacements_A, usual_A))
+        return _read_once(path, changed, given, usual, layering)
     found = crystal(structure)
     if layering != Layering():
         raise RequestError(
             f"{found.name} is known by name, with its layers: only a structure file takes a "
             "stacking axis, a stack, ends of layers or a period"
         )
-    of_it = {element_of(kind) for kind in found.kinds} | set(found.kinds)
-    given = {kind: u for kind, u in displacements_A.items() if kind in of_it}
-    known = {**found.rms_displacement_A, **given}
+    _check_named(found.kinds, displacements_A, found.name)
+    known = {**found.rms_displacement_A, **displacements_A}
     return replace(found, rms_displacement_A=known)  # type: ignore[type-var]
+
+
+def _check_named(kinds: Sequence[str], displacements_A: Mapping[str, float], name: str) -> None:
+    """Refuse displacements of atoms that a crystal does not have."""
+    of_it = dict.fromkeys([*kinds, *(element_of(kind) for kind in kinds)])
+    if unknown := [kind for kind in displacements_A if kind not in of_it]:
+        raise RequestError(
+            f"displacements are given of {', '.join(unknown)}, which {name} does not have: it has "
+            f"{', '.join(of_it)}"
+        )
 
 
 @lru_cache(maxsize=16)
 def _read_once(
-    path: Path, changed_ns: int, displacements_A: tuple[tuple[str, float], ...], layering: Layering
+    path: Path,
+    changed_ns: int,
+    displacements_A: tuple[tuple[str, float], ...],
+    usual_A: tuple[tuple[str, float], ...],
+    layering: Layering,
 ) -> LayeredCrystal:
     """Read a file again only if it has changed: a configuration asks for its crystal often."""
-    return read_structure(path, dict(displacements_A), layering)
+    return read_structure(path, dict(displacements_A), layering, dict(usual_A))
 
 
 def read_structure(
-    path: Path, displacements_A: Mapping[str, float], layering: Layering
+    path: Path,
+    displacements_A: Mapping[str, float],
+    layering: Layering,
+    usual_A: Mapping[str, float],
 ) -> LayeredCrystal:
     """Read a crystal from a file that ASE reads; see :func:`find`."""
     import ase.io
@@ -113,9 +142,12 @@ def read_structure(
     if isinstance(atoms, list) or not len(atoms):
         raise RequestError(f"{path} holds no atoms")
     _check_occupancy(atoms, path)
-    of_atoms = _displacements_of_cif(atoms, path) if path.suffix.lower() == ".cif" else None
+    is_cif = path.suffix.lower() == ".cif"
+    of_atoms = _displacements_of_cif(atoms, path, layering.in_plane) if is_cif else None
     kinds, known = _kinds(atoms, of_atoms)
-    known = {**known, **displacements_A}
+    _check_named(kinds, displacements_A, str(path))
+    described = {*atoms.symbols} <= {*usual_A, *map(element_of, displacements_A)}
+    known = {**(usual_A if described else {}), **known, **displacements_A}
     kinds = [k if k in known else element_of(k) for k in kinds]
     of_it = {element_of(kind) for kind in kinds} | set(kinds)
     known = {kind: float(u) for kind, u in known.items() if kind in of_it}
@@ -134,16 +166,19 @@ def _check_occupancy(atoms: ase.Atoms, path: Path) -> None:
             )
 
 
-def _displacements_of_cif(atoms: ase.Atoms, path: Path) -> list[float | None]:
+def _displacements_of_cif(
+    atoms: ase.Atoms, path: Path, in_plane: tuple[int, int]
+) -> list[float | None]:
     """Return the displacement of each atom, from the U or B of its site; None for not known."""
     from ase.io.cif import parse_cif
 
     sites = atoms.arrays.get("spacegroup_kinds")
     nothing: list[float | None] = [None] * len(atoms)
-    blocks = list(parse_cif(str(path)))
+    # ASE takes the last structure of a file, and leaves out blocks without one.
+    blocks = [block for block in parse_cif(str(path)) if block.has_structure()]
     if sites is None or not blocks:
         return nothing
-    block: Any = blocks[0]
+    block: Any = blocks[-1]
     labels = block.get("_atom_site_label") or []
     found: list[float | None] = [None] * len(labels)
     for key, scale in (
@@ -153,9 +188,9 @@ def _displacements_of_cif(atoms: ase.Atoms, path: Path) -> list[float | None]:
         for n, value in enumerate(block.get(key) or []):
             if isinstance(value, float | int) and value > 0:
                 found[n] = math.sqrt(value * scale)
-    # Along the beam it does not matter: in a layered crystal along a and b it is smaller.
+    # Along the beam it does not matter: in a layered crystal, in plane it is smaller.
     of_label = block.get("_atom_site_aniso_label") or []
-    along = [block.get(f"_atom_site_aniso_u_{i}{i}") or [] for i in (1, 2)]
+    along = [block.get(f"_atom_site_aniso_u_{i}{i}") or [] for i in in_plane]
     for label, *values in zip(of_label, *along, strict=False):
         if label in labels and all(isinstance(v, float | int) and v > 0 for v in values):
             found[labels.index(label)] = math.sqrt(sum(values) / 2)
