@@ -44,12 +44,12 @@ from scipy.optimize import least_squares
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.figures.style import PAGE, paper_style, save
-from pacbed.reading.fit import ALWAYS_FREE, Fit, FitResult, FitSettings
+from pacbed.reading.fit import Fit, FitResult, FitSettings
 from pacbed.reading.start import Dictionary, fit_or_search, starts_from_dictionary
 from pacbed.reading.thickness import ThicknessFit
 from pacbed.scattering.fit import assemble, write_state
 from pacbed.scattering.image import Camera
-from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame
+from pacbed.scattering.image_model import ALWAYS_FREE, COLUMN, UNKNOWNS, Frame
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.state import ScatteredState
 from pacbed.specimen.microscope import Aperture

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pacbed.cli.app import parsed
-from pacbed.cli.map_jobs import call, check_files, map_jobs, parts_folder
+from pacbed.cli.map import parts_folder
+from pacbed.cli.map_jobs import call, check_files, map_jobs
 from pacbed.exceptions import ConfigError
 from pacbed.reading.map_settings import MapSettings
 from pacbed.specimen.crystal import material

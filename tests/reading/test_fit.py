@@ -5,8 +5,8 @@ import pytest
 from small_series import APERTURE, PIXELS, FIELD_mrad, pattern, random_states
 
 from pacbed.exceptions import RequestError
-from pacbed.reading.fit import ALWAYS_FREE, Fit, FitSettings
-from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame, ImageModel
+from pacbed.reading.fit import Fit, FitSettings
+from pacbed.scattering.image_model import ALWAYS_FREE, COLUMN, UNKNOWNS, Frame, ImageModel
 
 # What they share takes longer than they do: all in one process.
 pytestmark = pytest.mark.xdist_group("fits")

@@ -11,10 +11,9 @@ from pacbed.examples.camera import CameraSettings
 from pacbed.examples.dataset import Dataset
 from pacbed.examples.labels import PARAMETERS
 from pacbed.exceptions import PacbedError
-from pacbed.reading.fit import ALWAYS_FREE
 from pacbed.reading.predictions import ExampleFits
 from pacbed.reading.start import SearchRange
-from pacbed.scattering.image_model import COLUMN
+from pacbed.scattering.image_model import ALWAYS_FREE, COLUMN
 
 PRIORS = {"tilt_x_mrad": (0.0, 2.0), "tilt_y_mrad": (0.0, 2.0), "log_scale": (0.0, 0.02)}
 

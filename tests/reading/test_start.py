@@ -7,7 +7,6 @@ import pytest
 from pacbed.examples.augment import AugmentationSettings
 from pacbed.exceptions import RequestError
 from pacbed.reading.discs import DiscMethod
-from pacbed.reading.fit import ALWAYS_FREE
 from pacbed.reading.start import (
     Dictionary,
     SearchRange,
@@ -15,7 +14,7 @@ from pacbed.reading.start import (
     starts_from_discs,
     starts_from_table,
 )
-from pacbed.scattering.image_model import COLUMN, UNKNOWNS
+from pacbed.scattering.image_model import ALWAYS_FREE, COLUMN, UNKNOWNS
 
 # What they share takes longer than they do: all in one process.
 pytestmark = pytest.mark.xdist_group("small series")

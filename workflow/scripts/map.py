@@ -2,7 +2,8 @@ from pathlib import Path
 
 from _job import job, note_work_found
 
-from pacbed.cli.map_jobs import call, parts_folder
+from pacbed.cli.map import parts_folder
+from pacbed.cli.map_jobs import call
 
 params, files = snakemake.params, snakemake.output
 output = Path(files.map)

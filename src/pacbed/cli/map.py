@@ -144,7 +144,7 @@ def map(
 
     settings = replace(mapping, layers=layer_numbers(layers))
     check_new(output)
-    parts = output.with_name(f"{output.name}.parts")
+    parts = parts_folder(output)
     saved = output.with_name(
         f"{output.name.removesuffix('.zip').removesuffix('.zarr')}.calibration.json"
     )
@@ -168,6 +168,11 @@ def map(
     for path in (output, saved, figure, report):
         if path is not None:
             print(path)
+
+
+def parts_folder(output: Path) -> Path:
+    """Return where what is done of a map is kept until it is finished."""
+    return output.with_name(f"{output.name}.parts")
 
 
 def work(
@@ -271,6 +276,7 @@ def _series(
     held: MapSeries,
 ) -> ScatteringSeries:
     """Return the series that is given, or that of the cache, which is made if it is not there."""
+    from pacbed.runs.locks import sole_maker
     from pacbed.scattering.series import ScatteringSeries
 
     if held.series is not None:
@@ -292,8 +298,6 @@ def _series(
     asked = json.dumps([request.to_dict(), asdict(settings)], sort_keys=True)
     name = f"{request.material.name}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
     path = cache_folder() / f"{name}.series.zarr.zip"
-    from pacbed.runs.locks import sole_maker
-
     if not path.exists():
         say(f"the scattering series is made once, and kept in {path.parent}")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from cyclopts import CycloptsError, UnusedCliTokensError
 from pacbed import __version__
 from pacbed.cli.app import parsed
 from pacbed.cli.common import option_name
-from pacbed.cli.map import Calibrating, MapSeries, work
+from pacbed.cli.map import Calibrating, MapSeries, parts_folder, work
 from pacbed.cli.read import layer_numbers
 from pacbed.cli.scans import ScanFile
 from pacbed.cli.structures import Structure
@@ -163,11 +163,6 @@ def call(words: Sequence[str], energy_keV: float | None, output: Path) -> None:
     _clear(parts_folder(output), words, MapJob(tuple(words), bound, energy_keV).files)
     command, bound = parsed(words)
     command(*bound.args, **bound.kwargs)
-
-
-def parts_folder(output: Path) -> Path:
-    """Return where ``pacbed map`` keeps what it has done of a map."""
-    return output.with_name(f"{output.name}.parts")
 
 
 def _says_energy(scan: Path, bound: BoundArguments) -> bool:

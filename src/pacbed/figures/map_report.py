@@ -13,13 +13,13 @@ import numpy as np
 from pacbed.figures.maps import WORDS, axes_in_words, map_figure, shown_unit, shown_values
 from pacbed.figures.page import HTML_SYMBOLS, embedded, environment, versions
 from pacbed.figures.style import layers_label, paper_style
-from pacbed.reading.map_store import FLAGS, QUANTITIES, RELATIVE, StrainMap
+from pacbed.reading.map_store import BITS, FLAGS, QUANTITIES, RELATIVE, StrainMap
 from pacbed.storage.files import write_text
 from pacbed.storage.nested import flat
 
 # Parts of the points that carry a flag, and of those with a probable thickness, worth a warning.
 _MANY_FLAGGED, _PROBABLE = 0.05, 0.9
-_FAILED = 1 | 2 | 4
+_FAILED = BITS["not converged"] | BITS["at the edge of the range"] | BITS["bad chi2"]
 _DOTS_PER_INCH = 200
 
 
@@ -83,7 +83,7 @@ def warnings(strain_map: StrainMap) -> list[str]:
             f"{100 * failed:.0f} % of the fits did not converge, end at the edge of the range or "
             "have a bad χ²: check energy, semi-angle, material and the number of layers."
         )
-    turned = strain_map.flagged(32).sum()
+    turned = strain_map.flagged(BITS["turn by 180 degrees undetermined"]).sum()
     if turned:
         found.append(
             f"At {turned} points a turn by 180° is undetermined: there the sign of the tilt is."

@@ -10,12 +10,9 @@ import pandas as pd
 from pacbed.examples.labels import PARAMETERS
 from pacbed.exceptions import RequestError
 from pacbed.precision.bound import standard_deviations
-from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame, ImageModel
+from pacbed.scattering.image_model import ALWAYS_FREE, COLUMN, UNKNOWNS, Frame, ImageModel
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
-
-ALWAYS = UNKNOWNS[:10]
-"""Unknown of every pattern: strain, rotation, tilt, shift, scale and dose."""
 
 BLUR_PX = 0.5
 """Standard deviation of the point spread with which the price of a blur is computed, in pixels: a
@@ -29,12 +26,12 @@ _MORE = {
 }
 
 NUISANCES: Mapping[str, tuple[bool, tuple[str, ...]]] = {
-    "none": (False, ALWAYS),
-    "known scale": (False, tuple(n for n in ALWAYS if n != "log_scale")),
-    **{name: (False, (*ALWAYS, *more)) for name, more in _MORE.items()},
-    "known blur": (True, ALWAYS),
-    "blur": (True, (*ALWAYS, "blur_px")),
-    "all": (True, (*ALWAYS, *(n for more in _MORE.values() for n in more), "blur_px")),
+    "none": (False, ALWAYS_FREE),
+    "known scale": (False, tuple(n for n in ALWAYS_FREE if n != "log_scale")),
+    **{name: (False, (*ALWAYS_FREE, *more)) for name, more in _MORE.items()},
+    "known blur": (True, ALWAYS_FREE),
+    "blur": (True, (*ALWAYS_FREE, "blur_px")),
+    "all": (True, (*ALWAYS_FREE, *(n for more in _MORE.values() for n in more), "blur_px")),
 }
 """Whether an image is blurred by :data:`BLUR_PX`, and what is unknown of it, by the name of what is
 changed. "none" are the usual ten unknowns of a sharp image."""

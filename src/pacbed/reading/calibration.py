@@ -19,7 +19,7 @@ import numpy as np
 from pacbed.exceptions import PacbedError
 from pacbed.machine import Report
 from pacbed.reading.discs import nearest_reflection_mrad
-from pacbed.reading.fit import ALWAYS_FREE, Fit, FitSettings
+from pacbed.reading.fit import Fit, FitSettings
 from pacbed.reading.map_settings import CalibrationSettings, MapSettings
 from pacbed.reading.patterns import (
     Pattern,
@@ -35,7 +35,7 @@ from pacbed.reading.pixels import put_together
 from pacbed.reading.scans import Scan
 from pacbed.reading.start import Dictionary, SearchRange, coarse_bins
 from pacbed.reading.thickness import ThicknessFit
-from pacbed.scattering.image_model import COLUMN, TILT, UNKNOWNS, Frame, Noise
+from pacbed.scattering.image_model import ALWAYS_FREE, COLUMN, TILT, UNKNOWNS, Frame, Noise
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
 from pacbed.specimen.polytypes import is_hexagonal

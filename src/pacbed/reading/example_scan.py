@@ -23,7 +23,7 @@ from pacbed.engines.planewave.settings import PlaneWaveSettings
 from pacbed.engines.request import Motion, SimulationRequest, ThermalMotion
 from pacbed.exceptions import PacbedError
 from pacbed.machine import Report, memory_limit_bytes
-from pacbed.reading.map_store import FLAGS, StrainMap
+from pacbed.reading.map_store import BITS, StrainMap
 from pacbed.reading.scans import Scan
 from pacbed.scattering.image import Camera
 from pacbed.scattering.request import StateRequest
@@ -36,7 +36,6 @@ from pacbed.specimen.microscope import Aperture, Detector, disc_share
 STRAINED = ("strain_xx", "strain_yy", "strain_xy", "tilt_x_mrad", "tilt_y_mrad")
 """What is a function of x alone."""
 
-_BITS = {meaning: bit for bit, meaning in FLAGS.items()}
 # Part of the width that is flat and not strained, and periods of the ripple in the rest.
 _FLAT, _PERIODS = 1 / 6, 2
 # Principal stretches up to this share their beams.
@@ -156,8 +155,8 @@ class Ripple:
         thick, cover = found["thick"], found["cover"]
         found["layers"] = np.where(thick > 0.5, self.layers[1], self.layers[0]) * (cover > 0.5)
         mixed = ((cover > 0) & (cover < 1)) | ((cover > 0) & (thick > 0) & (thick < 1))
-        found["flags"] = _BITS["vacuum or too few electrons"] * (cover == 0) + (
-            _BITS["mixed area"] * mixed
+        found["flags"] = BITS["vacuum or too few electrons"] * (cover == 0) + (
+            BITS["mixed area"] * mixed
         )
         return found
 

@@ -17,6 +17,7 @@ import numpy as np
 from pacbed.exceptions import RequestError
 from pacbed.reading.pixels import FEWEST_PIXELS, put_together
 from pacbed.scattering.image_model import (
+    ALWAYS_FREE,
     COLUMN,
     TILT,
     UNKNOWNS,
@@ -27,9 +28,6 @@ from pacbed.scattering.image_model import (
 )
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
-
-ALWAYS_FREE = UNKNOWNS[:10]
-"""What is unknown of every pattern: strain, rotation, tilt, shift, scale and dose."""
 
 FLAGS = ("not converged", "at the edge of the range", "bad chi2")
 """What may be wrong with a fit."""

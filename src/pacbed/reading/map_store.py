@@ -38,6 +38,9 @@ FLAGS = {
 }
 """Bits of ``flags``."""
 
+BITS = {meaning: bit for bit, meaning in FLAGS.items()}
+"""The same by their meanings."""
+
 _KIND, _FORMAT = "strain map", 1
 
 _LONG_NAMES = {

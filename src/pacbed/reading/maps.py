@@ -41,7 +41,7 @@ from pacbed.reading.calibration import (
 from pacbed.reading.fit import FLAGS as FIT_FLAGS
 from pacbed.reading.fit import Fit, FitResult, FitSettings
 from pacbed.reading.map_settings import MapSettings
-from pacbed.reading.map_store import FLAGS, QUANTITIES, RELATIVE, StrainMap
+from pacbed.reading.map_store import BITS, QUANTITIES, RELATIVE, StrainMap
 from pacbed.reading.patterns import Pattern
 from pacbed.reading.scans import Scan
 from pacbed.reading.start import SearchRange
@@ -52,7 +52,6 @@ from pacbed.specimen.microscope import Aperture
 from pacbed.storage.files import appearing_whole, write_text
 from pacbed.storage.zipped import plain
 
-_BIT = {meaning: bit for bit, meaning in FLAGS.items()}
 # At least so many points are fitted with all thicknesses, and one of so many.
 _SEEDS, _ONE_OF = 64, 64
 # Rotations about that of the crystal in which a dictionary looks, in degrees.
@@ -508,20 +507,20 @@ class MapMaker:
         return np.asarray(origin - np.array(self.calibration.centre_px))
 
     def _flags(self, found: _Found) -> np.ndarray:
-        flags = np.where(found.layers > 0, 0, _BIT["vacuum or too few electrons"])
+        flags = np.zeros(len(found.layers), int)
         for name in FIT_FLAGS:
-            flags += _BIT[name] * np.array([name in words for words in found.result.flags])
-        flags = np.where(found.layers > 0, flags, _BIT["vacuum or too few electrons"])
+            flags += BITS[name] * np.array([name in words for words in found.result.flags])
+        flags = np.where(found.layers > 0, flags, BITS["vacuum or too few electrons"])
         layers = found.layers.reshape(self.shape)
         border = maximum_filter(layers, 3, mode="nearest") != minimum_filter(
             layers, 3, mode="nearest"
         )
-        bad = ((flags & _BIT["bad chi2"]) > 0).reshape(self.shape)
+        bad = ((flags & BITS["bad chi2"]) > 0).reshape(self.shape)
         reach = math.ceil(self.settings.window / self.settings.every)
         mixed = (bad & border) | between_sides(layers, reach)
-        flags = flags + _BIT["mixed area"] * mixed.ravel()
+        flags = flags + BITS["mixed area"] * mixed.ravel()
         if not self.calibration.turn_told_apart:
-            flags = flags + _BIT["turn by 180 degrees undetermined"] * (found.layers > 0)
+            flags = flags + BITS["turn by 180 degrees undetermined"] * (found.layers > 0)
         return np.asarray(flags, np.uint8)
 
     def _add_relative(self, values: dict[str, np.ndarray], good: np.ndarray) -> None:

@@ -16,7 +16,7 @@ from pacbed.examples.dataset import Dataset
 from pacbed.examples.labels import PARAMETERS
 from pacbed.examples.predictions import prediction_table
 from pacbed.exceptions import PacbedError
-from pacbed.reading.fit import ALWAYS_FREE, Fit, FitResult, FitSettings
+from pacbed.reading.fit import Fit, FitResult, FitSettings
 from pacbed.reading.start import (
     Dictionary,
     SearchRange,
@@ -24,7 +24,7 @@ from pacbed.reading.start import (
     starts_from_dictionary,
     starts_from_table,
 )
-from pacbed.scattering.image_model import COLUMN, Frame
+from pacbed.scattering.image_model import ALWAYS_FREE, COLUMN, Frame
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.deformation import DrawRanges
 from pacbed.specimen.microscope import Aperture

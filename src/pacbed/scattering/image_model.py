@@ -65,6 +65,9 @@ of 0.01 means angles 1 % larger along x, and 1 % smaller along y, than the pixel
 point spread, a Gaussian.
 """
 
+ALWAYS_FREE = UNKNOWNS[:10]
+"""What is unknown of every pattern: strain, rotation, tilt, shift, scale and dose."""
+
 COLUMN = {name: number for number, name in enumerate(UNKNOWNS)}
 
 TILT = slice(COLUMN["tilt_x_mrad"], COLUMN["tilt_y_mrad"] + 1)
