@@ -214,30 +214,30 @@ def test_options_that_are_not_understood_are_named(failing, options, message):
 
 
 @pytest.fixture
-def chromium(tmp_path):
+def oxide(tmp_path):
     """A configuration of another crystal."""
-    path = tmp_path / "chromium.yaml"
+    path = tmp_path / "oxide.yaml"
     path.write_text(
-        "material: {formula: CrS2, zigzag_A: 3.04, armchair_A: 5.265, stacking_A: 12.1, "
-        "chalcogen_height_A: 1.48, rms_displacement_A: {Cr: 0.08, S: 0.09}}\n"
+        "material: {formula: MoO2, zigzag_A: 2.82, armchair_A: 4.884, stacking_A: 12.1, "
+        "chalcogen_height_A: 1.23, rms_displacement_A: {Mo: 0.08, O: 0.09}}\n"
     )
     return path
 
 
-@pytest.mark.parametrize("named", [["--material", "CrS2"], []])
-def test_a_material_that_a_configuration_describes_is_simulated(chromium, tmp_path, named):
-    output = tmp_path / "crs2.zarr.zip"
-    assert simulate(output, *named, "--config", chromium, *SMALL) == 0
+@pytest.mark.parametrize("named", [["--material", "MoO2"], []])
+def test_a_material_that_a_configuration_describes_is_simulated(oxide, tmp_path, named):
+    output = tmp_path / "moo2.zarr.zip"
+    assert simulate(output, *named, "--config", oxide, *SMALL) == 0
     found = read_patterns(output).attributes["request"]["material"]
-    assert (found["formula"], found["armchair_A"]) == ("CrS2", 5.265)
+    assert (found["formula"], found["armchair_A"]) == ("MoO2", 4.884)
 
 
-def test_a_material_that_is_not_known_is_reported_with_what_to_do(failing, chromium):
+def test_a_material_that_is_not_known_is_reported_with_what_to_do(failing, oxide):
     line = failing("--material", "NbSe2")
     assert "unknown material 'NbSe2': known are MoS2," in line
     assert "described in the configuration under 'material' of a file that you name with " in line
-    line = failing("--material", "TaS2", "--config", chromium)
-    assert line.endswith("with --config (there, it is CrS2 now)")
+    line = failing("--material", "TaS2", "--config", oxide)
+    assert line.endswith("with --config (there, it is MoO2 now)")
 
 
 # pacbed converge
