@@ -97,7 +97,15 @@ class AugmentationSettings:
     @property
     def geometry(self) -> tuple[str, ...]:
         """What of a transformation an image of a pool has already."""
-        return (*TRANSFORMATIONS[:4], *(ELLIPSE if self.camera else ()))
+        return (*TRANSFORMATIONS[:4], *(ELLIPSE if self.largest_ellipticity else ()))
+
+    @property
+    def geometry_ranges(self) -> dict[str, Any]:
+        """Pixels, and ranges of :attr:`geometry`: all that images of a pool depend on."""
+        known = asdict(self)
+        if self.largest_ellipticity:
+            known |= known["camera"]
+        return {name: known[name] for name in _OF_GEOMETRY if name in known}
 
     @property
     def largest_ellipticity(self) -> float:
@@ -148,6 +156,12 @@ class AugmentationSettings:
         if self.camera:
             drawn = np.hstack([drawn, self.camera.drawn(uniform[:, len(ranges) :])])
         return np.asarray(drawn)
+
+
+_OF_GEOMETRY = (
+    *("pixels", "field_of_view_mrad", "field_of_view_variation", "rotation_deg", "translation_px"),
+    *("ellipticity", "ellipticity_direction_deg"),
+)
 
 
 @dataclass(frozen=True)
