@@ -298,8 +298,7 @@ class MaterialSection(Section):
         from pacbed.specimen.structure import Layering
         from pacbed.study.structures import find
 
-        layering = Layering(self.stacking_axis, self.stack, self.layer_ends_A, self.period_A)
-        return find(self.structure, self.own_displacements_A, layering, _USUAL_A)
+        return find(self.structure, self.own_displacements_A, Layering.of(self), _USUAL_A)
 
 
 _USUAL_A: dict[str, float] = MaterialSection.model_fields["rms_displacement_A"].default
