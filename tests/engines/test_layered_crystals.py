@@ -7,7 +7,15 @@ from functools import cache
 import ase.build
 import numpy as np
 import pytest
-from samples import detector, difference, requested, scattered
+from samples import (
+    WAVELENGTH_A,
+    detector,
+    difference,
+    patterns,
+    reciprocal_lattice,
+    requested,
+    scattered,
+)
 
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.atoms import AtomTransmission
@@ -108,6 +116,19 @@ def test_discs_lie_at_the_reflections_of_the_structure(name):
     inner = np.hypot(*g.T) < 39.9
     expected = np.abs(known[:, None] - g[None, inner]).sum(axis=-1).min(axis=0) < 1e-6
     assert intensity[inner][~expected].sum() < 0.02 * intensity[inner & (np.hypot(*g.T) > 1)].sum()
+
+
+@pytest.mark.parametrize(("energy_keV", "wavelength"), [(30, 0.0697908), (300, 0.0196875)])
+def test_discs_are_as_far_apart_as_the_wavelength_of_the_energy_says(energy_keV, wavelength):
+    field = 1.6e3 * wavelength
+    request = requested(semiangle=field / 30, field=field, pixels=121)
+    request = replace(request, energy_keV=energy_keV)
+    pattern = patterns(request, **COARSE)[0]
+    centres = reciprocal_lattice((0, 0, 0), np.inf) * wavelength / WAVELENGTH_A
+    x, y = np.meshgrid(request.detector.kx_mrad, request.detector.ky_mrad)
+    away = np.hypot(x[..., None] - centres[:, 0], y[..., None] - centres[:, 1]).min(axis=-1)
+    edge, pixel = field / 30, field / 121
+    assert pattern[away < edge - pixel].min() > 100 * pattern[away > edge + pixel].max()
 
 
 def turned(g, intensity, matrix):

@@ -311,8 +311,8 @@ _OF_STRUCTURES: dict[str, Any] = {
 class MicroscopeSection(Section):
     """The electron beam."""
 
-    energy_keV: Annotated[Real, Field(ge=1, le=3000)] = 80
-    """Beam energy in keV."""
+    energy_keV: Annotated[Real, Field(ge=30, le=300)] = 80
+    """Beam energy in keV, 30 to 300."""
     semiangles_mrad: Different[SemiAngle] = (6.35, 12.65, 18.13, 25.44, 32.94)
     """Convergence semi-angles in mrad, one set of patterns each."""
     aperture_edge_mrad: NotNegative = 0
