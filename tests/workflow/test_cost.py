@@ -66,7 +66,7 @@ def test_the_study_of_the_paper_is_planned_in_the_order_of_its_costs(workspace, 
         "predict": 40 + 10,
         "discs": 2 * 8,
         "bounds": 1,
-        **dict.fromkeys(FIGURES[:4], 1),
+        **dict.fromkeys(FIGURES[:5], 1),
         **ERRORS,
     }
     # Jobs, cores of each, the longest in hours, core-hours likely and at most.
