@@ -140,20 +140,18 @@ def map(
     from pacbed.figures.style import check_drawable
     from pacbed.reading.calibration import Calibration
     from pacbed.reading.scans import open_scan
-    from pacbed.storage.files import check_new, check_not_read, check_writable
+    from pacbed.storage.files import check_apart, check_new, check_writable
 
     settings = replace(mapping, layers=layer_numbers(layers))
+    parts, saved = parts_folder(output), calibration_file(output)
+    check_apart([output, parts, saved, figure, report], [scan, held.series, structure.file])
+    # That of an earlier map of this name may be used again.
+    check_apart([output, figure, report], [calibrating.calibration])
     check_new(output)
-    parts = parts_folder(output)
-    saved = output.with_name(
-        f"{output.name.removesuffix('.zip').removesuffix('.zarr')}.calibration.json"
-    )
     check_writable(output, parts / "map.json", saved, figure, report)
     check_drawable(figure)
-    for path in (scan, held.series):
-        check_not_read(path, saved, figure, report)
-    # That of an earlier map of this name is written again as it is.
-    check_not_read(calibrating.calibration, figure, report)
+    if report and report.suffix.lower() not in (".html", ".htm"):
+        raise PacbedError(f"--report {report}: it is a page, name it .html")
     opened = open_scan(scan, options)
     settings.check(opened.shape)
     known = None
@@ -173,6 +171,11 @@ def map(
 def parts_folder(output: Path) -> Path:
     """Return where what is done of a map is kept until it is finished."""
     return output.with_name(f"{output.name}.parts")
+
+
+def calibration_file(output: Path) -> Path:
+    """Return where the calibration of a map is written."""
+    return output.with_name(f"{output.name.removesuffix('.zarr.zip')}.calibration.json")
 
 
 def work(

@@ -67,13 +67,9 @@ class MapJob:
 
         They are a calibration, a series, and a structure.
         """
-        from pacbed.study.structures import is_file
-
         calibration = self._given("calibrating", Calibrating()).calibration
         series = self._given("held", MapSeries()).series
-        crystal = self._given("structure", Structure()).material
-        structure = crystal if crystal and is_file(crystal) else None
-        given = (calibration, series, structure)
+        given = (calibration, series, self._given("structure", Structure()).file)
         return [self.scan, *(str(path) for path in given if path is not None)]
 
     @cached_property

@@ -220,6 +220,21 @@ def read_map(path: Path) -> StrainMap:
         return StrainMap({name: arrays[name] for name in order}, x, y, attributes)
 
 
+def made_of(strain_map: StrainMap, path: Path) -> list[Path]:
+    """Return the files of scan and series of a map, as far as it says them.
+
+    Parameters
+    ----------
+    strain_map
+        The map.
+    path
+        Its file. Names may be relative to its folder, or to the current one.
+    """
+    known = strain_map.attributes.get("provenance")
+    names = [known.get(name) for name in ("scan", "series")] if isinstance(known, Mapping) else []
+    return [folder / str(name) for name in names if name for folder in (Path(), path.parent)]
+
+
 def _order() -> list[str]:
     """Return the names of all arrays that a map may hold, in the order in which they are shown."""
     with_sigma = [name for one in QUANTITIES for name in (one, f"{one}_sigma")]

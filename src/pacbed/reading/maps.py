@@ -540,9 +540,9 @@ class MapMaker:
         return {
             "calibration": asdict(self.calibration),
             "provenance": {
-                "scan": str(scan.path or scan.name),
+                "scan": str(scan.path.absolute() if scan.path else scan.name),
                 "scan_options": asdict(scan.options),
-                "series": str(self.series.path),
+                "series": str(self.series.path.absolute()),
                 "series_request": request.to_dict(),
                 "settings": asdict(self.settings),
                 "pacbed_version": __version__,
