@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -24,7 +25,7 @@ from scipy.ndimage import binary_opening, maximum_filter, minimum_filter
 from scipy.spatial import cKDTree
 
 from pacbed import __version__
-from pacbed.exceptions import PacbedError
+from pacbed.exceptions import OtherPartsError, PacbedError
 from pacbed.machine import Report
 from pacbed.reading.calibration import (
     LARGE_RESIDUALS,
@@ -75,6 +76,8 @@ _BINS = (2, 1)
 _WRONG = 1.5
 # A width of the point spread is kept by a prior so narrow: it is applied only if it is unknown.
 _KEPT_PX = 1e-6
+# Patterns by which it is noticed that a scan was changed.
+_VALUES = 16
 
 
 @dataclass
@@ -102,20 +105,16 @@ class _Found:
         """Whether a point was fitted, and nothing is wrong."""
         return np.array([not flags for flags in self.result.flags], bool) & (self.layers > 0)
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, **more: np.ndarray) -> None:
         arrays = {one.name: getattr(self.result, one.name) for one in fields(self.result)}
         with appearing_whole(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, layers=self.layers, probability=self.probability, **arrays)
+            arrays |= {"layers": self.layers, "probability": self.probability, **more}
+            np.savez_compressed(file, **arrays)
 
     @classmethod
-    def read(cls, path: Path) -> _Found | None:
-        """Return what a file holds; None if there is none that is whole."""
-        try:
-            with np.load(path) as arrays:
-                result = FitResult(**{one.name: arrays[one.name] for one in fields(FitResult)})
-                return cls(result, arrays["layers"], arrays["probability"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            return None
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> _Found:
+        result = FitResult(**{one.name: arrays[one.name] for one in fields(FitResult)})
+        return cls(result, arrays["layers"], arrays["probability"])
 
 
 class MapMaker:
@@ -558,13 +557,23 @@ class MapMaker:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what parts of a map must have in common."""
-        found = self.provenance()
-        path = self.scan.path
-        if path is not None and path.is_file():
-            status = path.stat()
-            found["scan_file"] = [status.st_size, status.st_mtime]
-        found["shape"] = [*self.scan.shape, *self.scan.pattern_shape]
-        return json.loads(json.dumps(plain(found)))
+        return {**plain(self.provenance()), **scan_state(self.scan)}
+
+
+def scan_state(scan: Scan) -> dict[str, Any]:
+    """Return what shows, as JSON, whether a scan is still the same: its files, and some values."""
+    some = scan.points(grid(scan.shape, _VALUES))
+    return {
+        "scan_file": scan.path and file_state(scan.path),
+        "shape": [*scan.shape, *scan.pattern_shape],
+        "values": zlib.crc32(some.tobytes()),
+    }
+
+
+def file_state(path: Path) -> list[float]:
+    """Return number, size and time of the last change of a file, or of those in a folder."""
+    found = [one.stat() for one in ([path] if path.is_file() else path.rglob("*"))]
+    return [len(found), sum(s.st_size for s in found), max((s.st_mtime for s in found), default=0)]
 
 
 def make_map(
@@ -572,6 +581,8 @@ def make_map(
     folder: Path,
     report: Report | None = None,
     threads: int = 1,
+    log: Callable[[str], None] = lambda line: None,
+    fingerprint: dict[str, Any] | None = None,
 ) -> StrainMap:
     """Make a map, and keep its parts in a folder until it is finished.
 
@@ -585,26 +596,30 @@ def make_map(
         Receives how many points are done.
     threads
         Parts that are computed at the same time.
+    log
+        Receives a line for each part that is damaged, and made again.
+    fingerprint
+        What parts have in common, as JSON has it; by default :meth:`MapMaker.fingerprint`.
 
     Raises
     ------
     PacbedError
         If there is no crystal, or the folder holds parts of another map.
     """
-    check_parts(folder, maker.fingerprint())
+    check_parts(folder, fingerprint or maker.fingerprint(), log)
     total = maker.shape[0] * maker.shape[1]
     say = report or (lambda done, total, more="": None)
     say(0, total, "thicknesses")
-    places_file = folder / "places.npy"
-    seeds = _Found.read(folder / "seeds.npz") if places_file.exists() else None
-    if seeds is None:
+    begun = folder / "seeds.npz"
+    if arrays := _read(begun, log):
+        places, seeds = arrays["places"], _Found.of(arrays)
+    else:
         places, seeds = maker.seeds()
-        with appearing_whole(places_file) as temporary, temporary.open("wb") as file:
-            np.save(file, places)
-        seeds.write(folder / "seeds.npz")
-    places = np.load(places_file)
+        seeds.write(begun, places=places)
     parts = list(maker.parts())
-    found = [_Found.read(folder / f"rows-{rows[0]:05d}.npz") for rows in parts]
+    files = [folder / f"rows-{rows[0]:05d}.npz" for rows in parts]
+    kept = [_read(file, log) for file in files]
+    found = [_Found.of(arrays) if arrays else None for arrays in kept]
     done = sum(len(one.layers) for one in found if one)
     say(done, total, "fits")
 
@@ -612,7 +627,7 @@ def make_map(
 
     def compute(number: int) -> int:
         one = maker.rows(parts[number], places, seeds, stop.is_set)
-        one.write(folder / f"rows-{parts[number][0]:05d}.npz")
+        one.write(files[number])
         found[number] = one
         return len(one.layers)
 
@@ -635,28 +650,65 @@ def make_map(
     return maker.strain_map(whole)
 
 
-def check_parts(folder: Path, fingerprint: dict[str, Any]) -> None:
+def _read(path: Path, log: Callable[[str], None]) -> dict[str, np.ndarray] | None:
+    """Return the arrays of a part; None if there is no file, or it is damaged, which is said."""
+    try:
+        with np.load(path) as arrays:
+            found = dict(arrays)
+        _Found.of(found)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        log(f"{path} is damaged, and made again ({error})")
+        return None
+    return found
+
+
+def check_parts(
+    folder: Path,
+    fingerprint: dict[str, Any],
+    log: Callable[[str], None] = lambda line: None,
+) -> None:
     """Make the folder of the parts of a map, or check that it is of this one.
+
+    Parameters
+    ----------
+    folder
+        Of the parts.
+    fingerprint
+        What they have in common, as JSON has it.
+    log
+        Receives a line if nobody knows of what the parts are; they are removed then.
 
     Raises
     ------
-    PacbedError
+    OtherPartsError
         If it holds parts of another map; what differs is named.
+    PacbedError
+        If it cannot be written.
     """
     path = folder / "map.json"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PacbedError(f"cannot write {folder}: {error.strerror}") from error
-    if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
-        differing = _differing(before, fingerprint)
-        if differing:
-            raise PacbedError(
+    except (OSError, ValueError):
+        if forget_parts(folder):
+            log(f"{folder} does not say of which map it holds parts: they are made again")
+    else:
+        if differing := _differing(before, fingerprint):
+            raise OtherPartsError(
                 f"{folder} holds parts of a map with another {', '.join(differing)}: delete the "
                 "folder to begin anew, or give the same options"
             )
     write_text(path, json.dumps(fingerprint, indent=1) + "\n")
+
+
+def forget_parts(folder: Path) -> int:
+    """Remove what is done of a map, and return how many files these were."""
+    patterns = "map.json", "calibration.json", "seeds.npz", "rows-*.npz"
+    found = [file for pattern in patterns for file in folder.glob(pattern)]
+    for file in found:
+        file.unlink()
+    return len(found)
 
 
 def _differing(one: Any, other: Any, name: str = "map") -> list[str]:
