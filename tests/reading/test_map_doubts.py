@@ -27,14 +27,14 @@ def maker(**calibration):
 def test_what_the_calibration_speaks_against_is_kept_in_the_map(calibration, said):
     found = maker(**calibration)
     good = {"chi2_per_pixel": np.ones((4, 5)), RELATIVE[0]: np.zeros((4, 5))}
-    assert found.warnings() == found._doubts(good)
+    assert found.warnings() == found._doubts(good, np.zeros(20))
     assert " ".join(found.warnings())[: len(said)] == said
     assert len(found.warnings()) == bool(said)
 
 
 def test_a_wrong_model_and_a_reference_without_fits_are_said():
     values = {"chi2_per_pixel": np.full((4, 5), 2.0), RELATIVE[0]: np.full((4, 5), np.nan)}
-    said = maker()._doubts(values)
+    said = maker()._doubts(values, np.zeros(20))
     assert [line[:12] for line in said] == ["Residuals ar", "No fit in th"]
 
 

@@ -104,6 +104,8 @@ def test_patterns_that_are_not_finite_do_not_count(counts):
     assert np.isfinite(scan.sums()[[0, 1, 3, 4]]).all()
     overview = Overview.of(scan)
     assert "6 of 30 patterns are not finite" in " ".join(overview.notes)
+    values[0, 0, 3, 4:6] = np.nan
+    assert "2 pixels are not finite in all patterns" in " ".join(Overview.of(Scan.of(values)).notes)
 
 
 @pytest.mark.parametrize("ending", WRITERS)

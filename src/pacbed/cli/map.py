@@ -265,6 +265,8 @@ def _made(
             calibration = calibrate(opened, series, settings, calibrating, start("calibration"))
             calibration.write(parts / "calibration.json")
         _save(calibration, saved)
+        if hidden := len(calibration.masked_px):
+            say(f"note: {hidden} pixels are masked in all patterns", console)
         if opened.mirrored is None:
             say(
                 "note: nobody said whether patterns are mirrored; they are taken as they are "

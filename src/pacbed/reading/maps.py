@@ -44,6 +44,7 @@ from pacbed.reading.fit import Fit, FitResult, FitSettings
 from pacbed.reading.map_settings import MapSettings
 from pacbed.reading.map_store import BITS, QUANTITIES, RELATIVE, StrainMap
 from pacbed.reading.patterns import Pattern
+from pacbed.reading.pixels import finite_mean, whole
 from pacbed.reading.scans import Scan
 from pacbed.reading.start import SearchRange
 from pacbed.reading.thickness import ThicknessFit
@@ -157,7 +158,7 @@ class MapMaker:
         own = self.calibration
         mask = mask_without(self.scan.pattern_shape, own.masked_px)
         places = grid(self.scan.shape, 32)
-        mean = np.nanmean(self.scan.points(places), axis=0)
+        mean = finite_mean(self.scan.points(places))
         pattern = Pattern(self.scan.name, np.nan_to_num(mean), mask)
         return Cut.of(pattern, self.series, own.pixel_mrad, own.semiangle_mrad, own.centre_px)
 
@@ -218,24 +219,28 @@ class MapMaker:
     # What is measured.
 
     def images(self, places: np.ndarray) -> np.ndarray:
-        """Return electrons in each pixel at places of the scan, shape (places, ny, nx)."""
+        """Return electrons in each pixel at places of the scan, shape (places, ny, nx).
+
+        They are no numbers where the scan is not finite.
+        """
         return self._electrons(window_sums(self.scan, places, self.settings.window_weights))
 
     def _electrons(self, patterns: np.ndarray) -> np.ndarray:
         images = self.cut.images(patterns) / np.float32(self.calibration.counts_per_electron)
         # A pattern with many values that are no numbers is none.
         lost = np.isfinite(patterns).mean(axis=(1, 2)) < 0.5
-        images[lost] = 0
+        images[lost] = np.nan
         return images
 
     def crystal(self, images: np.ndarray) -> np.ndarray:
         """Return whether there is a crystal, shape (patterns,)."""
+        images = whole(images, self.masks(images))
         enough = images.sum(axis=(1, 2)) >= self.settings.least_electrons
         return enough & (self._scattered(images) > self._thinnest_scatters)
 
     def masks(self, images: np.ndarray) -> np.ndarray:
         """Return which pixels count, shape as the images."""
-        return np.broadcast_to(self.cut.part.mask, images.shape)
+        return self.cut.masks(images)
 
     def parts(self) -> Iterator[np.ndarray]:
         """Yield the rows of the map that are computed and kept together."""
@@ -337,6 +342,7 @@ class MapMaker:
         """
         images = self._of_rows(rows)
         found = _Found.none(len(images))
+        found.result.pixels[:] = self.masks(images).sum(axis=(1, 2))
         there = np.flatnonzero(self.crystal(images))
         at = np.stack(np.meshgrid(rows, np.arange(self.shape[1]), indexing="ij"), -1)
         at = at.reshape(-1, 2)
@@ -454,9 +460,18 @@ class MapMaker:
             found.append(_wrong(own.residuals))
         return found
 
-    def _doubts(self, values: dict[str, np.ndarray]) -> list[str]:
-        """Return what one should know of the values of a map."""
+    def _doubts(self, values: dict[str, np.ndarray], missing: np.ndarray) -> list[str]:
+        """Return what one should know of the values, and of the missing part of each pattern."""
         found = self.warnings()
+        if lost := int((missing == 1).sum()):
+            found.append(
+                f"{lost} of {missing.size} patterns are mostly not finite: nothing is claimed there."
+            )
+        if (some := (missing > 0) & (missing < 1)).any():
+            found.append(
+                f"In {some.sum()} of {missing.size} patterns {missing[some].mean():.2g} of the "
+                "pixels are not finite: they do not count."
+            )
         chi2 = float(np.nanmedian(values["chi2_per_pixel"]))
         if chi2 > _WRONG:
             found.append(_wrong(chi2))
@@ -496,7 +511,8 @@ class MapMaker:
         y, x = ((step or 1.0) * axis for axis in self.axes)
         attributes = {**self.provenance(), "common_sigma": common}
         attributes["coordinate_units"] = "nm" if step else "points"
-        attributes["warnings"] = self._doubts(values)
+        missing = 1 - found.result.pixels / self.cut.part.mask.sum()
+        attributes["warnings"] = self._doubts(values, missing)
         return StrainMap(values, x, y, attributes)
 
     @property
