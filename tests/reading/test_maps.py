@@ -60,6 +60,8 @@ def test_thickness_is_right_and_nothing_is_claimed_in_vacuum(found, small):
     assert np.array_equal(~found.claimed, vacuum)
     assert np.isnan(found.values["chi2_per_pixel"][vacuum]).all()
     assert not found.values["flags"][~vacuum].any()
+    assert np.array_equal(np.isnan(found.values["layers_probability"]), vacuum)
+    assert (found.values["layers_probability"][~vacuum] > 0.5).all()
 
 
 def test_chi2_is_that_of_the_noise(found):

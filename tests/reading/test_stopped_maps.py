@@ -11,6 +11,7 @@ from pacbed.exceptions import PacbedError
 from pacbed.reading.calibration import Calibration
 from pacbed.reading.map_store import read_map
 from pacbed.reading.maps import MapMaker, _Found, scan_state
+from pacbed.reading.point_patterns import open_point_patterns
 from pacbed.reading.scans import open_scan
 
 ROWS = 4
@@ -175,3 +176,14 @@ def test_a_job_of_the_workflow_continues_or_begins_anew(work):
     assert work.rows == [0, 1, 2, 3]
     assert "begins anew" in work.capsys.readouterr().err
     assert not work.parts.exists()
+
+
+@pytest.mark.parametrize(("window", "first"), [(1, 0.0), (2, 0.5), (3, 1.0)])
+def test_a_point_of_the_map_lies_in_the_middle_of_its_window(work, monkeypatch, window, first):
+    monkeypatch.setattr(MapMaker, "rows", lambda maker, *others: fitted(maker.shape[1]))
+    assert work.run(f"--window={window}")[0] == 0
+    found = read_map(work.map)
+    assert found.x_nm.tolist() == [first + n for n in range(4 - window)]
+    assert found.y_nm[0] == first
+    patterns = open_point_patterns(found)
+    assert patterns._place(0, 0) == ((window - 1) // 2, (window - 1) // 2)

@@ -301,19 +301,23 @@ class MapMaker:
         distance, near = cKDTree(places).query(places, min(9, len(places)))
         near, distance = near.reshape(len(places), -1), distance.reshape(len(places), -1)
         close = distance <= 2 * np.median(distance[:, 1:2]) if len(places) > 1 else distance < 0
+        total = cost.copy()
         for _ in range(10):
             before = label.copy()
             for row in range(len(places)):
                 others = label[near[row][close[row] & (near[row] != row)]]
                 differ = (others[:, None] != np.arange(len(layers))).sum(axis=0)
-                label[row] = int((cost[row] + _BORDER * differ).argmin())
+                total[row] = cost[row] + _BORDER * differ
+                label[row] = int(total[row].argmin())
             if np.array_equal(before, label):
                 break
+        likely = np.exp(-(total - total.min(axis=1, keepdims=True)) / 2)
+        seeds.probability[:] = 1 / likely.sum(axis=1)
         changed = np.flatnonzero(layers[label] != seeds.layers)
         for number in np.unique(layers[label[changed]]).tolist():
             rows = changed[layers[label[changed]] == number]
             found = self._fitted(images[rows], seeds.result.states[rows], number)
-            found.probability = probabilities[rows, label[rows]]
+            found.probability = seeds.probability[rows]
             seeds.put(rows, found)
 
     def _fitted(
@@ -438,6 +442,7 @@ class MapMaker:
                 some = chosen[first : first + _TOGETHER]
                 images = self.images(self._in_scan(at[bad[some]]))
                 one = self._fitted(images, found.result.states[near[some]], number)
+                one.probability = _beside(one, found, bad[some])
                 better += _put_better(found, bad[some], one)
         return better
 
@@ -465,7 +470,7 @@ class MapMaker:
         found = self.warnings()
         if lost := int((missing == 1).sum()):
             found.append(
-                f"{lost} of {missing.size} patterns are mostly not finite: nothing is claimed there."
+                f"{lost} of {missing.size} patterns are mostly not finite; nothing is claimed there"
             )
         if (some := (missing > 0) & (missing < 1)).any():
             found.append(
@@ -508,7 +513,9 @@ class MapMaker:
         values["flags"] = self._flags(found).reshape(self.shape)
         self._add_relative(values, found.good.reshape(self.shape))
         step = self.scan.step_nm
-        y, x = ((step or 1.0) * axis for axis in self.axes)
+        # The middle of a window of an even number of points lies between two of them.
+        middle = (self.settings.window - 1) % 2 / 2
+        y, x = ((step or 1.0) * (axis + middle) for axis in self.axes)
         attributes = {**self.provenance(), "common_sigma": common}
         attributes["coordinate_units"] = "nm" if step else "points"
         missing = 1 - found.result.pixels / self.cut.part.mask.sum()
@@ -773,9 +780,20 @@ def _wrong(residuals: float) -> str:
     )
 
 
+def _beside(new: _Found, found: _Found, rows: np.ndarray) -> np.ndarray:
+    """Return how probable thicknesses are that are tried besides those of before."""
+    known = found.probability[rows]
+    unit = np.maximum(new.result.chi2_per_pixel, 1)
+    gained = np.clip((found.result.deviance[rows] - new.result.deviance) / (2 * unit), -300, 300)
+    # Before, all that had been tried had so many times the weight of the thickness that was found.
+    others = np.exp(-gained) / np.maximum(known, 1e-6)
+    return np.where(new.layers == found.layers[rows], known, 1 / (1 + others))
+
+
 def _put_better(found: _Found, rows: np.ndarray, other: _Found) -> int:
     """Put what describes patterns better; return at how many points that is so."""
-    better = other.result.deviance < found.result.deviance[rows] - 1
+    gained = found.result.deviance[rows] - other.result.deviance
+    better = gained > 1
     part = _Found(other.result.of(better), other.layers[better], other.probability[better])
     found.put(rows[better], part)
     return int(better.sum())
