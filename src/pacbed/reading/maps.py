@@ -470,7 +470,7 @@ class MapMaker:
         found = self.warnings()
         if lost := int((missing == 1).sum()):
             found.append(
-                f"{lost} of {missing.size} patterns are mostly not finite; nothing is claimed there"
+                f"{lost} of {missing.size} patterns are mostly not finite: nothing is claimed."
             )
         if (some := (missing > 0) & (missing < 1)).any():
             found.append(
