@@ -4,6 +4,7 @@ import errno
 import importlib.util
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -609,3 +610,23 @@ def test_ctrl_c_ends_a_command_with_its_status(monkeypatch, capsys):
     monkeypatch.setattr("pacbed.patterns.store.read_patterns", interrupted)
     assert main(["show", "a.zarr.zip"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+def test_a_shell_completes_commands_options_and_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["--install-completion", "--shell", "bash"]) == 0
+    (tmp_path / "mos2.zarr.zip").touch()
+
+    def completed(*words):
+        lines = (
+            f". {tmp_path}/.bashrc",
+            f"COMP_WORDS=(pacbed {' '.join(words)}) COMP_CWORD={len(words)}",
+            "_pacbed; echo ${COMPREPLY[@]}",
+        )
+        done = subprocess.run(["bash", "-c", "\n".join(lines)], cwd=tmp_path, capture_output=True)
+        return done.stdout.decode().split()
+
+    assert set(completed("s")) == {"scan", "scatter", "show", "simulate"}
+    assert completed("simulate", "--semi") == ["--semiangle"]
+    assert completed("show", "mo") == ["mos2.zarr.zip"]

@@ -99,6 +99,7 @@ def application(named: Collection[str]) -> App:
     for number, (name, (module, summary)) in enumerate(COMMANDS.items()):
         help_text = None if name in named else summary  # None: the docstring
         app.command(f"pacbed.cli.{module}:{name}", name=name, help=help_text, sort_key=number)
+    app.register_install_completion_command(help="Let the shell complete commands and options.")
     return app
 
 
