@@ -4,6 +4,7 @@ import errno
 import importlib.util
 import os
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -145,6 +146,13 @@ def test_thermal_motion_fills_the_gaps_between_the_discs(tmp_path):
     assert len(attributes["phonon_noise"]) == 2
     assert attributes["seconds"] > 0
     assert attributes["peak_memory_MB"] > 50
+
+
+def test_a_command_that_is_proposed_can_be_copied_whatever_the_name(tmp_path, capsys):
+    path = tmp_path / "Öl 50% [a].zarr.zip"
+    assert simulate(path, *SMALL, "--phonons", "0") == 0
+    proposed = capsys.readouterr().out.rpartition("pacbed ")[2]
+    assert shlex.split(proposed) == ["show", str(path)]
 
 
 def test_a_log_has_a_line_about_progress(tmp_path, capsys):
@@ -496,6 +504,15 @@ def test_a_plan_that_is_terminated_leaves_no_process_behind(tmp_path):
 
 @pytest.mark.parametrize(
     "command",
+    ["converge --output", "design --precision 0.05% --probe 0.15nm --figure"],
+)
+def test_a_figure_of_unknown_format_is_refused_before_anything_is_computed(command, complaint):
+    line = complaint(*command.split(), "a.txt")
+    assert line == "error: cannot draw a.txt: name a figure .png or .pdf"
+
+
+@pytest.mark.parametrize(
+    "command",
     [
         "simulate --output",
         "scatter --output",
@@ -515,11 +532,12 @@ def test_a_folder_that_cannot_be_written_is_named_before_anything_is_computed(co
 # The command itself
 
 
-def python(*arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+def python(*arguments, stdout=subprocess.PIPE, **environment):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), **environment}
     return subprocess.run(
         [sys.executable, *arguments],
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         env=environment,
         check=False,
@@ -533,6 +551,20 @@ def test_the_package_runs_as_a_module(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_what_cannot_be_printed_is_an_error_in_one_line():
+    with Path("/dev/full").open("w") as full:
+        done = python("-m", "pacbed", "plan", "--help", stdout=full)
+    assert done.returncode == 1
+    assert done.stderr == "error: cannot use stdout: No space left on device\n"
+
+
+def test_a_terminal_without_greek_letters_gets_question_marks():
+    done = python("-m", "pacbed", "simulate", "--help", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "in ?." in done.stdout
 
 
 def test_help_waits_for_no_large_library():

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -316,7 +317,7 @@ def simulate(
     seconds = [result.provenance["seconds"] for result in results]
     # Plane waves serve all patterns together.
     total = sum(seconds) if by_prismatic or known else seconds[0]
-    print(f"{total:.1f} s. Look at them: pacbed show {outputs[0]}")
+    print(f"{total:.1f} s. Look at them: pacbed show {quote(str(outputs[0]))}")
 
 
 def _listed(names: Sequence[str]) -> str:
