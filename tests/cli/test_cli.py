@@ -183,6 +183,7 @@ def test_a_graphics_card_that_is_not_there_is_named(failing):
         ("--semiangle 0.00635", "if it is in rad, write 6.35"),
         ("--semiangle 6.35", "asked for twice"),
         ("--stretch 1 0", "principal stretches must be positive"),
+        ("--stretch 3 2", "--stretch takes ratios of lengths: 1.03 for 3 %"),
         ("--stretch 0.97 1.02", "λ1 = 0.97 is smaller than λ2 = 1.02"),
         ("--pixels native", "only Prismatic has native pixels"),
         ("--pixels native 24", "--pixels takes numbers or the word 'native', not both"),

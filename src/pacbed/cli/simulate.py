@@ -67,6 +67,8 @@ class Crystal(Structure):
         made = held.material if held and of_series else self.described(thermal.motion)
         if held is None:
             layers = made.most_layers or layers
+        if max(self.stretch) >= 2:
+            raise PacbedError("--stretch takes ratios of lengths: 1.03 for 3 %")
         return SimulationRequest(
             material=made,
             deformation=Deformation(*self.stretch, self.theta_deg),
