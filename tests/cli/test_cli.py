@@ -663,3 +663,10 @@ def test_a_shell_completes_commands_options_and_files(tmp_path, monkeypatch):
     assert set(completed("s")) == {"scan", "scatter", "show", "simulate"}
     assert completed("simulate", "--semi") == ["--semiangle"]
     assert completed("show", "mo") == ["mos2.zarr.zip"]
+
+
+def test_a_budget_does_not_overwrite_the_configuration(complaint, tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text("results: results/own\n", encoding="utf-8")
+    assert "would be overwritten" in complaint("plan", "--config", own, "--json", own)
+    assert own.read_text(encoding="utf-8") == "results: results/own\n"
