@@ -9,6 +9,8 @@ from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame, ImageModel
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
 
+pytestmark = pytest.mark.xdist_group("small series")
+
 STEPS = {
     **dict.fromkeys(("strain_xx", "strain_yy", "strain_xy"), 1e-4),
     **dict.fromkeys(("log_scale", "ellipticity", "ellipticity_diagonal"), 1e-3),
