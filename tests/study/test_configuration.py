@@ -709,13 +709,15 @@ def test_a_training_depends_on_its_own_schedule_alone(config):
 
 
 def test_a_network_of_the_paper_depends_on_what_it_did_before_there_were_others(config):
-    assert "kind" not in checked(config).network.used()
+    assert not {"kind", "uncertainty"} & set(checked(config).network.used())
     assert "loss" not in checked(config).training.used()
     change(config, "network.kind", "coarse-to-fine")
+    change(config, "network.uncertainty", True)
     change(config, "training.schedule", "fast")
     change(config, "training.loss", "fisher")
     other = checked(config)
-    assert other.network.used()["kind"] == "coarse-to-fine"
+    used = other.network.used()
+    assert (used["kind"], used["uncertainty"]) == ("coarse-to-fine", True)
     assert other.training.used()["loss"] == "fisher"
     change(config, "training.fast.optimizer", "sgd")
     assert "training.loss = fisher" in the_complaint(config)

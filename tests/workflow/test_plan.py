@@ -153,6 +153,11 @@ def test_shared_strain_states_are_simulated_once_for_all_semiangles(workspace):
         assert f"results/patterns/{angle}mrad/00003.zarr.zip" in outcome.text
 
 
+def test_error_bars_of_networks_are_compared_with_their_errors(workspace):
+    outcome = workspace.plan(change={"network": {"uncertainty": True}})
+    assert outcome.jobs == {"calibration": 1, **EVERYTHING}
+
+
 def test_another_semiangle_leaves_those_that_exist(finished):
     outcome = finished.plan(change={"microscope": {"semiangles_mrad": [6.35, 12.65]}})
     for files in (r"patterns/{}mrad/\d", "datasets/{}mrad/", "models/{}mrad/"):

@@ -240,6 +240,13 @@ def fits_by(method):
     return for_networks(f"{FITS}/{method}_test.parquet", FITTING)
 
 
+def tables_with_error_bars():
+    """The tables of whatever states the uncertainty of what it reads, by method."""
+    stating = {"network": for_networks(f"{MODELS}/predictions_test.parquet", STATING)}
+    found = stating | {method: fits_by(method) for method in FIT_METHODS}
+    return {method: files for method, files in found.items() if files}
+
+
 def initial_network(wildcards):
     """The network of a neighbouring thickness with which a training begins, if any."""
     one = NetworkSpec(
@@ -303,6 +310,7 @@ FITTING = selection.fitted(NETWORKS) if FITTED else []
 FITTED_PER_JOB = 250
 FIT_PARTS = math.ceil(FITTED / FITTED_PER_JOB)
 FIT_METHODS = ["network+fit", "fit"]
+STATING = selection.fitted(NETWORKS) if STUDY.network.uncertainty else []
 # Maps of measured scans; nothing of them is imported where there are none.
 MAP = f"{RESULTS}/maps/{{scan}}"
 MAP_FILES = dict(

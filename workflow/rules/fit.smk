@@ -38,18 +38,20 @@ rule fit:
 
 
 rule calibration:
-    # Whether errors are as large as the fits say.
+    # Whether errors are as large as what reads the examples says.
     input:
-        [file for method in FIT_METHODS for file in fits_by(method)],
+        [file for files in tables_with_error_bars().values() for file in files],
     output:
-        table("calibration", "Error bars of fits"),
+        table("calibration", "Error bars"),
     log:
         f"{RESULTS}/logs/tables/calibration.log",
     localrule: True
     conda:
         "../envs/analyse.yaml"
     params:
-        methods=[method for method in FIT_METHODS for _ in FITTING],
+        methods=[
+            method for method, files in tables_with_error_bars().items() for _ in files
+        ],
     script:
         "../scripts/calibration.py"
 

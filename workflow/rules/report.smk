@@ -105,7 +105,9 @@ rule summary:
     input:
         errors=f"{RESULTS}/tables/errors.parquet",
         bounds=f"{RESULTS}/tables/bounds.parquet",
-        calibration=[f"{RESULTS}/tables/calibration.parquet"] if FITTING else [],
+        calibration=(
+            [f"{RESULTS}/tables/calibration.parquet"] if FITTING + STATING else []
+        ),
         draws=f"{RESULTS}/draws.csv",
         undeformed=f"{PATTERNS}/undeformed.zarr.zip".format(semiangle=SEMIANGLES[0]),
         figures=expand(f"{FIGURES}/{{name}}.png", name=TITLES),

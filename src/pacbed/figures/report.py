@@ -61,7 +61,7 @@ def write_report(
     bounds
         ``tables/bounds``.
     calibration
-        ``tables/calibration``, if there are fits.
+        ``tables/calibration``, if fits or networks state error bars.
     figures
         PNG files, named ``fig1`` and so on as in `TITLES`, in the order in which they are shown.
     captions

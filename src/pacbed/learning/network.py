@@ -35,6 +35,9 @@ _EXPONENTS = (0.1, 2.0)
 
 INTENSITIES = ("linear", "sqrt", "power")
 
+_UNCERTAINTY_WIDTH = 64
+"""Width of the layer that reads how uncertain an answer is."""
+
 _STEP = 0.1
 """Change of the first answer by one unit of the last layer: corrections are small."""
 
@@ -134,6 +137,8 @@ class NetworkSettings:
     kind
         ``paper``, or ``coarse-to-fine``: the network of the paper on a coarse image, and dense
         layers that correct its answer, on the image that is rectified by it.
+    uncertainty
+        Whether each answer is followed by the logarithms of its standard deviations.
     """
 
     filters: tuple[int, ...] = (32, 64, 128, 256)
@@ -142,6 +147,7 @@ class NetworkSettings:
     intensity: str = "linear"
     image_mean: tuple[float, float] = (0.2, 0.3)
     kind: Kind = "paper"
+    uncertainty: bool = False
 
     @property
     def looks_twice(self) -> bool:
@@ -182,8 +188,8 @@ def build_network(
     -------
     keras.Model
         From images (examples, pixels, pixels, 1), float32, to scaled parameters
-        (examples, outputs). Building it seeds the global random state of Python, NumPy and the
-        framework.
+        (examples, outputs), or (examples, 2 outputs) with their uncertainty. Building it seeds the
+        global random state of Python, NumPy and the framework.
     """
     keras.utils.set_random_seed(seed)
     images = keras.Input((pixels, pixels, 1), name="image")
@@ -192,11 +198,13 @@ def build_network(
     if settings.looks_twice:
         if first is None:
             raise ValueError("a coarse-to-fine network needs the scaling of its first answer")
-        x = _look_twice(x, outputs, settings, precision, first)
+        answer, x = _look_twice(x, outputs, settings, precision, first)
     else:
         x = _look(x, settings, precision)
-        x = layers.Dense(outputs, name="parameters", dtype="float32")(x)
-    return keras.Model(images, x, name="pacbed")
+        answer = layers.Dense(outputs, name="parameters", dtype="float32")(x)
+    if settings.uncertainty:
+        answer = _state_uncertainty(answer, x)
+    return keras.Model(images, answer, name="pacbed")
 
 
 def _look(x: Any, settings: NetworkSettings, precision: str) -> Any:
@@ -217,8 +225,11 @@ def _look(x: Any, settings: NetworkSettings, precision: str) -> Any:
 
 def _look_twice(
     images: Any, outputs: int, settings: NetworkSettings, precision: str, first: LabelScaling
-) -> Any:
-    """Add a network on coarse images, and one that corrects its answer on rectified ones."""
+) -> tuple[Any, Any]:
+    """Add a network on coarse images, and one that corrects its answer on rectified ones.
+
+    Returns the answer, and what the last hidden layer has seen.
+    """
     single, pixels = {"dtype": "float32"}, images.shape[1]
     # Means vary in training, and what is to be read changes a pixel by less.
     images = layers.UnitNormalization(axis=(1, 2, 3), name="unit", **single)(images)
@@ -244,9 +255,22 @@ def _look_twice(
         x = layers.Dense(width, activation="elu", name=f"fine_dense{number}", dtype=precision)(x)
         if number == 1:
             x = layers.Concatenate(name="fine_known", dtype=precision)([x, known])
-    x = layers.Dense(outputs, kernel_initializer="zeros", name="correction", **single)(x)
-    x = layers.Rescaling(_STEP, name="step", **single)(x)
-    return layers.Add(name="parameters", **single)([held(answer), x])
+    correction = layers.Dense(outputs, kernel_initializer="zeros", name="correction", **single)(x)
+    correction = layers.Rescaling(_STEP, name="step", **single)(correction)
+    return layers.Add(name="parameters", **single)([held(answer), correction]), x
+
+
+def _state_uncertainty(answer: Any, seen: Any) -> Any:
+    """Add what reads the uncertainty of an answer; the answer does not change by it."""
+    single = {"dtype": "float32"}
+    held = Held(name="held_answer", **single)
+    x = layers.Concatenate(name="uncertainty_of", **single)([held(answer), held(seen)])
+    x = layers.Dense(_UNCERTAINTY_WIDTH, activation="elu", name="uncertainty_dense", **single)(x)
+    # A training begins with half of each range: from below, steps would be too large.
+    log_sigma = layers.Dense(
+        answer.shape[-1], kernel_initializer="zeros", name="log_sigma", **single
+    )(x)
+    return layers.Concatenate(name="stated", **single)([answer, log_sigma])
 
 
 def with_first_answer(network: keras.Model) -> keras.Model:

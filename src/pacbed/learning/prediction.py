@@ -39,6 +39,27 @@ class TrainedNetwork:
     scaling: LabelScaling
     settings: Mapping[str, Any]
 
+    def answer(self, images: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return scaled parameters and, if the network states it, their standard deviation.
+
+        Parameters
+        ----------
+        images
+            What a Keras model takes: images (examples, pixels, pixels, 1), or batches of them.
+        """
+        answers = self.model.predict(images, verbose=0)
+        outputs = len(self.scaling.parameters)
+        if answers.shape[1] == outputs:
+            return answers, None
+        return answers[:, :outputs], np.exp(answers[:, outputs:])
+
+    def sigma_columns(self, relative: np.ndarray | None) -> dict[str, np.ndarray]:
+        """Return the columns ``sigma_*``, in the units of the parameters."""
+        if relative is None:
+            return {}
+        sigma = relative * np.array(self.scaling.half_range)
+        return {f"sigma_{name}": sigma[:, n] for n, name in enumerate(self.scaling.parameters)}
+
 
 def predict(
     model_file: Path,
@@ -61,7 +82,8 @@ def predict(
     Returns
     -------
     pandas.DataFrame
-        As of :func:`pacbed.examples.predictions.prediction_table`.
+        As of :func:`pacbed.examples.predictions.prediction_table`, with ``sigma_*`` if the network
+        states its uncertainty.
 
     Raises
     ------
@@ -81,8 +103,9 @@ def predict(
             f"{data.images.shape[1]}"
         )
     examples = StoredSequence(data, scaling, batch_size=256)
-    predicted = scaling.unscale(model.predict(examples, verbose=0))
-    return prediction_table(data, scaling.parameters, predicted)
+    scaled, sigma = network.answer(examples)
+    table = prediction_table(data, scaling.parameters, scaling.unscale(scaled))
+    return table.assign(**network.sigma_columns(sigma))
 
 
 def _camera(attributes: Mapping[str, Any]) -> CameraSettings | None:
@@ -124,9 +147,9 @@ def predict_with(
     -------
     pandas.DataFrame
         One row per pattern: ``pattern``, its number from zero; ``not_finite`` and ``negative``,
-        numbers of such pixels; ``predicted_*`` in physical units; and ``flags``, which names the
-        parameters predicted outside the ranges of the training, where a network knows nothing,
-        and the doubts.
+        numbers of such pixels; ``predicted_*`` in physical units, and ``sigma_*`` if the network
+        states its uncertainty; and ``flags``, which names the parameters predicted outside the
+        ranges of the training, where a network knows nothing, and the doubts.
 
     Raises
     ------
@@ -134,7 +157,7 @@ def predict_with(
         If the settings do not say how the images of the training were made, a pattern is empty,
         or its field of view is smaller than that of the training.
     """
-    model, scaling, settings = network.model, network.scaling, network.settings
+    scaling, settings = network.scaling, network.settings
     try:
         augmentation = settings["data"]["augmentation"]
         pixels, width_mrad = int(augmentation["pixels"]), float(augmentation["field_of_view_mrad"])
@@ -180,7 +203,7 @@ def predict_with(
         if not shown.any():
             raise PacbedError(f"pattern {number} is empty: no pixel of the field is positive")
         made.append(shown * (mean / shown.mean()))
-    scaled = model.predict(np.stack(made)[..., None], verbose=0)
+    scaled, sigma = network.answer(np.stack(made)[..., None])
     predicted = scaling.unscale(scaled)
     table: dict[str, Any] = {
         "pattern": np.arange(len(made)),
@@ -188,6 +211,7 @@ def predict_with(
         "negative": negative,
     }
     table |= {f"predicted_{name}": predicted[:, n] for n, name in enumerate(scaling.parameters)}
+    table |= network.sigma_columns(sigma)
     names, flags = np.array(scaling.parameters), []
     for number, beyond in enumerate(~(np.abs(scaled) <= 1)):
         flags.append(names[beyond].tolist())
@@ -232,9 +256,10 @@ def read_network(model_file: Path, settings_file: Path) -> TrainedNetwork:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PacbedError(f"cannot read {settings_file}: {error}") from error
     model = load_network(model_file)
-    if model.output_shape[-1] != len(scaling.parameters):
+    outputs = len(scaling.parameters)
+    if model.output_shape[-1] not in (outputs, 2 * outputs):  # without and with uncertainty
         raise PacbedError(
             f"{model_file} predicts {model.output_shape[-1]} parameters, but {settings_file} "
-            f"names {len(scaling.parameters)}"
+            f"names {outputs}"
         )
     return TrainedNetwork(model_file, settings_file, model, scaling, settings)

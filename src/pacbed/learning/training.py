@@ -21,7 +21,13 @@ from pacbed.examples.source import ExampleSource
 from pacbed.exceptions import PacbedError, StoreError
 from pacbed.learning.callbacks import BestWeights, Divergence, Resume, set_values, values_of
 from pacbed.learning.checkpoint import TrainingCheckpoint, fingerprint
-from pacbed.learning.loss import Loss, of_both_answers, relative_to
+from pacbed.learning.loss import (
+    Loss,
+    of_answer,
+    of_both_answers,
+    relative_to,
+    with_uncertainty,
+)
 from pacbed.learning.network import (
     NetworkSettings,
     build_network,
@@ -105,6 +111,8 @@ class TrainingSettings:
         values = asdict(self)
         if not self.network.looks_twice:
             del values["network"]["kind"]
+        if not self.network.uncertainty:
+            del values["network"]["uncertainty"]
         if self.error_scales is None:
             del values["error_scales"]
         return values
@@ -115,6 +123,24 @@ class TrainingSettings:
         if self.error_scales is None:
             return keras.losses.mean_squared_error
         return relative_to(self.error_scales)
+
+    def losses(self, outputs: int) -> tuple[Loss, Loss]:
+        """Return what a training makes small, and what validates the network that is kept.
+
+        Parameters
+        ----------
+        outputs
+            Number of predicted parameters.
+        """
+        trained, validated = self.loss, self.loss
+        if self.network.uncertainty:
+            trained, validated = (
+                with_uncertainty(self.loss, outputs),
+                of_answer(self.loss, outputs),
+            )
+        if self.network.looks_twice:
+            trained = of_both_answers(trained, outputs)
+        return trained, validated
 
 
 def configure(
@@ -224,8 +250,8 @@ def train(
         from pacbed.scattering import xla
 
         xla.begin()
-    network.compile(loss=settings.loss, jit_compile=compiled)
-    trained_on = of_both_answers(settings.loss, outputs) if twice else settings.loss
+    trained_on, validated = settings.losses(outputs)
+    network.compile(loss=validated, jit_compile=compiled)
     model.compile(make_optimizer(rate, settings), loss=trained_on, jit_compile=compiled)
     model.optimizer.build(model.trainable_variables)
     variables = [*network.variables, *model.optimizer.variables]
@@ -406,7 +432,8 @@ def _check(
     if keras.backend.backend() == "tensorflow":
         network.jit_compile = False
     predicted = network.predict(examples, verbose=0)
-    kept = float(np.mean(settings.loss(examples.targets, predicted)))
+    _, loss = settings.losses(examples.targets.shape[1])
+    kept = float(np.mean(loss(examples.targets, predicted)))
     if abs(kept / seen - 1) > _TOLERANCE:
         log(
             f"warning: the validation loss was {seen:.3g} in training ({settings.precision}"

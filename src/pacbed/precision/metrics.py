@@ -114,12 +114,12 @@ def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
 
 
 def calibration(fits: pd.DataFrame) -> pd.DataFrame:
-    """Compare the errors of fits with the standard deviations that they state.
+    """Compare the errors of fits, or of networks, with the standard deviations that they state.
 
     Parameters
     ----------
     fits
-        Columns ``flags``, and for each parameter ``true_*``, ``predicted_*`` and ``sigma_*``.
+        For each parameter columns ``true_*``, ``predicted_*`` and ``sigma_*``; of fits ``flags``.
 
     Returns
     -------
@@ -131,7 +131,7 @@ def calibration(fits: pd.DataFrame) -> pd.DataFrame:
         for normal errors); ``failed``, the share of examples beyond ten standard deviations, and
         ``failed_unflagged``, those of them without a flag.
     """
-    fine = (fits["flags"] == "").to_numpy()
+    fine = np.equal(fits["flags"], "") if "flags" in fits else np.ones(len(fits), bool)
     rows = []
     for column in map(str, fits.filter(like="sigma_")):
         name = column.removeprefix("sigma_")

@@ -627,10 +627,15 @@ class NetworkSection(Section):
     """Widths of the hidden dense layers; of coarse-to-fine, of both parts."""
     pooled_head: Count | None = None
     """null flattens the last feature maps; n average-pools them to n × n first."""
+    uncertainty: Flag = False
+    """Whether networks state the standard deviation of each answer too; the answers remain what
+    they are."""
 
     def used(self) -> dict[str, Any]:
-        """Return what a training depends on; that of the paper as before there were kinds."""
-        return self.plain({"kind"} if self.kind == "paper" else None)
+        """Return what a training depends on; what is as in the paper, as before it could differ."""
+        default = NetworkSection()
+        added = ("kind", "uncertainty")
+        return self.plain({name for name in added if getattr(self, name) == getattr(default, name)})
 
 
 class StepSection(Section):
