@@ -36,7 +36,7 @@ def test_models_that_are_compiled_alike_are_compiled_once(small_series):
     one = ImageModel(small_series, APERTURE, 1, frame, UNKNOWNS[:10])
     assert ImageModel(again, APERTURE, 4, frame, UNKNOWNS[:10])._model is one._model
     others = [
-        ImageModel(again, Aperture(5.0), 1, frame, UNKNOWNS[:10]),
+        ImageModel(again, Aperture(6.0), 1, frame, UNKNOWNS[:10]),
         ImageModel(again, APERTURE, 1, frame.binned(2), UNKNOWNS[:10]),
         ImageModel(again, APERTURE, 1, frame, UNKNOWNS[:9]),
     ]
