@@ -23,6 +23,10 @@ class BudgetExceeded(PacbedError):  # noqa: N818
     """A run that would cost more than its limit."""
 
 
+class OtherPartsError(PacbedError):
+    """A folder with parts of another map than the one that is wanted."""
+
+
 class StoreError(PacbedError):
     """A store that cannot be read or written."""
 

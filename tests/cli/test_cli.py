@@ -609,3 +609,10 @@ def test_ctrl_c_ends_a_command_with_its_status(monkeypatch, capsys):
     monkeypatch.setattr("pacbed.patterns.store.read_patterns", interrupted)
     assert main(["show", "a.zarr.zip"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_budget_does_not_overwrite_the_configuration(complaint, tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text("results: results/own\n", encoding="utf-8")
+    assert "would be overwritten" in complaint("plan", "--config", own, "--json", own)
+    assert own.read_text(encoding="utf-8") == "results: results/own\n"

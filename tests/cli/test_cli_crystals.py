@@ -98,3 +98,12 @@ def test_a_scattering_series_of_a_named_crystal_makes_its_patterns(tmp_path, com
     capsys.readouterr()
     said = complaint("simulate", "--series", series, "--material", "hBN", "--output", store)
     assert "is of 1T-TaS2, not of hBN" in said
+
+
+def test_a_structure_is_not_overwritten_by_the_log(wse2, tmp_path, complaint):
+    before = wse2.read_bytes()
+    words = ["--material", wse2, "--log", wse2, "--output", tmp_path / "a.zarr.zip"]
+    assert "would be overwritten" in complaint(
+        "simulate", *words, "--displacement", "W=0.1", "Se=0.1"
+    )
+    assert wse2.read_bytes() == before

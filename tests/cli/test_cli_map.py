@@ -6,6 +6,7 @@ from reading.small_scan import true_calibration
 
 from pacbed.cli import main
 from pacbed.cli.common import spent
+from pacbed.cli.map import calibration_file
 from pacbed.runs.locks import lock
 
 
@@ -49,6 +50,36 @@ def test_a_map_is_not_replaced(scan, tmp_path, capsys):
     assert "is there already" in error
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--output", "scan.npy"), "scan.npy is read, and would be overwritten"),
+        (("--output", "m", "--report", "./m"), "m and m would overwrite each other"),
+        (("--output", "m", "--figure", "a.png", "--report", "a.png"), "overwrite each other"),
+        (("--output", "m", "--report", "m.calibration.json"), "overwrite each other"),
+        (("--output", "m", "--report", "m.parts/a.html"), "overwrite each other"),
+        (("--output", "m", "--figure", "s.png", "--series", "s.png"), "would be overwritten"),
+        (("--output", "m", "--report", "a.cif", "--material", "a.cif"), "would be overwritten"),
+        (("--output", "m", "--figure", "scan.raw"), "name a figure .png or .pdf"),
+        (("--output", "m", "--report", "scan.hdr"), "name it .html"),
+    ],
+)
+def test_no_file_is_written_over_another_one(scan, capsys, monkeypatch, given, said):
+    monkeypatch.chdir(scan.parent)
+    before = scan.read_bytes()
+    status, error = run(capsys, "scan.npy", "--layers", "1", *given)
+    assert status == 1
+    assert said in error
+    assert scan.read_bytes() == before
+    assert [path.name for path in scan.parent.iterdir()] == ["scan.npy"]
+
+
+def test_calibrations_of_maps_of_other_names_do_not_meet(tmp_path):
+    names = ("a.zarr.zip", "a.zip", "a.zarr", "b")
+    assert len({calibration_file(tmp_path / name) for name in names}) == len(names)
+    assert calibration_file(tmp_path / "a.zarr.zip") == tmp_path / "a.calibration.json"
+
+
 def test_a_folder_that_cannot_be_written_is_said_at_once(scan, tmp_path, capsys):
     blocked = tmp_path / "file"
     blocked.touch()
@@ -88,4 +119,4 @@ def test_the_calibration_of_a_map_may_be_edited_and_used_for_it_again(scan, tmp_
     assert status == 1
     assert "--material" in error  # as what is missing next; the semi-angle is known
     _, error = run(capsys, scan, "--output", tmp_path / "map.zarr.zip", *words, "--report", edited)
-    assert "would be overwritten" in error
+    assert "would overwrite each other" in error

@@ -171,6 +171,14 @@ def shown(name, pixel_mrad):
     return Window(pattern, image, whole, pixel_mrad, (0, 0), 1, np.array([[24.0, 24.0]]))
 
 
+def test_a_pattern_is_not_overwritten(complaint, tmp_path):
+    pattern = tmp_path / "a.tif"
+    pattern.write_bytes(b"a pattern")
+    said = complaint("read", pattern, "--semiangle", "6", "--figure", f"{tmp_path}/./a.tif")
+    assert "a.tif is read, and would be overwritten" in said
+    assert pattern.read_bytes() == b"a pattern"
+
+
 def test_a_figure_that_cannot_be_drawn_is_refused_before_anything_is_read(complaint):
     said = complaint("read", "no.npy", "--semiangle", "6", "--figure", "read.xyz")
     assert "cannot draw read.xyz" in said

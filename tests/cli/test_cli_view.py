@@ -53,6 +53,29 @@ def test_the_scan_of_a_map_is_not_overwritten(tmp_path, complaint):
     assert scan.read_bytes() == b"a scan"
 
 
+def test_nothing_that_a_map_follows_from_is_overwritten(tmp_path, complaint, monkeypatch):
+    path, scan = tmp_path / "map.csv", tmp_path / "scan.hspy"
+    write_map(path, replace(synthetic_map(4, 5), attributes={"provenance": {"scan": "scan.hspy"}}))
+    before = path.read_bytes()
+    scan.write_bytes(b"a scan")
+    for name in ("link.png", "hard.png"):
+        getattr(tmp_path / name, "hardlink_to" if name == "hard.png" else "symlink_to")(scan)
+        assert "would be overwritten" in complaint("export", path, tmp_path / name)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert "would be overwritten" in complaint("export", "../map.csv", "../scan.hspy")
+    assert "would be overwritten" in complaint("export", path, "../elsewhere/../map.csv")
+    assert "overwrite each other" in complaint("export", path, "a.csv", "../elsewhere/a.csv")
+    assert (path.read_bytes(), scan.read_bytes()) == (before, b"a scan")
+
+
+@pytest.mark.parametrize("name", ["moved.hspy", "moved.emd", "moved.tif"])
+def test_what_may_be_a_measurement_is_not_replaced(written, tmp_path, complaint, name):
+    (tmp_path / name).write_bytes(b"a scan")
+    assert "is there already" in complaint("export", written, tmp_path / name)
+    assert (tmp_path / name).read_bytes() == b"a scan"
+
+
 def test_a_scan_that_was_named_must_be_there(written, tmp_path, capsys):
     assert main(["view", written, "--scan", tmp_path / "none.hspy", "--no-browser"]) == 1
     assert "none.hspy" in capsys.readouterr().err

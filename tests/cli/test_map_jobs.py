@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from pacbed.cli.app import parsed
-from pacbed.cli.map import parts_folder
 from pacbed.cli.map_jobs import call, check_files, map_jobs
 from pacbed.exceptions import ConfigError
 from pacbed.reading.map_settings import MapSettings
@@ -154,19 +153,3 @@ def test_the_energy_of_the_study_is_used_where_nothing_else_says_one(called):
     assert called(80.0)["options"].energy_keV == 80
     assert called(None, "--energy=60")["options"].energy_keV == 60
     assert "options" not in called(None)
-
-
-def test_parts_stay_as_long_as_scan_and_options_are_the_same(called, scan):
-    part = parts_folder(scan.with_name("a.zarr.zip")) / "rows-00000.npz"
-
-    def stays(*words):
-        part.touch()
-        called(80.0, *words)
-        return part.exists()
-
-    called(80.0)
-    assert stays()
-    assert not stays("--window=2")
-    assert stays("--window=2")
-    np.save(scan, np.ones((5, 5, 24, 24), np.uint16))
-    assert not stays("--window=2")

@@ -90,6 +90,22 @@ def test_of_the_zigzag_axes_that_near_the_wanted_direction_is_taken(small_series
 
 
 @pytest.mark.slow
+def test_pixels_without_numbers_do_not_count(small_series):
+    made = small_scan(small_series, vacuum=False, shape=(3, 4), two=(5, 5))
+    patterns = made.scan.patterns(slice(0, 3)).copy()
+    patterns[0, 1, 26:35], patterns[2, 2, :, 40], patterns[:, :, 5, 50] = np.nan, np.nan, np.inf
+    settings, scan = MapSettings((5,)), Scan.of(patterns, energy_keV=80.0, **SCALE)
+    joint = _Joint.begin(_sample(scan, settings), small_series, settings, CalibrationSettings())
+    joint.start()
+    joint.solve()
+    joint.learn_noise()
+    assert [0, 1] in joint.sample.places.tolist()
+    assert joint.chi2.max() < 1.3 * np.median(joint.chi2)
+    assert joint.gain == pytest.approx(GAIN, rel=0.1)
+    assert (50, 5) in joint.calibration(scan, True).masked_px
+
+
+@pytest.mark.slow
 def test_a_crystal_that_is_the_same_after_half_a_turn_is_turned_as_wanted(made):
     asked = SeriesRequest(
         *(crystal("black-phosphorus"), 80, 2, StrainRange((0.97, 1.03)), 6.6, 5.0, 76.0),

@@ -8,7 +8,7 @@ from small_scan import true_calibration
 
 from pacbed.reading.map_settings import MapSettings
 from pacbed.reading.map_store import RELATIVE
-from pacbed.reading.maps import MapMaker, between_sides
+from pacbed.reading.maps import MapMaker, _beside, _Found, between_sides
 from pacbed.reading.scans import Scan
 from pacbed.specimen.crystal import material
 
@@ -27,14 +27,14 @@ def maker(**calibration):
 def test_what_the_calibration_speaks_against_is_kept_in_the_map(calibration, said):
     found = maker(**calibration)
     good = {"chi2_per_pixel": np.ones((4, 5)), RELATIVE[0]: np.zeros((4, 5))}
-    assert found.warnings() == found._doubts(good)
+    assert found.warnings() == found._doubts(good, np.zeros(20))
     assert " ".join(found.warnings())[: len(said)] == said
     assert len(found.warnings()) == bool(said)
 
 
 def test_a_wrong_model_and_a_reference_without_fits_are_said():
     values = {"chi2_per_pixel": np.full((4, 5), 2.0), RELATIVE[0]: np.full((4, 5), np.nan)}
-    said = maker()._doubts(values)
+    said = maker()._doubts(values, np.zeros(20))
     assert [line[:12] for line in said] == ["Residuals ar", "No fit in th"]
 
 
@@ -60,3 +60,44 @@ def test_a_thin_strip_between_two_thicknesses_may_be_a_mixture(lines, between):
 )
 def test_what_is_no_strip_between_two_thicknesses_is_no_mixture(lines):
     assert not between_sides(numbers(lines)).any()
+
+
+def test_missing_pixels_are_counted():
+    good = {"chi2_per_pixel": np.ones((4, 5)), RELATIVE[0]: np.zeros((4, 5))}
+    missing = np.zeros(20)
+    missing[:3], missing[7] = 0.1, 1
+    lost, some = maker()._doubts(good, missing)
+    assert lost.startswith("1 of 20 patterns are mostly not finite")
+    assert some.startswith("In 3 of 20 patterns 0.1 of the pixels are not finite")
+
+
+def test_the_probability_of_a_thickness_is_that_of_the_one_that_is_taken(monkeypatch):
+    one = maker()
+    one.settings = MapSettings((3, 4, 5))
+    places = np.stack([np.arange(9), np.zeros(9, int)], 1)
+    own = np.full((9, 3), 1e-9)
+    own[:, 0], own[4], own[8] = 1, (0.35, 0.05, 0.6), (0, 0, 1)  # an unsure one, and a sure one
+    seeds = _Found.none(9)
+    seeds.layers[:] = np.array(one.settings.layers)[own.argmax(1)]
+    seeds.probability[:] = own.max(1)
+    monkeypatch.setattr(one, "_fitted", lambda images, starts, layers: fitted(len(images), layers))
+    one._smooth(places, seeds, own, np.zeros((9, 1, 1)))
+    assert seeds.layers.tolist() == [3] * 8 + [5]
+    assert (seeds.probability > 0.9).all()
+
+
+def fitted(count, number):
+    found = _Found.none(count)
+    found.layers[:], found.probability[:] = number, 1
+    return found
+
+
+def test_a_thickness_that_is_tried_later_is_no_certainty():
+    before, after = fitted(3, 3), fitted(3, np.array([3, 4, 4]))
+    before.probability[:] = 0.5
+    before.result.deviance[:], after.result.deviance[:] = 100, (50, 98, 50)
+    after.result.chi2_per_pixel[:] = 1
+    same, little, much = _beside(after, before, np.arange(3))
+    assert same == 0.5
+    assert little == pytest.approx(np.e / (np.e + 2))
+    assert much > 0.999

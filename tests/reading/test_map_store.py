@@ -1,11 +1,15 @@
 """A map is one file that says what is in it."""
 
+import zipfile
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray
 import zarr
 from reading.synthetic_map import synthetic_map
 
+from pacbed.cli import main
 from pacbed.exceptions import DamagedStoreError, MissingStoreError, StoreError
 from pacbed.reading.map_store import FLAGS, QUANTITIES, StrainMap, read_map, write_map
 
@@ -96,6 +100,51 @@ def test_what_is_no_map_is_refused(small, tmp_path):
         zarr.create_group(store)
     with pytest.raises(StoreError, match="pacbed map"):
         read_map(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"values": {"layers": np.ones((6, 9, 2))}}, "layers cannot be used"),
+        ({"values": {"strain_xx": np.ones((2, 9))}}, "strain_xx cannot be used"),
+        ({"x_nm": np.arange(4.0)}, "strain_xx"),
+        ({"attributes": {"common_sigma": [1]}}, "common_sigma cannot be used"),
+        ({"attributes": {"common_sigma": {"strain_xx": "a"}}}, "common_sigma of strain_xx"),
+        ({"attributes": {"energy_keV": "80"}}, "energy_keV cannot be used"),
+        ({"attributes": {"warnings": 3}}, "warnings cannot be used"),
+        ({"attributes": {"provenance": [1]}}, "provenance cannot be used"),
+    ],
+)
+def test_a_map_that_was_changed_is_refused_in_one_message(small, tmp_path, changes, said):
+    path = tmp_path / "m.zarr.zip"
+    known = {
+        name: {**getattr(small, name), **changes.get(name, {})} for name in ("values", "attributes")
+    }
+    with zarr.storage.ZipStore(path, mode="w") as store:
+        said_of = {"kind": "strain map", "format": 1, **known["attributes"]}
+        group = zarr.create_group(store, attributes=said_of)
+        at = {"x": changes.get("x_nm", small.x_nm), "y": small.y_nm}
+        for name, values in {**known["values"], **at}.items():
+            group.create_array(name, data=values, chunks=values.shape)
+    with pytest.raises(StoreError, match=said):
+        read_map(path)
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", '{"zarr_format": 3, "node_type": "group", "attributes": [1]}', "{", "3"]
+)
+def test_an_archive_that_only_looks_like_a_store_is_refused(tmp_path, content):
+    with zipfile.ZipFile(tmp_path / "m.zarr.zip", "w") as archive:
+        archive.writestr("zarr.json", content)
+    with pytest.raises(StoreError, match=r"m\.zarr\.zip"):
+        read_map(tmp_path / "m.zarr.zip")
+
+
+@pytest.mark.parametrize("lost", ["layers", "flags", "rotation_deg", "layers_probability"])
+def test_a_map_without_a_quantity_is_shown_without_it(small, tmp_path, lost):
+    values = {name: one for name, one in small.values.items() if name != lost}
+    write_map(tmp_path / "m.zarr.zip", replace(small, values=values))
+    assert main(["export", str(tmp_path / "m.zarr.zip"), str(tmp_path / "m.html")]) == 0
 
 
 def test_a_damaged_map_is_not_read(written):

@@ -7,6 +7,7 @@ import pytest
 from small_scan import LAYERS, ROTATION_deg, disc, small_scan, true_calibration
 
 from pacbed.exceptions import PacbedError
+from pacbed.reading.calibration import window_sums
 from pacbed.reading.map_settings import MapSettings
 from pacbed.reading.map_store import QUANTITIES, read_map, write_map
 from pacbed.reading.maps import MapMaker, _differing, make_map, strain_turn
@@ -59,6 +60,8 @@ def test_thickness_is_right_and_nothing_is_claimed_in_vacuum(found, small):
     assert np.array_equal(~found.claimed, vacuum)
     assert np.isnan(found.values["chi2_per_pixel"][vacuum]).all()
     assert not found.values["flags"][~vacuum].any()
+    assert np.array_equal(np.isnan(found.values["layers_probability"]), vacuum)
+    assert (found.values["layers_probability"][~vacuum] > 0.5).all()
 
 
 def test_chi2_is_that_of_the_noise(found):
@@ -144,6 +147,34 @@ def test_patterns_without_numbers_claim_nothing(small_series, maker, small, tmp_
     found = make_map(other, tmp_path / "parts")
     assert not found.claimed[0].any()
     assert found.claimed[1, :4].all()
+
+
+def test_pixels_without_numbers_do_not_count(small_series, maker, small, tmp_path):
+    part = slice(2, 4)
+    patterns, random = small.scan.patterns(part).copy(), np.random.default_rng(1)
+    patterns[0, 1, 26:35] = np.nan  # rows across the central disc
+    patterns[1, 5][random.random((64, 64)) < 0.05] = np.nan
+    patterns[1, 6, 20, 30:33] = np.inf
+    scan = Scan.of(patterns, pixel_mrad=small.scan.pixel_mrad)
+    other = MapMaker(
+        scan, small_series, true_calibration(), replace(maker.settings, reference=None)
+    )
+    other.__dict__.update(fit=maker.fit)
+    found = make_map(other, tmp_path / "parts")
+    assert np.array_equal(found.values["layers"], small.layers[part])
+    assert found.values["chi2_per_pixel"].max() < 1.1
+    cut = replace(small, states=small.states[part], layers=small.layers[part])
+    assert np.abs(deviations(found, cut)).max() < 5
+    assert any("In 3 of 14 patterns" in line for line in found.attributes["warnings"])
+
+
+def test_a_window_is_filled_up_where_a_pattern_has_no_number():
+    patterns = np.full((2, 2, 24, 24), 5.0, np.float32)
+    patterns[0, 0, 3], patterns[:, :, 7, 7], patterns[0, :, 8, 8] = np.nan, np.nan, np.nan
+    sums = window_sums(Scan.of(patterns), np.array([[0, 0]]), np.ones((2, 2)))[0]
+    assert np.isnan(sums[7, 7])
+    sums[7, 7] = 20
+    assert np.allclose(sums, 20)
 
 
 def test_a_scan_of_vacuum_is_refused(small_series, tmp_path):

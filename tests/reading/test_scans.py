@@ -1,6 +1,7 @@
 """A scan is the same whatever file it comes from, and what is wrong with a file is said."""
 
 import tracemalloc
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -104,6 +105,8 @@ def test_patterns_that_are_not_finite_do_not_count(counts):
     assert np.isfinite(scan.sums()[[0, 1, 3, 4]]).all()
     overview = Overview.of(scan)
     assert "6 of 30 patterns are not finite" in " ".join(overview.notes)
+    values[0, 0, 3, 4:6] = np.nan
+    assert "2 pixels are not finite in all patterns" in " ".join(Overview.of(Scan.of(values)).notes)
 
 
 @pytest.mark.parametrize("ending", WRITERS)
@@ -402,3 +405,23 @@ def test_without_rosettasciio_the_rest_is_read(counts, tmp_path, monkeypatch):
     assert open_scan(tmp_path / "a.npy").shape == (5, 6)
     with pytest.raises(PacbedError, match=r"pacbed\[reading\]"):
         open_scan(tmp_path / "a.dm4")
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{", '{"zarr_format": 3, "node_type": "group", "attributes": 1}']
+)
+def test_an_archive_that_only_looks_like_zarr_is_refused(tmp_path, content):
+    with zipfile.ZipFile(tmp_path / "a.zarr.zip", "w") as archive:
+        archive.writestr("zarr.json", content)
+    with pytest.raises(PacbedError, match="cannot read"):
+        open_scan(tmp_path / "a.zarr.zip")
+
+
+def test_patterns_of_a_damaged_archive_are_refused(tmp_path):
+    path = tmp_path / "a.zarr.zip"
+    write_scan(path, Scan.of(np.random.default_rng(0).random((2, 2, 24, 24))))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(PacbedError, match="the file is damaged"):
+        open_scan(path).patterns(ALL)

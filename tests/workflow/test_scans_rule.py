@@ -130,7 +130,7 @@ def test_a_map_that_was_killed_continues_and_is_made_once(workspace, ripple):
     scan |= {"series": str(ripple / "series.zarr.zip"), "reference": [0, 0, 2, 6]}
     change = {"scans": {"flake7": scan}}
     parts = workspace.folder / "results/maps/flake7.zarr.zip.parts"
-    killed(workspace.start(*LOCAL, "--cores", "2", "maps", change=change), parts / "places.npy")
+    killed(workspace.start(*LOCAL, "--cores", "2", "maps", change=change), parts / "seeds.npz")
     # Written by the killed job, which may not have ended with it.
     assert (workspace.folder / MAP[1]).exists()
     calibrated = (parts / "calibration.json").stat().st_mtime

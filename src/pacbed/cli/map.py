@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ import numpy as np
 from cyclopts import Parameter
 from rich.table import Table
 
+from pacbed import __version__
 from pacbed.cli.common import (
     Count,
     Threads,
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
     from pacbed.reading.map_store import StrainMap
     from pacbed.reading.scans import Scan
     from pacbed.scattering.request import SeriesRequest
-    from pacbed.scattering.series import ScatteringSeries
     from pacbed.specimen.crystal import Crystal
 
 # Layers are written as ranges, too.
@@ -140,20 +141,18 @@ def map(
     from pacbed.figures.style import check_drawable
     from pacbed.reading.calibration import Calibration
     from pacbed.reading.scans import open_scan
-    from pacbed.storage.files import check_new, check_not_read, check_writable
+    from pacbed.storage.files import check_apart, check_new, check_writable
 
     settings = replace(mapping, layers=layer_numbers(layers))
+    parts, saved = parts_folder(output), calibration_file(output)
+    check_apart([output, parts, saved, figure, report], [scan, held.series, structure.file])
+    # That of an earlier map of this name may be used again.
+    check_apart([output, figure, report], [calibrating.calibration])
     check_new(output)
-    parts = parts_folder(output)
-    saved = output.with_name(
-        f"{output.name.removesuffix('.zip').removesuffix('.zarr')}.calibration.json"
-    )
     check_writable(output, parts / "map.json", saved, figure, report)
     check_drawable(figure)
-    for path in (scan, held.series):
-        check_not_read(path, saved, figure, report)
-    # That of an earlier map of this name is written again as it is.
-    check_not_read(calibrating.calibration, figure, report)
+    if report and report.suffix.lower() not in (".html", ".htm"):
+        raise PacbedError(f"--report {report}: it is a page, name it .html")
     opened = open_scan(scan, options)
     settings.check(opened.shape)
     known = None
@@ -173,6 +172,11 @@ def map(
 def parts_folder(output: Path) -> Path:
     """Return where what is done of a map is kept until it is finished."""
     return output.with_name(f"{output.name}.parts")
+
+
+def calibration_file(output: Path) -> Path:
+    """Return where the calibration of a map is written."""
+    return output.with_name(f"{output.name.removesuffix('.zarr.zip')}.calibration.json")
 
 
 def work(
@@ -222,8 +226,11 @@ def _made(
     held: MapSeries,
 ) -> StrainMap:
     from pacbed.learning.training import configure
-    from pacbed.reading.maps import MapMaker, make_map
+    from pacbed.reading.calibration import calibrate
+    from pacbed.reading.maps import MapMaker, file_state, make_map, scan_state
     from pacbed.runs.cost_model import other as cost_of
+    from pacbed.scattering.series import ScatteringSeries
+    from pacbed.storage.zipped import plain
 
     console = stderr()
     for note in opened.notes:
@@ -232,13 +239,34 @@ def _made(
     semiangle = _known(said, "semi-angle", "--semiangle")
     points, units = work(opened.shape, opened.pattern_shape, settings)
     say(f"{points:,} points take {spent(cost_of('map', units, threads).seconds)}", console)
-    series = _series(opened, settings.layers, structure, semiangle, threads, held)
+    path, request = _asked_series(opened, settings.layers, structure, semiangle, held)
+    asked: dict[str, Any] = {
+        "scan": str(opened.path and opened.path.absolute()),
+        **scan_state(opened),
+        "scan_options": asdict(opened.options),
+        "settings": asdict(settings),
+        "calibration": known and asdict(known),
+        "calibrating": asdict(replace(calibrating, calibration=None)),
+        "series": str(path.absolute()),
+        # That of the cache has all that it follows from in its name.
+        "series_file": held.series and file_state(path),
+        "series_request": request.to_dict(),
+        "pacbed_version": __version__,
+    }
+    asked = plain(asked)
+    before = _begun(parts, asked)
+    if held.series is None:
+        _make_series(path, request, threads)
+    series = ScatteringSeries(path)
     configure(threads, log=lambda line: say(line, console))
     with progress(console) as start:
-        calibration = known or _calibration(
-            opened, series, settings, calibrating, parts, start("calibration")
-        )
-        calibration.write(saved)
+        calibration = known or before
+        if calibration is None:
+            calibration = calibrate(opened, series, settings, calibrating, start("calibration"))
+            calibration.write(parts / "calibration.json")
+        _save(calibration, saved)
+        if hidden := len(calibration.masked_px):
+            say(f"note: {hidden} pixels are masked in all patterns", console)
         if opened.mirrored is None:
             say(
                 "note: nobody said whether patterns are mirrored; they are taken as they are "
@@ -252,11 +280,13 @@ def _made(
                 console,
             )
         maker = MapMaker(opened, series, calibration, settings)
-        before = maker.warnings()
-        for line in before:
+        said_before = maker.warnings()
+        for line in said_before:
             say(f"warning: {line}", console)
-        made = make_map(maker, parts, start("points"), threads)
-    for line in made.attributes["warnings"][len(before) :]:
+        made = make_map(
+            maker, parts, start("points"), threads, lambda line: say(line, console), asked
+        )
+    for line in made.attributes["warnings"][len(said_before) :]:
         say(f"warning: {line}", console)
     return made
 
@@ -267,16 +297,14 @@ def _known(value: float | None, what: str, option: str) -> float:
     return value
 
 
-def _series(
+def _asked_series(
     opened: Scan,
     layers: tuple[int, ...],
     structure: Structure,
     semiangle: float,
-    threads: int,
     held: MapSeries,
-) -> ScatteringSeries:
-    """Return the series that is given, or that of the cache, which is made if it is not there."""
-    from pacbed.runs.locks import sole_maker
+) -> tuple[Path, SeriesRequest]:
+    """Return the series that is given, or that of the cache, which may not be there yet."""
     from pacbed.scattering.series import ScatteringSeries
 
     if held.series is not None:
@@ -290,20 +318,24 @@ def _series(
                 f"{opened.energy_keV:g} keV: give another series, or --energy"
             )
         found.check_layers(layers)
-        return found
+        return held.series, request
     if not structure.section():
         raise PacbedError("name the crystal with --material, or a series with --series")
     request = _request(opened, layers, structure.crystal(), semiangle, held)
-    settings = PlaneWaveOptions()
-    asked = json.dumps([request.to_dict(), asdict(settings)], sort_keys=True)
+    asked = json.dumps([request.to_dict(), asdict(PlaneWaveOptions())], sort_keys=True)
     name = f"{request.material.name}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
-    path = cache_folder() / f"{name}.series.zarr.zip"
+    return cache_folder() / f"{name}.series.zarr.zip", request
+
+
+def _make_series(path: Path, request: SeriesRequest, threads: int) -> None:
+    """Make a series in the cache, unless it is there."""
+    from pacbed.runs.locks import sole_maker
+
     if not path.exists():
         say(f"the scattering series is made once, and kept in {path.parent}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with sole_maker(path, say, timeout_s=3600):
-        make_series(path, request, settings, Computation(threads=threads), "--series")
-    return ScatteringSeries(path)
+        make_series(path, request, PlaneWaveOptions(), Computation(threads=threads), "--series")
 
 
 def _request(
@@ -325,27 +357,38 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "pacbed"
 
 
-def _calibration(
-    opened: Scan,
-    series: ScatteringSeries,
-    settings: MapSettings,
-    given: Calibrating,
-    parts: Path,
-    report: Any,
-) -> Calibration:
-    """Return the calibration of a map that was stopped, or a new one."""
-    from pacbed.reading.calibration import Calibration, calibrate
-    from pacbed.storage.files import write_text
+def _begun(parts: Path, asked: dict[str, Any]) -> Calibration | None:
+    """Return the calibration of this map if it was stopped after that; refuse another map."""
+    from pacbed.reading.calibration import Calibration
+    from pacbed.reading.maps import check_parts, forget_parts
 
-    inputs = [asdict(settings), asdict(given), str(opened.path), asdict(opened.options)]
-    asked = json.dumps(inputs, indent=1)
-    before, file = parts / "calibration_settings.json", parts / "calibration.json"
-    if file.exists() and before.exists() and before.read_text(encoding="utf-8") == asked:
-        return Calibration.read(file)
-    found = calibrate(opened, series, settings, given, report)
-    found.write(file)
-    write_text(before, asked)
-    return found
+    check_parts(parts, asked, say)
+    file = parts / "calibration.json"
+    try:
+        return Calibration.read(file) if file.exists() else None
+    except PacbedError as error:
+        say(f"{error}. It is damaged: the scan is calibrated and all points are fitted again")
+        forget_parts(parts)
+        check_parts(parts, asked)
+        return None
+
+
+def _save(found: Calibration, path: Path) -> None:
+    """Write a calibration; another one that has its name, perhaps edited, gets a new name."""
+    from pacbed.reading.calibration import Calibration
+
+    if path.exists():
+        with suppress(PacbedError):
+            if Calibration.read(path) == found:
+                return
+        names = (path.with_suffix(f".{n}.json") for n in itertools.count(1))
+        kept = next(name for name in names if not name.exists())
+        path.rename(kept)
+        say(
+            f"warning: {path} was there already, with other values, which are not used. It is kept "
+            f"as {kept.name}: to use it, give it with --calibration"
+        )
+    found.write(path)
 
 
 def _write(output: Path, made: StrainMap, figure: Path | None, report: Path | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,14 +13,13 @@ from typing import Any
 
 from cyclopts import CycloptsError, UnusedCliTokensError
 
-from pacbed import __version__
 from pacbed.cli.app import parsed
-from pacbed.cli.common import option_name
+from pacbed.cli.common import option_name, say
 from pacbed.cli.map import Calibrating, MapSeries, parts_folder, work
 from pacbed.cli.read import layer_numbers
 from pacbed.cli.scans import ScanFile
 from pacbed.cli.structures import Structure
-from pacbed.exceptions import ConfigError, PacbedError
+from pacbed.exceptions import ConfigError, OtherPartsError, PacbedError
 from pacbed.reading.map_settings import MapSettings
 from pacbed.scattering.strain import StrainRange
 from pacbed.specimen.crystal import MATERIALS, Material
@@ -67,13 +65,9 @@ class MapJob:
 
         They are a calibration, a series, and a structure.
         """
-        from pacbed.study.structures import is_file
-
         calibration = self._given("calibrating", Calibrating()).calibration
         series = self._given("held", MapSeries()).series
-        crystal = self._given("structure", Structure()).material
-        structure = crystal if crystal and is_file(crystal) else None
-        given = (calibration, series, structure)
+        given = (calibration, series, self._given("structure", Structure()).file)
         return [self.scan, *(str(path) for path in given if path is not None)]
 
     @cached_property
@@ -160,27 +154,19 @@ def call(words: Sequence[str], energy_keV: float | None, output: Path) -> None:
     scan = Path(bound.arguments["scan"])
     if energy_keV is not None and not _says_energy(scan, bound):
         words.append(f"--energy={energy_keV:g}")
-    _clear(parts_folder(output), words, MapJob(tuple(words), bound, energy_keV).files)
     command, bound = parsed(words)
-    command(*bound.args, **bound.kwargs)
+    try:
+        command(*bound.args, **bound.kwargs)
+    except OtherPartsError as error:
+        say(f"the map begins anew: {str(error).rpartition(': ')[0]}")
+        shutil.rmtree(parts_folder(output))
+        command(*bound.args, **bound.kwargs)
 
 
 def _says_energy(scan: Path, bound: BoundArguments) -> bool:
     from pacbed.reading.scans import open_scan
 
     return open_scan(scan, bound.arguments.get("options", ScanFile())).energy_keV is not None
-
-
-def _clear(parts: Path, words: Sequence[str], files: Sequence[str]) -> None:
-    """Remove parts of a map of other files, or with other options."""
-    from pacbed.storage.files import write_text
-
-    known = [[status.st_size, status.st_mtime] for status in map(os.stat, files)]
-    made_by = json.dumps([__version__, [*words], known])
-    note = parts / "job.json"
-    if parts.exists() and not (note.exists() and note.read_text(encoding="utf-8") == made_by):
-        shutil.rmtree(parts)
-    write_text(note, made_by)
 
 
 def _job(study: Configuration, section: ScanSection) -> MapJob:

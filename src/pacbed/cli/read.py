@@ -203,13 +203,16 @@ def read(
     figure
         Also draw measured and fitted patterns and residuals (PNG or PDF).
     """
-    from pacbed.storage.files import check_writable
+    from pacbed.storage.files import check_apart, check_writable
 
     for option, path in (("json", json_file), ("figure", figure)):
         if path is not None and not path.parent.is_dir():
             raise PacbedError(f"--{option} {path}: there is no folder {path.parent}")
     if json_file and json_file.suffix.lower() != ".json":
         raise PacbedError(f"--json {json_file}: name the file .json")
+    files = [pattern, *patterns, camera.mask, series, new_series.file]
+    files += [network / name for name in ("model.keras", "settings.json")] if network else []
+    check_apart([json_file, figure, new_series.keep_series], files)
     check_writable(json_file)
     if network and not (network / "settings.json").is_file():
         raise PacbedError(

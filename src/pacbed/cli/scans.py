@@ -119,12 +119,12 @@ def inspect(
     """
     from pacbed.reading.scan_overview import Overview
     from pacbed.reading.scans import open_scan
-    from pacbed.storage.files import check_not_read
+    from pacbed.storage.files import check_apart
 
     if figure is not None:
         from pacbed.figures.style import check_drawable
 
-        check_not_read(file, figure)
+        check_apart([figure], [file])
         check_drawable(figure)
     opened = open_scan(file, options)
     for name, value in described(opened):

@@ -244,7 +244,7 @@ def simulate(
     from pacbed.patterns.store import write_patterns
     from pacbed.scattering.engine import SeriesEngine
     from pacbed.scattering.series import ScatteringSeries
-    from pacbed.storage.files import check_writable
+    from pacbed.storage.files import check_apart, check_writable
     from pacbed.storage.zipped import checkpoint_of
 
     by_prismatic = engine == "prismatic"
@@ -285,6 +285,7 @@ def simulate(
         raise PacbedError("a pair of semi-angle and tilt (to six digits) is asked for twice")
     if execution.scratch_GB is not None and execution.scratch_GB <= 0:
         raise PacbedError(f"--scratch must be greater than 0, not {execution.scratch_GB:g}")
+    check_apart([*outputs, log], [crystal.file, *crystal.config])
     check_writable(*outputs)
     checkpoints = [checkpoint_of(output) for output in outputs]
     with (

@@ -70,6 +70,13 @@ class Structure:
         }
         return {**found, "rms_displacement_A": _displacements(self.displacement)}
 
+    @property
+    def file(self) -> Path | None:
+        """The file that describes the crystal, if one does."""
+        from pacbed.study.structures import is_file
+
+        return Path(self.material) if self.material and is_file(self.material) else None
+
     def crystal(self, motion: Motion = "full") -> Crystal:
         """Return the crystal that is named.
 

@@ -86,6 +86,8 @@ def export(
 ) -> None:
     """Write a map for another program, or as a figure or a report.
 
+    A file .hspy, .emd or .tif that is there already is not replaced: it may be a measurement.
+
     Parameters
     ----------
     map_file
@@ -99,17 +101,18 @@ def export(
         Draw strain relative to the reference region in figures.
     """
     from pacbed.reading.export import check_format, export_map
-    from pacbed.reading.map_store import read_map
-    from pacbed.storage.files import check_not_read, check_writable
+    from pacbed.reading.map_store import made_of, read_map
+    from pacbed.storage.files import check_apart, check_new, check_writable
 
     wanted = (output, *outputs)
     for path in wanted:
         if path.suffix.lower() not in _PICTURES + _PAGES:
             check_format(path, ", .png or .pdf (a figure), or .html (a report)")
-    check_writable(*wanted)
+    check_apart(wanted, [map_file])
     found = read_map(map_file)
-    scan = (found.attributes.get("provenance") or {}).get("scan")
-    check_not_read(Path(scan) if scan else None, *wanted)
+    check_apart(wanted, made_of(found, map_file))
+    check_new(*(path for path in wanted if path.suffix.lower() in _MAY_BE_SCANS))
+    check_writable(*wanted)
     for path in wanted:
         if path.suffix.lower() in _PICTURES:
             from pacbed.figures.maps import map_figure
@@ -126,3 +129,5 @@ def export(
 
 
 _PICTURES, _PAGES = (".png", ".pdf"), (".html",)
+# What is there under such a name may be a measurement, perhaps one that was moved there.
+_MAY_BE_SCANS = (".hspy", ".emd", ".tif", ".tiff")

@@ -57,8 +57,9 @@ def plan(
     """
     from pacbed.runs.budget import Limits
     from pacbed.runs.budget import plan as planned
-    from pacbed.storage.files import check_writable, write_text
+    from pacbed.storage.files import check_apart, check_writable, write_text
 
+    check_apart([json_file], [*config, snakefile])
     check_writable(json_file)
     with busy("planning"):
         limits = Limits(max_core_hours, max_gpu_hours, max_storage_TB)

@@ -82,7 +82,8 @@ def check_drawable(*paths: Path | None) -> None:
     PacbedError
         If the format that an ending chooses is unknown, or a file cannot be written.
     """
-    known = Figure().canvas.get_supported_filetypes()
+    # What a camera calls raw is no picture.
+    known = set(Figure().canvas.get_supported_filetypes()) - {"raw", "rgba"}
     for path in filter(None, paths):
         if path.suffix.lstrip(".").lower() not in known:
             raise RequestError(f"cannot draw {path}: name a figure .png or .pdf")

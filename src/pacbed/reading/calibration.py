@@ -31,7 +31,7 @@ from pacbed.reading.patterns import (
     read_noise,
     window,
 )
-from pacbed.reading.pixels import put_together
+from pacbed.reading.pixels import finite_mean, put_together, whole
 from pacbed.reading.scans import Scan
 from pacbed.reading.start import Dictionary, SearchRange, coarse_bins
 from pacbed.reading.thickness import ThicknessFit
@@ -259,10 +259,17 @@ class Cut:
         return patterns[..., y : y + ny, x : x + nx]
 
     def images(self, patterns: np.ndarray) -> np.ndarray:
-        """Return this part of patterns, shape (patterns, ny, nx); masked pixels are 0."""
-        part = self.pixels(patterns)
-        good = put_together(np.where(np.isfinite(part), part, 0), self.bins)
-        return np.where(self.part.mask, good, 0).astype(np.float32)
+        """Return this part of patterns, shape (patterns, ny, nx), and 0 where all are masked.
+
+        What is not finite in a pattern is no number.
+        """
+        part = put_together(self.pixels(patterns), self.bins)
+        images = np.where(self.part.mask, np.where(np.isfinite(part), part, np.nan), 0)
+        return images.astype(np.float32)
+
+    def masks(self, images: np.ndarray) -> np.ndarray:
+        """Return which pixels of such images count, same shape."""
+        return np.asarray(self.part.mask & np.isfinite(images))
 
 
 def spacing_mrad(series: ScatteringSeries) -> float:
@@ -282,7 +289,9 @@ def mask_without(shape: tuple[int, int], masked_px: Sequence[Sequence[int]]) -> 
 class WindowSums:
     """Weighted sums of patterns; those that are mostly no numbers do not count.
 
-    A sum is scaled so that its variance is its mean, as that of counted electrons.
+    A sum is scaled so that its variance is its mean, as that of counted electrons. A pixel that is
+    not finite in some of the patterns is filled up by the others; if these have less than half of
+    the weights, it is no number.
 
     Parameters
     ----------
@@ -293,12 +302,19 @@ class WindowSums:
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._total = np.zeros(shape, np.float32)
         self._weights = np.zeros((2, shape[0]))
+        self._missing: np.ndarray | None = None
 
     def add(self, rows: np.ndarray, patterns: np.ndarray, weight: float) -> None:
         """Add a pattern to each of some sums, with a weight."""
-        good = np.isfinite(patterns).mean(axis=(-2, -1)) >= 0.5
-        rows = rows[good]
-        self._total[rows] += np.float32(weight) * patterns[good]
+        finite = np.isfinite(patterns)
+        good = finite.mean(axis=(-2, -1)) >= 0.5
+        rows, patterns, finite = rows[good], patterns[good], finite[good]
+        if not finite.all():
+            if self._missing is None:
+                self._missing = np.zeros_like(self._total)
+            self._missing[rows] += np.float32(weight) * ~finite
+            patterns = np.where(finite, patterns, 0)
+        self._total[rows] += np.float32(weight) * patterns
         self._weights[:, rows] += np.array([[weight], [weight**2]])
 
     @property
@@ -306,7 +322,11 @@ class WindowSums:
         """The sums; not a number where no pattern counts."""
         first, second = self._weights
         scale = np.divide(first, second, out=np.full(len(first), np.nan), where=second > 0)
-        return self._total * scale.astype(np.float32)[:, None, None]
+        sums = self._total * scale.astype(np.float32)[:, None, None]
+        if self._missing is not None:
+            part = 1 - self._missing / np.maximum(first, 1e-9).astype(np.float32)[:, None, None]
+            sums /= np.where(part >= 0.5, part, np.nan)
+        return sums
 
 
 def window_sums(scan: Scan, places: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -448,24 +468,26 @@ def _sample(scan: Scan, settings: MapSettings) -> _Sample:
         raise PacbedError(f"{scan.name}: no pattern that was looked at has finite numbers")
     places, patterns = places[known], patterns[known]
     mean = clean(_mean(scan.name, patterns))
-    patterns = np.where(mean.mask & np.isfinite(patterns), patterns, 0).astype(np.float32)
+    patterns = np.where(mean.mask, patterns, 0).astype(np.float32)
     radius = find_radius_px(mean)
     pixel = scan.pixel_mrad or semiangle / radius
     if scan.pixel_mrad:
         radius = semiangle / pixel
     first = find_centres(mean, radius, 2.5 * radius)[0]
-    part = scattered(patterns, first, radius)
-    total = patterns.sum(axis=(1, 2))
+    seen = whole(patterns, np.isfinite(patterns))
+    part, total = scattered(seen, first, radius), seen.sum(axis=(1, 2))
     bright = total > 0.3 * np.quantile(total, 0.9)
     if not bright.any():
         raise PacbedError(f"{scan.name} is empty: no pattern has electrons")
     crystal = bright & (part > _CRYSTAL * np.quantile(part[bright], 0.9))
     chosen = np.flatnonzero(crystal)
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(len(chosen), _POINTS)).round().astype(int)]
+    own = _mean(scan.name, patterns[chosen])
+    usable = mean.mask & np.isfinite(own.image)
     return _Sample(
         patterns[chosen],
         places[chosen],
-        replace(_mean(scan.name, patterns[chosen]), mask=mean.mask),
+        replace(own, image=np.where(usable, own.image, 0), mask=usable),
         pixel,
         scan.pixel_mrad is not None,
         semiangle,
@@ -475,7 +497,7 @@ def _sample(scan: Scan, settings: MapSettings) -> _Sample:
 
 
 def _mean(name: str, patterns: np.ndarray) -> Pattern:
-    image = np.nanmean(patterns.astype(float), axis=0)
+    image = finite_mean(patterns)
     return Pattern(name, image, np.ones(image.shape, bool))
 
 
@@ -509,11 +531,11 @@ class _Joint:
         """Find the orientation of the crystal by the mean pattern."""
         cut = Cut.of(sample.mean, series, sample.pixel_mrad, sample.semiangle_mrad)
         counts = cut.images(sample.patterns)
-        mask = cut.part.mask
         gain = given.counts_per_electron
-        first = float(np.median([noise_per_count(one, mask) for one in counts]))
+        each = list(zip(np.nan_to_num(counts), cut.masks(counts), strict=True))
+        first = float(np.median([noise_per_count(one, mask) for one, mask in each]))
         gain = gain or first
-        read = float(np.median([read_noise(one, mask) for one in counts])) / gain
+        read = float(np.median([read_noise(one, mask) for one, mask in each])) / gain
         known = sample.pixel_known
         held = known or settings.reference is None
         priors = dict(_PRIORS)
@@ -536,13 +558,13 @@ class _Joint:
 
     @property
     def images(self) -> np.ndarray:
-        """Electrons of each pixel, shape (points, ny, nx)."""
+        """Electrons of each pixel, shape (points, ny, nx); no number where it is not finite."""
         return self.counts / self.gain
 
     @property
     def masks(self) -> np.ndarray:
         """Which pixels count, same shape."""
-        return np.broadcast_to(self.cut.part.mask, self.counts.shape)
+        return self.cut.masks(self.counts)
 
     def _check_crystal(self, sample: _Sample) -> None:
         """Refuse patterns that scatter much less than the thinnest crystal would."""
@@ -550,7 +572,8 @@ class _Joint:
         image = model.images(self._guess()[None]).reshape(1, *model.frame.shape)
         radius = sample.semiangle_mrad / model.frame.pixel_mrad
         thin = scattered(image, model.frame.origin_px, radius)[0]
-        seen = np.median(scattered(sample.patterns, sample.centre_px, sample.radius_px))
+        patterns = whole(sample.patterns, np.isfinite(sample.patterns))
+        seen = np.median(scattered(patterns, sample.centre_px, sample.radius_px))
         if seen < _CRYSTAL * thin:
             raise PacbedError(
                 f"{sample.mean.name}: no crystal was found. Of the electrons {seen:.1%} lie "
@@ -627,23 +650,15 @@ class _Joint:
         slopes = np.zeros((count, unknowns))
         information = np.zeros((count, unknowns, unknowns))
         deviance, chi2 = 0.0, np.zeros(count)
-        mask = self.cut.part.mask.ravel().astype(np.float32)
         for layers in np.unique(self.layers).tolist():
             rows = np.flatnonzero(self.layers == layers)
-            images = self.images[rows].reshape(len(rows), -1).astype(np.float32)
-            found = (
-                self.fit.for_layers(layers)
-                .model()
-                .assess(
-                    states[rows],
-                    images,
-                    np.zeros_like(images),
-                    np.broadcast_to(mask, images.shape),
-                )
-            )
+            images = np.nan_to_num(self.images[rows]).reshape(len(rows), -1).astype(np.float32)
+            masks = self.masks[rows].reshape(images.shape).astype(np.float32)
+            model = self.fit.for_layers(layers).model()
+            found = model.assess(states[rows], images, np.zeros_like(images), masks)
             deviance += float(found.deviance.sum())
             slopes[rows], information[rows] = found.slopes, found.information
-            chi2[rows] = found.chi2 / mask.sum()
+            chi2[rows] = found.chi2 / np.maximum(masks.sum(axis=1), 1)
         mean, weight = self._priors()
         away = states - mean
         deviance += float((weight * away**2).sum())
@@ -677,7 +692,6 @@ class _Joint:
 
     def learn_noise(self) -> None:
         """Learn gain and noise of the camera from the residuals of all points."""
-        mask = self.cut.part.mask.ravel()
         expected = np.concatenate(
             [
                 self.fit.for_layers(n).model().images(state[None])
@@ -685,7 +699,8 @@ class _Joint:
             ]
         )
         images = self.images.reshape(len(expected), -1)
-        mean, square = (a[:, mask].ravel() for a in (expected, (images - expected) ** 2))
+        masks = self.masks.reshape(images.shape)
+        mean, square = (a[masks] for a in (expected, (images - expected) ** 2))
         error = self.settings.model_error
         # Where the model error is a small part of the noise.
         counted = mean * error**2 < _SMALL_PART

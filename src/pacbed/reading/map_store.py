@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,12 @@ _LONG_NAMES = {
     "chi2_per_pixel": "sum of squared residuals over variances, per pixel",
     "flags": "what is wrong with the fit",
     **{name: f"strain {name[-2:]} relative to the reference region" for name in RELATIVE},
+}
+
+_KINDS: Mapping[type, tuple[str, ...]] = {
+    dict: ("calibration", "provenance", "common_sigma"),
+    float | int: ("energy_keV", "semiangle_mrad"),  # type: ignore[dict-item]
+    list: ("warnings",),
 }
 
 _TYPES: dict[str, Any] = {"layers": np.int16, "flags": np.uint8}
@@ -217,7 +223,45 @@ def read_map(path: Path) -> StrainMap:
         arrays = {name: np.asarray(group[name]) for name in sorted(group.array_keys())}
         x, y = arrays.pop("x"), arrays.pop("y")
         order = [name for name in _order() if name in arrays]
-        return StrainMap({name: arrays[name] for name in order}, x, y, attributes)
+        found = StrainMap({name: arrays[name] for name in order}, x, y, attributes)
+        if wrong := list(_wrong(found)):
+            raise StoreError(
+                f"{path} is a map that was changed, or of another version: {', '.join(wrong)} "
+                "cannot be used"
+            )
+        return found
+
+
+def _wrong(strain_map: StrainMap) -> Iterator[str]:
+    """Yield the names of arrays and attributes that are not of the kind that they must have."""
+    axes = {"x": strain_map.x_nm, "y": strain_map.y_nm}
+    if not strain_map.values:
+        yield "a map without quantities"
+    yield from (name for name, at in axes.items() if at.ndim != 1 or not len(at))
+    yield from (n for n, values in strain_map.values.items() if values.shape != strain_map.shape)
+    for kind, names in _KINDS.items():
+        for name in names:
+            if not isinstance(strain_map.attributes.get(name), kind | None):
+                yield name
+    common = strain_map.attributes.get("common_sigma")
+    for name, value in common.items() if isinstance(common, Mapping) else ():
+        if not isinstance(value, float | int | None):
+            yield f"common_sigma of {name}"
+
+
+def made_of(strain_map: StrainMap, path: Path) -> list[Path]:
+    """Return the files of scan and series of a map, as far as it says them.
+
+    Parameters
+    ----------
+    strain_map
+        The map.
+    path
+        Its file. Names may be relative to its folder, or to the current one.
+    """
+    known = strain_map.attributes.get("provenance")
+    names = [known.get(name) for name in ("scan", "series")] if isinstance(known, Mapping) else []
+    return [folder / str(name) for name in names if name for folder in (Path(), path.parent)]
 
 
 def _order() -> list[str]:

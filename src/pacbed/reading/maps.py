@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -24,7 +25,7 @@ from scipy.ndimage import binary_opening, maximum_filter, minimum_filter
 from scipy.spatial import cKDTree
 
 from pacbed import __version__
-from pacbed.exceptions import PacbedError
+from pacbed.exceptions import OtherPartsError, PacbedError
 from pacbed.machine import Report
 from pacbed.reading.calibration import (
     LARGE_RESIDUALS,
@@ -43,6 +44,7 @@ from pacbed.reading.fit import Fit, FitResult, FitSettings
 from pacbed.reading.map_settings import MapSettings
 from pacbed.reading.map_store import BITS, QUANTITIES, RELATIVE, StrainMap
 from pacbed.reading.patterns import Pattern
+from pacbed.reading.pixels import finite_mean, whole
 from pacbed.reading.scans import Scan
 from pacbed.reading.start import SearchRange
 from pacbed.reading.thickness import ThicknessFit
@@ -75,6 +77,8 @@ _BINS = (2, 1)
 _WRONG = 1.5
 # A width of the point spread is kept by a prior so narrow: it is applied only if it is unknown.
 _KEPT_PX = 1e-6
+# Patterns by which it is noticed that a scan was changed.
+_VALUES = 16
 
 
 @dataclass
@@ -102,20 +106,16 @@ class _Found:
         """Whether a point was fitted, and nothing is wrong."""
         return np.array([not flags for flags in self.result.flags], bool) & (self.layers > 0)
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, **more: np.ndarray) -> None:
         arrays = {one.name: getattr(self.result, one.name) for one in fields(self.result)}
         with appearing_whole(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, layers=self.layers, probability=self.probability, **arrays)
+            arrays |= {"layers": self.layers, "probability": self.probability, **more}
+            np.savez_compressed(file, **arrays)
 
     @classmethod
-    def read(cls, path: Path) -> _Found | None:
-        """Return what a file holds; None if there is none that is whole."""
-        try:
-            with np.load(path) as arrays:
-                result = FitResult(**{one.name: arrays[one.name] for one in fields(FitResult)})
-                return cls(result, arrays["layers"], arrays["probability"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            return None
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> _Found:
+        result = FitResult(**{one.name: arrays[one.name] for one in fields(FitResult)})
+        return cls(result, arrays["layers"], arrays["probability"])
 
 
 class MapMaker:
@@ -158,7 +158,7 @@ class MapMaker:
         own = self.calibration
         mask = mask_without(self.scan.pattern_shape, own.masked_px)
         places = grid(self.scan.shape, 32)
-        mean = np.nanmean(self.scan.points(places), axis=0)
+        mean = finite_mean(self.scan.points(places))
         pattern = Pattern(self.scan.name, np.nan_to_num(mean), mask)
         return Cut.of(pattern, self.series, own.pixel_mrad, own.semiangle_mrad, own.centre_px)
 
@@ -219,24 +219,28 @@ class MapMaker:
     # What is measured.
 
     def images(self, places: np.ndarray) -> np.ndarray:
-        """Return electrons in each pixel at places of the scan, shape (places, ny, nx)."""
+        """Return electrons in each pixel at places of the scan, shape (places, ny, nx).
+
+        They are no numbers where the scan is not finite.
+        """
         return self._electrons(window_sums(self.scan, places, self.settings.window_weights))
 
     def _electrons(self, patterns: np.ndarray) -> np.ndarray:
         images = self.cut.images(patterns) / np.float32(self.calibration.counts_per_electron)
         # A pattern with many values that are no numbers is none.
         lost = np.isfinite(patterns).mean(axis=(1, 2)) < 0.5
-        images[lost] = 0
+        images[lost] = np.nan
         return images
 
     def crystal(self, images: np.ndarray) -> np.ndarray:
         """Return whether there is a crystal, shape (patterns,)."""
+        images = whole(images, self.masks(images))
         enough = images.sum(axis=(1, 2)) >= self.settings.least_electrons
         return enough & (self._scattered(images) > self._thinnest_scatters)
 
     def masks(self, images: np.ndarray) -> np.ndarray:
         """Return which pixels count, shape as the images."""
-        return np.broadcast_to(self.cut.part.mask, images.shape)
+        return self.cut.masks(images)
 
     def parts(self) -> Iterator[np.ndarray]:
         """Yield the rows of the map that are computed and kept together."""
@@ -297,19 +301,23 @@ class MapMaker:
         distance, near = cKDTree(places).query(places, min(9, len(places)))
         near, distance = near.reshape(len(places), -1), distance.reshape(len(places), -1)
         close = distance <= 2 * np.median(distance[:, 1:2]) if len(places) > 1 else distance < 0
+        total = cost.copy()
         for _ in range(10):
             before = label.copy()
             for row in range(len(places)):
                 others = label[near[row][close[row] & (near[row] != row)]]
                 differ = (others[:, None] != np.arange(len(layers))).sum(axis=0)
-                label[row] = int((cost[row] + _BORDER * differ).argmin())
+                total[row] = cost[row] + _BORDER * differ
+                label[row] = int(total[row].argmin())
             if np.array_equal(before, label):
                 break
+        likely = np.exp(-(total - total.min(axis=1, keepdims=True)) / 2)
+        seeds.probability[:] = 1 / likely.sum(axis=1)
         changed = np.flatnonzero(layers[label] != seeds.layers)
         for number in np.unique(layers[label[changed]]).tolist():
             rows = changed[layers[label[changed]] == number]
             found = self._fitted(images[rows], seeds.result.states[rows], number)
-            found.probability = probabilities[rows, label[rows]]
+            found.probability = seeds.probability[rows]
             seeds.put(rows, found)
 
     def _fitted(
@@ -338,6 +346,7 @@ class MapMaker:
         """
         images = self._of_rows(rows)
         found = _Found.none(len(images))
+        found.result.pixels[:] = self.masks(images).sum(axis=(1, 2))
         there = np.flatnonzero(self.crystal(images))
         at = np.stack(np.meshgrid(rows, np.arange(self.shape[1]), indexing="ij"), -1)
         at = at.reshape(-1, 2)
@@ -433,6 +442,7 @@ class MapMaker:
                 some = chosen[first : first + _TOGETHER]
                 images = self.images(self._in_scan(at[bad[some]]))
                 one = self._fitted(images, found.result.states[near[some]], number)
+                one.probability = _beside(one, found, bad[some])
                 better += _put_better(found, bad[some], one)
         return better
 
@@ -455,9 +465,18 @@ class MapMaker:
             found.append(_wrong(own.residuals))
         return found
 
-    def _doubts(self, values: dict[str, np.ndarray]) -> list[str]:
-        """Return what one should know of the values of a map."""
+    def _doubts(self, values: dict[str, np.ndarray], missing: np.ndarray) -> list[str]:
+        """Return what one should know of the values, and of the missing part of each pattern."""
         found = self.warnings()
+        if lost := int((missing == 1).sum()):
+            found.append(
+                f"{lost} of {missing.size} patterns are mostly not finite: nothing is claimed."
+            )
+        if (some := (missing > 0) & (missing < 1)).any():
+            found.append(
+                f"In {some.sum()} of {missing.size} patterns {missing[some].mean():.2g} of the "
+                "pixels are not finite: they do not count."
+            )
         chi2 = float(np.nanmedian(values["chi2_per_pixel"]))
         if chi2 > _WRONG:
             found.append(_wrong(chi2))
@@ -494,10 +513,13 @@ class MapMaker:
         values["flags"] = self._flags(found).reshape(self.shape)
         self._add_relative(values, found.good.reshape(self.shape))
         step = self.scan.step_nm
-        y, x = ((step or 1.0) * axis for axis in self.axes)
+        # The middle of a window of an even number of points lies between two of them.
+        middle = (self.settings.window - 1) % 2 / 2
+        y, x = ((step or 1.0) * (axis + middle) for axis in self.axes)
         attributes = {**self.provenance(), "common_sigma": common}
         attributes["coordinate_units"] = "nm" if step else "points"
-        attributes["warnings"] = self._doubts(values)
+        missing = 1 - found.result.pixels / self.cut.part.mask.sum()
+        attributes["warnings"] = self._doubts(values, missing)
         return StrainMap(values, x, y, attributes)
 
     @property
@@ -540,9 +562,9 @@ class MapMaker:
         return {
             "calibration": asdict(self.calibration),
             "provenance": {
-                "scan": str(scan.path or scan.name),
+                "scan": str(scan.path.absolute() if scan.path else scan.name),
                 "scan_options": asdict(scan.options),
-                "series": str(self.series.path),
+                "series": str(self.series.path.absolute()),
                 "series_request": request.to_dict(),
                 "settings": asdict(self.settings),
                 "pacbed_version": __version__,
@@ -558,13 +580,23 @@ class MapMaker:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what parts of a map must have in common."""
-        found = self.provenance()
-        path = self.scan.path
-        if path is not None and path.is_file():
-            status = path.stat()
-            found["scan_file"] = [status.st_size, status.st_mtime]
-        found["shape"] = [*self.scan.shape, *self.scan.pattern_shape]
-        return json.loads(json.dumps(plain(found)))
+        return {**plain(self.provenance()), **scan_state(self.scan)}
+
+
+def scan_state(scan: Scan) -> dict[str, Any]:
+    """Return what shows, as JSON, whether a scan is still the same: its files, and some values."""
+    some = scan.points(grid(scan.shape, _VALUES))
+    return {
+        "scan_file": scan.path and file_state(scan.path),
+        "shape": [*scan.shape, *scan.pattern_shape],
+        "values": zlib.crc32(some.tobytes()),
+    }
+
+
+def file_state(path: Path) -> list[float]:
+    """Return number, size and time of the last change of a file, or of those in a folder."""
+    found = [one.stat() for one in ([path] if path.is_file() else path.rglob("*"))]
+    return [len(found), sum(s.st_size for s in found), max((s.st_mtime for s in found), default=0)]
 
 
 def make_map(
@@ -572,6 +604,8 @@ def make_map(
     folder: Path,
     report: Report | None = None,
     threads: int = 1,
+    log: Callable[[str], None] = lambda line: None,
+    fingerprint: dict[str, Any] | None = None,
 ) -> StrainMap:
     """Make a map, and keep its parts in a folder until it is finished.
 
@@ -585,26 +619,30 @@ def make_map(
         Receives how many points are done.
     threads
         Parts that are computed at the same time.
+    log
+        Receives a line for each part that is damaged, and made again.
+    fingerprint
+        What parts have in common, as JSON has it; by default :meth:`MapMaker.fingerprint`.
 
     Raises
     ------
     PacbedError
         If there is no crystal, or the folder holds parts of another map.
     """
-    check_parts(folder, maker.fingerprint())
+    check_parts(folder, fingerprint or maker.fingerprint(), log)
     total = maker.shape[0] * maker.shape[1]
     say = report or (lambda done, total, more="": None)
     say(0, total, "thicknesses")
-    places_file = folder / "places.npy"
-    seeds = _Found.read(folder / "seeds.npz") if places_file.exists() else None
-    if seeds is None:
+    begun = folder / "seeds.npz"
+    if arrays := _read(begun, log):
+        places, seeds = arrays["places"], _Found.of(arrays)
+    else:
         places, seeds = maker.seeds()
-        with appearing_whole(places_file) as temporary, temporary.open("wb") as file:
-            np.save(file, places)
-        seeds.write(folder / "seeds.npz")
-    places = np.load(places_file)
+        seeds.write(begun, places=places)
     parts = list(maker.parts())
-    found = [_Found.read(folder / f"rows-{rows[0]:05d}.npz") for rows in parts]
+    files = [folder / f"rows-{rows[0]:05d}.npz" for rows in parts]
+    kept = [_read(file, log) for file in files]
+    found = [_Found.of(arrays) if arrays else None for arrays in kept]
     done = sum(len(one.layers) for one in found if one)
     say(done, total, "fits")
 
@@ -612,7 +650,7 @@ def make_map(
 
     def compute(number: int) -> int:
         one = maker.rows(parts[number], places, seeds, stop.is_set)
-        one.write(folder / f"rows-{parts[number][0]:05d}.npz")
+        one.write(files[number])
         found[number] = one
         return len(one.layers)
 
@@ -635,28 +673,65 @@ def make_map(
     return maker.strain_map(whole)
 
 
-def check_parts(folder: Path, fingerprint: dict[str, Any]) -> None:
+def _read(path: Path, log: Callable[[str], None]) -> dict[str, np.ndarray] | None:
+    """Return the arrays of a part; None if there is no file, or it is damaged, which is said."""
+    try:
+        with np.load(path) as arrays:
+            found = dict(arrays)
+        _Found.of(found)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        log(f"{path} is damaged, and made again ({error})")
+        return None
+    return found
+
+
+def check_parts(
+    folder: Path,
+    fingerprint: dict[str, Any],
+    log: Callable[[str], None] = lambda line: None,
+) -> None:
     """Make the folder of the parts of a map, or check that it is of this one.
+
+    Parameters
+    ----------
+    folder
+        Of the parts.
+    fingerprint
+        What they have in common, as JSON has it.
+    log
+        Receives a line if nobody knows of what the parts are; they are removed then.
 
     Raises
     ------
-    PacbedError
+    OtherPartsError
         If it holds parts of another map; what differs is named.
+    PacbedError
+        If it cannot be written.
     """
     path = folder / "map.json"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PacbedError(f"cannot write {folder}: {error.strerror}") from error
-    if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
-        differing = _differing(before, fingerprint)
-        if differing:
-            raise PacbedError(
+    except (OSError, ValueError):
+        if forget_parts(folder):
+            log(f"{folder} does not say of which map it holds parts: they are made again")
+    else:
+        if differing := _differing(before, fingerprint):
+            raise OtherPartsError(
                 f"{folder} holds parts of a map with another {', '.join(differing)}: delete the "
                 "folder to begin anew, or give the same options"
             )
     write_text(path, json.dumps(fingerprint, indent=1) + "\n")
+
+
+def forget_parts(folder: Path) -> int:
+    """Remove what is done of a map, and return how many files these were."""
+    patterns = "map.json", "calibration.json", "seeds.npz", "rows-*.npz"
+    found = [file for pattern in patterns for file in folder.glob(pattern)]
+    for file in found:
+        file.unlink()
+    return len(found)
 
 
 def _differing(one: Any, other: Any, name: str = "map") -> list[str]:
@@ -705,9 +780,20 @@ def _wrong(residuals: float) -> str:
     )
 
 
+def _beside(new: _Found, found: _Found, rows: np.ndarray) -> np.ndarray:
+    """Return how probable thicknesses are that are tried besides those of before."""
+    known = found.probability[rows]
+    unit = np.maximum(new.result.chi2_per_pixel, 1)
+    gained = np.clip((found.result.deviance[rows] - new.result.deviance) / (2 * unit), -300, 300)
+    # Before, all that had been tried had so many times the weight of the thickness that was found.
+    others = np.exp(-gained) / np.maximum(known, 1e-6)
+    return np.where(new.layers == found.layers[rows], known, 1 / (1 + others))
+
+
 def _put_better(found: _Found, rows: np.ndarray, other: _Found) -> int:
     """Put what describes patterns better; return at how many points that is so."""
-    better = other.result.deviance < found.result.deviance[rows] - 1
+    gained = found.result.deviance[rows] - other.result.deviance
+    better = gained > 1
     part = _Found(other.result.of(better), other.layers[better], other.probability[better])
     found.put(rows[better], part)
     return int(better.sum())

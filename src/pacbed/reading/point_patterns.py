@@ -150,6 +150,8 @@ class PointPatterns:
                 raise PacbedError(
                     f"{series.path} is of {value}, the map of {asked}: name the series of the map"
                 )
+        if absent := [name for name in ("layers", *_LOCAL) if name not in self.map.values]:
+            raise PacbedError(f"the map has no {', '.join(absent)}: make it anew with pacbed map")
         places = self._places()
         if (places.max(axis=0) >= self.scan.shape).any():
             raise PacbedError(

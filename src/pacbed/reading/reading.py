@@ -14,7 +14,7 @@ from pacbed.exceptions import PacbedError
 from pacbed.machine import Report
 from pacbed.reading.fit import FLAGS, Fit, FitResult, FitSettings
 from pacbed.reading.patterns import Window, noise_per_count, read_noise
-from pacbed.reading.pixels import FEWEST_PIXELS
+from pacbed.reading.pixels import FEWEST_PIXELS, shown
 from pacbed.reading.start import Dictionary, SearchRange
 from pacbed.reading.thickness import ThicknessFit
 from pacbed.scattering.image_model import ALWAYS_FREE, COLUMN, SHIFT, TILT, UNKNOWNS, Frame
@@ -669,12 +669,7 @@ def _trials(batch: _Batch, fits: _Fits) -> Iterator[_Trial]:
     """Yield a thickness, numbers of patterns, and states of a dictionary that are near to them."""
     rows, shifts, images = [], [], []
     for row, one in enumerate(batch.windows):
-        # What is hidden looks as its neighbours do.
-        mask = batch.masks[row]
-        seen, weight = (
-            gaussian_filter(a.astype(float), 3) for a in (batch.images[row] * mask, mask)
-        )
-        filled = np.where(mask, batch.images[row], seen / np.maximum(weight, 1e-6))
+        filled = shown(batch.images[row], batch.masks[row])
         for centre in one.centres:
             shift = np.rint(centre - np.array(batch.frame.origin_px)).astype(int)
             rows.append(row)

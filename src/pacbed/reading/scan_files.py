@@ -10,6 +10,7 @@ import logging
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -277,7 +278,10 @@ def _zarr(path: Path, kind: str) -> Contents:
         node = zarr.open(store, mode="r")
         arrays = {"": node} if isinstance(node, zarr.Array) else dict(_arrays(node))
         name, others = _largest({n: a.shape for n, a in arrays.items()})
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile, FileNotFoundError) as error:
+    except (
+        *(ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error),
+        *(TypeError, AttributeError, NotImplementedError),  # JSON that is no metadata
+    ) as error:
         raise PacbedError(f"cannot read {path}: {_cut_short(error) or 'no Zarr'}") from error
     values = arrays[name]
     notes = (_passed_over(name, others),) if others else ()

@@ -10,6 +10,7 @@ import numpy as np
 from pacbed.exceptions import PacbedError
 from pacbed.machine import Report
 from pacbed.reading.patterns import Pattern, clean, find_centres, find_radius_px
+from pacbed.reading.pixels import finite_mean
 from pacbed.reading.scans import Scan
 
 # Bytes of a scan, as its file has them, that are read at most; of a larger one, some points are.
@@ -104,6 +105,8 @@ class Overview:
             known = finite.mean(axis=-1) >= 0.5
             sums[start : start + len(chosen)] = np.where(known, some.sum(-1, float), np.nan)
             bright[start : start + len(chosen)] = np.where(known, some @ inside, np.nan)
+            if not known.all():  # what is left out does not count in the mean either
+                some[~known], finite[~known] = 0, False
             total += some.sum(axis=(0, 1), dtype=float)
             count += finite.sum(axis=(0, 1))
             largest = max(largest, float(some.max()))
@@ -114,9 +117,8 @@ class Overview:
             raise PacbedError(f"{scan.name}: no pattern holds finite numbers")
         if unknown:
             notes.append(f"{unknown} of {sums.size} patterns are not finite; a map leaves them out")
-        broken = int(((count < count.max()) & (count > 0)).sum()) if not unknown else 0
-        if dead := int((count == 0).sum()) + broken:
-            notes.append(f"{dead} pixels are not finite; they do not count")
+        if dead := int((count < count.max()).sum()):
+            notes.append(f"{dead} pixels are not finite in all patterns; there they do not count")
         if not largest > 0:
             raise PacbedError(f"{scan.name} is empty: no value is larger than zero")
         places = np.array([[round(a * (ny - 1)), round(b * (nx - 1))] for a, b in _PLACES])
@@ -148,9 +150,7 @@ class Overview:
 def _disc(scan: Scan, patterns: np.ndarray) -> tuple[tuple[float, float], float, list[str]]:
     """Return centre and radius of the central disc of some patterns, and what is to be said."""
     ky, kx = scan.pattern_shape
-    finite = np.isfinite(patterns)
-    total, count = np.where(finite, patterns, 0).sum(axis=0, dtype=float), finite.sum(axis=0)
-    mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    mean = finite_mean(patterns)
     expected = None
     if scan.semiangle_mrad and scan.pixel_mrad:
         expected = scan.semiangle_mrad / scan.pixel_mrad

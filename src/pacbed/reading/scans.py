@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,8 @@ from pacbed.reading.pixels import FEWEST_PIXELS, put_together
 
 # Patterns of a pass through a whole scan that are in memory at a time, in bytes.
 _BLOCK_BYTES = 2**28
+# What readers raise where a file is not as it was written.
+_DAMAGED = (OSError, ValueError, RuntimeError, KeyError, EOFError, zlib.error, zipfile.BadZipFile)
 # Relative difference between a file and an option that is worth a word.
 _DIFFERENT = 0.01
 # Options of calibrations, and limits beyond which another unit is meant.
@@ -291,7 +294,7 @@ class Scan:
         """Turn what goes wrong in reading into an error that names the file."""
         try:
             yield
-        except (OSError, ValueError, RuntimeError, KeyError, zlib.error) as error:
+        except _DAMAGED as error:
             raise PacbedError(
                 f"cannot read patterns of {self.name}: the file is damaged, cut short, or changed "
                 f"since it was opened ({error})"

@@ -16,6 +16,7 @@ import numpy as np
 
 from pacbed.exceptions import RequestError
 from pacbed.reading.fit import Fit, FitResult
+from pacbed.reading.pixels import whole
 from pacbed.reading.start import Dictionary, SearchRange, coarse_bins
 
 # Thicknesses of a pattern that are fitted with large pixels at first.
@@ -104,7 +105,7 @@ class ThicknessFit:
         Parameters
         ----------
         images
-            Electrons in each pixel, shape (patterns, ny, nx).
+            Electrons in each pixel, shape (patterns, ny, nx); may be no number where it is masked.
         starts
             Where to begin with any thickness, shape (patterns, unknowns); None if dictionaries are
             to say it.
@@ -115,7 +116,7 @@ class ThicknessFit:
             large pixels is returned: states that are near, and thicknesses that are nearly as sure.
         """
         count = len(images)
-        states, near = self._begin(images, starts)
+        states, near = self._begin(images if masks is None else whole(images, masks), starts)
         coarse = coarse_bins(self._fit)
         bins = (coarse, coarse // 2) if coarse > 2 else (coarse,)
         given = variances, masks

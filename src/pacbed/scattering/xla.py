@@ -7,9 +7,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import tensorflow as tf
+
+_ALONE = Lock()
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -18,13 +21,18 @@ def compiled(function: Callable[..., Any]) -> Any:
     return tf.function(function, jit_compile=True, autograph=False)
 
 
-@cache
 def begin() -> None:
-    """Let XLA begin, once for a process.
+    """Let XLA begin, once for a process, in whichever thread.
 
     With its first compilation TensorFlow writes to stderr that there is XLA, and that it does not
     log yet. No setting silences these lines, so something small is compiled while nobody listens.
     """
+    with _ALONE:  # two threads that exchange stderr at a time would leave it closed
+        _begin()
+
+
+@cache
+def _begin() -> None:
     with _deaf():
         tf.function(tf.negative, jit_compile=True, autograph=False)(tf.zeros(()))
 

@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -58,19 +58,31 @@ def check_space(path: Path, size_bytes: int) -> None:
         ) from error
 
 
-def check_not_read(read: Path | None, *written: Path | None) -> None:
-    """Check that a file that is read is not to be overwritten.
+def check_apart(written: Iterable[Path | None], read: Iterable[Path | None] = ()) -> None:
+    """Check that no file to be written is one that is read, or another one to be written.
+
+    Links and other spellings are seen through. What lies in a folder belongs to it.
 
     Raises
     ------
     PacbedError
-        If a file to be written is the one that is read.
+        If one is.
     """
-    if read is None or not read.exists():
-        return
-    for path in filter(None, written):
-        if path.exists() and path.samefile(read):
+    others = list(filter(None, read))
+    paths = list(filter(None, written))
+    for number, path in enumerate(paths):
+        if any(_overlap(path, one) for one in others):
             raise PacbedError(f"{path} is read, and would be overwritten: give another name")
+        for one in paths[:number]:
+            if _overlap(path, one):
+                raise PacbedError(f"{one} and {path} would overwrite each other: give other names")
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    if one.exists() and other.exists() and one.samefile(other):  # also by a hard link
+        return True
+    a, b = (Path(os.path.realpath(path)) for path in (one, other))
+    return a == b or a in b.parents or b in a.parents
 
 
 def check_new(*paths: Path) -> None:
@@ -83,7 +95,7 @@ def check_new(*paths: Path) -> None:
     """
     for path in paths:
         if path.exists():
-            raise PacbedError(f"{path} is there already: give another --output, or remove it")
+            raise PacbedError(f"{path} is there already: give another name, or remove it")
 
 
 @contextmanager

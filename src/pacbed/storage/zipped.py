@@ -135,7 +135,7 @@ def reading(path: Path) -> Iterator[None]:
         raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
     except KeyError as error:
         raise StoreError(f"{path} is a store of another kind: it has no {error}") from error
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, TypeError, AttributeError, ArithmeticError) as error:
         raise StoreError(f"{path} is of another kind or version: {error}") from error
 
 
