@@ -31,6 +31,9 @@ name before it is whole. `pacbed --version` prints the version.
 Every command takes `--quiet`, which leaves only warnings and errors on stderr (results are still
 printed on stdout), and `--verbose`, which shows where an error arose. In a log, progress is a line
 now and then.
+
+`pacbed --install-completion`, once, lets bash, zsh or fish complete commands, options and names of
+files with the tab key.
 """
 
 EXAMPLES = {
@@ -79,9 +82,9 @@ MORE = {
 def reference() -> str:
     """Return the text of docs/cli.md."""
     made = application(COMMANDS).generate_docs(output_format="markdown")
-    sections = re.split(r"^## pacbed (\w+)\n", made, flags=re.M)[1:]
+    sections = re.split(r"^## pacbed (\S+)\n", made, flags=re.M)[1:]
     pairs = zip(sections[::2], sections[1::2], strict=True)
-    return INTRODUCTION + "".join(_section(name, text) for name, text in pairs)
+    return INTRODUCTION + "".join(_section(name, text) for name, text in pairs if name in COMMANDS)
 
 
 def _section(name: str, text: str) -> str:

@@ -1,5 +1,6 @@
 """What holds for all tests."""
 
+import gc
 import os
 import shutil
 import signal
@@ -9,6 +10,9 @@ import pytest
 from filelock import FileLock
 
 HERE = Path(__file__).parent
+# Nothing that tests import becomes garbage: it is not looked for while they are collected, nor
+# later in what was there by then.
+gc.disable()
 # What takes more than a few seconds: folders and files of tests.
 SLOW = [
     HERE / name
@@ -47,6 +51,11 @@ SLOW = [
 def pytest_sessionstart() -> None:
     # A shell lets what it runs in the background ignore Ctrl-C, and all tests would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

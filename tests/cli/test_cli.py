@@ -4,6 +4,8 @@ import errno
 import importlib.util
 import os
 import resource
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,6 +148,13 @@ def test_thermal_motion_fills_the_gaps_between_the_discs(tmp_path):
     assert attributes["peak_memory_MB"] > 50
 
 
+def test_a_command_that_is_proposed_can_be_copied_whatever_the_name(tmp_path, capsys):
+    path = tmp_path / "Öl 50% [a].zarr.zip"
+    assert simulate(path, *SMALL, "--phonons", "0") == 0
+    proposed = capsys.readouterr().out.rpartition("pacbed ")[2]
+    assert shlex.split(proposed) == ["show", str(path)]
+
+
 def test_a_log_has_a_line_about_progress(tmp_path, capsys):
     assert simulate(tmp_path / "one.zarr.zip", *SMALL, "--phonons", "0") == 0
     [line] = capsys.readouterr().err.splitlines()
@@ -174,6 +183,7 @@ def test_a_graphics_card_that_is_not_there_is_named(failing):
         ("--semiangle 0.00635", "if it is in rad, write 6.35"),
         ("--semiangle 6.35", "asked for twice"),
         ("--stretch 1 0", "principal stretches must be positive"),
+        ("--stretch 3 2", "--stretch takes ratios of lengths: 1.03 for 3 %"),
         ("--stretch 0.97 1.02", "λ1 = 0.97 is smaller than λ2 = 1.02"),
         ("--pixels native", "only Prismatic has native pixels"),
         ("--pixels native 24", "--pixels takes numbers or the word 'native', not both"),
@@ -495,6 +505,15 @@ def test_a_plan_that_is_terminated_leaves_no_process_behind(tmp_path):
 
 @pytest.mark.parametrize(
     "command",
+    ["converge --output", "design --precision 0.05% --probe 0.15nm --figure"],
+)
+def test_a_figure_of_unknown_format_is_refused_before_anything_is_computed(command, complaint):
+    line = complaint(*command.split(), "a.txt")
+    assert line == "error: cannot draw a.txt: name a figure .png or .pdf"
+
+
+@pytest.mark.parametrize(
+    "command",
     [
         "simulate --output",
         "scatter --output",
@@ -514,11 +533,12 @@ def test_a_folder_that_cannot_be_written_is_named_before_anything_is_computed(co
 # The command itself
 
 
-def python(*arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+def python(*arguments, stdout=subprocess.PIPE, **environment):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), **environment}
     return subprocess.run(
         [sys.executable, *arguments],
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         env=environment,
         check=False,
@@ -532,6 +552,20 @@ def test_the_package_runs_as_a_module(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_what_cannot_be_printed_is_an_error_in_one_line():
+    with Path("/dev/full").open("w") as full:
+        done = python("-m", "pacbed", "plan", "--help", stdout=full)
+    assert done.returncode == 1
+    assert done.stderr == "error: cannot use stdout: No space left on device\n"
+
+
+def test_a_terminal_without_greek_letters_gets_question_marks():
+    done = python("-m", "pacbed", "simulate", "--help", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "in ?." in done.stdout
 
 
 def test_help_waits_for_no_large_library():
@@ -609,6 +643,26 @@ def test_ctrl_c_ends_a_command_with_its_status(monkeypatch, capsys):
     monkeypatch.setattr("pacbed.patterns.store.read_patterns", interrupted)
     assert main(["show", "a.zarr.zip"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+def test_a_shell_completes_commands_options_and_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["--install-completion", "--shell", "bash"]) == 0
+    (tmp_path / "mos2.zarr.zip").touch()
+
+    def completed(*words):
+        lines = (
+            f". {tmp_path}/.bashrc",
+            f"COMP_WORDS=(pacbed {' '.join(words)}) COMP_CWORD={len(words)}",
+            "_pacbed; echo ${COMPREPLY[@]}",
+        )
+        done = subprocess.run(["bash", "-c", "\n".join(lines)], cwd=tmp_path, capture_output=True)
+        return done.stdout.decode().split()
+
+    assert set(completed("s")) == {"scan", "scatter", "show", "simulate"}
+    assert completed("simulate", "--semi") == ["--semiangle"]
+    assert completed("show", "mo") == ["mos2.zarr.zip"]
 
 
 def test_a_budget_does_not_overwrite_the_configuration(complaint, tmp_path):

@@ -18,6 +18,7 @@ from pacbed.cli.read import (
     layer_numbers,
 )
 from pacbed.examples.labels import LabelScaling
+from pacbed.exceptions import PacbedError
 from pacbed.learning.network import NetworkSettings, build_network
 from pacbed.reading.patterns import Pattern, Window
 from pacbed.scattering.image import Camera
@@ -232,6 +233,8 @@ def test_without_a_series_one_is_made_and_may_be_kept(measured, tmp_path, monkey
 def test_layers_are_numbers_and_ranges():
     assert layer_numbers(["5"]) == (5,)
     assert layer_numbers(["3-5", "1", "4"]) == (1, 3, 4, 5)
+    with pytest.raises(PacbedError, match="--layers 1-1000000000: write"):
+        layer_numbers(["1-1000000000"])
 
 
 def test_two_digits_of_an_error_are_shown():

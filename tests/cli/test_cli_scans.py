@@ -1,5 +1,6 @@
 """``pacbed scan`` and ``pacbed inspect``."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -73,6 +74,14 @@ def test_options_are_applied(file, tmp_path, capsys):
 
 def test_a_file_of_unknown_format_is_refused_before_anything_is_simulated(complaint, tmp_path):
     assert "scans are written as .hspy" in complaint("scan", "--output", str(tmp_path / "a.dm4"))
+
+
+def test_a_scan_that_cannot_be_written_is_refused_before_anything_is_simulated(
+    complaint, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "rsciio.hspy", None)
+    assert "RosettaSciIO is needed" in complaint("scan", "--output", str(tmp_path / "a.hspy"))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("there", ["a.mib", "a.hdr", "a.truth.zarr.zip"])

@@ -1,14 +1,26 @@
-"""Commands that the pages show are commands that there are; tests/cli has those of pacbed."""
+"""Commands that the pages show are commands that there are; tests/cli has those of pacbed.
+
+Those of the README are run.
+"""
 
 import re
 import shlex
+import signal
+import subprocess
+import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from reading.synthetic_map import synthetic_map
 
+from pacbed.cli import main
 from pacbed.cli.app import application
+from pacbed.patterns.store import read_patterns
+from pacbed.reading.example_scan import Ripple, small_ripple
 from pacbed.runs.snakemake_adapter import options
 from pacbed.study.configuration import load
 
@@ -93,10 +105,67 @@ def test_extras_that_are_named_exist():
     assert {one for pair in named for one in "".join(pair).split(",")} <= set(EXTRAS)
 
 
-def test_the_study_of_the_readme_is_a_configuration(tmp_path):
+def study_of_the_readme(folder):
     [block] = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
-    (tmp_path / "my-study.yaml").write_text(block, encoding="utf-8")
-    load([tmp_path / "my-study.yaml"])
+    (folder / "my-study.yaml").write_text(block, encoding="utf-8")
+    return folder / "my-study.yaml"
+
+
+def test_the_study_of_the_readme_is_a_configuration(tmp_path):
+    load([study_of_the_readme(tmp_path)])
+
+
+# What makes commands of the README small.
+COARSE = "--supercell 3 2 --diffuse-waves 16 --incident-step 4"
+SMALLER = {
+    "make": "--dry-run",
+    "snakemake": "--dry-run --quiet",
+    "pacbed scan": "--points 6 5 --pixels 64",
+    "pacbed scatter": f"--states 6 --layers 10 --semiangle 18.13 --tilt 5 --fov 120 {COARSE}",
+    "pacbed design": "--layers 5",
+}
+
+
+def given(words):
+    """Give a command of the README, smaller, and return its status."""
+    more = SMALLER.get(" ".join(words[:2]), SMALLER.get(words[0], ""))
+    words = [*words, *more.split()]
+    if words[:2] == ["pacbed", "view"]:
+        command = [sys.executable, "-m", *words, "--no-browser"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as page:
+            assert "http" in page.stdout.readline()
+            page.send_signal(signal.SIGINT)
+        return page.returncode
+    if words[0] == "pacbed":
+        return main(words[1:])
+    return subprocess.run(words, stdout=subprocess.DEVNULL).returncode
+
+
+@pytest.mark.slow
+def test_commands_of_the_readme_run(tmp_path, monkeypatch):
+    pytest.importorskip("bokeh", reason="for pacbed view")
+    for name in ("Makefile", "Snakefile", "config", "profiles", "requirements.lock", "workflow"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    study_of_the_readme(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    # Only points are not fitted here, which tests/reading has.
+    monkeypatch.setattr("pacbed.cli.map._made", lambda *_: synthetic_map(6, 5))
+    monkeypatch.setattr("pacbed.learning.training.configure", lambda *_, **__: None)
+    whole, coarse = Ripple.simulate, small_ripple()
+    small = {"motion": coarse.motion, "settings": coarse.settings}
+    monkeypatch.setattr(
+        Ripple, "simulate", lambda asked, report: whole(replace(asked, **small), report)
+    )
+    for words in commands(ROOT / "README.md"):
+        if words[0] == "source":
+            continue
+        if "measured.npy" in words:
+            image = read_patterns(tmp_path / "strained.zarr.zip").patterns[4, 64:192, 64:192]
+            np.save("measured.npy", np.random.default_rng(0).poisson(1e7 * np.maximum(image, 0)))
+        expected = {"pacbed": 2, "pacbed view": 130}.get(" ".join(words[:2]), 0)
+        assert given(words) == expected, words
+    made = "mos2.png strained.zarr.zip scan.png map.png read.json read.png any-strain.zarr.zip"
+    assert all((tmp_path / name).stat().st_size for name in made.split())
 
 
 def test_public_continuous_integration_gives_the_commands_of_the_projects_own():

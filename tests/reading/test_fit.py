@@ -9,7 +9,7 @@ from pacbed.reading.fit import Fit, FitSettings
 from pacbed.scattering.image_model import ALWAYS_FREE, COLUMN, UNKNOWNS, Frame, ImageModel
 
 # What they share takes longer than they do: all in one process.
-pytestmark = pytest.mark.xdist_group("fits")
+pytestmark = pytest.mark.xdist_group("small series")
 
 FRAME = Frame.centred(PIXELS, FIELD_mrad)
 # As far from the truth as a small network is.

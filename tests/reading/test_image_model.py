@@ -6,7 +6,10 @@ from small_series import APERTURE, PIXELS, FIELD_mrad, pattern, random_states
 
 from pacbed.scattering.image import Camera
 from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame, ImageModel
+from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
+
+pytestmark = pytest.mark.xdist_group("small series")
 
 STEPS = {
     **dict.fromkeys(("strain_xx", "strain_yy", "strain_xy"), 1e-4),
@@ -26,6 +29,18 @@ def test_images_are_those_of_the_series(small_series, layers):
     for state, image in zip(states, model.images(states), strict=True):
         expected = pattern(small_series, state, layers).ravel()
         assert np.abs(image - expected).sum() < 1e-4 * expected.sum()
+
+
+def test_models_that_are_compiled_alike_are_compiled_once(small_series):
+    again, frame = ScatteringSeries(small_series.path), Frame.centred(PIXELS, FIELD_mrad)
+    one = ImageModel(small_series, APERTURE, 1, frame, UNKNOWNS[:10])
+    assert ImageModel(again, APERTURE, 4, frame, UNKNOWNS[:10])._model is one._model
+    others = [
+        ImageModel(again, Aperture(6.0), 1, frame, UNKNOWNS[:10]),
+        ImageModel(again, APERTURE, 1, frame.binned(2), UNKNOWNS[:10]),
+        ImageModel(again, APERTURE, 1, frame, UNKNOWNS[:9]),
+    ]
+    assert len({other._model for other in [one, *others]}) == 4
 
 
 @pytest.mark.parametrize("semiangle_mrad", [4.0, 11.5])

@@ -144,17 +144,18 @@ def test_defects_are_masked_and_counted():
     image = discs()
     image[10, 20] = np.nan
     image[30, 40] = np.inf
+    image[30, 50] = -1e200
     image[50, 100] = 5e4  # a hot pixel
     image[100, 30:32] = 3e4  # two of them
     image[62, 66] = 30.0  # a weak one
     image[58:60, 64:67] = 0  # six dead ones
     cleaned = clean(pattern(image))
     assert cleaned.notes == (
-        "2 pixels are not finite and were masked",
+        "3 pixels are not finite and were masked",
         "4 pixels differ from all their neighbours and were masked",
         "6 pixels are zero in a bright place and were masked",
     )
-    assert (~cleaned.mask).sum() == 12
+    assert (~cleaned.mask).sum() == 13
     assert np.isfinite(cleaned.image).all()
 
 

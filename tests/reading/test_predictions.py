@@ -15,6 +15,8 @@ from pacbed.reading.predictions import ExampleFits
 from pacbed.reading.start import SearchRange
 from pacbed.scattering.image_model import ALWAYS_FREE, COLUMN
 
+pytestmark = pytest.mark.xdist_group("small series")
+
 PRIORS = {"tilt_x_mrad": (0.0, 2.0), "tilt_y_mrad": (0.0, 2.0), "log_scale": (0.0, 0.02)}
 
 

@@ -115,7 +115,8 @@ def test_where_everything_is_there_nothing_is_to_do(machine):
         "pyarrow": "26.0",
     }
     plugin = {"snakemake-logger-plugin-budget": "0.1.0"}
-    machine.packages(**KERAS, tensorflow="2.20.0", **workflow, **plugin)
+    reading = {"rosettasciio": "0.14.0", "dask": "2026.1.0", "bokeh": "3.8.0"}
+    machine.packages(**KERAS, tensorflow="2.20.0", **reading, **workflow, **plugin)
     machine.cupy(2)
     machine.prismatic(PRISMATIC)
     assert {(f.state, f.advice) for f in examine()} == {("ok", "")}
@@ -124,7 +125,7 @@ def test_where_everything_is_there_nothing_is_to_do(machine):
 def test_what_is_missing_is_no_error_and_has_advice(machine, capsys):
     findings = examine()
     missing = {f.part for f in findings if f.state == "missing"}
-    assert missing == {"Prismatic engine", "learning", "workflow", "SLURM", "git"}
+    assert missing == {"Prismatic engine", "learning", "reading", "workflow", "SLURM", "git"}
     assert all(bool(one.advice) == (one.state != "ok") for one in findings)
 
     assert main(["doctor"]) == 0
@@ -172,6 +173,8 @@ def test_nothing_heavy_is_imported():
             *(CARDS, KERAS | {"tensorflow-cpu": "2.20.0"}, "learning"),
             *(f"TensorFlow for CPUs only; {H100}", "limited", "'.[gpu]'"),
         ),
+        ({}, {}, "reading", "no rosettasciio", "missing", "-e '.[reading]'"),
+        ({}, {"bokeh": "2.4.3"}, "reading", "bokeh 2.4.3, older than 3.6", "limited", "browser"),
         # The workflow: versions that are new enough, plugins by their names, and conda itself.
         ({}, {"snakemake": "9.21.0"}, "workflow", "snakemake 9.21.0", "ok", ""),
         ({}, {"snakemake": "10.0"}, "workflow", "snakemake 10.0", "ok", ""),

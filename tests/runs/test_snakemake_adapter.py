@@ -8,6 +8,9 @@ import sys
 import pytest
 from workspace import ROOT
 
+from pacbed.exceptions import PacbedError
+from pacbed.runs.snakemake_adapter import options
+
 # Eight jobs, two at a time. A timer of the scheduler that has not run off is a thread.
 SNAKEFILE = """
 import threading
@@ -57,3 +60,13 @@ def test_it_would_and_a_rate_that_is_asked_for_is_kept(tmp_path):
     # As soon as the first fails, Snakemake needs no cure any more.
     assert timers(tmp_path, "--max-jobs-per-timespan", "100/5s", lift=False) > 1
     assert timers(tmp_path, "--max-jobs-per-timespan", "100/5s", "--forceall") > 1
+
+
+@pytest.mark.parametrize(
+    ("profile", "said"), [("cores: [\n", "Couldn't parse"), ("coers: 2\n", "unrecognized argument")]
+)
+def test_a_damaged_profile_is_said_without_all_options_of_snakemake(tmp_path, profile, said):
+    (tmp_path / "config.yaml").write_text(profile)
+    with pytest.raises(PacbedError, match=said) as caught:
+        options(["--profile", str(tmp_path)])
+    assert len(str(caught.value).splitlines()) < 6

@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,6 @@ SHIPPED = ROOT / "profiles" / "slurm"
 QUICK = (
     *("--slurm-status-command", "squeue"),
     *("--slurm-init-seconds-before-status-checks", "2"),
-    *("--seconds-between-status-checks", "2"),
     *("--latency-wait", "10"),
 )
 STORES = "results/patterns/6.35mrad"
@@ -39,7 +39,12 @@ class Study:
     def start(self, *targets, profile=SHIPPED, change=None):
         """Start a controller."""
         options = ("--profile", str(profile), *QUICK, *targets)
-        return self.workspace.start(*options, change=change, environment=self.cluster.environment)
+        return self.workspace.start(
+            *options,
+            change=change,
+            environment=self.cluster.environment,
+            program=(str(Path(__file__).with_name("controller.py")),),
+        )
 
     def run(self, *targets, **how) -> Outcome:
         """Run a controller to its end."""

@@ -132,6 +132,12 @@ def test_missing_displacement_is_refused_by_the_name_of_its_element(known, said)
         Material("MoS2", 3.16, 5.47, 12.3, 1.59, known)
 
 
+@pytest.mark.parametrize("made", [MOS2, crystal("graphene")])
+def test_more_layers_than_anyone_has_are_refused_at_once(made):
+    with pytest.raises(RequestError, match="1,000,000,000 layers are too many"):
+        made.thickness_A(10**9)
+
+
 def test_unknown_material_is_refused_with_those_that_are_known():
     with pytest.raises(RequestError, match=r"unknown material 'NbSe2'.*MoS2.*MoTe2"):
         material("NbSe2")

@@ -133,3 +133,10 @@ def test_an_error_that_is_not_one_of_the_contents_is_no_damage(tmp_path, monkeyp
     with pytest.raises(PacbedError, match=rf"cannot read .*errors\.{kind}: {said}") as caught:
         read_table(tmp_path / f"errors.{kind}")
     assert not isinstance(caught.value, DamagedStoreError)
+
+
+def test_a_table_that_is_not_there_is_missing_without_pyarrow_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("pacbed.storage.tables.pq", None)
+    monkeypatch.setattr(pd, "read_parquet", None)
+    with pytest.raises(PacbedError, match=r"errors\.parquet does not exist"):
+        read_table(tmp_path / "errors.parquet")

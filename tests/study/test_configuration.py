@@ -309,6 +309,11 @@ def test_a_key_without_a_default_is_missed(config):
         ("results", "my results", "must be the name of a folder"),
         ("results", "{semiangle}", "must be the name of a folder"),
         ("results", "/", "must be the name of a folder"),
+        ("results", "~/mos2", "must be the name of a folder"),
+        ("results", "a\0b", "must be the name of a folder"),
+        ("draws.count", 10**12, "must be at most 1000000"),
+        ("dataset.pixels", 10**9, "must be at most 65536"),
+        ("simulation.pixels", 10**9, "must be at most 65536"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_named_with_what_is_allowed(config, key, value, allowed):
@@ -1069,6 +1074,13 @@ def test_a_dose_and_a_camera_length_are_converted_at_once(config):
 def test_other_units_that_are_not_whole_are_refused(config, key, value, said):
     change(config, key, value)
     assert said in the_complaint(config)
+
+
+@pytest.mark.parametrize("text", ["simulation: &s\n  engine: *s\n", "[" * 2000])
+def test_what_holds_itself_is_no_configuration(tmp_path, text):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="yaml is not valid YAML: something holds itself"):
+        load([tmp_path / "a.yaml"])
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])

@@ -145,12 +145,17 @@ def test_missing_displacements_are_asked_for_with_typical_values_and_their_sourc
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "there is no file"), ("nonsense", "ASE cannot read")]
+    ("content", "said"),
+    [
+        (None, "there is no file"),
+        (b"nonsense", "ASE cannot read"),
+        (b"\xf5\xff\n" * 9, "it is incomplete or damaged"),
+    ],
 )
 def test_a_file_that_is_absent_or_none_is_named(tmp_path, content, said):
     path = tmp_path / "it.cif"
     if content:
-        path.write_text(content)
+        path.write_bytes(content)
     with pytest.raises(RequestError, match=said):
         find(str(path), {}, Layering())
 

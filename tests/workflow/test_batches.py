@@ -98,6 +98,7 @@ def test_shared_strain_states_are_simulated_together_for_every_semiangle(workspa
         **BATCHES,
         "draws": {"count": 10, "shared_strain": True},
         "microscope": {"semiangles_mrad": [6.35, 12.65]},
+        "simulation": {"thermal_motion": "coherent"},
     }
     outcome = workspace.run(TARGET, change=change)
     assert outcome.status == 0, outcome.text

@@ -156,6 +156,11 @@ def test_a_job_prints_into_its_log_and_so_do_libraries_below_python(run_job):
     assert outcome == (0, "", "half done\nfrom below\n")
 
 
+def test_a_job_looks_for_garbage_only_in_what_it_makes(run_job):
+    told = "import gc; print(gc.isenabled(), gc.get_freeze_count() > 1000)"
+    assert run_job(told) == (0, "", "True True\n")
+
+
 def test_a_job_that_is_told_to_end_cleans_up_behind_itself(run_job, tmp_path):
     status, _, _ = run_job(
         "with zip_writer(Path('store.zarr.zip')): os.kill(os.getpid(), signal.SIGTERM)"

@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from workspace import LOCAL, ROOT
+from workspace import LOCAL, ROOT, TINY
 
 from pacbed.cli import main
 from pacbed.engines.planewave import PlaneWaveSettings
@@ -72,7 +72,7 @@ def test_mistakes_and_missing_files_are_named_before_anything_is_planned(scanned
 
 
 def test_a_budget_has_maps(scanned, tmp_path):
-    (tmp_path / "scans.yaml").write_text(yaml.safe_dump({"scans": {"flake7": FLAKE}}))
+    (tmp_path / "scans.yaml").write_text(yaml.safe_dump({"scans": {"flake7": FLAKE}, **TINY}))
     budget = tmp_path / "plan.json"
     status = main(
         [

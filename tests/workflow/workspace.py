@@ -72,6 +72,7 @@ class Workspace:
         change: dict | None = None,
         tiny: bool = True,
         environment: dict[str, str] | None = None,
+        program: tuple[str, ...] = ("-m", "snakemake"),
     ) -> subprocess.Popen:
         """Call Snakemake."""
         overlays = ["tiny.yaml"] if tiny else []
@@ -81,7 +82,7 @@ class Workspace:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("SNAKEMAKE")}
         return subprocess.Popen(
             [
-                *(sys.executable, "-m", "snakemake"),
+                *(sys.executable, *program),
                 *("--snakefile", str(ROOT / "Snakefile")),
                 *("--directory", str(self.folder)),
                 *arguments,

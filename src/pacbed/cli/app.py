@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 import traceback
@@ -99,6 +101,7 @@ def application(named: Collection[str]) -> App:
     for number, (name, (module, summary)) in enumerate(COMMANDS.items()):
         help_text = None if name in named else summary  # None: the docstring
         app.command(f"pacbed.cli.{module}:{name}", name=name, help=help_text, sort_key=number)
+    app.register_install_completion_command(help="Let the shell complete commands and options.")
     return app
 
 
@@ -124,6 +127,9 @@ def main(arguments: Sequence[Any] | None = None) -> int:
     # Read when a command imports TensorFlow: its remarks are for those who build it.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     clear_away_on_sigterm()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # in a locale that knows no σ
     quiet, verbose = "--quiet" in words, "--verbose" in words
     words = [word for word in words if word not in ("--quiet", "--verbose")]
     if not words:
@@ -141,6 +147,7 @@ def _status(words: Sequence[str], verbose: bool) -> int:
     try:
         command, bound = parsed(words)
         command(*bound.args, **bound.kwargs)
+        sys.stdout.flush()
     except CycloptsError as error:
         names = " ".join(["pacbed", *(error.command_chain or ())])
         say(f"error: {error} See {names} --help")
@@ -156,6 +163,9 @@ def _status(words: Sequence[str], verbose: bool) -> int:
         say(f"error: {error.name} is not installed: pip install 'pacbed[learning]'")
         return 1
     except OSError as error:
+        if error.filename is None and error.errno in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # which Python flushes again in the end
+            error.filename = "stdout"
         if error.filename is None:
             raise
         if verbose:

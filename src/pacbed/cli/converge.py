@@ -43,12 +43,13 @@ def converge(
     import pandas as pd
 
     from pacbed.figures.convergence import changes_against_thickness
-    from pacbed.figures.style import save
+    from pacbed.figures.style import check_drawable, save
     from pacbed.patterns.convergence import refinements
     from pacbed.storage.files import check_writable, write_text
 
     csv = output.with_suffix(".csv")
-    check_writable(output, csv)
+    check_drawable(output)
+    check_writable(csv)
     request = crystal.request(
         aperture=Aperture(semiangle),
         tilt_mrad=tilt,

@@ -106,11 +106,13 @@ def design(
     save
         Keep the table of bounds (.parquet, which needs PyArrow, or .csv).
     """
+    from pacbed.figures.style import check_drawable
     from pacbed.precision.bound_table import read_bounds, required_doses
     from pacbed.storage.files import check_writable
     from pacbed.storage.tables import write_table
 
-    check_writable(figure, save)
+    check_drawable(figure)
+    check_writable(save)
     # None of them has a default of its own: where it does nothing, what is given is refused.
     for_plane_waves = {"phonons": phonons, "threads": threads}
     if nuisances and series is None:

@@ -38,6 +38,7 @@ from pacbed.cli.simulate import Computation, PlaneWaveOptions
 from pacbed.cli.structures import Structure
 from pacbed.exceptions import PacbedError
 from pacbed.machine import usable_cores
+from pacbed.specimen.crystal import MOST_LAYERS
 from pacbed.specimen.microscope import Aperture
 
 if TYPE_CHECKING:
@@ -259,7 +260,7 @@ def layer_numbers(layers: Sequence[str]) -> tuple[int, ...]:
     for word in layers:
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", word)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-        if not 1 <= first <= last:
+        if not 1 <= first <= last <= MOST_LAYERS:
             raise PacbedError(f"--layers {word}: write a number such as 5, or a range such as 1-10")
         found |= set(range(first, last + 1))
     return tuple(sorted(found))

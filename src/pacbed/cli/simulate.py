@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -66,6 +67,8 @@ class Crystal(Structure):
         made = held.material if held and of_series else self.described(thermal.motion)
         if held is None:
             layers = made.most_layers or layers
+        if max(self.stretch) >= 2:
+            raise PacbedError("--stretch takes ratios of lengths: 1.03 for 3 %")
         return SimulationRequest(
             material=made,
             deformation=Deformation(*self.stretch, self.theta_deg),
@@ -317,7 +320,7 @@ def simulate(
     seconds = [result.provenance["seconds"] for result in results]
     # Plane waves serve all patterns together.
     total = sum(seconds) if by_prismatic or known else seconds[0]
-    print(f"{total:.1f} s. Look at them: pacbed show {outputs[0]}")
+    print(f"{total:.1f} s. Look at them: pacbed show {quote(str(outputs[0]))}")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
@@ -252,7 +253,7 @@ def train(*, task: Flat[Task], output: Path, threads: Threads = usable_cores()) 
     )
     test = task.dataset("test")
     seen = test if test.exists() else task.dataset("validation")
-    print(f"How well it reads: pacbed evaluate {output} {seen}")
+    print(f"How well it reads: pacbed evaluate {quote(str(output))} {quote(str(seen))}")
 
 
 @contextmanager

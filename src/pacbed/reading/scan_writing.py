@@ -50,11 +50,13 @@ def check_format(path: Path) -> str:
     Raises
     ------
     PacbedError
-        If it is none of them.
+        If it is none of them, or a package is missing that writes it.
     """
     ending = "".join(path.suffixes[-2:]) if path.suffix == ".zip" else path.suffix
     if ending not in WRITERS:
         raise PacbedError(f"cannot write {path}: scans are written as {', '.join(WRITERS)}")
+    if ending in (".hspy", ".emd"):
+        _rosetta_writer(ending[1:], path)
     return ending
 
 
@@ -91,14 +93,19 @@ def _chunks(patterns: np.ndarray) -> tuple[int, ...]:
     return (min(ny, _POINTS), min(nx, _POINTS), *pattern)
 
 
-def _rosetta(plugin: str, path: Path, patterns: np.ndarray, scan: Scan, **more: Any) -> None:
-    """Write by RosettaSciIO, which is GPL and imported here only."""
+def _rosetta_writer(plugin: str, path: Path) -> Callable[..., None]:
+    """Return a writer of RosettaSciIO, which is GPL and imported here only."""
     import importlib
 
     try:
-        writer = importlib.import_module(f"rsciio.{plugin}").file_writer
+        writer: Callable[..., None] = importlib.import_module(f"rsciio.{plugin}").file_writer
     except ImportError as error:
         raise PacbedError(f"to write {path}, RosettaSciIO is needed: {INSTALL}") from error
+    return writer
+
+
+def _rosetta(plugin: str, path: Path, patterns: np.ndarray, scan: Scan, **more: Any) -> None:
+    writer = _rosetta_writer(plugin, path)
     check_space(path, patterns.nbytes)
     with appearing_whole(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -34,6 +34,7 @@ OF_WORKFLOW = {
     "snakemake-logger-plugin-budget": "0",
     "snakemake-executor-plugin-slurm": "2.8",
 }
+OF_READING = {"rosettasciio": "0.8", "dask": "2024.12", "bokeh": "3.6"}
 OF_SLURM = ("sbatch", "squeue", "sacct")
 GIT = "to record in results what code made them: apt-get install git, or module load git"
 CONDA = (
@@ -68,6 +69,7 @@ def examine(prismatic_python: str | None = None) -> list[Finding]:
         *_plane_waves(gpus),
         _prismatic(prismatic_python, gpus),
         *_learning(gpus),
+        *_reading(),
         *_workflow(),
         *_slurm(),
         _program("git", "git", "0", GIT),
@@ -144,6 +146,12 @@ def _keras_backend() -> str:
     with suppress(OSError, ValueError, KeyError, TypeError):
         return str(json.loads((folder / "keras.json").read_text())["backend"])
     return "tensorflow"
+
+
+def _reading() -> Iterator[Finding]:
+    advice = f"for files of microscopes, and maps in the browser, {HERE} -e '.[reading]'"
+    for package, oldest in OF_READING.items():
+        yield _judged("reading", package, _version(package), oldest, advice)
 
 
 def _workflow() -> Iterator[Finding]:

@@ -7,6 +7,7 @@ Snakefile. Tried with Snakemake 9.27 and snakemake-executor-plugin-slurm 2.8.
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,9 +46,9 @@ def options(arguments: Sequence[str]) -> Any:
         with redirect_stderr(said):
             return parse_args(list(arguments))[1]
     except (CliException, WorkflowError, SystemExit) as error:
-        raise PacbedError(
-            f"Snakemake cannot be called like this: {said.getvalue().strip() or error}"
-        ) from error
+        # Before its own error, argparse prints the usage: two hundred lines.
+        why = re.sub(r"^usage: .*?^\S+: error: ", "", said.getvalue(), flags=re.S | re.M).strip()
+        raise PacbedError(f"Snakemake cannot be called like this: {why or error}") from error
 
 
 def at_a_time(of: Any) -> tuple[int | None, int | None]:

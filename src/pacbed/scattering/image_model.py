@@ -87,6 +87,8 @@ _DARKEST, _DARKEST_ELECTRONS = 1e-4, 0.02
 _DARKEST_BEAM = 1e-9
 # Pairs of a pixel and a beam that are computed at a time: a few hundred bytes each.
 _PAIRS, _PATTERNS = 1_500_000, 16
+# What is compiled, by what it depends on. XLA keeps it as long as the process lives.
+_COMPILED: dict[tuple[Any, ...], tuple[Any, Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -211,8 +213,7 @@ class ImageModel:
         self._overlapping = self._most()
         self._set_table()
         self._together = 1
-        self._model = compiled(self._image_and_columns)
-        self._compare = compiled(self._assess)
+        self._model, self._compare = self._compiled()
 
     def for_layers(self, layers: int) -> ImageModel:
         """Return the model of another thickness, for which nothing is compiled anew."""
@@ -422,6 +423,18 @@ class ImageModel:
         return np.vstack([own.terms(strain, degree), own.slopes(strain, degree)])
 
     # What is compiled.
+
+    def _compiled(self) -> tuple[Any, Any]:
+        """Return what an earlier model has compiled, if it differs in nothing that is compiled."""
+        diffuse = (self._diffuse_shape, *self._ends) if self._full else None
+        waves = self._corner, self._step, self._grid, len(self._hk), diffuse
+        alike = self.frame, self.aperture, self.free, waves
+        if alike not in _COMPILED:
+            kept = copy(self)
+            # What is large is given to it.
+            del kept.series, kept._polynomials, kept._near, kept._place, kept._table
+            _COMPILED[alike] = compiled(kept._image_and_columns), compiled(kept._assess)
+        return _COMPILED[alike]
 
     def _image_and_columns(
         self, polynomials: Sequence[Any], near: Any, one: dict[str, Any]

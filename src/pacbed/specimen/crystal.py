@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 LAYERS_PER_CELL = 2
 
+MOST_LAYERS = 10_000
+"""More are a mistake, and would take all memory."""
+
 # In-plane fractional positions of the two interpenetrating sites of the orthogonal cell.
 _SITE_A = np.array([[0.0, 0.0], [0.5, 0.5]])
 _SITE_B = np.array([[0.0, 1 / 3], [0.5, 5 / 6]])
@@ -29,6 +32,13 @@ _SITE_B = np.array([[0.0, 1 / 3], [0.5, 5 / 6]])
 _LARGEST_MULTIPLE = 6
 # Structure factors below this share of the largest are zero.
 _EXTINCT = 1e-6
+
+
+def _numbers(layers: int) -> range:
+    """Return the numbers of some layers, from zero."""
+    if layers > MOST_LAYERS:
+        raise RequestError(f"{layers:,} layers are too many: ask for at most {MOST_LAYERS:,}")
+    return range(layers)
 
 
 def element_of(kind: str) -> str:
@@ -288,7 +298,7 @@ class Material(Crystal):
 
     def layer_ends_A(self, layers: int) -> list[float]:
         """Return the depths at which layers end, midway between them, in Å."""
-        return [number * self.layer_thickness_A for number in range(1, layers + 1)]
+        return [(number + 1) * self.layer_thickness_A for number in _numbers(layers)]
 
     def stack(self, layers: int) -> Atoms:
         """Return the atoms of one cell of some layers.
@@ -435,7 +445,7 @@ class LayeredCrystal(Crystal):
     def layer_ends_A(self, layers: int) -> list[float]:
         """Return the depths at which layers end, and patterns are kept, in Å."""
         known, period = len(self.ends_A), self.ends_A[-1]
-        return [n // known * period + self.ends_A[n % known] for n in range(layers)]
+        return [n // known * period + self.ends_A[n % known] for n in _numbers(layers)]
 
     def stack(self, layers: int) -> Atoms:
         """Return the atoms of one cell of some layers.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from difflib import get_close_matches
 
 import numpy as np
 
@@ -197,9 +198,12 @@ def crystal(name: str) -> Crystal:
         return CRYSTALS[known]
     formula = name.rpartition("-")[2]
     alike = [other for other, one in CRYSTALS.items() if one.formula == formula]
-    advice = f". {formula} is known as {' and '.join(alike)}" if alike else ""
+    advice = f". {formula} is known as {' and '.join(alike)}." if alike else "."
+    spelled = {other.casefold(): other for other in CRYSTALS}
+    if not alike and (near := get_close_matches(name.casefold(), spelled, n=1)):
+        advice = f". Did you mean {spelled[near[0]]}?"
     raise RequestError(
-        f"unknown material '{name}': known are {', '.join(CRYSTALS)}{advice}. Others can be given "
+        f"unknown material '{name}': known are {', '.join(CRYSTALS)}{advice} Others can be given "
         "by a structure file (CIF, POSCAR, xyz), or described in the configuration under 'material'"
     )
 

@@ -180,11 +180,12 @@ def read_study(path: Path) -> Study:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    if pq is None and path.suffix != ".csv" and path.exists():
-        raise PacbedError(
-            f"cannot read {path} without PyArrow: pip install pyarrow, or give a table in CSV"
-        )
     try:
+        if pq is None and path.suffix != ".csv":
+            path.stat()
+            raise PacbedError(
+                f"cannot read {path} without PyArrow: pip install pyarrow, or give a table in CSV"
+            )
         yield
     except FileNotFoundError as error:
         raise PacbedError(

@@ -154,6 +154,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not text in UTF-8: save it in that encoding") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is not valid YAML: something holds itself") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if repeated:

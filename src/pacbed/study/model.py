@@ -54,7 +54,7 @@ class Configuration(Section):
 
     seed: Annotated[Whole, Field(ge=0, le=2**32 - 1)] = 2026
     """Seed of everything random; the same seed and configuration give the same numbers."""
-    results: Annotated[str, Field(pattern=r"^[^{}\s]*[^{}\s/][^{}\s]*$")] = "results"
+    results: Annotated[str, Field(pattern=r"^/*[^{}\s/~\x00][^{}\s\x00]*$")] = "results"
     """Folder for everything that is computed."""
     material: MaterialSection = Field(default_factory=MaterialSection)
     microscope: MicroscopeSection = Field(default_factory=MicroscopeSection)

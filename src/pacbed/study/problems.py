@@ -20,7 +20,7 @@ _ALLOWED = {
     "string_type": "text{null}",
     "greater_than_equal": "at least {ge}{meant}",
     "less_than_equal": "at most {le}",
-    "string_pattern_mismatch": "the name of a folder, without spaces and braces",
+    "string_pattern_mismatch": "the name of a folder, without spaces, braces and ~",
     "too_short": "a list of at least {min_length} items",
     "tuple_type": "{list}",
     "too_long": "{list}",

@@ -363,7 +363,7 @@ class SplitSection(Section):
 class DrawsSection(Section):
     """Random strain and tilt states per semi-angle."""
 
-    count: Count = 1000
+    count: Annotated[Count, Field(le=1_000_000)] = 1000
     """Number of draws per semi-angle; a larger number leaves existing ones valid."""
     split: SplitSection = Field(default_factory=SplitSection)
     """Share of the draws in each set; the shares sum to one."""
@@ -472,7 +472,7 @@ class SimulationSection(Section):
     slices take a number or none. auto is full with plane waves, and 10 with Prismatic."""
     field_of_view_mrad: Positive = 134
     """Full width of the stored pattern in mrad; native pixels have their own."""
-    pixels: Annotated[Whole, Field(ge=8)] | Literal["native"] = 640
+    pixels: Annotated[Whole, Field(ge=8, le=65_536)] | Literal["native"] = 640
     """Pixels of the stored pattern per axis; native stores those of Prismatic as they are, as the
     paper does."""
     auxiliary_engine: Literal["planewave", "same"] = "planewave"
@@ -585,7 +585,7 @@ class DatasetSection(Section):
 
     layers: Different[Count] = (1, 2, 3, 4, 5, 10, 15, 20)
     """Thicknesses, in layers, for which networks are trained."""
-    pixels: Count = 256
+    pixels: Annotated[Count, Field(le=65_536)] = 256
     """Pixels of an example per axis."""
     field_of_view_mrad: Annotated[Positive, _converted(CameraLength, Positive)] = 100
     """Full width of an example in mrad; or a mapping of camera_length_mm, pixel_um and pixels, from

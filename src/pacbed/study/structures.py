@@ -135,9 +135,10 @@ def read_structure(
     try:
         atoms = ase.io.read(path)
     except Exception as error:  # every format has its own
+        said = str(error) and not isinstance(error, UnicodeError)
         raise RequestError(
             f"ASE cannot read {path} as a structure: "
-            + (f"{type(error).__name__}: {error}" if str(error) else "it is incomplete or damaged")
+            + (f"{type(error).__name__}: {error}" if said else "it is incomplete or damaged")
         ) from error
     if isinstance(atoms, list) or not len(atoms):
         raise RequestError(f"{path} holds no atoms")

@@ -16,9 +16,8 @@ from functools import cache, lru_cache
 from importlib.resources import files
 
 import numpy as np
+import scipy
 from scipy import constants
-from scipy.integrate import cumulative_trapezoid, trapezoid
-from scipy.interpolate import CubicSpline
 from scipy.special import erf, j0, k0
 
 from pacbed.engines.planewave.waves import Band
@@ -255,7 +254,7 @@ class AtomTransmission:
     def __call__(self, element: str, qx: np.ndarray, qy: np.ndarray) -> np.ndarray:
         """Return the Fourier transform of t in Å², complex, at frequencies in 1/Å."""
         inside = self.band.contains(qx, qy)
-        spline = CubicSpline(_FREQUENCIES_PER_A, self._spectrum(element))
+        spline = scipy.interpolate.CubicSpline(_FREQUENCIES_PER_A, self._spectrum(element))
         return np.where(inside, spline(np.where(inside, np.hypot(qx, qy), 0)), 0)
 
     def overlap(
@@ -294,7 +293,9 @@ class AtomTransmission:
         product, total = np.ones(points.shape[:2], complex), np.zeros(points.shape[:2], complex)
         for kind, sites in atoms:
             spectrum = self._spectrum(kind) * _window(_FREQUENCIES_PER_A)
-            one = CubicSpline(_RADII_A, _bessel() @ (_ring(_FREQUENCIES_PER_A) * spectrum))
+            one = scipy.interpolate.CubicSpline(
+                _RADII_A, _bessel() @ (_ring(_FREQUENCIES_PER_A) * spectrum)
+            )
             for site in sites:
                 for image in np.ndindex(*(2 * n + 1 for n in reach)):
                     vector = (points - site - np.subtract(image, reach)) @ cell_A
@@ -338,9 +339,9 @@ def _bending(element: str, wavelength_A: float, phase_A: float) -> np.ndarray:
     slope = sigma * kirkland(element).potential_slope(distance) * r / distance
     # ∫∫ (z₁ - z₂) s(z₁) s(z₂) over z₁ > z₂ is ∫ M(z) (M(∞) - M(z)) dz, M the integral of s up
     # to z. The atom is symmetric: twice the half with z > 0.
-    above = cumulative_trapezoid(slope, z, initial=0)
+    above = scipy.integrate.cumulative_trapezoid(slope, z, initial=0)
     half = above[:, -1:]
-    double = 2 * trapezoid((half + above) * (half - above), z)
+    double = 2 * scipy.integrate.trapezoid((half + above) * (half - above), z)
     phase = wavelength_A / (4 * math.pi) * double
     return np.asarray(np.interp(_RADII_A, r[:, 0], phase))
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.interpolate import BSpline, NdBSpline
+import scipy
 
 from pacbed.engines.planewave.waves import ReciprocalGrid
 from pacbed.specimen.microscope import Aperture
@@ -68,7 +68,7 @@ class SplineAxis:
             Shape (size, 2 limit + 1).
         """
         points = np.arange(-self.limit, self.limit + 1) + offset
-        design = BSpline.design_matrix(points, self.knots, 3).toarray()
+        design = scipy.interpolate.BSpline.design_matrix(points, self.knots, 3).toarray()
         return np.asarray(np.linalg.solve(design.T @ design, design.T))
 
 
@@ -102,7 +102,9 @@ class IncidentSplines:
     def at(self, directions_mrad: np.ndarray) -> np.ndarray:
         """Return the values of all splines, shape (directions, splines)."""
         along = [
-            BSpline.design_matrix(np.clip(values, knots[0], knots[-1]), knots, 3).toarray()
+            scipy.interpolate.BSpline.design_matrix(
+                np.clip(values, knots[0], knots[-1]), knots, 3
+            ).toarray()
             for values, knots in zip(directions_mrad.T, self.knots, strict=True)
         ]
         return np.einsum("ni,nj->nij", *along).reshape(len(directions_mrad), -1)
@@ -201,7 +203,9 @@ class DiffuseScattering:
         for axis, splines in enumerate(self.axes):
             inside &= np.abs(k[..., axis]) <= splines.limit + 0.5
         first, second = self.axes
-        spline = NdBSpline((first.knots, second.knots), np.moveaxis(coefficients, 0, -1), 3)
+        spline = scipy.interpolate.NdBSpline(
+            (first.knots, second.knots), np.moveaxis(coefficients, 0, -1), 3
+        )
         values = np.zeros((*inside.shape, len(coefficients)))
         values[inside] = spline(k[inside])
         solid_angle_mrad2 = scale**2 / abs(np.linalg.det(self.cell_A))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.interpolate import make_interp_spline
+import scipy
 
 from pacbed.engines.arrays import Arrays
 from pacbed.engines.planewave.diffuse import (
@@ -245,7 +245,7 @@ def _spline(points: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     By a cubic spline, constant outside.
     """
     # Interpolation is linear in the values: a spline through unit vectors gives its matrix.
-    spline = make_interp_spline(points, np.eye(len(points)), k=3)
+    spline = scipy.interpolate.make_interp_spline(points, np.eye(len(points)), k=3)
     return lambda where: np.asarray(spline(np.clip(where, points[0], points[-1])))
 
 

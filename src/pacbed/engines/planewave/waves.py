@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
+import scipy
 
 from pacbed.engines.arrays import fast_length
 
@@ -236,7 +236,7 @@ class IncidentGrid:
 
     def nearest(self) -> np.ndarray:
         """Return the number of the wave nearest to each point of the grid, shape (ny, nx)."""
-        rows, columns = distance_transform_edt(
+        rows, columns = scipy.ndimage.distance_transform_edt(
             ~self.covered, return_distances=False, return_indices=True
         )
         number = np.zeros(self.covered.shape, int)
