@@ -114,6 +114,26 @@ def test_scan_and_series_are_found_again(measured, small_series, tmp_path):
         open_point_patterns(again)
 
 
+@pytest.mark.parametrize(
+    ("lost", "known", "said"),
+    [
+        ("layers", {"settings": {"window": 1}}, "the map has no layers"),
+        ("flags", {"settings": {"window": "a"}}, "the map was changed, or is of another version"),
+        ("flags", {"scan_options": {"bins": "a"}}, "the map was changed, or is of another version"),
+    ],
+)
+def test_a_map_of_which_something_is_missing_is_refused(
+    measured, small_series, tmp_path, lost, known, said
+):
+    strain_map, scan = measured
+    np.save(tmp_path / "scan.npy", scan.patterns(slice(None)))
+    files = {"scan": str(tmp_path / "scan.npy"), "series": str(small_series.path)}
+    attributes = {**strain_map.attributes, "provenance": {**files, **known}}
+    values = {name: one for name, one in strain_map.values.items() if name != lost}
+    with pytest.raises(PacbedError, match=said):
+        open_point_patterns(StrainMap(values, strain_map.x_nm, strain_map.y_nm, attributes))
+
+
 def test_options_of_a_scan_survive_json():
     given = {"area": [0, 1, 2, 3], "bins": 2}
     assert settings_of(ScanOptions, given) == ScanOptions(area=(0, 1, 2, 3), bins=2)

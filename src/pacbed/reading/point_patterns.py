@@ -266,8 +266,13 @@ def open_point_patterns(
             raise PacbedError(f"the {what} of the map, {path}, is not there: give --{what}")
     assert scan is not None
     assert series is not None
-    options = settings_of(ScanOptions, _mapping(provenance.get("scan_options")))
-    return PointPatterns(strain_map, open_scan(scan, options), ScatteringSeries(series))
+    try:
+        options = settings_of(ScanOptions, _mapping(provenance.get("scan_options")))
+        return PointPatterns(strain_map, open_scan(scan, options), ScatteringSeries(series))
+    except (TypeError, ValueError) as error:
+        raise PacbedError(
+            f"the map was changed, or is of another version: its patterns are not found ({error})"
+        ) from error
 
 
 def settings_of(kind: type[T], known: Mapping[str, Any]) -> T:
