@@ -178,8 +178,8 @@ def test_a_graphics_card_that_is_not_there_is_named(failing):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--energy -80", "beam energy must lie within 1 to 3000 keV, not -80"),
-        ("--energy 80000", "beam energy must lie within 1 to 3000 keV, not 80000"),
+        ("--energy -80", "beam energy must lie within 30 to 300 keV, not -80"),
+        ("--energy 80000", "beam energy must lie within 30 to 300 keV, not 80000"),
         ("--semiangle 0.00635", "if it is in rad, write 6.35"),
         ("--semiangle 6.35", "asked for twice"),
         ("--stretch 1 0", "principal stretches must be positive"),

@@ -2,9 +2,9 @@
 
 import json
 
-import ase.build
 import numpy as np
 import pytest
+from stacks import DISPLACEMENTS, mos2_on_graphene
 
 from pacbed.cli import main
 from pacbed.scattering.image import Camera
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pacbed read")]
 TRUTH = (0.008, -0.006, 0.005)
 RANGE = ["--semiangle", "6", "--tilt", "4", "--fov", "64", "--stretch", "0.97", "1.03"]
 COARSE = ["--states", "6", "--incident-step", "3", "--energy", "80", "--band-limit", "2.5"]
-DIFFUSE = ["--supercell", "6", "6", "--diffuse-waves", "16"]
+COARSE += ["--diffuse-waves", "16"]
 
 
 @pytest.fixture(autouse=True)
@@ -25,17 +25,26 @@ def _threads(monkeypatch):
     monkeypatch.setattr("pacbed.learning.training.configure", lambda *_, **__: None)
 
 
-def monolayer(folder):
-    path = folder / "ws2.vasp"
-    ase.build.mx2("WS2", "2H", a=3.153, thickness=3.142, vacuum=6).write(path)
-    return [path, "--stack", "--displacement", "W=0.065", "S=0.085"]
+def of_file(name, folder, wse2):
+    """A file of layers that repeat, or of a whole stack."""
+    if name == "wse2.cif":
+        return [str(wse2), "--displacement", "W=0.065", "Se=0.08"]
+    stack = mos2_on_graphene()
+    stack.center(vacuum=6, axis=2)
+    stack.write(folder / name)
+    given = [f"{element}={u}" for element, u in DISPLACEMENTS.items()]
+    return [str(folder / name), "--stack", "--displacement", *given]
 
 
-@pytest.mark.parametrize("name", ["hBN", "black-phosphorus", "1T-TaS2", "file"])
-def test_a_pattern_of_the_crystal_is_read_and_its_bound_known(name, tmp_path, capsys):
-    material = monolayer(tmp_path) if name == "file" else [name]
-    path, layers = tmp_path / "it.series.zarr.zip", "1" if name == "file" else "2"
-    words = ["scatter", "--material", *material, "--layers", layers, *RANGE, *COARSE, *DIFFUSE]
+NAMED = ("graphene", "hBN", "1T-TaS2", "3R-MoS2", "black-phosphorus")
+
+
+@pytest.mark.parametrize("name", [*NAMED, "wse2.cif", "stack.vasp"])
+def test_a_pattern_of_the_crystal_is_read_and_its_bound_known(name, tmp_path, wse2, capsys):
+    material = [name] if name in NAMED else of_file(name, tmp_path, wse2)
+    path, layers = tmp_path / "it.series.zarr.zip", "2"
+    cells = ["--supercell", *(("2", "2") if name == "stack.vasp" else ("5", "5"))]
+    words = ["scatter", "--material", *material, "--layers", layers, *RANGE, *COARSE, *cells]
     assert main([*words, "--output", path]) == 0
     series = ScatteringSeries(path)
     camera = Camera(96, 48.0, 2.0, (3.0, -2.0))

@@ -47,7 +47,7 @@ def test_null_is_no_option():
         ({"window": 1.5}, 'unable to convert "1.5" into int'),
         ({"window": [1, 2]}, "an option has more values than it takes: 2"),
         ({"stretch": [4, 5]}, "principal stretches must lie within 0.5 and 2"),
-        ({"energy": 80000}, "--energy must lie within 1 and 3000 keV"),
+        ({"energy": 80000}, "--energy must lie within 30 and 300 keV"),
         ({"turn": 45}, 'Invalid value "45" for --turn'),
         ({"reference": [0, 1]}, "--reference requires 4"),
         ({"layers": None}, "--layers requires an argument"),

@@ -7,7 +7,16 @@ from functools import cache
 import ase.build
 import numpy as np
 import pytest
-from samples import detector, difference, requested, scattered
+from samples import (
+    WAVELENGTH_A,
+    detector,
+    difference,
+    patterns,
+    reciprocal_lattice,
+    requested,
+    scattered,
+)
+from stacks import DISPLACEMENTS, mos2_on_graphene
 
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.atoms import AtomTransmission
@@ -33,20 +42,8 @@ def of_atoms(name, displacements, layering, atoms):
 
 
 @cache
-def mos2_on_graphene():
-    """A commensurate stack: 2 × 2 cells of MoS2 on √7 × √7 of graphene, which is strained."""
-    mos2 = ase.build.mx2("MoS2", "2H", a=3.1613, thickness=3.175, size=(2, 2, 1), vacuum=None)
-    edge = 2 * 3.1613
-    graphene = ase.build.graphene(a=edge / math.sqrt(7))
-    wide = ase.build.make_supercell(graphene, [[3, 1, 0], [-1, 2, 0], [0, 0, 1]])
-    # Turned so that its vectors are those of MoS2.
-    place = wide.positions[:, :2] @ np.linalg.inv(wide.cell.array[:2, :2])
-    stack = mos2.copy()
-    low = mos2.positions[:, 2].min() - 3.4
-    at = np.column_stack([place @ mos2.cell.array[:2, :2], np.full(len(place), low)])
-    stack += ase.Atoms("C" * len(at), at)
-    displacements = {"Mo": 0.075, "S": 0.089, "C": 0.055}
-    return of_atoms("the stack", displacements, Layering(stack=True), stack)
+def stack():
+    return of_atoms("the stack", DISPLACEMENTS, Layering(stack=True), mos2_on_graphene())
 
 
 @cache
@@ -75,7 +72,7 @@ EXPECTED = {
         4,
         math.hypot(1 / 3.3136, 1 / 4.3763),
     ),
-    "MoS2 on graphene": (mos2_on_graphene, 6, hexagonal(3.1613)),
+    "MoS2 on graphene": (stack, 6, hexagonal(3.1613)),
 }
 
 
@@ -108,6 +105,19 @@ def test_discs_lie_at_the_reflections_of_the_structure(name):
     inner = np.hypot(*g.T) < 39.9
     expected = np.abs(known[:, None] - g[None, inner]).sum(axis=-1).min(axis=0) < 1e-6
     assert intensity[inner][~expected].sum() < 0.02 * intensity[inner & (np.hypot(*g.T) > 1)].sum()
+
+
+@pytest.mark.parametrize(("energy_keV", "wavelength"), [(30, 0.0697908), (300, 0.0196875)])
+def test_discs_are_as_far_apart_as_the_wavelength_of_the_energy_says(energy_keV, wavelength):
+    field = 1.6e3 * wavelength
+    request = requested(semiangle=field / 30, field=field, pixels=121)
+    request = replace(request, energy_keV=energy_keV)
+    pattern = patterns(request, **COARSE)[0]
+    centres = reciprocal_lattice((0, 0, 0), np.inf) * wavelength / WAVELENGTH_A
+    x, y = np.meshgrid(request.detector.kx_mrad, request.detector.ky_mrad)
+    away = np.hypot(x[..., None] - centres[:, 0], y[..., None] - centres[:, 1]).min(axis=-1)
+    edge, pixel = field / 30, field / 121
+    assert pattern[away < edge - pixel].min() > 100 * pattern[away > edge + pixel].max()
 
 
 def turned(g, intensity, matrix):
@@ -202,7 +212,7 @@ def test_strain_moves_the_discs_of_an_oblique_cell_and_full_motion_is_computed()
 
 
 def test_patterns_of_a_stack_are_kept_at_its_interfaces():
-    made = mos2_on_graphene()
+    made = stack()
     assert made.most_layers == 2
     assert made.layer_ends_A(2) == pytest.approx([1.5 + 3.175 + 1.7, 1.5 + 3.175 + 3.4 + 1.5])
     with pytest.raises(RequestError, match="is a stack of 2 layers, which does not repeat"):
@@ -217,7 +227,7 @@ def test_patterns_of_a_stack_are_kept_at_its_interfaces():
 
 
 def test_a_request_of_any_crystal_survives_its_record():
-    for made in (mos2_on_graphene(), crystal("1T-TaS2"), wse2(), material("MoS2")):
+    for made in (stack(), crystal("1T-TaS2"), wse2(), material("MoS2")):
         request = simulation(made, 1)
         assert type(request).from_dict(request.to_dict()) == request
         assert crystal_of(made.to_dict()) == made
@@ -233,7 +243,7 @@ def test_prismatic_gets_probes_in_an_orthogonal_cell_and_refuses_uneven_layers()
     layout = Layout.of(request, settings)
     assert len(layout.probes_A) >= 4
     with pytest.raises(RequestError, match="are not equally thick"):
-        Layout.of(replace(request, material=mos2_on_graphene()), settings)
+        Layout.of(replace(request, material=stack()), settings)
 
 
 def test_atoms_of_one_plane_share_a_slice_whatever_their_elements():

@@ -795,7 +795,7 @@ def test_samples_of_diffuse_scattering_count_as_memory(monkeypatch):
 def test_impossible_request_is_refused(changes, complaint):
     with pytest.raises(RequestError, match=complaint):
         requested(**changes)
-    with pytest.raises(RequestError, match="energy must lie within 1 to 3000 keV"):
+    with pytest.raises(RequestError, match="energy must lie within 30 to 300 keV"):
         replace(requested(), energy_keV=0)
 
 

@@ -7,7 +7,13 @@ import pytest
 from scipy.ndimage import affine_transform, gaussian_filter
 from test_augment import FINE_MRAD, PAPER, spot
 
-from pacbed.examples.augment import TRANSFORMATIONS, AugmentationSettings
+from pacbed.examples.augment import (
+    TRANSFORMATIONS,
+    AugmentationSettings,
+    Transformation,
+    reaching_camera,
+    resample,
+)
 from pacbed.examples.augment_layer import Augmentation
 from pacbed.examples.camera import CAMERA, CameraSettings, not_learnt
 from pacbed.examples.pattern_set import PatternSet
@@ -149,6 +155,20 @@ def test_background_and_halo_are_fractions_of_the_electrons(plain):
     ratio = flat[:5, :5].mean() / flat.mean()
     assert ratio == pytest.approx(0.3 / (0.3 + share.sum()), rel=0.02)
     assert part[PIXELS // 2, 2] > 1.2 * part[2, 2] > 0
+
+
+def test_the_same_steps_with_numpy_make_the_same_image():
+    ranges = {"ellipticity": (0.03, 0.03), "ellipticity_direction_deg": (20, 20)}
+    ranges |= {"blur_px": (0.8, 0.8), "background": (0.4, 0.4), "halo": (0.2, 0.2)}
+    ranges |= {"beam_stop_mrad": (1.5, 2.5)}
+    camera = CameraSettings(**ranges).middle()
+    made = images(**{**ranges, "beam_stop_mrad": (2.0, 2.0)})[1][0]
+    averaged = next(LIBRARY.averaged(STILL.pixel_mrad))
+    ellipse = camera["ellipticity"], camera["ellipticity_diagonal"]
+    how = Transformation(7.0, FIELD_mrad, 0, 0, 1, 1)
+    image = resample(averaged, (FINE_MRAD,) * 2, how, PIXELS, ellipse)
+    expected = scaled(reaching_camera(image, camera, STILL.pixel_mrad))
+    np.testing.assert_allclose(made, expected, atol=5e-4 * expected.max())
 
 
 def test_a_beam_stop_hides_the_middle():

@@ -453,12 +453,6 @@ def test_a_pool_that_is_damaged_or_missing_is_named(file, tmp_path):
         source_of(damaged)
 
 
-def test_examples_of_other_pixels_than_the_pool_are_refused(file):
-    source = source_of(file, pixels=32)
-    with pytest.raises(PacbedError, match="24 × 24 pixels, the examples have 32 × 32: make the p"):
-        Augmentation(source.library, source.settings)
-
-
 def test_a_pool_and_patterns_of_one_study_go_together(file, patterns):
     training = source_of(file).attributes
     validation = {"simulation": read_pattern_set([patterns], [0], LAYERS).simulation}
@@ -512,6 +506,30 @@ def test_examples_of_a_camera_are_those_of_the_model_of_images(series, tmp_path)
     np.testing.assert_allclose(images, expected, atol=2e-3 * expected.max())
 
 
-def test_a_pool_of_another_camera_is_refused(file):
-    with pytest.raises(StoreError, match=r"another camera than dataset\.camera"):
-        source_of(file, camera=CAMERA)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"pixels": 32}, "pixels is 24, not 32"),
+        ({"rotation_deg": (-5, 5)}, r"rotation_deg is \[-10, 10\], not \[-5, 5\]"),
+        ({"camera": CAMERA}, r"ellipticity is None, not \[0.01, 0.03\]"),
+    ],
+)
+def test_a_pool_of_another_geometry_is_refused(file, change, said):
+    with pytest.raises(StoreError, match=f"images of another geometry than the examples: {said}"):
+        source_of(file, **change)
+
+
+def test_a_pool_of_other_ellipses_is_refused(series, tmp_path):
+    settings = replace(SETTINGS, camera=CameraSettings(**ELLIPSE))
+    path = made(tmp_path / "pool", series, settings=settings)
+    with pytest.raises(StoreError, match=r"ellipticity is \[0.01, 0.03\], not \[0.0, 0.03\]"):
+        source_of(path, camera=CameraSettings(ellipticity=(0.0, 0.03)))
+
+
+def test_a_camera_without_ellipses_needs_no_other_pool(series, file, tmp_path):
+    blurred = CameraSettings(blur_px=(0.5, 1.0))
+    path = made(tmp_path / "pool", series, settings=replace(SETTINGS, camera=blurred))
+    for one, camera in ((file, blurred), (path, None)):
+        _, transformation, images = examples_of(source_of(one, camera=camera))
+        assert transformation.shape[1] == (14 if camera else 6)
+        assert images.mean() == pytest.approx(transformation[:, 5].mean(), rel=1e-3)

@@ -1,6 +1,7 @@
 """Figures of patterns: to scale, legible, and of equal bytes when drawn again."""
 
 import errno
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pacbed.engines import SimulationRequest, ThermalMotion
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.examples.augment import AugmentationSettings
+from pacbed.examples.camera import CameraSettings
 from pacbed.exceptions import PacbedError, RequestError
 from pacbed.figures.patterns import (
     compare_patterns,
@@ -345,6 +347,19 @@ def test_the_left_half_has_more_noise_than_the_right_and_both_one_brightness(noi
     few, many = np.abs(noisy / clean - 1)[:, :24], np.abs(noisy / clean - 1)[:, 24:]
     assert few.mean() > 5 * many.mean()
     assert noisy[:, :24].mean() == pytest.approx(clean[:, :24].mean(), rel=0.1)
+
+
+def test_figure_4_shows_the_camera():
+    camera = CameraSettings(beam_stop_mrad=(4, 8), dead_pixels=(0.1, 0.1))
+    settings = augmentation(electrons=(1e9, 1e9))
+    make = partial(dose_gallery, {6.35: store(64, pixel_mrad=1.5)}, 5)
+    perfect, shown = (
+        dose_image(make(one, 1)) for one in (settings, replace(settings, camera=camera))
+    )
+    axis = (np.arange(48) - 24) * settings.pixel_mrad
+    behind = np.hypot(axis, axis[:, None]) < 6
+    assert shown[behind].max() == 0 < perfect[behind].min()
+    assert (shown[~behind] == 0).mean() == pytest.approx(0.1, abs=0.03)
 
 
 def test_the_doses_are_named_and_the_noise_is_that_of_the_seed():

@@ -1,6 +1,6 @@
 """Examples of a study that fits read."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -92,3 +92,29 @@ def test_examples_of_an_elliptical_camera_are_fitted_with_an_ellipse(small_serie
     }
     table = fits.read(range(3), predicted(data, 1))
     assert np.abs(deviations(table)).max() < 5
+
+
+def test_examples_of_any_background_are_fitted_with_the_electrons_that_were_counted(
+    small_series, patterns, data
+):
+    camera = CameraSettings(background=(0.0, 1.0))
+    settings = {**data.attributes["augmentation"], "camera": asdict(camera)}
+    columns = AugmentationSettings(**settings).columns
+    background = np.array([0.0, 0.5, 1.0])
+    counted = patterns([5] * 6, seed=4)[1][:3]
+    electrons = background * data.electrons[:3] / counted[0].size
+    counted += np.random.default_rng(3).poisson(electrons[:, None, None], counted.shape)
+    transformations = np.zeros((3, len(columns)), np.float32)
+    transformations[:, : len(TRANSFORMATIONS)] = data.transformations[:3]
+    transformations[:, columns.index("background")] = background
+    seen = replace(
+        data,
+        images=counted / counted.sum(axis=(1, 2), keepdims=True),
+        transformations=transformations,
+        attributes={**data.attributes, "augmentation": settings},
+    )
+    search = SearchRange(tilt_mrad=3.0)
+    fits = ExampleFits(small_series, seen, {**PRIORS, **camera.priors()}, search)
+    table = fits.read(range(3), predicted(data, 1)[:3])
+    assert np.abs(deviations(table)).max() < 5
+    assert table["chi2_per_pixel"].tolist() == pytest.approx([1, 1, 1], abs=0.1)

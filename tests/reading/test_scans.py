@@ -349,7 +349,7 @@ def test_options_that_do_not_fit_are_refused(counts, options, why):
         ({"bins": 0}, "--bins 1 or more"),
         ({"pixel_mrad": -1.0}, "--pixel-mrad must lie within"),
         ({"scan_shape": (0, 4)}, "--scan-shape"),
-        ({"energy_keV": 80000.0}, "--energy must lie within 1 and 3000 keV, not 80000"),
+        ({"energy_keV": 80000.0}, "--energy must lie within 30 and 300 keV, not 80000"),
         ({"semiangle_mrad": 0.00635}, "--semiangle must lie within 0.1 and 200 mrad"),
         ({"step_nm": float("nan")}, "--step must lie within"),
     ],

@@ -269,6 +269,8 @@ def test_a_key_without_a_default_is_missed(config):
         ("microscope", None, "must be a mapping of keys to values"),
         ("microscope.energy_keV", True, "must be a number"),
         ("microscope.energy_keV", float("inf"), "must be a finite number"),
+        ("microscope.energy_keV", 20, "must be at least 30"),
+        ("microscope.energy_keV", 301, "must be at most 300"),
         ("microscope.semiangles_mrad", 6.35, "must be a list: write [6.35]"),
         ("microscope.semiangles_mrad", "6.35", "must be a list, such as [6.35, 12.65, "),
         ("microscope.semiangles_mrad", [], "must be a list of at least 1 items"),
@@ -495,7 +497,7 @@ def unseen_mrad(study):
     return max(worst)
 
 
-@pytest.mark.parametrize("energy", [60, 80, 200, 300])
+@pytest.mark.parametrize("energy", [30, 80, 200, 300])
 def test_converged_waves_hold_the_field_of_view_at_any_energy(config, energy):
     change(config, "microscope.energy_keV", energy)
     change(config, "simulation.engine", "planewave")

@@ -260,6 +260,39 @@ def test_mistakes_are_named(tmp_path, text, said):
     assert said in refused(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    ("name", "displacements", "refused"),
+    [
+        # B factors of room temperature.
+        ("graphite", {"C": 0.2}, ["C"]),
+        ("3R-MoS2", {"Mo": 0.25, "S": 0.3}, ["Mo", "S"]),
+        ("2H-NbSe2", {"Nb": 0.3, "Se": 0.25}, ["Nb", "Se"]),
+        # Displacements of soft crystals, and of hot ones.
+        ("1T-PbI2", {"Pb": 0.2, "I": 0.28}, []),
+        ("graphite", {"C": 0.12}, []),
+        ("black-phosphorus", {"P": 0.17}, []),
+    ],
+)
+def test_b_factors_are_told_from_displacements_by_those_of_known_crystals(
+    name, displacements, refused
+):
+    found = dict(implausible(find(name, displacements, Layering())))
+    assert set(found) == {f"rms_displacement_A.{kind}" for kind in refused}
+    for kind in refused:
+        why = found[f"rms_displacement_A.{kind}"]
+        b_factor = displacements[kind]
+        assert f"of a B factor of {b_factor} Å² it is √(B / 8π²) = " in why
+        assert float(why.split()[-1]) == pytest.approx(math.sqrt(b_factor / 79), abs=1e-3)
+
+
+def test_molecules_may_be_softer_than_graphite(tmp_path):
+    path = tmp_path / "benzene.xyz"
+    molecule = ase.build.molecule("C6H6", cell=[7, 7, 5], pbc=True)
+    molecule.write(path)
+    made = find(str(path), {"C": 0.22, "H": 0.28}, Layering(stack=True))
+    assert list(implausible(made)) == []
+
+
 def test_zero_displacement_is_right_for_static_atoms(tmp_path):
     text = "{material: {rms_displacement_A: {S: 0}}, simulation: {thermal_motion: none}}"
     assert study(tmp_path, text).material.material().rms_A("S") == 0

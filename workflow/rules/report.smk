@@ -1,5 +1,10 @@
 # The figures of the paper, those of the bound, and a page that shows them all.
 for name, shown in {
+    "cell": dict(
+        states=["undeformed"],
+        semiangles_mrad=ALL_ANGLES[:1],
+        layers=[THIN],
+    ),
     "fig1": dict(
         states=["undeformed"],
         semiangles_mrad=ALL_ANGLES,

@@ -3,8 +3,10 @@ from pathlib import Path
 from _job import job
 
 from pacbed.figures import patterns
+from pacbed.figures.cell import show_crystal
 from pacbed.figures.style import save
 from pacbed.patterns.store import read_patterns
+from pacbed.specimen.crystal import crystal_of
 from pacbed.study.model import Configuration
 
 params, files = snakemake.params, map(Path, snakemake.input)
@@ -14,7 +16,10 @@ with job(snakemake.log[0]):
         state: {angle: read_patterns(next(files), layers) for angle in params.semiangles_mrad}
         for state in params.states
     }
-    if params.figure == "fig1":
+    if params.figure == "cell":
+        (store,) = stores["undeformed"].values()
+        figure = show_crystal(crystal_of(store.attributes["request"]["material"]))
+    elif params.figure == "fig1":
         figure = patterns.undeformed_gallery(stores["undeformed"], layers, field_mrad)
     elif params.figure == "fig2":
         figure = patterns.strain_gallery(stores, layers[-1], field_mrad)

@@ -84,9 +84,8 @@ def _show_cell(
         made = crystal_of(read_patterns(store).attributes["request"]["material"])
         stem = store.name.removesuffix(".zip").removesuffix(".zarr")
         name = store.with_name(f"{stem}_cell.png")
-    shown = max(layers) if layers else made.most_layers or 2
     path = output or name
-    save(show_crystal(made, shown), path)
+    save(show_crystal(made, max(layers, default=None)), path)
     print(described(made))
     print(path)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from pacbed.cli.common import option_name
 from pacbed.exceptions import PacbedError, RequestError
 from pacbed.specimen.crystal import MATERIALS, Crystal
+from pacbed.specimen.structure import Layering
 
 if TYPE_CHECKING:
     from pacbed.engines import Motion
@@ -61,14 +62,11 @@ class Structure:
                     f"--{option_name(given[0])} belongs to a crystal that is named with --material"
                 )
             return {}
-        found: dict[str, Any] = {
+        return {
             "structure": self.material,
-            "stacking_axis": self.stacking_axis,
-            "stack": self.stack,
-            "layer_ends_A": self.layer_ends_A,
-            "period_A": self.period_A,
+            **asdict(Layering.of(self)),
+            "rms_displacement_A": _displacements(self.displacement),
         }
-        return {**found, "rms_displacement_A": _displacements(self.displacement)}
 
     @property
     def file(self) -> Path | None:
@@ -87,16 +85,12 @@ class Structure:
             meant.
         """
         assert self.material
-        section = self.section()
         alone = all(getattr(self, f.name) == f.default for f in fields(Structure)[1:])
         if alone and self.material in MATERIALS:
             return MATERIALS[self.material]
-        from pacbed.specimen.structure import Layering
         from pacbed.study.structures import find, implausible
 
-        ends = self.layer_ends_A and tuple(self.layer_ends_A)
-        layering = Layering(self.stacking_axis, self.stack, ends, self.period_A)
-        found = find(self.material, section["rms_displacement_A"], layering)
+        found = find(self.material, _displacements(self.displacement), Layering.of(self))
         for key, why in implausible(found, motion):
             raise RequestError(f"--material {self.material}: {key}{why}")
         return found

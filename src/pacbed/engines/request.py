@@ -22,7 +22,8 @@ Add one when a mistake in the physics of an engine is mended, or when patterns o
 change by more than rounding for another reason: existing patterns are then not what is asked for.
 """
 
-MAX_ENERGY_keV = 3000
+# Where the engines were tested. Slower electrons are scattered back too, which is left out.
+ENERGIES_keV = (30, 300)
 # The propagator of a tilted sample is that of small angles.
 MAX_TILT_mrad = 100
 
@@ -122,9 +123,10 @@ class SimulationRequest:
                 f"not repeat: ask for at most {most}, not {self.layers} (--layers, "
                 "simulation.layers)"
             )
-        if not 1 <= self.energy_keV <= MAX_ENERGY_keV:
+        low, high = ENERGIES_keV
+        if not low <= self.energy_keV <= high:
             raise RequestError(
-                f"beam energy must lie within 1 to {MAX_ENERGY_keV} keV, not {self.energy_keV:g}"
+                f"beam energy must lie within {low} to {high} keV, not {self.energy_keV:g}"
             )
         if not all(abs(t) < MAX_TILT_mrad for t in self.tilt_mrad):
             raise RequestError(

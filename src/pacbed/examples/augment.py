@@ -6,8 +6,7 @@ that :func:`average_over_pixels` has prepared, once for all examples. The option
 which comes before the last step, is a layer of the network: scaling commutes with it.
 
 :mod:`pacbed.examples.augment_layer` makes all examples. Here are the settings, what is done once
-per pattern, and :func:`resample` and :func:`record` for figures and bounds, which need no
-TensorFlow.
+per pattern, and the same steps with NumPy for figures and bounds, which need no TensorFlow.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import affine_transform, correlate1d
+from scipy.ndimage import affine_transform, correlate1d, gaussian_filter
 
 from pacbed.examples.camera import CAMERA, ELLIPSE, CameraSettings
 from pacbed.examples.labels import NUISANCES, PARAMETERS
 from pacbed.exceptions import RequestError
+from pacbed.scattering.image import halo
 
 NOISES = ("lognormal", "poisson")
 """Models of what a camera records."""
@@ -97,7 +97,15 @@ class AugmentationSettings:
     @property
     def geometry(self) -> tuple[str, ...]:
         """What of a transformation an image of a pool has already."""
-        return (*TRANSFORMATIONS[:4], *(ELLIPSE if self.camera else ()))
+        return (*TRANSFORMATIONS[:4], *(ELLIPSE if self.largest_ellipticity else ()))
+
+    @property
+    def geometry_ranges(self) -> dict[str, Any]:
+        """Pixels, and ranges of :attr:`geometry`: all that images of a pool depend on."""
+        known = asdict(self)
+        if self.largest_ellipticity:
+            known |= known["camera"]
+        return {name: known[name] for name in _OF_GEOMETRY if name in known}
 
     @property
     def largest_ellipticity(self) -> float:
@@ -148,6 +156,12 @@ class AugmentationSettings:
         if self.camera:
             drawn = np.hstack([drawn, self.camera.drawn(uniform[:, len(ranges) :])])
         return np.asarray(drawn)
+
+
+_OF_GEOMETRY = (
+    *("pixels", "field_of_view_mrad", "field_of_view_variation", "rotation_deg", "translation_px"),
+    *("ellipticity", "ellipticity_direction_deg"),
+)
 
 
 @dataclass(frozen=True)
@@ -248,6 +262,7 @@ def resample(
     pixel_mrad: tuple[float, float],
     transformation: Transformation,
     pixels: int,
+    ellipticity: tuple[float, float] = (0.0, 0.0),
 ) -> np.ndarray:
     """Rotate, scale and shift a pattern onto the pixels of an example, by bilinear interpolation.
 
@@ -265,6 +280,8 @@ def resample(
         Rotation, field of view and shift to apply.
     pixels
         Pixels of the example per axis.
+    ellipticity
+        Of the camera, along the axes and along the diagonals.
 
     Returns
     -------
@@ -276,14 +293,51 @@ def resample(
     angle = math.radians(transformation.rotation_deg)
     # An example at position u (y, x) shows the pattern at R(-γ) u.
     inverse = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    size = np.array(pixel_mrad[::-1])
-    matrix = inverse * pixel / size[:, None]
+    size, (e, d) = np.array(pixel_mrad[::-1]), ellipticity
+    matrix = inverse @ np.array([[1 - e, d], [d, 1 + e]]) * pixel / size[:, None]
     centre = pixels // 2 + np.array([transformation.shift_y_px, transformation.shift_x_px])
     offset = np.array(averaged.shape) // 2 - matrix @ centre
     image = affine_transform(
         averaged, matrix, offset, output_shape=(pixels, pixels), output=np.float32, order=1
     )
-    return np.asarray(image * np.float32(pixel**2 / (size[0] * size[1])))
+    return np.asarray(image * np.float32(pixel**2 * (1 - e**2 - d**2) / (size[0] * size[1])))
+
+
+def reaching_camera(
+    image: np.ndarray, camera: Mapping[str, float], pixel_mrad: float
+) -> np.ndarray:
+    """Add background and halo, blur, and take away what the beam stop holds back.
+
+    Parameters
+    ----------
+    image
+        Fraction of the incident electrons per pixel, shape (pixels, pixels).
+    camera
+        Imperfections by the names of :data:`pacbed.examples.camera.CAMERA`.
+    pixel_mrad
+        Width of a pixel in mrad.
+    """
+    axis = np.arange(len(image)) - len(image) // 2
+    image = image + camera["background"] / image.size
+    image = image + camera["halo"] * halo((axis, axis), pixel_mrad)
+    if camera["blur_px"]:
+        # A flat image stays flat up to its edges.
+        image, flat = (
+            gaussian_filter(one, camera["blur_px"], mode="constant")
+            for one in (image, np.ones_like(image))
+        )
+        image = image / flat
+    held_back = pixel_mrad * np.hypot(axis, axis[:, None]) < camera["beam_stop_mrad"]
+    return np.where(held_back, 0.0, image)
+
+
+def read_out(
+    signal: np.ndarray, camera: Mapping[str, float], random: np.random.Generator
+) -> np.ndarray:
+    """Multiply by the gain of each pixel, and set dead ones to zero."""
+    gain = 1 + camera["gain_noise"] * random.standard_normal(signal.shape)
+    dead = random.random(signal.shape) < camera["dead_pixels"]
+    return np.where(dead, 0.0, signal * np.maximum(gain, 0))
 
 
 def record(expected: np.ndarray, model: str, random: np.random.Generator) -> np.ndarray:

@@ -60,7 +60,7 @@ class Augmentation(layers.Layer):
     Raises
     ------
     PacbedError
-        If the patterns have too many pixels, or images of a pool have others than the examples.
+        If the patterns have too many pixels.
     """
 
     def __init__(self, library: PatternSet, settings: AugmentationSettings, **kwargs: Any) -> None:
@@ -73,11 +73,6 @@ class Augmentation(layers.Layer):
         self.columns, self.camera = settings.columns, settings.camera
         self.nominal_pixel_mrad = settings.pixel_mrad
         if self.pool:
-            if (ny, nx) != (settings.pixels,) * 2:
-                raise PacbedError(
-                    f"the pool has images of {nx} × {ny} pixels, the examples have "
-                    f"{settings.pixels} × {settings.pixels}: make the pool again"
-                )
             self.patterns = self.add_weight(
                 shape=library.patterns.shape,
                 dtype="float16",

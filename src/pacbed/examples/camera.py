@@ -82,6 +82,11 @@ class CameraSettings:
         values[:, 0], values[:, 1] = size * np.cos(angle), size * np.sin(angle)
         return np.asarray(values)
 
+    def middle(self) -> dict[str, float]:
+        """Return the imperfections in the middle of all ranges, by the names :data:`CAMERA`."""
+        drawn = self.drawn(np.full((1, len(CAMERA)), 0.5))[0].tolist()
+        return dict(zip(CAMERA, drawn, strict=True))
+
     def priors(self) -> dict[str, tuple[float, float]]:
         """Return mean and standard deviation, over examples, of those of :data:`FITTED` there are.
 

@@ -220,7 +220,12 @@ def _write(
             add_array(group, name, np.array(values))
 
 
-def read_pool(path: Path, semiangle_mrad: float, layers: int) -> PatternSet:
+def read_pool(
+    path: Path,
+    semiangle_mrad: float,
+    layers: int,
+    wanted: AugmentationSettings | None = None,
+) -> PatternSet:
     """Read a pool.
 
     Parameters
@@ -229,11 +234,13 @@ def read_pool(path: Path, semiangle_mrad: float, layers: int) -> PatternSet:
         The store.
     semiangle_mrad, layers
         What it must be of.
+    wanted
+        Settings of examples, whose geometry must be that of its images; None for any.
 
     Raises
     ------
     StoreError
-        If it is missing, damaged, no pool, or of another semi-angle or thickness.
+        If it is missing, damaged, no pool, or of another semi-angle, thickness or geometry.
     """
     with open_store(path) as group, reading(path):
         attributes = dict(group.attrs)
@@ -249,11 +256,19 @@ def read_pool(path: Path, semiangle_mrad: float, layers: int) -> PatternSet:
             np.asarray(group[name]) for name in ("images", "geometry", "parameters", "draws")
         )
     settings = AugmentationSettings(**attributes["augmentation"])  # type: ignore[arg-type]
+    ours, theirs = plain(settings.geometry_ranges), plain((wanted or settings).geometry_ranges)
+    if differing := [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]:
+        values = (f"{name} is {ours.get(name)}, not {theirs.get(name)}" for name in differing)
+        raise StoreError(
+            f"{path} has images of another geometry than the examples: {'; '.join(values)}. Delete "
+            "it, and it will be made again"
+        )
     return PatternSet(
         images,
         (settings.pixel_mrad,) * 2,
         draws.tolist(),
         parameters,
         attributes["simulation"],  # type: ignore[arg-type]
-        geometry,
+        # Of no ellipse, those of earlier versions may have two columns of zeros.
+        geometry[:, : len(settings.geometry)],
     )

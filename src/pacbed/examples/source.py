@@ -17,7 +17,6 @@ from pacbed.examples.augment import (
 from pacbed.examples.labels import PARAMETERS
 from pacbed.examples.pattern_set import PatternSet, read_pattern_set
 from pacbed.examples.pool import read_pool
-from pacbed.exceptions import StoreError
 from pacbed.seeding import stream
 
 
@@ -58,13 +57,7 @@ class ExampleSource:
         """Read the patterns of an address from the stores of some draws, or from a pool if None."""
         _, semiangle_mrad, layers, _ = address
         if draws is None:
-            library = read_pool(stores[0], semiangle_mrad, layers)
-            assert library.geometry is not None
-            if library.geometry.shape[1] != len(settings.geometry):
-                raise StoreError(
-                    f"{stores[0]} was made for another camera than dataset.camera: delete it, and "
-                    "it will be made again"
-                )
+            library = read_pool(stores[0], semiangle_mrad, layers, settings)
         else:
             library = read_pattern_set(stores, draws, layers, semiangle_mrad)
         return cls(library, settings, examples, address)

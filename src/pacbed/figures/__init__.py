@@ -1,6 +1,7 @@
 """Figures, from pattern stores and tables only."""
 
 TITLES = {
+    "cell": "The crystal",
     "fig1": "Patterns of the undeformed crystal",
     "fig2": "What strain and rotation do to a pattern",
     "fig3": "What tilt does to a pattern",

@@ -131,11 +131,13 @@ def draw_directions(axes: Axes, names: tuple[str, str] = ("zigzag", "armchair"))
     axes.text(left - 0.1, bottom, f"$y$, {y}", fontsize=6, ha="right", rotation=90)
 
 
-def show_crystal(material: Crystal, layers: int) -> Figure:
+def show_crystal(material: Crystal, layers: int | None = None) -> Figure:
     """Draw some layers of an undeformed crystal along the beam, and from the side.
 
-    The cell is drawn in the view along the beam, the ends of layers in that from the side.
+    The cell is drawn in the view along the beam, the ends of layers in that from the side. By
+    default there are two layers, or all of a stack that does not repeat.
     """
+    layers = layers or material.most_layers or 2
     with paper_style():
         figure, (top, side) = plt.subplots(1, 2, figsize=(PAGE, 0.5 * PAGE), layout="constrained")
         cell = material.in_plane_cell_A(Deformation())

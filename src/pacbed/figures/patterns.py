@@ -17,9 +17,12 @@ from pacbed.examples.augment import (
     AugmentationSettings,
     Transformation,
     average_over_pixels,
+    reaching_camera,
+    read_out,
     record,
     resample,
 )
+from pacbed.examples.camera import CameraSettings
 from pacbed.exceptions import RequestError
 from pacbed.figures.cell import deformed_cell_A, draw_cell, draw_directions, draw_tilt
 from pacbed.figures.style import PAGE, PAGE_HEIGHT, SYMBOLS, layers_label, nice_length, paper_style
@@ -456,7 +459,8 @@ def dose_gallery(
     layer
         Thickness to show.
     settings
-        Pixels, field of view, noise and electrons of the examples.
+        Pixels, field of view, noise, electrons and camera of the examples; of the camera the middle
+        of its ranges is shown.
     seed
         Seed of the noise.
 
@@ -501,11 +505,14 @@ def _recorded(
     pixel = store.pixel_mrad
     averaged = average_over_pixels(_pattern(store, layers), pixel, settings.pixel_mrad)
     how = Transformation(0, settings.field_of_view_mrad, 0, 0, 1, 1)
-    expected = resample(averaged, pixel, how, settings.pixels)
+    camera = (settings.camera or CameraSettings()).middle()
+    ellipse = camera["ellipticity"], camera["ellipticity_diagonal"]
+    expected = resample(averaged, pixel, how, settings.pixels, ellipse)
+    expected = reaching_camera(expected, camera, settings.pixel_mrad)
     images = []
     for end, electrons in zip(("fewest", "most"), settings.electrons, strict=True):
         random = stream(seed, "figure", "dose", float(semiangle), end)
-        signal = record(expected * electrons, settings.noise, random)
+        signal = read_out(record(expected * electrons, settings.noise, random), camera, random)
         images.append(signal / max(signal.mean(), DARK))
     return images
 

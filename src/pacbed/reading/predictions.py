@@ -65,6 +65,7 @@ class ExampleFits:
         aperture, layers = _aperture(series, data), data.attributes["layers"]
         # What a camera adds, of which examples without noise are made as by the model of images.
         self._camera = {n: mean for n, (mean, _) in priors.items() if n in FITTED}
+        self._columns = settings.columns
         free = (*ALWAYS_FREE, *self._camera)
         self._fit = Fit(series, aperture, layers, frame, FitSettings(free, priors))
         self._data, self._search = data, search
@@ -103,10 +104,11 @@ class ExampleFits:
         for first in range(rows.start, rows.stop, _AT_A_TIME):
             some = slice(first, min(first + _AT_A_TIME, rows.stop))
             images = _electrons(data.images[some].astype(np.float32), data.electrons[some])
+            drawn = data.transformations[some]
             if predictions is None:
-                result = self._from_dictionary(images)
+                result = self._from_dictionary(images, drawn)
             else:
-                result = self._from_network(images, _predicted(predictions, data, some))
+                result = self._from_network(images, drawn, _predicted(predictions, data, some))
             chosen = replace(data, **{n: getattr(data, n)[some] for n in _OF_EXAMPLES})
             table = prediction_table(chosen, PARAMETERS, result.states[:, : len(PARAMETERS)])
             for name in PARAMETERS:
@@ -120,14 +122,14 @@ class ExampleFits:
     def _dictionary(self) -> Dictionary:
         return Dictionary(self._fit, self._search)
 
-    def _from_dictionary(self, images: np.ndarray) -> FitResult:
+    def _from_dictionary(self, images: np.ndarray, drawn: np.ndarray) -> FitResult:
         states = self._as_seen(starts_from_dictionary(self._fit, self._dictionary, images))
-        return self._fit.fit(self._seen(images, states), states)
+        return self._fit.fit(self._counted(images, states, drawn), states)
 
-    def _from_network(self, images: np.ndarray, states: np.ndarray) -> FitResult:
+    def _from_network(self, images: np.ndarray, drawn: np.ndarray, states: np.ndarray) -> FitResult:
         states = self._as_seen(states)
-        seen = self._seen(images, states)
-        return fit_or_search(self._fit, seen, states, lambda: self._dictionary)
+        counted = self._counted(images, states, drawn)
+        return fit_or_search(self._fit, counted, states, lambda: self._dictionary)
 
     def _as_seen(self, states: np.ndarray) -> np.ndarray:
         """Return starts with what the camera adds to an example on average."""
@@ -136,8 +138,14 @@ class ExampleFits:
             states[:, COLUMN[name]] = mean
         return states
 
-    def _seen(self, images: np.ndarray, states: np.ndarray) -> np.ndarray:
-        """Return images whose sums are the electrons that fall on the camera."""
+    def _counted(self, images: np.ndarray, states: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        """Return images whose sums are the electrons that the camera counts.
+
+        Those of the pattern that fall on it, and those of the background that was drawn.
+        """
+        states = states.copy()
+        for name in set(self._camera) & set(self._columns):
+            states[:, COLUMN[name]] = drawn[:, self._columns.index(name)]
         return images * self._fit.part_seen(states)[:, None, None]
 
 

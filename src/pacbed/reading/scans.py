@@ -25,7 +25,7 @@ _DIFFERENT = 0.01
 _LIMITS = {
     "pixel_mrad": ("--pixel-mrad", 1e-4, 100.0, "mrad"),
     "step_nm": ("--step", 1e-4, 1e5, "nm"),
-    "energy_keV": ("--energy", 1.0, 3000.0, "keV"),
+    "energy_keV": ("--energy", 30.0, 300.0, "keV"),
     "semiangle_mrad": ("--semiangle", 0.1, 200.0, "mrad"),
 }
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -51,6 +51,11 @@ class Layering:
     stack: bool = False
     layer_ends_A: tuple[float, ...] | None = None
     period_A: float | None = None
+
+    @classmethod
+    def of(cls, said: Any) -> Layering:
+        """Return what options of a command, or keys of a configuration, of these names say."""
+        return cls(**{one.name: getattr(said, one.name) for one in fields(cls)})
 
     @property
     def in_plane(self) -> tuple[int, int]:

@@ -298,8 +298,7 @@ class MaterialSection(Section):
         from pacbed.specimen.structure import Layering
         from pacbed.study.structures import find
 
-        layering = Layering(self.stacking_axis, self.stack, self.layer_ends_A, self.period_A)
-        return find(self.structure, self.own_displacements_A, layering, _USUAL_A)
+        return find(self.structure, self.own_displacements_A, Layering.of(self), _USUAL_A)
 
 
 _USUAL_A: dict[str, float] = MaterialSection.model_fields["rms_displacement_A"].default
@@ -312,8 +311,8 @@ _OF_STRUCTURES: dict[str, Any] = {
 class MicroscopeSection(Section):
     """The electron beam."""
 
-    energy_keV: Annotated[Real, Field(ge=1, le=3000)] = 80
-    """Beam energy in keV."""
+    energy_keV: Annotated[Real, Field(ge=30, le=300)] = 80
+    """Beam energy in keV, 30 to 300."""
     semiangles_mrad: Different[SemiAngle] = (6.35, 12.65, 18.13, 25.44, 32.94)
     """Convergence semi-angles in mrad, one set of patterns each."""
     aperture_edge_mrad: NotNegative = 0

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 _SUFFIXES = {".cif", ".xyz", ".extxyz", ".vasp", ".poscar", ".pdb", ".xsf", ".json", ".traj"}
 
-# Thermal displacement per axis above which a crystal would have molten.
-_LARGEST_RMS_A = 0.3
+# Thermal displacement per axis above which a crystal would have molten, and how much larger than in
+# a known crystal it may be: 2.4 times is that of 1700 K. Molecules, with hydrogen, are softer.
+_LARGEST_RMS_A, _LARGER = 0.3, 2.5
 # Distances of neighbours, over the sum of their covalent radii.
 _CLOSEST, _FARTHEST = 0.72, 1.35
 # Largest ratio of an edge to that of the hexagonal crystal; strain is given elsewhere.
@@ -250,11 +251,16 @@ def implausible(made: Crystal, motion: Motion = "full") -> Iterator[tuple[str, s
             "atoms "
             "(thermal_motion: none; --phonons 0 --no-debye-waller)",
         )
+    elements = {element_of(kind) for kind in made.kinds}
     for kind, u in made.displacements_A.items():
-        if u > _LARGEST_RMS_A:
+        most, why = _LARGEST_RMS_A, ""
+        known = typical_displacement_A(element_of(kind), elements)
+        if known and "H" not in elements and _LARGER * known[0] < most:
+            most, why = _LARGER * known[0], f", {_LARGER:g} times the {known[0]:g} of {known[1]}"
+        if u > most:
             yield (
                 f"rms_displacement_A.{kind}",
-                f" = {u:g}: must be at most {_LARGEST_RMS_A}, root mean square per axis in Å; of a "
+                f" = {u:g}: must be at most {most:.2g}{why}, root mean square per axis in Å; of a "
                 f"B factor of {u:g} Å² it is √(B / 8π²) = {math.sqrt(u / (8 * math.pi**2)):.3f}",
             )
     of_2h = list(_of_2h(made)) if isinstance(made, Material) else []
