@@ -83,6 +83,11 @@ def test_the_strongest_deformations_with_shift_and_scale_are_still_found(method)
         assert_measured(method.measure(image, 106), deformation, 10)
 
 
+def test_a_crystal_that_is_turned_far_is_found_if_it_is_said():
+    turned = DiscMethod(MOS2, 80, 6.35, CAMERA, rotation_deg=90)
+    assert_measured(turned.measure(pattern(SHEARED, 95), 100), SHEARED, 95)
+
+
 def test_brightness_changes_nothing(method):
     image = pattern(SHEARED)
     first, second = method.measure(image), method.measure(1e7 * image)

@@ -7,7 +7,7 @@ import pytest
 from small_scan import true_calibration
 
 from pacbed.reading.map_settings import MapSettings
-from pacbed.reading.map_store import RELATIVE
+from pacbed.reading.map_store import BITS, RELATIVE
 from pacbed.reading.maps import MapMaker, _beside, _Found, between_sides
 from pacbed.reading.scans import Scan
 from pacbed.specimen.crystal import material
@@ -26,16 +26,33 @@ def maker(**calibration):
 )
 def test_what_the_calibration_speaks_against_is_kept_in_the_map(calibration, said):
     found = maker(**calibration)
-    good = {"chi2_per_pixel": np.ones((4, 5)), RELATIVE[0]: np.zeros((4, 5))}
+    good = values(1.0, 0.0)
     assert found.warnings() == found._doubts(good, np.zeros(20))
     assert " ".join(found.warnings())[: len(said)] == said
     assert len(found.warnings()) == bool(said)
 
 
+def values(chi2, relative, flags=0):
+    """Return what is looked at, the same at all points."""
+    found = {"chi2_per_pixel": chi2, RELATIVE[0]: relative, "flags": flags, "layers": 2}
+    return {name: np.full((4, 5), value) for name, value in found.items()}
+
+
 def test_a_wrong_model_and_a_reference_without_fits_are_said():
-    values = {"chi2_per_pixel": np.full((4, 5), 2.0), RELATIVE[0]: np.full((4, 5), np.nan)}
-    said = maker()._doubts(values, np.zeros(20))
+    said = maker()._doubts(values(2.0, np.nan), np.zeros(20))
     assert [line[:12] for line in said] == ["Residuals ar", "No fit in th"]
+
+
+def test_many_points_at_the_edge_of_the_range_are_explained():
+    edge = BITS["at the edge of the range"]
+    assert (
+        maker()
+        ._doubts(values(1.0, 0.0, edge), np.zeros(20))[0]
+        .startswith("At most points strain or tilt")
+    )
+    few = values(1.0, 0.0)
+    few["flags"][:2] = edge
+    assert maker()._doubts(few, np.zeros(20)) == []
 
 
 STEP = ("33333333", "44333333", "55444333", "55555444", "55555555", "55555555")
@@ -63,7 +80,7 @@ def test_what_is_no_strip_between_two_thicknesses_is_no_mixture(lines):
 
 
 def test_missing_pixels_are_counted():
-    good = {"chi2_per_pixel": np.ones((4, 5)), RELATIVE[0]: np.zeros((4, 5))}
+    good = values(1.0, 0.0)
     missing = np.zeros(20)
     missing[:3], missing[7] = 0.1, 1
     lost, some = maker()._doubts(good, missing)

@@ -4,19 +4,38 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_scan import LAYERS, ROTATION_deg, disc, small_scan, true_calibration
+from small_scan import (
+    LAYERS,
+    PIXELS,
+    FIELD_mrad,
+    ROTATION_deg,
+    SEMIANGLE_mrad,
+    disc,
+    small_scan,
+    true_calibration,
+)
 
 from pacbed.exceptions import PacbedError
 from pacbed.reading.calibration import window_sums
 from pacbed.reading.map_settings import MapSettings
 from pacbed.reading.map_store import QUANTITIES, read_map, write_map
 from pacbed.reading.maps import MapMaker, _differing, make_map, strain_turn
-from pacbed.reading.scans import Scan
+from pacbed.reading.scan_writing import WRITERS, write_scan
+from pacbed.reading.scans import Scan, ScanOptions, open_scan
 from pacbed.scattering.image_model import COLUMN
+from pacbed.scattering.request import SeriesRequest
+from pacbed.scattering.strain import StrainRange
+from pacbed.specimen.crystal import material
 
 pytestmark = [pytest.mark.xdist_group("maps"), pytest.mark.slow]
 
 VACUUM, MIXED, TURN = 8, 16, 32
+KNOWN = {
+    "pixel_mrad": FIELD_mrad / PIXELS,
+    "step_nm": 0.5,
+    "energy_keV": 80.0,
+    "semiangle_mrad": SEMIANGLE_mrad,
+}
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +124,32 @@ def test_a_map_that_was_stopped_goes_on(maker, found, tmp_path, monkeypatch):
     )
 
 
+def test_a_second_pass_that_was_stopped_goes_on(small_series, maker, small, tmp_path, monkeypatch):
+    spoilt = small.scan.patterns(slice(None)).copy()
+    spoilt[3, 1, :, 40:] *= 3  # nothing describes this point
+    scan = Scan.of(spoilt, pixel_mrad=small.scan.pixel_mrad)
+    other = MapMaker(scan, small_series, true_calibration(), maker.settings)
+    other.__dict__.update(fit=maker.fit)
+    fitted, neighbours, searched = [], other._from_states, other._searched
+    monkeypatch.setattr(
+        other, "_from_states", lambda *given: fitted.append("near") or neighbours(*given)
+    )
+
+    def stop(places):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(other, "_searched", stop)
+    with pytest.raises(KeyboardInterrupt):
+        make_map(other, tmp_path / "parts")
+    assert fitted
+    monkeypatch.setattr(other, "_searched", lambda places: fitted.append("all") or searched(places))
+    fitted.clear()
+    again = make_map(other, tmp_path / "parts")
+    assert fitted == ["all"]
+    assert again.flagged(4)[3, 1]
+    assert not again.flagged(7)[~again.flagged(4)].any()
+
+
 def test_parts_of_another_map_are_refused(maker, tmp_path):
     from pacbed.reading.maps import check_parts
 
@@ -114,6 +159,25 @@ def test_parts_of_another_map_are_refused(maker, tmp_path):
     with pytest.raises(PacbedError, match="another window"):
         check_parts(tmp_path / "parts", other.fingerprint())
     assert _differing({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}) == ["c"]
+
+
+def test_a_map_is_the_same_whatever_file_its_scan_comes_from(small_series, maker, small, tmp_path):
+    def of(scan, name):
+        other = MapMaker(scan, small_series, maker.calibration, MapSettings(LAYERS))
+        other.__dict__.update(fit=maker.fit)
+        return make_map(other, tmp_path / f"{name}.parts")
+
+    counts = np.clip(small.scan.patterns(slice(1, 4), slice(2, 6)).round(), 0, None)
+    scan = Scan.of(counts.astype(np.uint16), **KNOWN)
+    expected = of(scan, "memory")
+    assert expected.claimed.sum() == 11
+    for ending in WRITERS:
+        write_scan(tmp_path / f"scan{ending}", scan)
+        options = ScanOptions(**(KNOWN if ending in (".mib", ".npy") else {}))
+        found = of(open_scan(tmp_path / f"scan{ending}", options), ending)
+        np.testing.assert_array_equal(found.x_nm, expected.x_nm)
+        for name, values in expected.values.items():
+            np.testing.assert_array_equal(found.values[name], values, err_msg=f"{name}, {ending}")
 
 
 def test_few_electrons_are_read_within_their_error_bars(small_series, tmp_path):
@@ -191,6 +255,21 @@ def test_a_wrong_semi_angle_is_said_by_chi2(small_series, small, tmp_path):
     found = make_map(maker, tmp_path / "parts")
     assert np.nanmedian(found.values["chi2_per_pixel"]) > 1.5
     assert found.flagged(4).all()
+    assert "beam energy, semi-angle" in found.attributes["warnings"][0]
+
+
+@pytest.mark.parametrize(("formula", "energy_keV"), [("WSe2", 80), ("MoS2", 200)])
+def test_another_crystal_or_energy_than_said_is_flagged_and_explained(
+    made, small, formula, energy_keV, tmp_path
+):
+    crystal, stretch = material(formula), StrainRange((0.96, 1.04))
+    asked = SeriesRequest(crystal, energy_keV, 3, stretch, 6.35, 5.0, 76.0, 6, 1)
+    series = made(f"{formula} at {energy_keV} keV", asked)
+    scan = Scan.of(small.scan.patterns(slice(2, 3), slice(0, 3)), pixel_mrad=small.scan.pixel_mrad)
+    maker = MapMaker(scan, series, true_calibration(), MapSettings((3,)))
+    found = make_map(maker, tmp_path / "parts")
+    assert found.flagged(7).all()
+    assert "material, beam energy" in " ".join(found.attributes["warnings"])
 
 
 def test_an_undetermined_turn_is_flagged(maker, found):

@@ -384,6 +384,21 @@ def test_a_large_scan_is_read_by_pieces(tmp_path):
     assert peak < 3 * 2**24
 
 
+@pytest.mark.parametrize("ending", WRITERS)
+def test_of_a_file_only_the_patterns_that_are_wanted_are_read(ending, tmp_path):
+    patterns = np.zeros((32, 32, 64, 64), np.uint16)  # 8.4 MB
+    patterns[20, 7] = 3
+    path = tmp_path / f"scan{ending}"
+    write_scan(path, Scan.of(patterns))
+    open_scan(path).points([[0, 0]])  # imports what it needs
+    tracemalloc.start()
+    found = open_scan(path).points([[20, 7], [3, 30]])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, patterns[[20, 3], [7, 30]])
+    assert peak < patterns.nbytes / 3
+
+
 def test_of_a_large_scan_some_points_are_looked_at(scan, monkeypatch):
     monkeypatch.setattr("pacbed.reading.scan_overview._MOST_BYTES", scan.source.nbytes / 4)
     overview = Overview.of(scan)

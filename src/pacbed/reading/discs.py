@@ -171,6 +171,8 @@ class DiscMethod:
         Positions are those in intensities raised to this power. In a square root the noise of
         counted electrons is the same everywhere, and weak discs are not lost near bright ones.
         The radius is measured in linear intensity: a root makes discs wider.
+    rotation_deg
+        Rotation of the crystal, counter-clockwise, about which images vary by some degrees.
 
     Raises
     ------
@@ -185,10 +187,13 @@ class DiscMethod:
         semiangle_mrad: float,
         augmentation: AugmentationSettings,
         power: float = 0.5,
+        rotation_deg: float = 0.0,
     ) -> None:
         self.semiangle_mrad = semiangle_mrad
         self.augmentation = augmentation
         self.power = power
+        c, s = math.cos(math.radians(rotation_deg)), math.sin(math.radians(rotation_deg))
+        self._turn = np.array([[c, -s], [s, c]])
         n = augmentation.pixels
         self.radius_px = semiangle_mrad / augmentation.pixel_mrad
         if reason := obstacle_to_discs(material, energy_keV, semiangle_mrad, augmentation):
@@ -256,7 +261,7 @@ class DiscMethod:
         places, heights, found = _peaks(contrast, middle, window)
         if not found[0]:
             raise _NoLattice
-        lattice = _Lattice(places[0], np.eye(2) / pixel, 1, math.nan)
+        lattice = _Lattice(places[0], self._turn / pixel, 1, math.nan)
         reflections = self._reflections[:1]
         for order in range(1, self._order.max() + 1):
             candidates = self._reflections[self._order == order]

@@ -8,6 +8,7 @@ map that was stopped goes on.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import zipfile
@@ -15,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -75,6 +76,13 @@ _FEW = 0.1
 _BINS = (2, 1)
 # χ² per pixel from which the crystal or the microscope may be another one than said.
 _WRONG = 1.5
+# Part of the points that lie at the edge of the range, from which on this may have a cause.
+_MANY = 0.5
+_EDGE = (
+    "At most points strain or tilt lies at the edge of the range of the series: material, beam "
+    "energy or pixel size may be other ones than said, or the range is too narrow (--stretch, "
+    "--tilt-mrad)."
+)
 # A width of the point spread is kept by a prior so narrow: it is applied only if it is unknown.
 _KEPT_PX = 1e-6
 # Patterns by which it is noticed that a scan was changed.
@@ -409,8 +417,13 @@ class MapMaker:
         found.layers[several] = numbers[deviance.argmin(axis=1)]
         found.probability[several] = 1 / weight.sum(axis=1)
 
-    def improve(self, found: _Found, report: Callable[[str], None] = lambda word: None) -> None:
-        """Begin again where something is wrong: from good neighbours, and with all thicknesses."""
+    def improve(
+        self, found: _Found, kept: Callable[..., _Found], report: Callable[[str], None]
+    ) -> None:
+        """Begin again where something is wrong: from good neighbours, and with all thicknesses.
+
+        What is fitted is kept, and not fitted again.
+        """
         at = np.stack(np.meshgrid(*map(np.arange, self.shape), indexing="ij"), -1).reshape(-1, 2)
         for _ in range(_ROUNDS):
             good = found.good
@@ -421,30 +434,42 @@ class MapMaker:
             distance, near = cKDTree(at[known]).query(at[bad])
             bad, near = bad[distance < _REACH], known[near[distance < _REACH]]
             report(f"{len(bad)} from neighbours")
-            if not self._again(found, at, bad, near):
+            if not self._again(found, at, bad, near, kept):
                 break
         bad = np.flatnonzero(~found.good & (found.layers > 0))
         if 0 < len(bad) <= _FEW * (found.layers > 0).sum():
             report(f"{len(bad)} with all thicknesses")
             for first in range(0, len(bad), _TOGETHER):
                 some = bad[first : first + _TOGETHER]
-                images = self.images(self._in_scan(at[some]))
-                read = self._thicknesses.fit(images, masks=self.masks(images))
-                probability = read.probabilities.max(axis=1)
-                _put_better(found, some, _Found(read.fit, read.layers, probability))
+                _put_better(found, some, kept(self._searched, at[some]))
 
-    def _again(self, found: _Found, at: np.ndarray, bad: np.ndarray, near: np.ndarray) -> int:
+    def _searched(self, places: np.ndarray) -> _Found:
+        images = self.images(self._in_scan(places))
+        read = self._thicknesses.fit(images, masks=self.masks(images))
+        return _Found(read.fit, read.layers, read.probabilities.max(axis=1))
+
+    def _again(
+        self,
+        found: _Found,
+        at: np.ndarray,
+        bad: np.ndarray,
+        near: np.ndarray,
+        kept: Callable[..., _Found],
+    ) -> int:
         """Fit bad points from near ones; return how many became better."""
         better = 0
         for number in np.unique(found.layers[near]).tolist():
             chosen = np.flatnonzero(found.layers[near] == number)
             for first in range(0, len(chosen), _TOGETHER):
                 some = chosen[first : first + _TOGETHER]
-                images = self.images(self._in_scan(at[bad[some]]))
-                one = self._fitted(images, found.result.states[near[some]], number)
+                starts = found.result.states[near[some]]
+                one = kept(self._from_states, at[bad[some]], starts, number)
                 one.probability = _beside(one, found, bad[some])
                 better += _put_better(found, bad[some], one)
         return better
+
+    def _from_states(self, places: np.ndarray, starts: np.ndarray, layers: int) -> _Found:
+        return self._fitted(self.images(self._in_scan(places)), starts, layers)
 
     # What is said.
 
@@ -480,6 +505,9 @@ class MapMaker:
         chi2 = float(np.nanmedian(values["chi2_per_pixel"]))
         if chi2 > _WRONG:
             found.append(_wrong(chi2))
+        edge = (values["flags"] & BITS["at the edge of the range"]) > 0
+        if edge.sum() > _MANY * (values["layers"] > 0).sum():
+            found.append(_EDGE)
         if not np.isfinite(values[RELATIVE[0]]).any():
             found.append("No fit in the reference region is good: there is no relative strain.")
         return found
@@ -669,7 +697,7 @@ def make_map(
     whole = _joined([one for one in found if one is not None])
     if not (whole.layers > 0).any():
         raise PacbedError(f"{maker.scan.name}: no crystal was found at any point")
-    maker.improve(whole, lambda word: say(total, total, word))
+    maker.improve(whole, partial(_kept, folder, log), lambda word: say(total, total, word))
     return maker.strain_map(whole)
 
 
@@ -778,6 +806,19 @@ def _wrong(residuals: float) -> str:
         "size, number of layers or handedness may be other ones than said, or the model is too "
         "simple."
     )
+
+
+def _kept(
+    folder: Path, log: Callable[[str], None], fit: Callable[..., _Found], *given: Any
+) -> _Found:
+    """Return what a fit finds, from a file of the folder if it is there."""
+    asked = b"".join(np.ascontiguousarray(one).tobytes() for one in given)
+    path = folder / f"again-{hashlib.sha256(asked).hexdigest()[:16]}.npz"
+    if arrays := _read(path, log):
+        return _Found.of(arrays)
+    found = fit(*given)
+    found.write(path)
+    return found
 
 
 def _beside(new: _Found, found: _Found, rows: np.ndarray) -> np.ndarray:
