@@ -83,6 +83,8 @@ def main() -> None:
     if not (options.series or options.map):
         parser.error("give --series or --map")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if bool(options.scan) != bool(options.truth):
+        parser.error("give --scan and --truth together")
     if options.scan:
         scan, truth = open_scan(options.scan), read_map(options.truth)
     else:

@@ -84,8 +84,8 @@ def test_missing_pixels_are_counted():
     missing = np.zeros(20)
     missing[:3], missing[7] = 0.1, 1
     lost, some = maker()._doubts(good, missing)
-    assert lost.startswith("1 of 20 patterns are mostly not finite")
-    assert some.startswith("In 3 of 20 patterns 0.1 of the pixels are not finite")
+    assert lost.startswith("1 of 20 points are mostly not finite")
+    assert some.startswith("At 3 of 20 points 0.1 of the pixels are not finite")
 
 
 def test_the_probability_of_a_thickness_is_that_of_the_one_that_is_taken(monkeypatch):

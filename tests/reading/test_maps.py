@@ -146,6 +146,9 @@ def test_a_second_pass_that_was_stopped_goes_on(small_series, maker, small, tmp_
     fitted.clear()
     again = make_map(other, tmp_path / "parts")
     assert fitted == ["all"]
+    undisturbed = make_map(other, tmp_path / "undisturbed")
+    for name, values in undisturbed.values.items():
+        np.testing.assert_array_equal(again.values[name], values)
     assert again.flagged(4)[3, 1]
     assert not again.flagged(7)[~again.flagged(4)].any()
 

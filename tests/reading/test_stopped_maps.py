@@ -10,7 +10,7 @@ from pacbed.cli.map_jobs import call
 from pacbed.exceptions import PacbedError
 from pacbed.reading.calibration import Calibration
 from pacbed.reading.map_store import read_map
-from pacbed.reading.maps import MapMaker, _Found, scan_state
+from pacbed.reading.maps import MapMaker, _Found, check_parts, forget_parts, scan_state
 from pacbed.reading.point_patterns import open_point_patterns
 from pacbed.reading.scans import open_scan
 
@@ -127,7 +127,8 @@ def test_a_part_that_is_damaged_is_made_again(work, name, again, content):
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
 @pytest.mark.parametrize(
-    ("name", "said"), [("calibration.json", "It is damaged"), ("map.json", "does not say of which")]
+    ("name", "said"),
+    [("calibration.json", "is damaged: the scan"), ("map.json", "does not say of which")],
 )
 def test_a_map_of_which_nothing_is_known_begins_anew(work, name, said, content):
     work.stopped()
@@ -187,3 +188,19 @@ def test_a_point_of_the_map_lies_in_the_middle_of_its_window(work, monkeypatch, 
     assert found.y_nm[0] == first
     patterns = open_point_patterns(found)
     assert patterns._place(0, 0) == ((window - 1) // 2, (window - 1) // 2)
+
+
+def test_nothing_of_a_map_that_is_forgotten_remains(tmp_path):
+    for name in ("map.json", "calibration.json", "seeds.npz", "rows-00000.npz", "again-0a.npz"):
+        (tmp_path / name).touch()
+    (tmp_path / "of-somebody-else.npz").touch()
+    assert forget_parts(tmp_path) == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["of-somebody-else.npz"]
+
+
+def test_parts_that_cannot_be_read_are_not_taken_for_damaged(tmp_path):
+    (tmp_path / "map.json").mkdir()  # also root cannot read it
+    (tmp_path / "rows-00000.npz").touch()
+    with pytest.raises(PacbedError, match="cannot read"):
+        check_parts(tmp_path, {})
+    assert (tmp_path / "rows-00000.npz").exists()

@@ -367,7 +367,9 @@ def _begun(parts: Path, asked: dict[str, Any]) -> Calibration | None:
     try:
         return Calibration.read(file) if file.exists() else None
     except PacbedError as error:
-        say(f"{error}. It is damaged: the scan is calibrated and all points are fitted again")
+        if isinstance(error.__cause__, OSError):
+            raise
+        say(f"{file} is damaged: the scan is calibrated and all points are fitted again")
         forget_parts(parts)
         check_parts(parts, asked)
         return None

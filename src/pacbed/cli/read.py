@@ -261,7 +261,10 @@ def layer_numbers(layers: Sequence[str]) -> tuple[int, ...]:
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", word)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if not 1 <= first <= last <= MOST_LAYERS:
-            raise PacbedError(f"--layers {word}: write a number such as 5, or a range such as 1-10")
+            raise PacbedError(
+                f"--layers {word}: write a number such as 5, or a range such as 1-10, of at most "
+                f"{MOST_LAYERS:,} layers"
+            )
         found |= set(range(first, last + 1))
     return tuple(sorted(found))
 

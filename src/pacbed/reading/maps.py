@@ -87,6 +87,11 @@ _EDGE = (
 _KEPT_PX = 1e-6
 # Patterns by which it is noticed that a scan was changed.
 _VALUES = 16
+# What a damaged archive of arrays raises.
+_DAMAGED = (
+    *(OSError, ValueError, KeyError, EOFError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 @dataclass
@@ -242,7 +247,7 @@ class MapMaker:
 
     def crystal(self, images: np.ndarray) -> np.ndarray:
         """Return whether there is a crystal, shape (patterns,)."""
-        images = whole(images, self.masks(images))
+        images = whole(images, self.masks(images)) * self.cut.part.mask
         enough = images.sum(axis=(1, 2)) >= self.settings.least_electrons
         return enough & (self._scattered(images) > self._thinnest_scatters)
 
@@ -495,11 +500,11 @@ class MapMaker:
         found = self.warnings()
         if lost := int((missing == 1).sum()):
             found.append(
-                f"{lost} of {missing.size} patterns are mostly not finite: nothing is claimed."
+                f"{lost} of {missing.size} points are mostly not finite: nothing is claimed."
             )
         if (some := (missing > 0) & (missing < 1)).any():
             found.append(
-                f"In {some.sum()} of {missing.size} patterns {missing[some].mean():.2g} of the "
+                f"At {some.sum()} of {missing.size} points {missing[some].mean():.2g} of the "
                 "pixels are not finite: they do not count."
             )
         chi2 = float(np.nanmedian(values["chi2_per_pixel"]))
@@ -662,7 +667,7 @@ def make_map(
     say = report or (lambda done, total, more="": None)
     say(0, total, "thicknesses")
     begun = folder / "seeds.npz"
-    if arrays := _read(begun, log):
+    if (arrays := _read(begun, log)) and "places" in arrays:
         places, seeds = arrays["places"], _Found.of(arrays)
     else:
         places, seeds = maker.seeds()
@@ -694,11 +699,11 @@ def make_map(
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    whole = _joined([one for one in found if one is not None])
-    if not (whole.layers > 0).any():
+    total_found = _joined([one for one in found if one is not None])
+    if not (total_found.layers > 0).any():
         raise PacbedError(f"{maker.scan.name}: no crystal was found at any point")
-    maker.improve(whole, partial(_kept, folder, log), lambda word: say(total, total, word))
-    return maker.strain_map(whole)
+    maker.improve(total_found, partial(_kept, folder, log), lambda word: say(total, total, word))
+    return maker.strain_map(total_found)
 
 
 def _read(path: Path, log: Callable[[str], None]) -> dict[str, np.ndarray] | None:
@@ -709,7 +714,7 @@ def _read(path: Path, log: Callable[[str], None]) -> dict[str, np.ndarray] | Non
         _Found.of(found)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGED as error:
         log(f"{path} is damaged, and made again ({error})")
         return None
     return found
@@ -736,14 +741,16 @@ def check_parts(
     OtherPartsError
         If it holds parts of another map; what differs is named.
     PacbedError
-        If it cannot be written.
+        If it cannot be read or written.
     """
     path = folder / "map.json"
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         if forget_parts(folder):
             log(f"{folder} does not say of which map it holds parts: they are made again")
+    except OSError as error:
+        raise PacbedError(f"cannot read {path}: {error.strerror}") from error
     else:
         if differing := _differing(before, fingerprint):
             raise OtherPartsError(
@@ -755,7 +762,7 @@ def check_parts(
 
 def forget_parts(folder: Path) -> int:
     """Remove what is done of a map, and return how many files these were."""
-    patterns = "map.json", "calibration.json", "seeds.npz", "rows-*.npz"
+    patterns = "map.json", "calibration.json", "seeds.npz", "rows-*.npz", "again-*.npz"
     found = [file for pattern in patterns for file in folder.glob(pattern)]
     for file in found:
         file.unlink()

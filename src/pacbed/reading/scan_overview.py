@@ -118,7 +118,7 @@ class Overview:
         if unknown:
             notes.append(f"{unknown} of {sums.size} patterns are not finite; a map leaves them out")
         if dead := int((count < count.max()).sum()):
-            notes.append(f"{dead} pixels are not finite in all patterns; there they do not count")
+            notes.append(f"{dead} pixels are not finite in some patterns; there they do not count")
         if not largest > 0:
             raise PacbedError(f"{scan.name} is empty: no value is larger than zero")
         places = np.array([[round(a * (ny - 1)), round(b * (nx - 1))] for a, b in _PLACES])

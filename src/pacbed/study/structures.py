@@ -260,7 +260,7 @@ def implausible(made: Crystal, motion: Motion = "full") -> Iterator[tuple[str, s
         if u > most:
             yield (
                 f"rms_displacement_A.{kind}",
-                f" = {u:g}: must be at most {most:.2g}{why}, root mean square per axis in Å; of a "
+                f" = {u:g}: must be at most {most:.3g}{why}, root mean square per axis in Å; of a "
                 f"B factor of {u:g} Å² it is √(B / 8π²) = {math.sqrt(u / (8 * math.pi**2)):.3f}",
             )
     of_2h = list(_of_2h(made)) if isinstance(made, Material) else []
