@@ -151,10 +151,7 @@ def test_a_job_simulates_ten_states(workspace, states, jobs):
 
 
 def test_a_job_that_fails_is_repeated_alone(workspace):
-    change = {
-        "simulation": {"thermal_motion": "coherent", "planewave": {"strain_states": 12}},
-        "dataset": {"pool": 20},
-    }
+    change = {"simulation": {"planewave": {"strain_states": 12}}, "dataset": {"pool": 20}}
     target, series = "results/series/series.zarr.zip", workspace.folder / "results" / "series"
     # No folder can be made where a file is.
     series.mkdir(parents=True)
