@@ -232,7 +232,7 @@ def test_pixels_without_numbers_do_not_count(small_series, maker, small, tmp_pat
     assert found.values["chi2_per_pixel"].max() < 1.1
     cut = replace(small, states=small.states[part], layers=small.layers[part])
     assert np.abs(deviations(found, cut)).max() < 5
-    assert any("In 3 of 14 patterns" in line for line in found.attributes["warnings"])
+    assert any("At 3 of 14 points" in line for line in found.attributes["warnings"])
 
 
 def test_a_window_is_filled_up_where_a_pattern_has_no_number():
