@@ -27,7 +27,6 @@ from pacbed.examples import labels
 from pacbed.examples.dataset import read_dataset, write_dataset
 from pacbed.examples.pattern_set import PatternSet
 from pacbed.examples.source import ExampleSource
-from pacbed.learning.loss import of_both_answers
 from pacbed.learning.network import build_network, with_first_answer
 from pacbed.learning.sequences import OnlineSequence, StoredSequence
 from pacbed.learning.training import configure, make_optimizer, on_device
@@ -85,7 +84,7 @@ class Bench:
         self.xla = xla
         scaling, settings = config.deformation.label_scaling(OUTPUTS), config.augmentation()
         self.first = scaling
-        if twice := config.network.kind == "coarse-to-fine":
+        if config.network.kind == "coarse-to-fine":
             self.first = scaling.with_nuisances(
                 settings.translation_px, settings.field_of_view_variation
             )
@@ -109,7 +108,7 @@ class Bench:
         changed = {"precision": precision, "xla": xla, "loss": "mse"}
         study = config.changed({"seed": 0, "training": changed})
         training = training_settings(study, "linear")
-        loss = of_both_answers(training.loss, 6) if twice else training.loss
+        loss, _ = training.losses(6)
         for model, _ in self.sources.values():
             rate = training.schedule.of_batches(batches)
             optimizer = make_optimizer(rate, training)

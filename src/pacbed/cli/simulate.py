@@ -282,13 +282,11 @@ def simulate(
             f"smaller pixels; if it is in rad, write {1e3 * smallest:g}"
         )
     outputs = [_store_name(output, request, len(requests)) for request in requests]
-    if series and series.resolve() in [path.resolve() for path in outputs]:
-        raise PacbedError(f"--output {series} is the series itself: give another name")
     if len(set(outputs)) < len(outputs):
         raise PacbedError("a pair of semi-angle and tilt (to six digits) is asked for twice")
     if execution.scratch_GB is not None and execution.scratch_GB <= 0:
         raise PacbedError(f"--scratch must be greater than 0, not {execution.scratch_GB:g}")
-    check_apart([*outputs, log], [crystal.file, *crystal.config])
+    check_apart([*outputs, log], [series, crystal.file, *crystal.config])
     check_writable(*outputs)
     checkpoints = [checkpoint_of(output) for output in outputs]
     with (

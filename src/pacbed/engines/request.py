@@ -13,7 +13,7 @@ import numpy as np
 from pacbed.exceptions import RequestError
 from pacbed.specimen.crystal import Crystal, crystal_of
 from pacbed.specimen.deformation import Deformation
-from pacbed.specimen.microscope import Aperture, Detector
+from pacbed.specimen.microscope import Aperture, Detector, ENERGIES_keV
 
 PHYSICS_VERSION = 2
 """Version of the physics, by which a store of patterns is known to be out of date.
@@ -22,8 +22,6 @@ Add one when a mistake in the physics of an engine is mended, or when patterns o
 change by more than rounding for another reason: existing patterns are then not what is asked for.
 """
 
-# Where the engines were tested. Slower electrons are scattered back too, which is left out.
-ENERGIES_keV = (30, 300)
 # The propagator of a tilted sample is that of small angles.
 MAX_TILT_mrad = 100
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -46,7 +45,7 @@ from pacbed.reading.map_settings import MapSettings
 from pacbed.reading.map_store import BITS, QUANTITIES, RELATIVE, StrainMap
 from pacbed.reading.patterns import Pattern
 from pacbed.reading.pixels import finite_mean, whole
-from pacbed.reading.scans import Scan
+from pacbed.reading.scans import DAMAGED, Scan
 from pacbed.reading.start import SearchRange
 from pacbed.reading.thickness import ThicknessFit
 from pacbed.scattering.image_model import COLUMN, TILT, UNKNOWNS
@@ -87,11 +86,6 @@ _EDGE = (
 _KEPT_PX = 1e-6
 # Patterns by which it is noticed that a scan was changed.
 _VALUES = 16
-# What a damaged archive of arrays raises.
-_DAMAGED = (
-    *(OSError, ValueError, KeyError, EOFError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error),
-)
 
 
 @dataclass
@@ -714,7 +708,7 @@ def _read(path: Path, log: Callable[[str], None]) -> dict[str, np.ndarray] | Non
         _Found.of(found)
     except FileNotFoundError:
         return None
-    except _DAMAGED as error:
+    except DAMAGED as error:
         log(f"{path} is damaged, and made again ({error})")
         return None
     return found

@@ -14,18 +14,19 @@ import numpy as np
 
 from pacbed.exceptions import PacbedError
 from pacbed.reading.pixels import FEWEST_PIXELS, put_together
+from pacbed.specimen.microscope import ENERGIES_keV
 
 # Patterns of a pass through a whole scan that are in memory at a time, in bytes.
 _BLOCK_BYTES = 2**28
 # What readers raise where a file is not as it was written.
-_DAMAGED = (OSError, ValueError, RuntimeError, KeyError, EOFError, zlib.error, zipfile.BadZipFile)
+DAMAGED = (OSError, ValueError, RuntimeError, KeyError, EOFError, zlib.error, zipfile.BadZipFile)
 # Relative difference between a file and an option that is worth a word.
 _DIFFERENT = 0.01
 # Options of calibrations, and limits beyond which another unit is meant.
 _LIMITS = {
     "pixel_mrad": ("--pixel-mrad", 1e-4, 100.0, "mrad"),
     "step_nm": ("--step", 1e-4, 1e5, "nm"),
-    "energy_keV": ("--energy", 30.0, 300.0, "keV"),
+    "energy_keV": ("--energy", *ENERGIES_keV, "keV"),
     "semiangle_mrad": ("--semiangle", 0.1, 200.0, "mrad"),
 }
 
@@ -294,7 +295,7 @@ class Scan:
         """Turn what goes wrong in reading into an error that names the file."""
         try:
             yield
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise PacbedError(
                 f"cannot read patterns of {self.name}: the file is damaged, cut short, or changed "
                 f"since it was opened ({error})"

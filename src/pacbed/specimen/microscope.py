@@ -12,6 +12,8 @@ from scipy.special import erf
 
 from pacbed.exceptions import RequestError
 
+# Where the engines were tested. Slower electrons are scattered back too, which is left out.
+ENERGIES_keV = (30, 300)
 ELECTRON_REST_keV = constants.value("electron mass energy equivalent in MeV") * 1e3
 
 # A disc of so many pixels' radius has an edge that is nearly straight in each of them.

@@ -311,6 +311,7 @@ _OF_STRUCTURES: dict[str, Any] = {
 class MicroscopeSection(Section):
     """The electron beam."""
 
+    # As ENERGIES_keV of the microscope, which needs SciPy.
     energy_keV: Annotated[Real, Field(ge=30, le=300)] = 80
     """Beam energy in keV, 30 to 300."""
     semiangles_mrad: Different[SemiAngle] = (6.35, 12.65, 18.13, 25.44, 32.94)
