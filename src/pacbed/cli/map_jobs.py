@@ -63,11 +63,12 @@ class MapJob:
     def files(self) -> list[str]:
         """Files that are read: the scan, and others that are given.
 
-        They are a calibration, a series, and a structure.
+        They are a calibration, an MTF, a series, and a structure.
         """
-        calibration = self._given("calibrating", Calibrating()).calibration
+        known = self._given("calibrating", Calibrating())
         series = self._given("held", MapSeries()).series
-        given = (calibration, series, self._given("structure", Structure()).file)
+        structure = self._given("structure", Structure()).file
+        given = (known.calibration, known.mtf, series, structure)
         return [self.scan, *(str(path) for path in given if path is not None)]
 
     @cached_property
