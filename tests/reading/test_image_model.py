@@ -115,7 +115,7 @@ def test_a_given_mtf_blurs_images_and_their_derivatives(small_series, free):
     )
     for found, expected in ((seen, image), (slopes, columns)):
         found, expected = (n.reshape(*n.shape[:-1], PIXELS, PIXELS) for n in (found, expected))
-        expected = blurring.mtf.blurred(expected)
+        expected = blurring.mtf.filtered(expected)
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max(initial=1))
 
 

@@ -22,10 +22,32 @@ def test_pixels_that_only_integrate_leave_images_as_they_are():
     np.testing.assert_allclose(MTF(gaussian_mtf(0.0)).blurred(IMAGE), IMAGE, rtol=1e-9)
 
 
-def test_no_electrons_are_lost_and_a_flat_image_stays_flat():
-    mtf = MTF(gaussian_mtf(1.2))
+@pytest.mark.parametrize(
+    "points", [gaussian_mtf(1.2), gaussian_mtf(1.2)[5:], [(0, 1.1), (0.2, 0.8), (0.5, 0.2)]]
+)
+def test_no_electrons_are_lost_and_a_flat_image_stays_flat(points):
+    mtf = MTF(points)
     assert mtf.blurred(IMAGE).sum() == pytest.approx(IMAGE.sum())
     np.testing.assert_allclose(mtf.blurred(np.ones((20, 30))), 1)
+
+
+@pytest.mark.parametrize(("sigma_px", "error"), [(0.5, 0.03), (0.7, 0.02), (1.0, 0.01)])
+def test_discs_are_blurred_as_before_they_were_integrated(sigma_px, error):
+    """Part of the brightness of the disc by which a pixel is wrong."""
+    fine, pixels, radius = 16, 48, 14.0
+    axis = (np.arange(pixels * fine) + 0.5) / fine - pixels / 2 - 0.3
+    sharp = (np.hypot(axis[:, None], axis) < radius).astype(float)
+    exact = gaussian_filter(sharp, sigma_px * fine, mode="reflect")
+    exact = exact.reshape(pixels, fine, pixels, fine).mean(axis=(1, 3))
+    found = MTF(gaussian_mtf(sigma_px)).blurred(disc(pixels, radius, fine))
+    assert np.abs(found - exact).max() < error
+    assert found.min() >= 0
+
+
+@pytest.mark.parametrize("width", [0, -1, float("nan"), float("inf")])
+def test_pixels_of_no_width_are_refused(width):
+    with pytest.raises(PacbedError, match="pixels of the camera wide"):
+        MTF(gaussian_mtf(1.0), width)
 
 
 def test_that_of_a_gaussian_blurs_as_a_gaussian():
@@ -78,9 +100,12 @@ def test_tables_of_several_programs_are_read(tmp_path, text):
     [
         ("0 100\n0.5 40\n", "if values are in %, divide them by 100"),
         ("0 1\n1 0.4\n", "if frequencies are fractions of the Nyquist frequency, halve them"),
-        ("0 1\n0.3 0.6\n0.2 0.7\n", "an MTF must be pairs of cycles per pixel, ascending"),
+        ("0 1\n0.3 0.6\n0.2 0.7\n", "two or more pairs of cycles per pixel, ascending"),
         ("0 1\n0.3 -0.1\n", "an MTF must be"),
         ("0 1\n0.3 nan\n", "an MTF must be"),
+        ("0.5 1\n", "two or more pairs"),
+        ("0 1 0.01\n0.5 0.4 0.01\n", "line 1: '0 1 0.01' is not a frequency and a value"),
+        ("0,000 1,000\n0,5 0,4\n", "line 1: '0,000 1,000' is not a frequency and a value"),
         ("0.1 0.2\n0.3 0.1\n", "near 1 at first"),
         ("0 1\n0,3 0,6\n", "line 2: '0,3 0,6' is not a frequency and a value"),
         ("frequency MTF\n", "an MTF must be"),
@@ -99,5 +124,5 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(PacbedError, match=r"cannot read .*none\.txt: No such file"):
         read_mtf(tmp_path / "none.txt")
     (tmp_path / "image.png").write_bytes(b"\x89PNG\xff\xfe")
-    with pytest.raises(PacbedError, match=r"image\.png is no text file"):
+    with pytest.raises(PacbedError, match=r"image\.png is no text file in UTF-8"):
         read_mtf(tmp_path / "image.png")

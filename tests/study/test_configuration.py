@@ -1043,7 +1043,9 @@ def test_an_mtf_is_read_from_a_file_or_given(config, tmp_path):
         assert study.augmentation().mtf.points == tuple(map(tuple, points))
         # A file that says something else leads to other examples, one of another name does not.
         assert study.dataset.used()["camera"]["mtf"] == points
-        assert study.dataset.of_pools()["camera"] == {"mtf": points}
+        assert study.dataset.of_pools()["camera"] == {"mtf": points, "mtf_bins": 1}
+    change(config, "dataset.camera.mtf_bins", 2)
+    assert checked(config).augmentation().mtf.width == 2
     change(config, "dataset.camera.mtf", str(tmp_path / "none.csv"))
     assert f"cannot read {tmp_path / 'none.csv'}" in the_complaint(config)
     change(config, "dataset.camera.mtf", [[0, 100], [0.5, 40]])

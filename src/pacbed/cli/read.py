@@ -551,6 +551,7 @@ def _assumed(
             "handedness": "mirrored" if camera.mirrored else "as recorded, not mirrored",
             "scale": _said_of_scales(scales, camera),
             "crystal": f"{request.material.name} at {request.energy_keV:g} keV",
+            **({"MTF": "as measured"} if mtf else {}),
         },
         "semiangle_mrad": semiangle,
         "semiangle_uncertainty": fit.semiangle_uncertainty,

@@ -110,10 +110,7 @@ class AugmentationSettings:
     @property
     def geometry_ranges(self) -> dict[str, Any]:
         """Pixels, their MTF, and ranges of :attr:`geometry`: what images of a pool depend on."""
-        known = self.described()
-        if self.largest_ellipticity:
-            known |= known["camera"]
-        return {name: known[name] for name in _OF_GEOMETRY if name in known}
+        return geometry_of(self.described())
 
     @property
     def largest_ellipticity(self) -> float:
@@ -166,6 +163,14 @@ class AugmentationSettings:
         return np.asarray(drawn)
 
 
+def geometry_of(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return, of settings as they are stored, those on which images of a pool depend."""
+    camera = described.get("camera") or {}
+    known = {**described, **(camera if camera.get("ellipticity", _PERFECT)[1] else {})}
+    return {name: known[name] for name in _OF_GEOMETRY if name in known}
+
+
+_PERFECT = (0.0, 0.0)
 _OF_GEOMETRY = (
     *("pixels", "field_of_view_mrad", "field_of_view_variation", "rotation_deg", "translation_px"),
     *("mtf", "ellipticity", "ellipticity_direction_deg"),
@@ -252,7 +257,7 @@ def average_over_pixels(
         averaged = correlate1d(averaged, weights, axis, mode="nearest")
     if mtf:
         x, y = (size / camera_pixel_mrad for size in pixel_mrad)
-        averaged = np.maximum(mtf.blurred(averaged, (y, x)), 0)
+        averaged = mtf.blurred(averaged, (y, x))
     return averaged
 
 

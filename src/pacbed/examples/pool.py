@@ -17,7 +17,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from pacbed.engines.request import Progress
-from pacbed.examples.augment import AugmentationSettings
+from pacbed.examples.augment import AugmentationSettings, geometry_of
 from pacbed.examples.camera import ELLIPSE
 from pacbed.examples.pattern_set import PatternSet
 from pacbed.exceptions import StoreError
@@ -257,7 +257,7 @@ def read_pool(
         images, geometry, parameters, draws = (
             np.asarray(group[name]) for name in ("images", "geometry", "parameters", "draws")
         )
-    ours: dict[str, Any] = attributes["augmentation"]  # type: ignore[assignment]
+    ours = geometry_of(attributes["augmentation"])  # type: ignore[arg-type]
     theirs = plain(wanted.geometry_ranges) if wanted else ours
     if differing := [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]:
         values = (f"{name} is {ours.get(name)}, not {theirs.get(name)}" for name in differing)
@@ -271,5 +271,6 @@ def read_pool(
         draws.tolist(),
         parameters,
         attributes["simulation"],  # type: ignore[arg-type]
-        geometry,
+        # Of no ellipse, those of earlier versions may have two columns of zeros.
+        geometry if "ellipticity" in ours else geometry[:, :4],
     )

@@ -149,10 +149,10 @@ def linearise_image(image: Image, mtf: MTF | None = None) -> Linearised:
             image.expected,
         ]
     )
+    expected = image.expected
     if mtf:
-        slopes = mtf.blurred(slopes)
-    # The derivative by the logarithm of the dose is the image itself.
-    return Linearised(slopes, np.broadcast_to(slopes[-1], slopes.shape))
+        slopes, expected = mtf.filtered(slopes), mtf.blurred(expected)
+    return Linearised(slopes, np.broadcast_to(expected, slopes.shape))
 
 
 def _names() -> Iterator[str]:

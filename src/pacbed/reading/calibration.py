@@ -56,6 +56,8 @@ _PRIORS = {
     "background": (0.0, 0.1),
     "halo": (0.0, 0.1),
 }
+# Mean and standard deviation of a blur that an MTF does not have.
+_BESIDES_MTF = (0.0, 0.3)
 # Standard deviation of an unknown that is held, and of the strain of an unstrained region.
 _HELD, _UNSTRAINED = 1e-5, 1e-4
 # Points that are looked at, and that take part in the joint fit.
@@ -444,6 +446,7 @@ class _Sample:
     semiangle_mrad: float
     centre_px: tuple[float, float]
     radius_px: float
+    bins: int
 
 
 def grid(shape: tuple[int, int], most: int) -> np.ndarray:
@@ -501,6 +504,7 @@ def _sample(scan: Scan, settings: MapSettings) -> _Sample:
         semiangle,
         (float(first[0]), float(first[1])),
         radius,
+        scan.options.bins,
     )
 
 
@@ -524,6 +528,7 @@ class _Joint:
     layers: np.ndarray
     states: np.ndarray
     first_gain: float
+    mtf: MTF | None = None
     chi2: np.ndarray = field(default_factory=lambda: np.ones(0))
     covariance: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     response: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0)))
@@ -538,7 +543,7 @@ class _Joint:
     ) -> _Joint:
         """Find the orientation of the crystal by the mean pattern."""
         pixel, angle = sample.pixel_mrad, sample.semiangle_mrad
-        mtf = read_mtf(given.mtf) if given.mtf else None
+        mtf = read_mtf(given.mtf).of_pixels(sample.bins) if given.mtf else None
         cut = Cut.of(sample.mean, series, pixel, angle, mtf=mtf)
         counts = cut.images(sample.patterns)
         gain = given.counts_per_electron
@@ -549,6 +554,8 @@ class _Joint:
         known = sample.pixel_known
         held = known or settings.reference is None
         priors = dict(_PRIORS)
+        if mtf:
+            priors["blur_px"] = _BESIDES_MTF
         priors |= {f"tilt_{axis}_mrad": (0.0, max(series.request.tilt_mrad, 0.1)) for axis in "xy"}
         angle = given.semiangle_uncertainty
         if known:
@@ -562,6 +569,7 @@ class _Joint:
         states = np.zeros((len(counts), len(UNKNOWNS)))
         layers = np.zeros(len(counts), int)
         joint = cls(sample, settings, given, cut, fit, counts, gain, 0.0, layers, states, first)
+        joint.mtf = mtf
         joint._check_crystal(sample)
         joint.rotation_deg = joint._orientation(sample.mean)
         return joint
@@ -593,7 +601,7 @@ class _Joint:
 
     def _guess(self) -> np.ndarray:
         state = np.zeros(len(UNKNOWNS))
-        state[COLUMN["blur_px"]] = _PRIORS["blur_px"][0]
+        state[COLUMN["blur_px"]] = _BESIDES_MTF[1] if self.mtf else _PRIORS["blur_px"][0]
         return state
 
     def _orientation(self, mean: Pattern) -> float:
@@ -788,7 +796,7 @@ class _Joint:
             read_noise_counts=self.fit.settings.noise.read_electrons * self.gain / bins,
             residuals=float(np.median(self.chi2)) * (1.0 if given else self.gain / self.first_gain),
             masked_px=tuple((int(x), int(y)) for x, y in hidden),
-            mtf=read_mtf(self.known.mtf) if self.known.mtf else None,
+            mtf=self.mtf,
             common_sigma={n: float(s) for n, s in zip(LOCAL[:6], shared, strict=False)},
             points=len(self.states),
             sources={

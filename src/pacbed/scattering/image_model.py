@@ -307,6 +307,8 @@ class ImageModel:
         self._node_x, self._node_y = (tf.constant(one.ravel(), tf.float32) for one in (x, y))
         self._halo = tf.constant(halo(axes, frame.pixel_mrad).ravel(), tf.float32)
         if frame.mtf:
+            # Dark pixels need all digits of products, which cards would shorten.
+            tf.config.experimental.enable_tensor_float_32_execution(False)
             self._response = tf.constant(frame.mtf.response(frame.shape), tf.float32)
             self._cosines = [
                 tf.constant(dct(np.eye(n), axis=0, norm="ortho"), tf.float32) for n in frame.shape
@@ -670,8 +672,9 @@ class ImageModel:
         waves = tf.einsum("uy,bcyx,vx->bcuv", rows, images, columns) * self._response
         seen = tf.reshape(tf.einsum("uy,bcuv,vx->bcyx", rows, waves, columns), channels.shape)
         image, *derivatives = tf.unstack(seen, axis=1)
-        # Beside sharp edges it may lie a little below zero.
-        return [tf.maximum(image, 0.0), *derivatives]
+        # As of pacbed.scattering.mtf.MTF.blurred.
+        darkest = tf.reduce_min(channels[:, 0], -1, keepdims=True)
+        return [tf.maximum(image, darkest), *derivatives]
 
     def _blurred(self, sigma: Any, image: Any, derivatives: dict[str, Any]) -> tuple[Any, Any]:
         """Blur an image and its derivatives, and add that by the width of the point spread."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from pacbed.exceptions import PacbedError
 
 ALLOWED = (
-    "pairs of cycles per pixel, ascending from 0 to at most 0.5, and MTF, near 1 at first and "
+    "two or more pairs of cycles per pixel, ascending, at most 0.5, and MTF, near 1 at first and "
     "between 0 and 1.2"
 )
 
@@ -23,8 +24,8 @@ class MTF:
     """What is left of waves of intensity in the images of a camera.
 
     Images are integrals over pixels, which leaves sin(πf)/(πf) of a wave along an axis. What a
-    measured MTF has besides that is taken to be the same in all directions. Where the table ends,
-    it falls on exponentially.
+    measured MTF has besides that is taken to be the same in all directions. It is 1 at zero. Where
+    the table ends, it falls on exponentially.
 
     Parameters
     ----------
@@ -51,11 +52,14 @@ class MTF:
             advice = "; if frequencies are fractions of the Nyquist frequency, halve them"
         elif values.max() > _MOST:
             advice = "; if values are in %, divide them by 100"
+        if not (0 < self.width < math.inf):
+            raise PacbedError(f"pixels cannot be {self.width} pixels of the camera wide")
         if not (
-            np.isfinite(points).all()
+            len(points) > 1
+            and np.isfinite(points).all()
             and (np.diff(frequencies) > 0).all()
             and frequencies[0] >= 0
-            and 0 < frequencies[-1] <= _NYQUIST
+            and frequencies[-1] <= _NYQUIST
             and abs(values[0] - 1) <= 1 - 1 / _MOST
             and 0 <= values.min() <= values.max() <= _MOST
         ):
@@ -81,12 +85,18 @@ class MTF:
         )
         frequency = np.hypot(y[:, None], x)
         known, values = np.array(self.points).T
-        besides, last = values / np.sinc(known), known[-1]
+        if known[0] > 0:
+            known, values = np.append(0, known), np.append(1, values)
+        besides, last = values / values[0] / np.sinc(known), known[-1]
         falling = min(besides[-1], 1.0) ** np.maximum(frequency / last - 1, 0)
         return np.asarray(np.interp(frequency, known, besides) * falling)
 
     def blurred(self, images: np.ndarray, widths: tuple[float, float] = (1, 1)) -> np.ndarray:
-        """Return images as the camera shows them; beyond their edges they are taken as mirrored.
+        """Return images as the camera shows them.
+
+        Beyond their edges they are taken as mirrored. Waves shorter than two pixels, of which sharp
+        edges have some, are not told from longer ones: beside an edge the result may be too low.
+        It is not below the darkest pixel.
 
         Parameters
         ----------
@@ -95,6 +105,11 @@ class MTF:
         widths
             As of :meth:`response`.
         """
+        darkest = images.min(axis=(-2, -1), keepdims=True)
+        return np.maximum(self.filtered(images, widths), darkest)
+
+    def filtered(self, images: np.ndarray, widths: tuple[float, float] = (1, 1)) -> np.ndarray:
+        """Return what is linear in images, such as derivatives, as :meth:`blurred` does."""
         from scipy.fft import dctn, idctn
 
         shape, axes = images.shape[-2:], (-2, -1)
@@ -106,7 +121,8 @@ def read_mtf(path: Path) -> MTF:
     """Read an MTF from a text file.
 
     Each line has a frequency in cycles per pixel and the MTF there, with a comma, a semicolon or
-    blanks between them. Lines before the first such line are a heading, as of a STAR file.
+    blanks between them. Lines that do not begin with a number may be a heading before that, as of a
+    STAR file.
 
     Parameters
     ----------
@@ -124,7 +140,7 @@ def read_mtf(path: Path) -> MTF:
     except OSError as error:
         raise PacbedError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise PacbedError(f"{path} is no text file: give one with two columns") from error
+        raise PacbedError(f"{path} is no text file in UTF-8: give one with two columns") from error
     for number, line in enumerate(lines, 1):
         words = re.split(r"\s*[,;]\s*|\s+", line.strip())
         if words == [""]:
@@ -132,7 +148,7 @@ def read_mtf(path: Path) -> MTF:
         try:
             frequency, value = map(float, words)
         except ValueError as error:
-            if points:
+            if points or re.match(r"[-+.]*\d", words[0]):
                 raise PacbedError(
                     f"{path}, line {number}: '{line.strip()}' is not a frequency and a value"
                 ) from error

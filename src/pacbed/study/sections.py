@@ -574,6 +574,10 @@ class ExamplesSection(Section):
     """Examples of the test set."""
 
 
+OF_MTF = ("mtf", "mtf_bins")
+"""Keys of a camera that say its MTF."""
+
+
 class CameraSection(Section):
     """What a real camera adds to an example, each uniform within a range; by default nothing."""
 
@@ -596,19 +600,21 @@ class CameraSection(Section):
     dead_pixels: Range[SmallPart] = (0, 0)
     """Share of pixels, at random places, that record nothing."""
     mtf: Transfer = None
-    """Modulation transfer function: a text file, or pairs of cycles per pixel of the example and
+    """Modulation transfer function: a text file, or pairs of cycles per pixel of the camera and
     MTF; null for pixels that only integrate."""
+    mtf_bins: Count = 1
+    """Pixels of the camera, along each axis, that make one of the example."""
 
     def settings(self) -> CameraSettings | None:
         """Return the ranges; None if there is nothing of all this."""
-        found = CameraSettings(**self.model_dump(exclude={"mtf"}))
+        found = CameraSettings(**self.model_dump(exclude=set(OF_MTF)))
         return None if found.perfect else found
 
     def transfer(self) -> MTF | None:
         """Return the modulation transfer function; None if none is given."""
         from pacbed.scattering.mtf import MTF
 
-        return MTF(self.mtf) if self.mtf else None
+        return MTF(self.mtf).of_pixels(self.mtf_bins) if self.mtf else None
 
 
 OF_SETS = ("layers", "examples", "pool")
@@ -651,14 +657,14 @@ class DatasetSection(Section):
         """Return what single examples depend on; what a camera does not do is not mentioned."""
         found, camera = self.plain({*OF_SETS, "camera"}), self.camera
         if camera.settings() or camera.mtf:
-            found["camera"] = camera.plain(set() if camera.mtf else {"mtf"})
+            found["camera"] = camera.plain(set(() if camera.mtf else OF_MTF))
         return found
 
     def of_pools(self) -> dict[str, Any]:
         """Return what images without noise depend on."""
         found = {name: value for name, value in self.plain().items() if name in OF_POOLS}
         ellipse = ("ellipticity", "ellipticity_direction_deg") if self.camera.ellipticity[1] else ()
-        kept = (*(("mtf",) if self.camera.mtf else ()), *ellipse)
+        kept = (*(OF_MTF if self.camera.mtf else ()), *ellipse)
         camera = {k: v for k, v in self.camera.plain().items() if k in kept}
         return found | ({"camera": camera} if camera else {})
 
