@@ -61,7 +61,7 @@ def test_a_pattern_is_fitted_alone_as_among_others(fit, measured):
 
 def test_a_given_mtf_makes_fits_of_blurred_patterns_right(small_series, fit, measured):
     states, _ = measured
-    mtf = MTF(gaussian_mtf(0.7))
+    mtf = MTF(gaussian_mtf(0.8))
     expected = [mtf.blurred(pattern(small_series, state, 4)) for state in states[:8]]
     images, starts = noisy(np.maximum(expected, 0)), starts_near(states[:8])
     knowing = Fit(small_series, APERTURE, 4, Frame.centred(PIXELS, FIELD_mrad, mtf))
