@@ -6,6 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from mtf_tables import gaussian_mtf
 
 from pacbed.cli import main
 from pacbed.cli.read import (
@@ -22,6 +23,7 @@ from pacbed.exceptions import PacbedError
 from pacbed.learning.network import NetworkSettings, build_network
 from pacbed.reading.patterns import Pattern, Window
 from pacbed.scattering.image import Camera
+from pacbed.scattering.mtf import MTF
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
 
@@ -47,13 +49,18 @@ def series(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def measured(series):
-    """Return a file with a pattern, shifted by (4, -3) pixels."""
+def expected(series):
+    """Return the expected electrons of a pattern, shifted by (4, -3) pixels."""
     camera = Camera(96, 48.0, 2.0, (4.0, -3.0))
     image = ScatteringSeries(series).image(TRUTH, (1.0, -0.5), Aperture(6.0), 1, camera)
+    return 3e6 * np.maximum(image, 0)
+
+
+@pytest.fixture(scope="module")
+def measured(series):
+    """Return a file with a pattern."""
     path = series.parent / "measured.npy"
-    np.save(path, np.random.default_rng(0).poisson(3e6 * np.maximum(image, 0)))
+    np.save(path, np.random.default_rng(0).poisson(expected(series)))
     return path
 
 
@@ -84,9 +91,29 @@ def test_a_pattern_is_read_and_all_is_written(measured, series, tmp_path, capsys
     assert sorted(p.name for p in tmp_path.iterdir()) == ["broken.npy", "read.json", "read.png"]
 
 
+def test_a_given_mtf_is_that_of_the_fit(measured, series, tmp_path, capsys):
+    mtf = MTF(gaussian_mtf(0.8))
+    blurred, table = tmp_path / "blurred.npy", tmp_path / "mtf.csv"
+    np.save(blurred, np.random.default_rng(1).poisson(np.maximum(mtf.blurred(expected(series)), 0)))
+    table.write_text("\n".join(f"{f},{value}" for f, value in mtf.points))
+    words = ["read", blurred, "--series", series, "--semiangle", "6", "--layers", "1"]
+    words += ["--pixel-mrad", "0.5", "--electrons", "3e6", "--json", tmp_path / "read.json"]
+    left = []
+    for options in ([], ["--mtf", table]):
+        assert main([*words, *options]) == 0
+        found = json.loads((tmp_path / "read.json").read_text())
+        left.append(found["patterns"][0]["chi2_per_pixel"])
+    assert left[1] < 1.1
+    assert left[0] > 10
+    assert found["assumed"]["mtf"] == [list(point) for point in mtf.points]
+    for name, truth in zip(("strain_xx", "strain_yy", "strain_xy"), TRUTH, strict=True):
+        assert abs(found["patterns"][0][name] - truth) < 5 * found["patterns"][0][f"{name}_sigma"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--mtf", "none.txt"], "cannot read none.txt"),
         (["--layers", "x"], "write a number such as 5, or a range"),
         (["--layers", "3-1"], "write a number such as 5, or a range"),
         (["--layers", "1-2"], "the series holds 1 to 1 layers, not 2"),

@@ -1,9 +1,11 @@
 """What a camera adds to examples: within its ranges, by the address alone, by default nothing."""
 
+import json
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from mtf_tables import gaussian_mtf
 from scipy.ndimage import affine_transform, gaussian_filter
 from test_augment import FINE_MRAD, PAPER, spot
 
@@ -18,6 +20,7 @@ from pacbed.examples.augment_layer import Augmentation
 from pacbed.examples.camera import CAMERA, CameraSettings, not_learnt
 from pacbed.examples.pattern_set import PatternSet
 from pacbed.examples.source import ExampleSource
+from pacbed.scattering.mtf import MTF
 
 PIXELS = 48
 SPOT = np.stack([spot(6, -4, 1.5, (121, 121)) + 0.5 * spot(-5, 7, 2, (121, 121))])
@@ -118,6 +121,22 @@ def test_the_rest_of_an_example_is_the_same_with_any_camera(plain):
     usual = images()[0]
     for name in TRANSFORMATIONS:
         np.testing.assert_array_equal(known[name], usual[name])
+
+
+def test_a_given_mtf_blurs_as_the_gaussian_that_it_is_of():
+    settings = replace(STILL, mtf=MTF(gaussian_mtf(0.8)))
+    source = ExampleSource(LIBRARY, settings, 1, (1, 6.35, 5, "train"))
+    found = Augmentation(LIBRARY, settings).arrays(*source.draw(0, 1))[0]
+    blurred = images(blur_px=(0.8, 0.8))[1][0]
+    np.testing.assert_allclose(found, blurred, atol=0.01 * blurred.max())
+    assert np.abs(blurred - images()[1][0]).max() > 0.05 * blurred.max()
+
+
+def test_an_mtf_survives_being_stored():
+    settings = replace(PAPER, mtf=MTF(((0, 1), (0.5, 0.4))))
+    stored = json.loads(json.dumps(settings.described()))
+    assert AugmentationSettings(**stored).mtf == settings.mtf
+    assert "mtf" not in PAPER.described()
 
 
 def test_an_ellipse_moves_what_the_pattern_shows():

@@ -5,6 +5,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from mtf_tables import gaussian_mtf
 
 from pacbed.engines import SimulationRequest, SimulationResult, ThermalMotion
 from pacbed.engines.planewave import PlaneWaveSettings
@@ -30,6 +31,7 @@ from pacbed.patterns.store import write_patterns
 from pacbed.scattering.fit import assemble, write_state
 from pacbed.scattering.image import Camera
 from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame, ImageModel
+from pacbed.scattering.mtf import MTF
 from pacbed.scattering.request import SeriesRequest, StateRequest
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.state import ScatteredState, write_scattered
@@ -517,6 +519,18 @@ def test_examples_of_a_camera_are_those_of_the_model_of_images(series, tmp_path)
 def test_a_pool_of_another_geometry_is_refused(file, change, said):
     with pytest.raises(StoreError, match=f"images of another geometry than the examples: {said}"):
         source_of(file, **change)
+
+
+def test_images_are_as_a_given_mtf_shows_them(series, draws, pool, pool_of_draws, tmp_path):
+    settings = replace(SETTINGS, mtf=MTF(gaussian_mtf(0.8)))
+    path = made(tmp_path / "pool", series, settings=settings)
+    made_of(tmp_path / "draws", draws, settings=settings)
+    for found, sharp in ((path, pool), (tmp_path / "draws", pool_of_draws)):
+        images, sharp = (n.patterns.astype(float) for n in (read_pool(found, 5.0, LAYERS), sharp))
+        assert apart(images, settings.mtf.blurred(sharp)) < 0.002
+        assert apart(images, sharp) > 0.05
+    with pytest.raises(StoreError, match=r"another geometry than the examples: mtf is "):
+        source_of(path)
 
 
 def test_a_pool_of_other_ellipses_is_refused(series, tmp_path):

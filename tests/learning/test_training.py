@@ -198,6 +198,9 @@ def test_a_network_of_an_earlier_version_is_used_with_a_warning(learned, tmp_pat
 
 def test_a_camera_that_a_network_has_not_learnt_is_named(learned, capsys):
     data = spots(4, 9)
+    with_mtf = {**data.attributes, "augmentation": {"mtf": {"points": [[0, 1], [0.5, 0.4]]}}}
+    predictions(learned, replace(data, attributes=with_mtf))
+    assert "not learnt this camera: the dataset has an MTF" in capsys.readouterr().out
     predictions(learned, data)
     assert "camera" not in capsys.readouterr().out
     camera = {"camera": {"ellipticity": [0, 0.01]}}

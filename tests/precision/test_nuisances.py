@@ -2,15 +2,17 @@
 
 import numpy as np
 import pytest
+from mtf_tables import gaussian_mtf
 
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.exceptions import RequestError
 from pacbed.precision.bound import fisher_information, linearise_image, standard_deviations
-from pacbed.precision.nuisances import NUISANCES, price_table
+from pacbed.precision.nuisances import BLUR_PX, NUISANCES, price_table
 from pacbed.scattering.fit import assemble, write_state
 from pacbed.scattering.image import Camera
 from pacbed.scattering.image_model import Frame
+from pacbed.scattering.mtf import MTF
 from pacbed.scattering.request import SeriesRequest
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.strain import StrainRange
@@ -48,6 +50,16 @@ def test_with_no_nuisance_it_is_the_bound(series, prices):
     bound = standard_deviations(fisher_information(linearise_image(image), 1.0))
     found = prices["sigma"]["none"].to_numpy()
     np.testing.assert_allclose(found[:4], bound[:4], rtol=0.03)
+
+
+def test_a_given_mtf_costs_what_the_known_blur_costs(series, prices):
+    image = series.image_and_derivatives((0, 0, 0), (0, 0), APERTURE, 3, Camera(64, 50))
+    seen = linearise_image(image, MTF(gaussian_mtf(BLUR_PX)))
+    bound = standard_deviations(fisher_information(seen, 1.0))
+    known = prices["sigma"]["known blur"].to_numpy()
+    # The model samples the Gaussian at pixels, which makes so narrow a one a little narrower.
+    np.testing.assert_allclose(known[:4], bound[:4], rtol=0.08)
+    assert (known[:3] > 1.1 * prices["sigma"]["none"].to_numpy()[:3]).all()
 
 
 def test_what_is_unknown_never_helps(prices):

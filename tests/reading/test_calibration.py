@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
+from mtf_tables import gaussian_mtf
 from small_scan import (
     COMMON,
     DEAD,
@@ -33,7 +34,9 @@ from pacbed.reading.calibration import (
     window_sums,
 )
 from pacbed.reading.map_settings import CalibrationSettings, MapSettings
+from pacbed.reading.maps import MapMaker
 from pacbed.reading.scans import Scan, ScanOptions
+from pacbed.scattering.mtf import MTF
 from pacbed.scattering.request import SeriesRequest
 from pacbed.scattering.strain import StrainRange
 from pacbed.specimen.polytypes import crystal
@@ -87,6 +90,20 @@ def test_of_the_zigzag_axes_that_near_the_wanted_direction_is_taken(small_series
     away = (joint.rotation_deg - ROTATION_deg) % 60
     assert min(away, 60 - away) < 1
     assert abs(joint.rotation_deg - 90) <= 30
+
+
+@pytest.mark.slow
+def test_a_given_mtf_leaves_no_blur_to_be_fitted(small_series, tmp_path):
+    mtf, table = MTF(gaussian_mtf(COMMON["blur_px"])), tmp_path / "mtf.csv"
+    table.write_text("\n".join(f"{f},{value}" for f, value in mtf.points))
+    scan, settings = small_scan(small_series, vacuum=False, shape=(2, 3)).scan, MapSettings((3, 5))
+    found = calibrate(scan, small_series, settings, CalibrationSettings(mtf=table))
+    assert found.blur_px < 0.3
+    found.write(tmp_path / "scan.calibration.json")
+    again = Calibration.read(tmp_path / "scan.calibration.json")
+    assert again == found
+    assert again.mtf == mtf
+    assert MapMaker(scan, small_series, again, settings).fit.frame.mtf == mtf
 
 
 @pytest.mark.slow

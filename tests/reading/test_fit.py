@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from mtf_tables import gaussian_mtf
 from small_series import APERTURE, PIXELS, FIELD_mrad, pattern, random_states
 
 from pacbed.exceptions import RequestError
 from pacbed.reading.fit import Fit, FitSettings
 from pacbed.scattering.image_model import ALWAYS_FREE, COLUMN, UNKNOWNS, Frame, ImageModel
+from pacbed.scattering.mtf import MTF
 
 # What they share takes longer than they do: all in one process.
 pytestmark = pytest.mark.xdist_group("small series")
@@ -55,6 +57,19 @@ def test_a_pattern_is_fitted_alone_as_among_others(fit, measured):
     starts = starts_near(states)
     together, alone = fit.fit(images[:3], starts[:3]), fit.fit(images[2:3], starts[2:3])
     assert np.abs(alone.states[0] - together.states[2]).max() < 1e-6
+
+
+def test_a_given_mtf_makes_fits_of_blurred_patterns_right(small_series, fit, measured):
+    states, _ = measured
+    mtf = MTF(gaussian_mtf(0.8))
+    expected = [mtf.blurred(pattern(small_series, state, 4)) for state in states[:8]]
+    images, starts = noisy(np.maximum(expected, 0)), starts_near(states[:8])
+    knowing = Fit(small_series, APERTURE, 4, Frame.centred(PIXELS, FIELD_mrad, mtf))
+    found, ignoring = knowing.fit(images, starts), fit.fit(images, starts)
+    deviation = (found.states - states[:8])[:, :10] / found.sigma[:, :10]
+    assert np.abs(deviation).max() < 5
+    assert np.abs(found.chi2_per_pixel - 1).max() < 6 * np.sqrt(2 / PIXELS**2)
+    assert ignoring.chi2_per_pixel.min() > 1.3
 
 
 def test_what_is_masked_does_not_matter(fit, measured):

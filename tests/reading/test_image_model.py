@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from mtf_tables import gaussian_mtf
 from small_series import APERTURE, PIXELS, FIELD_mrad, pattern, random_states
 
 from pacbed.scattering.image import Camera
 from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame, ImageModel
+from pacbed.scattering.mtf import MTF
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
 
@@ -101,6 +103,32 @@ def test_pixels_put_together_hold_the_electrons_of_all(small_series):
     sums = fine.reshape(-1, half, 2, half, 2).sum(axis=(2, 4)).reshape(len(states), -1)
     # Edges of discs are straight in a pixel: of larger ones that is less true.
     assert np.abs(sums - coarse).sum() < 0.01 * sums.sum()
+
+
+@pytest.mark.parametrize("free", [(), UNKNOWNS[:10]])
+def test_a_given_mtf_blurs_images_and_their_derivatives(small_series, free):
+    sharp, blurring = (Frame.centred(PIXELS, FIELD_mrad, m) for m in (None, MTF(gaussian_mtf(0.8))))
+    states = random_states(2, 1e6)
+    (image, columns), (seen, slopes) = (
+        ImageModel(small_series, APERTURE, 4, frame, free).images_and_columns(states)
+        for frame in (sharp, blurring)
+    )
+    for found, expected in ((seen, image), (slopes, columns)):
+        found, expected = (n.reshape(*n.shape[:-1], PIXELS, PIXELS) for n in (found, expected))
+        expected = blurring.mtf.filtered(expected)
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max(initial=1))
+
+
+def test_an_mtf_is_that_of_a_blur_and_is_known_to_pixels_put_together(small_series):
+    frame, state = Frame.centred(PIXELS, FIELD_mrad), random_states(1, 1e6)
+    given = Frame.centred(PIXELS, FIELD_mrad, MTF(gaussian_mtf(0.8)))
+    state[:, COLUMN["blur_px"]] = 0.8
+    blurred = ImageModel(small_series, APERTURE, 4, frame, ("blur_px",)).images(state)
+    seen = ImageModel(small_series, APERTURE, 4, given, ()).images(state)
+    assert np.abs(seen - blurred).sum() < 0.003 * seen.sum()
+    pairs = seen.reshape(PIXELS // 2, 2, PIXELS // 2, 2).sum(axis=(1, 3)).ravel()
+    coarse = ImageModel(small_series, APERTURE, 4, given.binned(2), ()).images(state)[0]
+    assert np.abs(coarse - pairs).sum() < 0.03 * pairs.sum()
 
 
 def test_a_pixel_in_the_centre_of_a_disc_is_lit(small_series):

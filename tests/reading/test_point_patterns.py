@@ -1,7 +1,10 @@
 """Patterns of a map, measured and fitted again."""
 
+from dataclasses import asdict, replace
+
 import numpy as np
 import pytest
+from mtf_tables import gaussian_mtf
 
 from pacbed.exceptions import PacbedError
 from pacbed.reading.map_store import QUANTITIES, StrainMap, read_map, write_map
@@ -13,6 +16,7 @@ from pacbed.reading.point_patterns import (
 )
 from pacbed.reading.scans import Scan, ScanOptions
 from pacbed.scattering.image import Camera
+from pacbed.scattering.mtf import MTF
 
 SHIFT = (0.7, -0.4)
 ELECTRONS, GAIN = 3e5, 2.0
@@ -58,6 +62,15 @@ def measured(small_series, study):
 @pytest.fixture(scope="module")
 def patterns(measured, small_series):
     return PointPatterns(*measured, small_series)
+
+
+def test_a_given_mtf_is_that_of_the_fit(measured, small_series):
+    strain_map, scan = measured
+    known = {**strain_map.attributes["calibration"], "mtf": asdict(MTF(gaussian_mtf(1.0)))}
+    attributes = {**strain_map.attributes, "calibration": known}
+    found = PointPatterns(replace(strain_map, attributes=attributes), scan, small_series).at(0, 0)
+    # These patterns are sharp.
+    assert np.nanmean(found.residuals**2) > 1.2
 
 
 def test_the_fit_of_the_map_leaves_noise(patterns):

@@ -1033,6 +1033,35 @@ def test_a_perfect_camera_leaves_examples_as_they_were(config):
     assert again.dataset.camera == study.dataset.camera
 
 
+def test_an_mtf_is_read_from_a_file_or_given(config, tmp_path):
+    path = tmp_path / "mtf.csv"
+    path.write_text("frequency,MTF\n0,1\n0.25,0.8\n0.5,0.4\n")
+    points = [[0, 1], [0.25, 0.8], [0.5, 0.4]]
+    for value in (str(path), points):
+        change(config, "dataset.camera.mtf", value)
+        study = checked(config)
+        assert study.augmentation().mtf.points == tuple(map(tuple, points))
+        # A file that says something else leads to other examples, one of another name does not.
+        assert study.dataset.used()["camera"]["mtf"] == points
+        assert study.dataset.of_pools()["camera"] == {"mtf": points, "mtf_bins": 1}
+    change(config, "dataset.camera.mtf_bins", 2)
+    assert checked(config).augmentation().mtf.width == 2
+    change(config, "dataset.camera.mtf", str(tmp_path / "none.csv"))
+    assert f"cannot read {tmp_path / 'none.csv'}" in the_complaint(config)
+    change(config, "dataset.camera.mtf", [[0, 100], [0.5, 40]])
+    assert "if values are in %, divide them by 100" in the_complaint(config)
+
+
+def test_images_without_noise_do_not_depend_on_dose_noise_and_blur(config):
+    pools = checked(config).dataset.of_pools()
+    for key, value in (("noise", "poisson"), ("electrons", [1e5, 1e6]), ("camera.blur_px", [0, 1])):
+        change(config, f"dataset.{key}", value)
+    assert checked(config).dataset.of_pools() == pools
+    change(config, "dataset.translation_px", 5)
+    change(config, "dataset.camera.ellipticity", [0, 0.01])
+    assert checked(config).dataset.of_pools()["camera"]["ellipticity"] == [0, 0.01]
+
+
 def test_what_no_camera_can_have_is_refused(config):
     change(config, "dataset.camera.beam_stop_mrad", [0, 50])
     assert "must be less than 50 mrad" in the_complaint(config)

@@ -119,6 +119,7 @@ STRETCH = {"deformation": {"principal_stretch": [0.96, 1.04]}}
         (0, STRETCH, {"scatter": 1, "series": 1, "pool": 1, "augment": 1}),
         (0, {"dataset": {"pool": 30}}, {"pool": 1, "augment": 1}),
         (0, {"dataset": {"examples": {"train": 64}}}, {"augment": 1}),
+        (0, {"dataset": {"noise": "poisson", "electrons": [1e5, 1e6]}}, {"augment": 1}),
         (1, STRETCH, {"scatter_draw": 1, "pool_of_draws": 1, "augment": 1}),
         (1, {"dataset": {"pool": 30}}, {"scatter_draw": 1, "pool_of_draws": 1, "augment": 1}),
         (1, {"dataset": {"examples": {"test": 64}}}, {"augment": 1}),

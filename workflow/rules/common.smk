@@ -53,10 +53,8 @@ STRAIN_STATES = STUDY.simulation.planewave.strain_states
 # again what was made of files of other names.
 STATES_PER_JOB = 10
 # How examples are made of patterns.
-AUGMENTATION = {
-    "deformation": {"rotation_deg": config["deformation"]["rotation_deg"]},
-    "dataset": STUDY.dataset.used(),
-}
+ROTATION = {"rotation_deg": config["deformation"]["rotation_deg"]}
+AUGMENTATION = {"deformation": ROTATION, "dataset": STUDY.dataset.used()}
 # Online, training examples are made while a network learns, and no file holds them.
 ONLINE = STUDY.training.data == "online"
 EVALUATED = evaluated_splits(STUDY)

@@ -25,7 +25,7 @@ POOL_PARAMS = dict(
     semiangle_mrad=semiangle_mrad,
     layers=lambda wildcards: int(wildcards.layers),
     aperture_edge_mrad=config["microscope"]["aperture_edge_mrad"],
-    augmentation=AUGMENTATION,
+    augmentation={"deformation": ROTATION, "dataset": STUDY.dataset.of_pools()},
 )
 
 

@@ -229,7 +229,7 @@ def _prices(study: Configuration, bounds: pd.DataFrame, path: Path) -> pd.DataFr
         ScatteringSeries(path),
         list(map(study.microscope.aperture, sorted(set(bounds["semiangle_mrad"])))),
         sorted(set(bounds["layers"].tolist())),
-        Frame.centred(seen.pixels, seen.field_of_view_mrad),
+        Frame.centred(seen.pixels, seen.field_of_view_mrad, seen.mtf),
     )
 
 

@@ -147,7 +147,7 @@ def map(
     parts, saved = parts_folder(output), calibration_file(output)
     check_apart([output, parts, saved, figure, report], [scan, held.series, structure.file])
     # That of an earlier map of this name may be used again.
-    check_apart([output, figure, report], [calibrating.calibration])
+    check_apart([output, figure, report], [calibrating.calibration, calibrating.mtf])
     check_new(output)
     check_writable(output, parts / "map.json", saved, figure, report)
     check_drawable(figure)
@@ -229,6 +229,7 @@ def _made(
     from pacbed.reading.calibration import calibrate
     from pacbed.reading.maps import MapMaker, file_state, make_map, scan_state
     from pacbed.runs.cost_model import other as cost_of
+    from pacbed.scattering.mtf import read_mtf
     from pacbed.scattering.series import ScatteringSeries
     from pacbed.storage.zipped import plain
 
@@ -246,7 +247,8 @@ def _made(
         "scan_options": asdict(opened.options),
         "settings": asdict(settings),
         "calibration": known and asdict(known),
-        "calibrating": asdict(replace(calibrating, calibration=None)),
+        "calibrating": asdict(replace(calibrating, calibration=None, mtf=None)),
+        "mtf": calibrating.mtf and asdict(read_mtf(calibrating.mtf)),
         "series": str(path.absolute()),
         # That of the cache has all that it follows from in its name.
         "series_file": held.series and file_state(path),

@@ -21,6 +21,7 @@ from pacbed.cli.scans import ScanFile
 from pacbed.cli.structures import Structure
 from pacbed.exceptions import ConfigError, OtherPartsError, PacbedError
 from pacbed.reading.map_settings import MapSettings
+from pacbed.scattering.mtf import read_mtf
 from pacbed.scattering.strain import StrainRange
 from pacbed.specimen.crystal import MATERIALS, Material
 from pacbed.study.model import Configuration
@@ -63,12 +64,24 @@ class MapJob:
     def files(self) -> list[str]:
         """Files that are read: the scan, and others that are given.
 
-        They are a calibration, a series, and a structure.
+        They are a calibration, an MTF, a series, and a structure.
         """
-        calibration = self._given("calibrating", Calibrating()).calibration
+        known = self._given("calibrating", Calibrating())
         series = self._given("held", MapSeries()).series
-        given = (calibration, series, self._given("structure", Structure()).file)
+        structure = self._given("structure", Structure()).file
+        given = (known.calibration, known.mtf, series, structure)
         return [self.scan, *(str(path) for path in given if path is not None)]
+
+    @property
+    def no_mtf(self) -> str:
+        """Why the MTF that is named is none; nothing if all is well."""
+        path = self._given("calibrating", Calibrating()).mtf
+        try:
+            if path is not None:
+                read_mtf(path)
+        except PacbedError as error:
+            return str(error)
+        return ""
 
     @cached_property
     def work(self) -> tuple[int, float]:
@@ -121,13 +134,14 @@ def check_files(jobs: Mapping[str, MapJob], made: Mapping[str, Sequence[str]]) -
         Naming all that are missing.
     """
     own = {os.path.normpath(path) for files in made.values() for path in files}
+    waiting = {name: job for name, job in jobs.items() if not Path(made[name][0]).exists()}
     _refuse(
         f"scans.{name}: there is no file {path}"
-        for name, job in jobs.items()
-        if not Path(made[name][0]).exists()
+        for name, job in waiting.items()
         for path in job.files
         if os.path.normpath(path) not in own and not Path(path).exists()
     )
+    _refuse(f"scans.{name}: {problem}" for name, job in waiting.items() if (problem := job.no_mtf))
 
 
 def call(words: Sequence[str], energy_keV: float | None, output: Path) -> None:

@@ -44,6 +44,7 @@ from pacbed.specimen.microscope import Aperture
 if TYPE_CHECKING:
     from pacbed.reading.patterns import Pattern, Window
     from pacbed.reading.reading import Extra, Reading
+    from pacbed.scattering.mtf import MTF
     from pacbed.scattering.series import ScatteringSeries
 
 ScaleFrom = Literal["given", "file", "discs"]
@@ -103,6 +104,8 @@ class CameraOptions:
     electrons
         Incident electrons of each pattern, from which the gain follows; or dose and area,
         500/A2*2000A2. Without both it is estimated from the residuals.
+    mtf
+        File of the modulation transfer function of the camera: lines of cycles per pixel and MTF.
     """
 
     pixel_mrad: Annotated[Positive, PIXEL] = None
@@ -114,6 +117,7 @@ class CameraOptions:
     mask: Path | None = None
     counts_per_electron: Positive = None
     electrons: Annotated[Positive, ELECTRONS] = None
+    mtf: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -204,6 +208,7 @@ def read(
     figure
         Also draw measured and fitted patterns and residuals (PNG or PDF).
     """
+    from pacbed.scattering.mtf import read_mtf
     from pacbed.storage.files import check_apart, check_writable
 
     for option, path in (("json", json_file), ("figure", figure)):
@@ -211,7 +216,7 @@ def read(
             raise PacbedError(f"--{option} {path}: there is no folder {path.parent}")
     if json_file and json_file.suffix.lower() != ".json":
         raise PacbedError(f"--json {json_file}: name the file .json")
-    files = [pattern, *patterns, camera.mask, series, new_series.file]
+    files = [pattern, *patterns, camera.mask, camera.mtf, series, new_series.file]
     files += [network / name for name in ("model.keras", "settings.json")] if network else []
     check_apart([json_file, figure, new_series.keep_series], files)
     check_writable(json_file)
@@ -224,6 +229,7 @@ def read(
 
         check_drawable(figure)
     asked = layer_numbers(layers)
+    mtf = read_mtf(camera.mtf) if camera.mtf else None
     clean, refused = _clean_patterns((pattern, *patterns), only, camera)
     pixels = _pixels_mrad(clean, semiangle, camera, refused)
     with _series(series, new_series, asked, semiangle, clean, pixels, threads) as held:
@@ -231,7 +237,9 @@ def read(
         windows = _windows(held, clean, pixels, semiangle, camera, refused)
         if not windows:
             raise PacbedError("\n".join(refused.values()))
-        readings = _read(held, windows, numbers, semiangle, rotation, fit, network, camera, threads)
+        readings = _read(
+            held, windows, numbers, semiangle, rotation, fit, network, camera, mtf, threads
+        )
     for message in refused.values():
         say(f"warning: not read: {message}")
     for one in readings:
@@ -239,7 +247,7 @@ def read(
             say(f"{one.window.pattern.name}: {note}")
     _print(readings)
     scales = {one.window.pattern.name: _scale_from(one.window.pattern, camera) for one in readings}
-    assumed = _assumed(camera, fit, rotation, semiangle, held, scales)
+    assumed = _assumed(camera, fit, rotation, semiangle, held, scales, mtf)
     assumed["said"]["semi-angle"] = _said_of_semiangles(readings, semiangle)
     print(", ".join(f"{name}: {value}" for name, value in assumed["said"].items()))
     if json_file:
@@ -405,6 +413,7 @@ def _read(
     fit: FitOptions,
     network: Path | None,
     camera: CameraOptions,
+    mtf: MTF | None,
     threads: int,
 ) -> list[Reading]:
     from pacbed.learning.training import configure
@@ -421,6 +430,7 @@ def _read(
         counts_per_electron=camera.counts_per_electron,
         electrons=camera.electrons,
         model_error=fit.model_error,
+        mtf=mtf,
     )
     console = stderr()
     configure(threads, log=lambda line: say(line, console))
@@ -532,6 +542,7 @@ def _assumed(
     semiangle: float,
     series: ScatteringSeries,
     scales: Mapping[str, ScaleFrom],
+    mtf: MTF | None,
 ) -> dict[str, Any]:
     """Return what was assumed, in full and as it is printed."""
     request = series.request
@@ -540,6 +551,7 @@ def _assumed(
             "handedness": "mirrored" if camera.mirrored else "as recorded, not mirrored",
             "scale": _said_of_scales(scales, camera),
             "crystal": f"{request.material.name} at {request.energy_keV:g} keV",
+            **({"MTF": "as measured"} if mtf else {}),
         },
         "semiangle_mrad": semiangle,
         "semiangle_uncertainty": fit.semiangle_uncertainty,
@@ -551,6 +563,7 @@ def _assumed(
         "pixel_uncertainty": camera.pixel_uncertainty,
         "counts_per_electron": camera.counts_per_electron,
         "electrons": camera.electrons,
+        "mtf": mtf and mtf.points,
     }
 
 

@@ -177,7 +177,7 @@ class Task:
 
         path = self.dataset(split)
         data = read_dataset(path)
-        perfect = {"camera": "perfect"}  # where none is mentioned
+        perfect = {"camera": "perfect", "mtf": "perfect"}  # where none is mentioned
         wanted = {
             "seed": self.study.seed,
             "semiangle_mrad": self.network.semiangle_mrad,

@@ -23,6 +23,7 @@ from pacbed.examples.camera import CAMERA, ELLIPSE, CameraSettings
 from pacbed.examples.labels import NUISANCES, PARAMETERS
 from pacbed.exceptions import RequestError
 from pacbed.scattering.image import halo
+from pacbed.scattering.mtf import MTF
 
 NOISES = ("lognormal", "poisson")
 """Models of what a camera records."""
@@ -59,6 +60,9 @@ class AugmentationSettings:
         Range of the image mean.
     camera
         What the camera adds; None for a perfect one.
+    mtf
+        Modulation transfer function of the camera, in pixels of the example; None for that of
+        perfect pixels.
 
     Raises
     ------
@@ -75,18 +79,22 @@ class AugmentationSettings:
     electrons: tuple[float, float]
     image_mean: tuple[float, float]
     camera: CameraSettings | None = None
+    mtf: MTF | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.camera, Mapping):  # as stored with a dataset
             object.__setattr__(self, "camera", CameraSettings.from_dict(self.camera))
+        if isinstance(self.mtf, Mapping):
+            object.__setattr__(self, "mtf", MTF(**self.mtf))
         if self.noise not in NOISES:
             raise RequestError(f"noise must be {' or '.join(NOISES)}, not '{self.noise}'")
 
     def described(self) -> dict[str, Any]:
         """Return the settings as they are stored; a perfect camera is not mentioned."""
         known = asdict(self)
-        if self.camera is None:
-            del known["camera"]
+        for name in ("camera", "mtf"):
+            if known[name] is None:
+                del known[name]
         return known
 
     @property
@@ -101,11 +109,8 @@ class AugmentationSettings:
 
     @property
     def geometry_ranges(self) -> dict[str, Any]:
-        """Pixels, and ranges of :attr:`geometry`: all that images of a pool depend on."""
-        known = asdict(self)
-        if self.largest_ellipticity:
-            known |= known["camera"]
-        return {name: known[name] for name in _OF_GEOMETRY if name in known}
+        """Pixels, their MTF, and ranges of :attr:`geometry`: what images of a pool depend on."""
+        return geometry_of(self.described())
 
     @property
     def largest_ellipticity(self) -> float:
@@ -158,9 +163,17 @@ class AugmentationSettings:
         return np.asarray(drawn)
 
 
+def geometry_of(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return, of settings as they are stored, those on which images of a pool depend."""
+    camera = described.get("camera") or {}
+    known = {**described, **(camera if camera.get("ellipticity", _PERFECT)[1] else {})}
+    return {name: known[name] for name in _OF_GEOMETRY if name in known}
+
+
+_PERFECT = (0.0, 0.0)
 _OF_GEOMETRY = (
     *("pixels", "field_of_view_mrad", "field_of_view_variation", "rotation_deg", "translation_px"),
-    *("ellipticity", "ellipticity_direction_deg"),
+    *("mtf", "ellipticity", "ellipticity_direction_deg"),
 )
 
 
@@ -206,7 +219,10 @@ def label_columns(
 
 
 def average_over_pixels(
-    pattern: np.ndarray, pixel_mrad: tuple[float, float], camera_pixel_mrad: float
+    pattern: np.ndarray,
+    pixel_mrad: tuple[float, float],
+    camera_pixel_mrad: float,
+    mtf: MTF | None = None,
 ) -> np.ndarray:
     """Average a pattern so that, interpolated, it is the integral over the pixels of a camera.
 
@@ -223,6 +239,8 @@ def average_over_pixels(
         Pixel size (x, y) of the pattern in mrad.
     camera_pixel_mrad
         Pixel size of the examples in mrad.
+    mtf
+        Of the camera, if it does more than to integrate over its pixels.
 
     Returns
     -------
@@ -237,6 +255,9 @@ def average_over_pixels(
         inside = width / 2 + 0.5 - np.abs(np.arange(-reach, reach + 1))
         weights = np.clip(inside, 0, 1) / width
         averaged = correlate1d(averaged, weights, axis, mode="nearest")
+    if mtf:
+        x, y = (size / camera_pixel_mrad for size in pixel_mrad)
+        averaged = mtf.blurred(averaged, (y, x))
     return averaged
 
 

@@ -90,7 +90,7 @@ class Augmentation(layers.Layer):
             )
         self.pattern_shape = ny, nx
         self.pixel_mrad = library.pixel_mrad
-        averaged = library.averaged(settings.pixel_mrad)
+        averaged = library.averaged(settings.pixel_mrad, settings.mtf)
         self.patterns = self.add_weight(
             shape=(count * ny * nx,),
             # One by one: of an array of all there would be two more copies for a moment.

@@ -13,6 +13,7 @@ import numpy as np
 from pacbed.examples.augment import average_over_pixels
 from pacbed.exceptions import StoreError
 from pacbed.patterns.store import PatternStore, read_patterns
+from pacbed.scattering.mtf import MTF
 from pacbed.specimen.deformation import Deformation
 
 
@@ -45,10 +46,10 @@ class PatternSet:
     simulation: Mapping[str, Any] | None = None
     geometry: np.ndarray | None = None
 
-    def averaged(self, camera_pixel_mrad: float) -> Iterator[np.ndarray]:
+    def averaged(self, camera_pixel_mrad: float, mtf: MTF | None = None) -> Iterator[np.ndarray]:
         """Yield each as of :func:`pacbed.examples.augment.average_over_pixels`."""
         for pattern in self.patterns:
-            yield average_over_pixels(pattern, self.pixel_mrad, camera_pixel_mrad)
+            yield average_over_pixels(pattern, self.pixel_mrad, camera_pixel_mrad, mtf)
 
 
 def read_pattern_set(

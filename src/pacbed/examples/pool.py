@@ -17,7 +17,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from pacbed.engines.request import Progress
-from pacbed.examples.augment import AugmentationSettings
+from pacbed.examples.augment import AugmentationSettings, geometry_of
 from pacbed.examples.camera import ELLIPSE
 from pacbed.examples.pattern_set import PatternSet
 from pacbed.exceptions import StoreError
@@ -83,7 +83,8 @@ def write_pool(
 
     address = (seed, "pool", float(aperture.semiangle_mrad), layers)
     nominal = settings.field_of_view_mrad
-    model = ImageModel(series, aperture, layers, Frame.centred(settings.pixels, nominal), ())
+    frame = Frame.centred(settings.pixels, nominal, settings.mtf)
+    model = ImageModel(series, aperture, layers, frame, ())
 
     def entries() -> Iterator[_Entry]:
         for first in range(0, len(states), _CHUNK):
@@ -153,6 +154,7 @@ def write_pool_of_draws(
             for number in range(images):
                 camera, geometry = _camera(settings, *address, state.draw, number)
                 image = state.image(tilt, aperture, layers, camera)
+                image = settings.mtf.blurred(image) if settings.mtf else image
                 yield _Entry(image, geometry, parameters, state.draw)
 
     _write(path, images * len(states), entries(), attributes, settings.pixels, progress)
@@ -169,7 +171,7 @@ def _attributes(
         "seed": seed,
         "semiangle_mrad": aperture.semiangle_mrad,
         "layers": layers,
-        "augmentation": settings.described(),
+        "augmentation": settings.geometry_ranges,
         **_made_of(source, aperture),
     }
 
@@ -255,8 +257,8 @@ def read_pool(
         images, geometry, parameters, draws = (
             np.asarray(group[name]) for name in ("images", "geometry", "parameters", "draws")
         )
-    settings = AugmentationSettings(**attributes["augmentation"])  # type: ignore[arg-type]
-    ours, theirs = plain(settings.geometry_ranges), plain((wanted or settings).geometry_ranges)
+    ours = geometry_of(attributes["augmentation"])  # type: ignore[arg-type]
+    theirs = plain(wanted.geometry_ranges) if wanted else ours
     if differing := [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]:
         values = (f"{name} is {ours.get(name)}, not {theirs.get(name)}" for name in differing)
         raise StoreError(
@@ -265,10 +267,10 @@ def read_pool(
         )
     return PatternSet(
         images,
-        (settings.pixel_mrad,) * 2,
+        (ours["field_of_view_mrad"] / ours["pixels"],) * 2,
         draws.tolist(),
         parameters,
         attributes["simulation"],  # type: ignore[arg-type]
         # Of no ellipse, those of earlier versions may have two columns of zeros.
-        geometry[:, : len(settings.geometry)],
+        geometry if "ellipticity" in ours else geometry[:, :4],
     )

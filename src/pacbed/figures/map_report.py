@@ -183,7 +183,10 @@ def _layers_in_words(strain_map: StrainMap) -> str:
 
 _ORIGINS = ("origin", "sources")
 # What a calibration holds that is said elsewhere, or too long.
-_NOT_SHOWN = (*_ORIGINS, "common_sigma", "masked_px", "pixel_uncertainty", "semiangle_sigma_mrad")
+_NOT_SHOWN = (
+    *(*_ORIGINS, "common_sigma", "masked_px", "mtf"),
+    *("pixel_uncertainty", "semiangle_sigma_mrad"),
+)
 
 
 def _calibration(calibration: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -208,6 +211,8 @@ def _calibration(calibration: Mapping[str, Any]) -> list[dict[str, Any]]:
     if calibration.get("masked_px"):
         count = len(calibration["masked_px"])
         rows.append({"name": "masked pixels", "value": str(count), "sigma": "–", "origin": "–"})
+    if calibration.get("mtf"):
+        rows.append({"name": "MTF", "value": "as measured", "sigma": "–", "origin": "option"})
     return rows
 
 

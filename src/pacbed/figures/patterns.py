@@ -503,7 +503,8 @@ def _recorded(
 ) -> list[np.ndarray]:
     """Return images with the fewest and the most electrons, of one mean."""
     pixel = store.pixel_mrad
-    averaged = average_over_pixels(_pattern(store, layers), pixel, settings.pixel_mrad)
+    pattern = _pattern(store, layers)
+    averaged = average_over_pixels(pattern, pixel, settings.pixel_mrad, settings.mtf)
     how = Transformation(0, settings.field_of_view_mrad, 0, 0, 1, 1)
     camera = (settings.camera or CameraSettings()).middle()
     ellipse = camera["ellipticity"], camera["ellipticity_diagonal"]

@@ -95,7 +95,11 @@ def predict(
     model, scaling = network.model, network.scaling
     trained_on = network.settings.get("data", {})
     refuse_other_simulation(trained_on, data.attributes, "the dataset", log)
-    for unseen in not_learnt(_camera(trained_on), _camera(data.attributes)):
+    unlearnt = not_learnt(_camera(trained_on), _camera(data.attributes))
+    mtf, learnt = (one.get("augmentation", {}).get("mtf") for one in (data.attributes, trained_on))
+    if mtf != learnt:
+        unlearnt.append(f"{'another' if learnt else 'an'} MTF" if mtf else "no MTF")
+    for unseen in unlearnt:
         log(f"warning: the network has not learnt this camera: the dataset has {unseen}")
     if model.input_shape[1] != data.images.shape[1]:
         raise PacbedError(

@@ -24,6 +24,7 @@ from pacbed.examples.labels import PARAMETERS
 from pacbed.exceptions import PacbedError, RequestError
 from pacbed.precision.steps import CENTRE, STEPPED, STEPS, Steps
 from pacbed.scattering.image import Image
+from pacbed.scattering.mtf import MTF
 from pacbed.specimen.deformation import DrawRanges
 
 NUISANCE = ("shift_x_px", "shift_y_px", "scale", "log_dose")
@@ -91,7 +92,7 @@ def linearise(
     field, pixels = settings.field_of_view_mrad, settings.pixels
 
     def averaged(name: str) -> np.ndarray:
-        return average_over_pixels(patterns[name], pixel_mrad, settings.pixel_mrad)
+        return average_over_pixels(patterns[name], pixel_mrad, settings.pixel_mrad, settings.mtf)
 
     def seen(pattern: np.ndarray, change: Transformation) -> np.ndarray:
         return resample(pattern, pixel_mrad, change, pixels).astype(float)
@@ -128,13 +129,15 @@ def linearise(
     return Linearised(slopes, means)
 
 
-def linearise_image(image: Image) -> Linearised:
+def linearise_image(image: Image, mtf: MTF | None = None) -> Linearised:
     """Return what a camera would see change, from an image and its derivatives.
 
     Parameters
     ----------
     image
         Of a scattering series (:mod:`pacbed.scattering.image`).
+    mtf
+        Of the camera, if it does more than to integrate over its pixels.
     """
     slopes = np.stack(
         [
@@ -146,7 +149,10 @@ def linearise_image(image: Image) -> Linearised:
             image.expected,
         ]
     )
-    return Linearised(slopes, np.broadcast_to(image.expected, slopes.shape))
+    expected = image.expected
+    if mtf:
+        slopes, expected = mtf.filtered(slopes), mtf.blurred(expected)
+    return Linearised(slopes, np.broadcast_to(expected, slopes.shape))
 
 
 def _names() -> Iterator[str]:

@@ -152,7 +152,8 @@ class Sample:
             series.image_and_derivatives((xx, yy, xy), state.tilt_mrad, aperture, n, camera)
             for n in layers
         )
-        return cls(aperture.semiangle_mrad, map(linearise_image, images), name)
+        linearised = (linearise_image(one, settings.mtf) for one in images)
+        return cls(aperture.semiangle_mrad, linearised, name)
 
 
 def bound_table(

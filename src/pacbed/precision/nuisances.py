@@ -34,7 +34,7 @@ NUISANCES: Mapping[str, tuple[bool, tuple[str, ...]]] = {
     "all": (True, (*ALWAYS_FREE, *(n for more in _MORE.values() for n in more), "blur_px")),
 }
 """Whether an image is blurred by :data:`BLUR_PX`, and what is unknown of it, by the name of what is
-changed. "none" are the usual ten unknowns of a sharp image."""
+changed. "none" are the usual ten unknowns of an image without blur."""
 
 
 def price_table(

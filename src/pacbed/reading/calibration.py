@@ -36,6 +36,7 @@ from pacbed.reading.scans import Scan
 from pacbed.reading.start import Dictionary, SearchRange, coarse_bins
 from pacbed.reading.thickness import ThicknessFit
 from pacbed.scattering.image_model import ALWAYS_FREE, COLUMN, TILT, UNKNOWNS, Frame, Noise
+from pacbed.scattering.mtf import MTF, read_mtf
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
 from pacbed.specimen.polytypes import is_hexagonal
@@ -55,6 +56,8 @@ _PRIORS = {
     "background": (0.0, 0.1),
     "halo": (0.0, 0.1),
 }
+# Mean and standard deviation of a blur that an MTF does not have.
+_BESIDES_MTF = (0.0, 0.3)
 # Standard deviation of an unknown that is held, and of the strain of an unstrained region.
 _HELD, _UNSTRAINED = 1e-5, 1e-4
 # Points that are looked at, and that take part in the joint fit.
@@ -118,6 +121,8 @@ class Calibration:
         χ² per pixel that was left, if the gain is that which neighbouring pixels show.
     masked_px
         Pixels (x, y) that do not count.
+    mtf
+        Modulation transfer function of the camera, if one was given.
     common_sigma
         Standard deviation that all points have in common, of strains, rotation and tilt.
     points
@@ -143,6 +148,7 @@ class Calibration:
     read_noise_counts: float = 0.0
     residuals: float = 1.0
     masked_px: tuple[tuple[int, int], ...] = ()
+    mtf: MTF | None = None
     common_sigma: Mapping[str, float] = field(default_factory=dict)
     points: int = 0
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -199,6 +205,8 @@ class Calibration:
             values = json.loads(path.read_text(encoding="utf-8"))
             values["centre_px"] = tuple(map(float, values["centre_px"]))
             values["masked_px"] = tuple((int(x), int(y)) for x, y in values.get("masked_px", ()))
+            if mtf := values.get("mtf"):
+                values["mtf"] = MTF(**mtf)
             found = cls(**values)
             numbers = [v for v in asdict(found).values() if isinstance(v, float)]
             good = all(map(math.isfinite, [*numbers, *found.centre_px]))
@@ -207,7 +215,7 @@ class Calibration:
                 raise ValueError("sizes and gains are positive numbers")
         except OSError as error:
             raise PacbedError(f"cannot read {path}: {error.strerror}") from error
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, PacbedError) as error:
             raise PacbedError(
                 f"{path} is no calibration of a scan ({error}): make one with pacbed map"
             ) from error
@@ -237,6 +245,7 @@ class Cut:
         pixel_mrad: float,
         semiangle_mrad: float,
         centre_px: tuple[float, float] | None = None,
+        mtf: MTF | None = None,
     ) -> Cut:
         """Cut out what is known around the centre of a mean pattern."""
         request = series.request
@@ -245,7 +254,8 @@ class Cut:
         part = window(pattern, pixel_mrad, semiangle_mrad, spacing, reach, centre_px)
         x, y = map(float, part.centres[0])
         ny, nx = part.image.shape
-        return cls(part, Frame((ny, nx), part.pixel_mrad, (x, y)))
+        mtf = mtf and mtf.of_pixels(part.bins)
+        return cls(part, Frame((ny, nx), part.pixel_mrad, (x, y), mtf=mtf))
 
     @property
     def bins(self) -> int:
@@ -436,6 +446,7 @@ class _Sample:
     semiangle_mrad: float
     centre_px: tuple[float, float]
     radius_px: float
+    bins: int
 
 
 def grid(shape: tuple[int, int], most: int) -> np.ndarray:
@@ -493,6 +504,7 @@ def _sample(scan: Scan, settings: MapSettings) -> _Sample:
         semiangle,
         (float(first[0]), float(first[1])),
         radius,
+        scan.options.bins,
     )
 
 
@@ -516,6 +528,7 @@ class _Joint:
     layers: np.ndarray
     states: np.ndarray
     first_gain: float
+    mtf: MTF | None = None
     chi2: np.ndarray = field(default_factory=lambda: np.ones(0))
     covariance: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     response: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0)))
@@ -529,7 +542,9 @@ class _Joint:
         given: CalibrationSettings,
     ) -> _Joint:
         """Find the orientation of the crystal by the mean pattern."""
-        cut = Cut.of(sample.mean, series, sample.pixel_mrad, sample.semiangle_mrad)
+        pixel, angle = sample.pixel_mrad, sample.semiangle_mrad
+        mtf = read_mtf(given.mtf).of_pixels(sample.bins) if given.mtf else None
+        cut = Cut.of(sample.mean, series, pixel, angle, mtf=mtf)
         counts = cut.images(sample.patterns)
         gain = given.counts_per_electron
         each = list(zip(np.nan_to_num(counts), cut.masks(counts), strict=True))
@@ -539,6 +554,8 @@ class _Joint:
         known = sample.pixel_known
         held = known or settings.reference is None
         priors = dict(_PRIORS)
+        if mtf:
+            priors["blur_px"] = _BESIDES_MTF
         priors |= {f"tilt_{axis}_mrad": (0.0, max(series.request.tilt_mrad, 0.1)) for axis in "xy"}
         angle = given.semiangle_uncertainty
         if known:
@@ -552,6 +569,7 @@ class _Joint:
         states = np.zeros((len(counts), len(UNKNOWNS)))
         layers = np.zeros(len(counts), int)
         joint = cls(sample, settings, given, cut, fit, counts, gain, 0.0, layers, states, first)
+        joint.mtf = mtf
         joint._check_crystal(sample)
         joint.rotation_deg = joint._orientation(sample.mean)
         return joint
@@ -583,7 +601,7 @@ class _Joint:
 
     def _guess(self) -> np.ndarray:
         state = np.zeros(len(UNKNOWNS))
-        state[COLUMN["blur_px"]] = _PRIORS["blur_px"][0]
+        state[COLUMN["blur_px"]] = _BESIDES_MTF[1] if self.mtf else _PRIORS["blur_px"][0]
         return state
 
     def _orientation(self, mean: Pattern) -> float:
@@ -778,6 +796,7 @@ class _Joint:
             read_noise_counts=self.fit.settings.noise.read_electrons * self.gain / bins,
             residuals=float(np.median(self.chi2)) * (1.0 if given else self.gain / self.first_gain),
             masked_px=tuple((int(x), int(y)) for x, y in hidden),
+            mtf=self.mtf,
             common_sigma={n: float(s) for n, s in zip(LOCAL[:6], shared, strict=False)},
             points=len(self.states),
             sources={

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -29,6 +30,8 @@ class CalibrationSettings:
         such directions, 180° apart.
     counts_per_electron
         Gain of the camera. Without it, it follows from the residuals, and χ² is relative.
+    mtf
+        File of the modulation transfer function of the camera: lines of cycles per pixel and MTF.
 
     Raises
     ------
@@ -40,6 +43,7 @@ class CalibrationSettings:
     semiangle_uncertainty: float = 0.03
     zigzag_near_deg: float = 0.0
     counts_per_electron: float | None = None
+    mtf: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("pixel_uncertainty", "semiangle_uncertainty", "counts_per_electron"):

@@ -167,7 +167,9 @@ class MapMaker:
         places = grid(self.scan.shape, 32)
         mean = finite_mean(self.scan.points(places))
         pattern = Pattern(self.scan.name, np.nan_to_num(mean), mask)
-        return Cut.of(pattern, self.series, own.pixel_mrad, own.semiangle_mrad, own.centre_px)
+        return Cut.of(
+            pattern, self.series, own.pixel_mrad, own.semiangle_mrad, own.centre_px, own.mtf
+        )
 
     @cached_property
     def fit(self) -> Fit:

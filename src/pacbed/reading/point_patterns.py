@@ -18,6 +18,7 @@ from pacbed.reading.patterns import Pattern
 from pacbed.reading.pixels import put_together
 from pacbed.reading.scans import Scan, ScanOptions, open_scan
 from pacbed.scattering.image_model import COLUMN, UNKNOWNS, ImageModel
+from pacbed.scattering.mtf import MTF
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
 
@@ -202,6 +203,7 @@ class PointPatterns:
             self._known("pixel_mrad"),
             self._known("semiangle_mrad"),
             (float(centre[0]), float(centre[1])),
+            MTF(**mtf) if (mtf := _mapping(self._calibration.get("mtf"))) else None,
         )
 
     def _measured(self, row: int, column: int) -> np.ndarray:

@@ -61,7 +61,7 @@ class ExampleFits:
         search: SearchRange,
     ) -> None:
         settings = AugmentationSettings(**data.attributes["augmentation"])
-        frame = Frame.centred(settings.pixels, settings.field_of_view_mrad)
+        frame = Frame.centred(settings.pixels, settings.field_of_view_mrad, settings.mtf)
         aperture, layers = _aperture(series, data), data.attributes["layers"]
         # What a camera adds, of which examples without noise are made as by the model of images.
         self._camera = {n: mean for n, (mean, _) in priors.items() if n in FITTED}

@@ -18,6 +18,7 @@ from pacbed.reading.pixels import FEWEST_PIXELS, shown
 from pacbed.reading.start import Dictionary, SearchRange
 from pacbed.reading.thickness import ThicknessFit
 from pacbed.scattering.image_model import ALWAYS_FREE, COLUMN, SHIFT, TILT, UNKNOWNS, Frame
+from pacbed.scattering.mtf import MTF
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
 
@@ -85,6 +86,8 @@ class ReadSettings:
     model_error
         Relative standard deviation of the expected intensity of a pixel: what is not known of the
         potential and of thermal motion. It matters where there are many electrons.
+    mtf
+        Modulation transfer function of the camera; None for that of perfect pixels.
     """
 
     aperture: Aperture
@@ -96,6 +99,7 @@ class ReadSettings:
     counts_per_electron: float | None = None
     electrons: float | None = None
     model_error: float = 0.05
+    mtf: MTF | None = None
 
     def __post_init__(self) -> None:
         if "semiangle" in self.free and self.pixel_uncertainty is None:
@@ -374,7 +378,7 @@ def read_patterns(
     groups: dict[Frame, dict[bool, list[int]]] = {}
     for number, one in enumerate(windows):
         known = starts is not None and bool(np.isfinite(starts[number]).all())
-        groups.setdefault(_frame(one), {}).setdefault(known, []).append(number)
+        groups.setdefault(_frame(one, settings.mtf), {}).setdefault(known, []).append(number)
     for frame, group in groups.items():
         # Once for pixels of a shape and size: what they compile takes longer than many a fit.
         fits = _Fits(series, settings, frame)
@@ -619,10 +623,11 @@ class _Fits:
         return np.concatenate(parts).reshape(-1, *self.frame.shape)
 
 
-def _frame(window: Window) -> Frame:
+def _frame(window: Window, mtf: MTF | None = None) -> Frame:
     """Return the pixels of a pattern, whose middle one is about at zero angle."""
     ny, nx = window.image.shape
-    return Frame((ny, nx), window.pixel_mrad, (float(nx // 2), float(ny // 2)))
+    origin, mtf = (float(nx // 2), float(ny // 2)), mtf and mtf.of_pixels(window.bins)
+    return Frame((ny, nx), window.pixel_mrad, origin, mtf=mtf)
 
 
 def _smooth(batch: _Batch) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from scipy.fft import dct
 from scipy.interpolate import BSpline, make_interp_spline
 from scipy.ndimage import spline_filter1d
 from scipy.spatial import cKDTree
@@ -31,6 +32,7 @@ from pacbed.scattering.image import (
     halo,
     pixel_matrix,
 )
+from pacbed.scattering.mtf import MTF
 from pacbed.scattering.scattered import UNIT_STRAINS
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.strain import deformation_of
@@ -105,24 +107,28 @@ class Frame:
         Position (x, y) of zero angle without a shift, in pixels.
     bins
         How many pixels of the camera along each axis make one of these.
+    mtf
+        Of these pixels, if they do more than to integrate.
     """
 
     shape: tuple[int, int]
     pixel_mrad: float
     origin_px: tuple[float, float]
     bins: int = 1
+    mtf: MTF | None = None
 
     @classmethod
-    def centred(cls, pixels: int, field_of_view_mrad: float) -> Frame:
+    def centred(cls, pixels: int, field_of_view_mrad: float, mtf: MTF | None = None) -> Frame:
         """Return a square whose zero angle lies on pixel ``pixels // 2``."""
         centre = float(pixels // 2)
-        return cls((pixels, pixels), field_of_view_mrad / pixels, (centre, centre))
+        return cls((pixels, pixels), field_of_view_mrad / pixels, (centre, centre), mtf=mtf)
 
     def binned(self, bins: int) -> Frame:
         """Return the frame of squares of so many pixels; what is left over is cut off."""
         ny, nx = (n // bins for n in self.shape)
         x, y = ((o - (bins - 1) / 2) / bins for o in self.origin_px)
-        return Frame((ny, nx), self.pixel_mrad * bins, (x, y), self.bins * bins)
+        mtf = self.mtf and self.mtf.of_pixels(bins)
+        return Frame((ny, nx), self.pixel_mrad * bins, (x, y), self.bins * bins, mtf)
 
 
 @dataclass(frozen=True)
@@ -300,6 +306,13 @@ class ImageModel:
         self._node_shape = x.shape
         self._node_x, self._node_y = (tf.constant(one.ravel(), tf.float32) for one in (x, y))
         self._halo = tf.constant(halo(axes, frame.pixel_mrad).ravel(), tf.float32)
+        if frame.mtf:
+            # Dark pixels need all digits of products, which cards would shorten.
+            tf.config.experimental.enable_tensor_float_32_execution(False)
+            self._response = tf.constant(frame.mtf.response(frame.shape), tf.float32)
+            self._cosines = [
+                tf.constant(dct(np.eye(n), axis=0, norm="ortho"), tf.float32) for n in frame.shape
+            ]
 
     # What is computed once for the patterns of a batch, on the processor.
 
@@ -491,8 +504,11 @@ class ImageModel:
         dose = tf.exp(state["log_dose"])
         image = area * value + state["background"] / value.shape[1] + state["halo"] * self._halo
         if not self.free:
+            image = self._transferred(image[:, None])[0]
             return dose * image, dose[:, None] * tf.zeros((1, 0, value.shape[1]))
         derivatives = {name: columns[name]() for name in self.free if name in columns}
+        image, *slopes = self._transferred(tf.stack([image, *derivatives.values()], 1))
+        derivatives = dict(zip(derivatives, slopes, strict=True))
         if "blur_px" in self.free:
             image, derivatives = self._blurred(state["blur_px"] / bins, image, derivatives)
         derivatives["log_dose"] = image
@@ -643,6 +659,22 @@ class ImageModel:
                 + grown * value
             )
         return value, by_angle, by_strain
+
+    def _transferred(self, channels: Any) -> list[Any]:
+        """Return an image and its derivatives as the MTF of the camera leaves them.
+
+        They are given in one array, shape (patterns, channels, pixels).
+        """
+        if not self.frame.mtf:
+            return list(tf.unstack(channels, axis=1))
+        rows, columns = self._cosines
+        images = tf.reshape(channels, (*channels.shape[:2], *self.frame.shape))
+        waves = tf.einsum("uy,bcyx,vx->bcuv", rows, images, columns) * self._response
+        seen = tf.reshape(tf.einsum("uy,bcuv,vx->bcyx", rows, waves, columns), channels.shape)
+        image, *derivatives = tf.unstack(seen, axis=1)
+        # As of pacbed.scattering.mtf.MTF.blurred.
+        darkest = tf.reduce_min(channels[:, 0], -1, keepdims=True)
+        return [tf.maximum(image, darkest), *derivatives]
 
     def _blurred(self, sigma: Any, image: Any, derivatives: dict[str, Any]) -> tuple[Any, Any]:
         """Blur an image and its derivatives, and add that by the width of the point spread."""

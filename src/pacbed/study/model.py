@@ -123,7 +123,8 @@ class Configuration(Section):
         from pacbed.examples.augment import AugmentationSettings
 
         given = {name: value for name, value in self.dataset if name not in OF_SETS}
-        given["camera"] = self.dataset.camera.settings()
+        camera = self.dataset.camera
+        given |= {"camera": camera.settings(), "mtf": camera.transfer()}
         return AugmentationSettings(rotation_deg=self.deformation.rotation_deg, **given)
 
     def images_per_draw(self, split: str) -> int:

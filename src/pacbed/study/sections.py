@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -27,6 +28,7 @@ from pydantic_core import PydanticCustomError
 
 from pacbed.examples.camera import CameraSettings
 from pacbed.examples.labels import LabelScaling
+from pacbed.exceptions import PacbedError
 from pacbed.learning.sizes import Kind
 from pacbed.precision.steps import Steps
 from pacbed.specimen.crystal import Crystal, Material
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from pacbed.engines import Motion
     from pacbed.engines.planewave import PlaneWaveSettings
     from pacbed.engines.prismatic import Execution, PrismaticSettings
+    from pacbed.scattering.mtf import MTF
     from pacbed.specimen.microscope import Aperture
 
 T = TypeVar("T")
@@ -171,6 +174,29 @@ def _converted(kind: type[Dose] | type[CameraLength], usual: Any) -> BeforeValid
             ) from error
 
     return BeforeValidator(convert, json_schema_input_type=usual | kind)
+
+
+def _transfer(value: Any) -> Any:
+    """Read an MTF from the file that is named, and check it."""
+    from pacbed.scattering.mtf import ALLOWED, MTF, read_mtf
+
+    if value is None:
+        return None
+    try:
+        return (read_mtf(Path(value)) if isinstance(value, str) else MTF(value)).points
+    except (PacbedError, TypeError, ValueError) as error:
+        problem = f" ({error})" if isinstance(error, PacbedError) else ""
+        raise PydanticCustomError(
+            "not_right",
+            "a file of, or {allowed}{problem}",
+            {"allowed": ALLOWED, "problem": problem},
+        ) from error
+
+
+Transfer = Annotated[
+    tuple[tuple[float, float], ...] | None,
+    BeforeValidator(_transfer, json_schema_input_type=str | list[tuple[float, float]] | None),
+]
 
 
 class Section(BaseModel):
@@ -548,6 +574,10 @@ class ExamplesSection(Section):
     """Examples of the test set."""
 
 
+OF_MTF = ("mtf", "mtf_bins")
+"""Keys of a camera that say its MTF."""
+
+
 class CameraSection(Section):
     """What a real camera adds to an example, each uniform within a range; by default nothing."""
 
@@ -569,15 +599,29 @@ class CameraSection(Section):
     """Relative standard deviation of the gain from pixel to pixel."""
     dead_pixels: Range[SmallPart] = (0, 0)
     """Share of pixels, at random places, that record nothing."""
+    mtf: Transfer = None
+    """Modulation transfer function: a text file, or pairs of cycles per pixel of the camera and
+    MTF; null for pixels that only integrate."""
+    mtf_bins: Count = 1
+    """Pixels of the camera, along each axis, that make one of the example."""
 
     def settings(self) -> CameraSettings | None:
         """Return the ranges; None if there is nothing of all this."""
-        found = CameraSettings(**dict(self))
+        found = CameraSettings(**self.model_dump(exclude=set(OF_MTF)))
         return None if found.perfect else found
+
+    def transfer(self) -> MTF | None:
+        """Return the modulation transfer function; None if none is given."""
+        from pacbed.scattering.mtf import MTF
+
+        return MTF(self.mtf).of_pixels(self.mtf_bins) if self.mtf else None
 
 
 OF_SETS = ("layers", "examples", "pool")
 """Keys of a dataset on which single examples do not depend."""
+
+OF_POOLS = ("pixels", "field_of_view_mrad", "field_of_view_variation", "translation_px")
+"""Keys of a dataset on which images without noise depend, besides the camera."""
 
 
 class DatasetSection(Section):
@@ -610,9 +654,19 @@ class DatasetSection(Section):
     """Number of examples in each set."""
 
     def used(self) -> dict[str, Any]:
-        """Return what single examples depend on; a perfect camera as before there were others."""
-        others = {*OF_SETS, *(() if self.camera.settings() else ("camera",))}
-        return self.plain(others)
+        """Return what single examples depend on; what a camera does not do is not mentioned."""
+        found, camera = self.plain({*OF_SETS, "camera"}), self.camera
+        if camera.settings() or camera.mtf:
+            found["camera"] = camera.plain(set(() if camera.mtf else OF_MTF))
+        return found
+
+    def of_pools(self) -> dict[str, Any]:
+        """Return what images without noise depend on."""
+        found = {name: value for name, value in self.plain().items() if name in OF_POOLS}
+        ellipse = ("ellipticity", "ellipticity_direction_deg") if self.camera.ellipticity[1] else ()
+        kept = (*(OF_MTF if self.camera.mtf else ()), *ellipse)
+        camera = {k: v for k, v in self.camera.plain().items() if k in kept}
+        return found | ({"camera": camera} if camera else {})
 
 
 class NetworkSection(Section):
