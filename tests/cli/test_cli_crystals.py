@@ -30,6 +30,16 @@ def test_a_crystal_with_a_name_is_simulated_and_drawn(tmp_path, capsys):
     assert "hBN: cell 2.5040 × 2.5040 Å" in capsys.readouterr().out
 
 
+def test_a_crystal_of_a_configuration_is_drawn(tmp_path, capsys, complaint):
+    overlay, picture = tmp_path / "own.yaml", tmp_path / "own.png"
+    overlay.write_text("material: {structure: graphene}\n")
+    assert main(["show", "--cell", "--config", overlay, "--output", picture]) == 0
+    assert "graphene: cell 2.46" in capsys.readouterr().out
+    assert picture.stat().st_size > 10_000
+    said = complaint("show", "--cell", "--config", overlay, "--material", "MoS2")
+    assert "give the crystal with --material or with --config, not with both" in said
+
+
 def test_a_structure_file_is_simulated_once_its_displacements_are_given(tmp_path, wse2, complaint):
     store = tmp_path / "wse2.zarr.zip"
     words = ["simulate", "--material", wse2, "--layers", "1", "--output", store]

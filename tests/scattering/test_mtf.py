@@ -100,6 +100,8 @@ def test_tables_of_several_programs_are_read(tmp_path, text):
     [
         ("0 100\n0.5 40\n", "if values are in %, divide them by 100"),
         ("0 1\n1 0.4\n", "if frequencies are fractions of the Nyquist frequency, halve them"),
+        ("0 1\n9 0.4\n", "if frequencies are line pairs per mm, multiply them by the width"),
+        ("0 100\n1 40\n", "halve them; if values are in %, divide them by 100"),
         ("0 1\n0.3 0.6\n0.2 0.7\n", "two or more pairs of cycles per pixel, ascending"),
         ("0 1\n0.3 -0.1\n", "an MTF must be"),
         ("0 1\n0.3 nan\n", "an MTF must be"),
@@ -107,7 +109,7 @@ def test_tables_of_several_programs_are_read(tmp_path, text):
         ("0 1 0.01\n0.5 0.4 0.01\n", "line 1: '0 1 0.01' is not a frequency and a value"),
         ("0,000 1,000\n0,5 0,4\n", "line 1: '0,000 1,000' is not a frequency and a value"),
         ("0.1 0.2\n0.3 0.1\n", "near 1 at first"),
-        ("0 1\n0,3 0,6\n", "line 2: '0,3 0,6' is not a frequency and a value"),
+        ("0 1\n0,3 0,6\n", "'0,3 0,6' is not a frequency and a value; write decimal points"),
         ("frequency MTF\n", "an MTF must be"),
         ("", "an MTF must be"),
     ],

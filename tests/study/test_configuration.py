@@ -363,7 +363,11 @@ def test_all_problems_are_told_at_once(config):
         ("training.loss", "fisher", "set training.schedule: fast with fast.optimizer: adam"),
         ("variants.1.layers", [1, 7], "variants.1.layers = [1, 7]: 7 not among the configured"),
         ("training.fast.averaged_epochs", 401, "must be at most training.fast.epochs = 400"),
-        ("material.formula", "MoSe2", "material: no thermal displacement for Se in MoSe2"),
+        (
+            "material.formula",
+            "MoSe2",
+            "MoSe2: rms_displacement_A has Mo, S; or take structure: MoSe2",
+        ),
         ("material.formula", "Mo2S", "material: material 'Mo2S' is not of the form MX2"),
         (
             "material.zigzag_A",

@@ -33,7 +33,7 @@ from pacbed.cli.read import layer_numbers
 from pacbed.cli.scans import ScanFile, ScanFiles
 from pacbed.cli.scatter import WIDEST_FIELD_mrad, make_series, series_request
 from pacbed.cli.simulate import Computation, PlaneWaveOptions
-from pacbed.cli.structures import Structure
+from pacbed.cli.structures import AnyCrystal
 from pacbed.exceptions import PacbedError
 from pacbed.machine import usable_cores
 from pacbed.reading.map_settings import CalibrationSettings, MapSettings
@@ -113,7 +113,7 @@ def map(
     figure: Path | None = None,
     report: Path | None = None,
     threads: Threads = usable_cores(),
-    structure: Annotated[Structure, _CRYSTAL] = Structure(),
+    structure: Annotated[AnyCrystal, _CRYSTAL] = AnyCrystal(),
     mapping: Annotated[MapSettings, _FITTED] = MapSettings(),
     calibrating: Annotated[Calibrating, _CALIBRATED] = Calibrating(),
     held: Annotated[MapSeries, _SERIES] = MapSeries(),
@@ -145,7 +145,10 @@ def map(
 
     settings = replace(mapping, layers=layer_numbers(layers))
     parts, saved = parts_folder(output), calibration_file(output)
-    check_apart([output, parts, saved, figure, report], [scan, held.series, structure.file])
+    check_apart(
+        [output, parts, saved, figure, report],
+        [scan, held.series, structure.file, *structure.config],
+    )
     # That of an earlier map of this name may be used again.
     check_apart([output, figure, report], [calibrating.calibration, calibrating.mtf])
     check_new(output)
@@ -216,7 +219,7 @@ def _sole_map(output: Path) -> Iterator[None]:
 
 def _made(
     opened: Scan,
-    structure: Structure,
+    structure: AnyCrystal,
     parts: Path,
     saved: Path,
     threads: int,
@@ -302,7 +305,7 @@ def _known(value: float | None, what: str, option: str) -> float:
 def _asked_series(
     opened: Scan,
     layers: tuple[int, ...],
-    structure: Structure,
+    structure: AnyCrystal,
     semiangle: float,
     held: MapSeries,
 ) -> tuple[Path, SeriesRequest]:
@@ -312,7 +315,7 @@ def _asked_series(
     if held.series is not None:
         found = ScatteringSeries(held.series)
         request = found.request
-        if structure.section() and (crystal := structure.crystal()) != request.material:
+        if structure.named and (crystal := structure.crystal()) != request.material:
             raise PacbedError(f"{held.series} is of {request.material.name}, not of {crystal.name}")
         if opened.energy_keV and abs(opened.energy_keV / request.energy_keV - 1) > 1e-3:
             raise PacbedError(
@@ -321,8 +324,8 @@ def _asked_series(
             )
         found.check_layers(layers)
         return held.series, request
-    if not structure.section():
-        raise PacbedError("name the crystal with --material, or a series with --series")
+    if not structure.named:
+        raise PacbedError("name the crystal with --material or --config, or a series with --series")
     request = _request(opened, layers, structure.crystal(), semiangle, held)
     asked = json.dumps([request.to_dict(), asdict(PlaneWaveOptions())], sort_keys=True)
     name = f"{request.material.name}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}"

@@ -18,7 +18,7 @@ from pacbed.cli.common import option_name, say
 from pacbed.cli.map import Calibrating, MapSeries, parts_folder, work
 from pacbed.cli.read import layer_numbers
 from pacbed.cli.scans import ScanFile
-from pacbed.cli.structures import Structure
+from pacbed.cli.structures import AnyCrystal, Structure
 from pacbed.exceptions import ConfigError, OtherPartsError, PacbedError
 from pacbed.reading.map_settings import MapSettings
 from pacbed.scattering.mtf import read_mtf
@@ -64,12 +64,12 @@ class MapJob:
     def files(self) -> list[str]:
         """Files that are read: the scan, and others that are given.
 
-        They are a calibration, an MTF, a series, and a structure.
+        They are a calibration, an MTF, a series, a structure, and configurations.
         """
         known = self._given("calibrating", Calibrating())
         series = self._given("held", MapSeries()).series
-        structure = self._given("structure", Structure()).file
-        given = (known.calibration, known.mtf, series, structure)
+        crystal = self._given("structure", AnyCrystal())
+        given = (known.calibration, known.mtf, series, crystal.file, *crystal.config)
         return [self.scan, *(str(path) for path in given if path is not None)]
 
     @property
@@ -192,7 +192,7 @@ def _job(study: Configuration, section: ScanSection) -> MapJob:
             raise PacbedError(f"{name} is given by the workflow: remove it")
         if name in _NO_OPTIONS:
             raise PacbedError(f"{name} is no option of a map")
-    if not {"series", "material"} & {*options}:
+    if not {"series", "material", "config"} & {*options}:
         options |= _crystal(study)
     words = (section.file, *_words(options))
     try:
@@ -205,8 +205,8 @@ def _job(study: Configuration, section: ScanSection) -> MapJob:
     # What the command looks at first, too.
     layer_numbers(bound.arguments["layers"])
     StrainRange(bound.arguments.get("held", MapSeries()).stretch)
-    structure = bound.arguments.get("structure", Structure())
-    if structure.section():
+    structure = bound.arguments.get("structure", AnyCrystal())
+    if structure.named:
         structure.crystal()
     said = {"energy", "series"} & {*options}
     return MapJob(words, bound, None if said else study.microscope.energy_keV)

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from pacbed.cli.common import say, show_table
-from pacbed.cli.structures import Structure
+from pacbed.cli.structures import AnyCrystal
 from pacbed.exceptions import PacbedError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def show(
     layers: Layers = (),
     fov: Field = None,
     cell: Annotated[bool, Parameter(negative=())] = False,
-    structure: Annotated[Structure, Parameter(name="*", group="With --cell")] = Structure(),
+    structure: Annotated[AnyCrystal, Parameter(name="*", group="With --cell")] = AnyCrystal(),
     output: Annotated[Path | None, Parameter(show_default="next to the store")] = None,
 ) -> None:
     """Draw the patterns of a store, or a crystal.
@@ -41,7 +41,7 @@ def show(
     store
         A store made by pacbed simulate or the workflow.
     cell
-        Draw the crystal instead: that of the store, or the one that is named with --material.
+        Draw the crystal instead: that of the store, or of --material or --config.
     output
         PNG or PDF.
     """
@@ -52,7 +52,7 @@ def show(
     if cell:
         _show_cell(store, structure, layers, output)
         return
-    if structure.section() or store is None:
+    if structure.named or store is None:
         raise PacbedError("name a store of patterns, or draw a crystal with --cell --material NAME")
     found = read_patterns(store)
     drawn = _layers(layers, found.layers.tolist(), f"{store} has")
@@ -67,7 +67,7 @@ def show(
 
 
 def _show_cell(
-    store: Path | None, structure: Structure, layers: tuple[int, ...], output: Path | None
+    store: Path | None, structure: AnyCrystal, layers: tuple[int, ...], output: Path | None
 ) -> None:
     """Draw the crystal of a store, or one that is named, and describe it in a line."""
     from pacbed.figures.cell import show_crystal
@@ -76,8 +76,10 @@ def _show_cell(
     from pacbed.specimen.crystal import crystal_of
     from pacbed.study.structures import described
 
-    if (store is None) == (not structure.section()):
-        raise PacbedError("--cell draws the crystal of a store, or that of --material: name one")
+    if (store is None) == (not structure.named):
+        raise PacbedError(
+            "--cell draws the crystal of a store, or that of --material or --config: name one"
+        )
     if store is None:
         made, name = structure.crystal(), Path("cell.png")
     else:

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -35,7 +35,7 @@ from pacbed.cli.common import (
 )
 from pacbed.cli.scatter import make_series, series_request
 from pacbed.cli.simulate import Computation, PlaneWaveOptions
-from pacbed.cli.structures import Structure
+from pacbed.cli.structures import AnyCrystal
 from pacbed.exceptions import PacbedError
 from pacbed.machine import usable_cores
 from pacbed.specimen.crystal import MOST_LAYERS
@@ -56,7 +56,7 @@ _FITTED = Parameter(name="*", group="Fitted besides")
 
 
 @dataclass(frozen=True)
-class NewSeries(Structure):
+class NewSeries(AnyCrystal):
     """The series that is made where none is given.
 
     Parameters
@@ -105,7 +105,10 @@ class CameraOptions:
         Incident electrons of each pattern, from which the gain follows; or dose and area,
         500/A2*2000A2. Without both it is estimated from the residuals.
     mtf
-        File of the modulation transfer function of the camera: lines of cycles per pixel and MTF.
+        File of the modulation transfer function (MTF) of the camera, as measured: lines of cycles
+        per pixel, to at most 0.5, and MTF, which is 1 at first.
+    mtf_bins
+        Pixels of the camera, along each axis, that make one of the pattern.
     """
 
     pixel_mrad: Annotated[Positive, PIXEL] = None
@@ -118,6 +121,7 @@ class CameraOptions:
     counts_per_electron: Positive = None
     electrons: Annotated[Positive, ELECTRONS] = None
     mtf: Path | None = None
+    mtf_bins: Count = 1
 
 
 @dataclass(frozen=True)
@@ -217,6 +221,7 @@ def read(
     if json_file and json_file.suffix.lower() != ".json":
         raise PacbedError(f"--json {json_file}: name the file .json")
     files = [pattern, *patterns, camera.mask, camera.mtf, series, new_series.file]
+    files += new_series.config
     files += [network / name for name in ("model.keras", "settings.json")] if network else []
     check_apart([json_file, figure, new_series.keep_series], files)
     check_writable(json_file)
@@ -229,7 +234,7 @@ def read(
 
         check_drawable(figure)
     asked = layer_numbers(layers)
-    mtf = read_mtf(camera.mtf) if camera.mtf else None
+    mtf = read_mtf(camera.mtf).of_pixels(camera.mtf_bins) if camera.mtf else None
     clean, refused = _clean_patterns((pattern, *patterns), only, camera)
     pixels = _pixels_mrad(clean, semiangle, camera, refused)
     with _series(series, new_series, asked, semiangle, clean, pixels, threads) as held:
@@ -344,10 +349,10 @@ def _series(
             raise PacbedError(f"{options}: only for a new series; leave out {options} or --series")
         yield ScatteringSeries(path)
         return
-    if not (new.material and new.energy_keV and layers):
+    if not (new.named and new.energy_keV and layers):
         raise PacbedError(
-            "name a scattering series with --series, or say with --material, --energy and --layers "
-            "for which crystal one is to be made"
+            "name a scattering series with --series, or say with --material (or --config), "
+            "--energy and --layers for which crystal one is to be made"
         )
     widths = [max(p.image.shape) * pixels[p.name] for p in patterns if p.name in pixels]
     request = series_request(
@@ -563,7 +568,7 @@ def _assumed(
         "pixel_uncertainty": camera.pixel_uncertainty,
         "counts_per_electron": camera.counts_per_electron,
         "electrons": camera.electrons,
-        "mtf": mtf and mtf.points,
+        "mtf": mtf and asdict(mtf),
     }
 
 

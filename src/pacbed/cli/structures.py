@@ -69,6 +69,11 @@ class Structure:
         }
 
     @property
+    def named(self) -> bool:
+        """Whether a crystal is named; what is said of a file that is not is refused."""
+        return bool(self.section())
+
+    @property
     def file(self) -> Path | None:
         """The file that describes the crystal, if one does."""
         from pacbed.study.structures import is_file
@@ -94,6 +99,36 @@ class Structure:
         for key, why in implausible(found, motion):
             raise RequestError(f"--material {self.material}: {key}{why}")
         return found
+
+
+@dataclass(frozen=True)
+class AnyCrystal(Structure):
+    """A crystal by name, from a structure file, or of a configuration.
+
+    Parameters
+    ----------
+    config
+        Configuration that describes the crystal in section `material`; nothing else of it is used.
+        Overlays of config/config.yaml; the last one wins.
+    """
+
+    material: Annotated[str | None, Parameter(show_default="that of `--config`")] = None
+    config: tuple[Path, ...] = ()
+
+    @property
+    def named(self) -> bool:
+        """Whether a crystal is named, or a configuration."""
+        return super().named or bool(self.config)
+
+    def crystal(self, motion: Motion = "full") -> Crystal:
+        """Return the crystal that is named, or that of the configuration."""
+        if not self.config:
+            return super().crystal(motion)
+        from pacbed.study.configuration import load
+
+        if self.material:
+            raise RequestError("give the crystal with --material or with --config, not with both")
+        return load(self.config).material.material()
 
 
 def _displacements(given: Sequence[str]) -> dict[str, float]:

@@ -543,7 +543,7 @@ class _Joint:
     ) -> _Joint:
         """Find the orientation of the crystal by the mean pattern."""
         pixel, angle = sample.pixel_mrad, sample.semiangle_mrad
-        mtf = read_mtf(given.mtf).of_pixels(sample.bins) if given.mtf else None
+        mtf = read_mtf(given.mtf).of_pixels(given.mtf_bins * sample.bins) if given.mtf else None
         cut = Cut.of(sample.mean, series, pixel, angle, mtf=mtf)
         counts = cut.images(sample.patterns)
         gain = given.counts_per_electron

@@ -31,7 +31,10 @@ class CalibrationSettings:
     counts_per_electron
         Gain of the camera. Without it, it follows from the residuals, and χ² is relative.
     mtf
-        File of the modulation transfer function of the camera: lines of cycles per pixel and MTF.
+        File of the modulation transfer function (MTF) of the camera, as measured: lines of cycles
+        per pixel, to at most 0.5, and MTF, which is 1 at first.
+    mtf_bins
+        Pixels of the camera, along each axis, that make one of the file, before --bins.
 
     Raises
     ------
@@ -44,9 +47,11 @@ class CalibrationSettings:
     zigzag_near_deg: float = 0.0
     counts_per_electron: float | None = None
     mtf: Path | None = None
+    mtf_bins: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("pixel_uncertainty", "semiangle_uncertainty", "counts_per_electron"):
+        positive = ("pixel_uncertainty", "semiangle_uncertainty", "counts_per_electron", "mtf_bins")
+        for name in positive:
             _check_positive(name, getattr(self, name))
 
 

@@ -48,10 +48,14 @@ class MTF:
         object.__setattr__(self, "points", points)
         frequencies, values = np.array(points or [(-1.0, -1.0)]).T
         advice = ""
-        if _NYQUIST < frequencies.max() <= 1:
-            advice = "; if frequencies are fractions of the Nyquist frequency, halve them"
-        elif values.max() > _MOST:
-            advice = "; if values are in %, divide them by 100"
+        if (highest := frequencies.max()) > _NYQUIST:
+            advice += "; if frequencies are " + (
+                "fractions of the Nyquist frequency, halve them"
+                if highest <= 1
+                else "line pairs per mm, multiply them by the width of a pixel in mm"
+            )
+        if values.max() > _MOST:
+            advice += "; if values are in %, divide them by 100"
         if not (0 < self.width < math.inf):
             raise PacbedError(f"pixels cannot be {self.width} pixels of the camera wide")
         if not (
@@ -149,8 +153,9 @@ def read_mtf(path: Path) -> MTF:
             frequency, value = map(float, words)
         except ValueError as error:
             if points or re.match(r"[-+.]*\d", words[0]):
+                comma = "; write decimal points" if re.search(r"\d,\d", line) else ""
                 raise PacbedError(
-                    f"{path}, line {number}: '{line.strip()}' is not a frequency and a value"
+                    f"{path}, line {number}: '{line.strip()}' is not a frequency and a value{comma}"
                 ) from error
             continue
         points.append((frequency, value))

@@ -12,6 +12,7 @@ from pacbed.exceptions import RequestError
 from pacbed.learning.sizes import binning
 from pacbed.specimen.crystal import MATERIALS, Material
 from pacbed.specimen.deformation import Deformation
+from pacbed.specimen.polytypes import polytypes_of
 from pacbed.study import prismatic
 from pacbed.study.draws import SPLITS
 from pacbed.study.model import Configuration
@@ -66,7 +67,9 @@ def _of_material(study: Configuration) -> Iterator[str]:
         for kind in made.kinds:
             kirkland(kind)
     except RequestError as error:
-        yield f"material: {error}"
+        known = polytypes_of(section.formula) if section.structure is None else ()
+        advice = f"; or take structure: {' or '.join(known)}" if known else ""
+        yield f"material: {error}{advice}"
         return
     for key, why in implausible(made, study.simulation.motion):
         yield f"material.{key}{why}" if key else f"material: {why}"

@@ -185,12 +185,10 @@ def _transfer(value: Any) -> Any:
     try:
         return (read_mtf(Path(value)) if isinstance(value, str) else MTF(value)).points
     except (PacbedError, TypeError, ValueError) as error:
-        problem = f" ({error})" if isinstance(error, PacbedError) else ""
-        raise PydanticCustomError(
-            "not_right",
-            "a file of, or {allowed}{problem}",
-            {"allowed": ALLOWED, "problem": problem},
-        ) from error
+        known = isinstance(error, PacbedError)
+        why = str(error).removeprefix("an MTF must be ") if known else ALLOWED
+        what = f"the file of an MTF: {why}" if isinstance(value, str) else f"a file, or {why}"
+        raise PydanticCustomError("not_right", "{what}", {"what": what}) from error
 
 
 Transfer = Annotated[
