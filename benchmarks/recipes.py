@@ -49,7 +49,7 @@ import seaborn as sns
 from direct import direct_states
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, NullFormatter
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -459,9 +459,7 @@ def lines(panel: Axes, results: pd.DataFrame, study: str) -> None:
             colour = colours[str(name)]
         panel.errorbar(x, mae.mean(), beyond, fmt="o-", ms=3, capsize=2, color=colour, label=label)
     panel.set(xscale="log", xlabel="core-minutes" if by_cost else "draws")
-    panel.xaxis.set_major_locator(
-        LogLocator(subs=(1, 2, 5)) if by_cost else FixedLocator(sorted(set(results["draws"])))
-    )
+    panel.xaxis.set_major_locator(FixedLocator(sorted(set(results[point]))))
     panel.xaxis.set_major_formatter("{x:,g}")
     panel.xaxis.set_minor_formatter(NullFormatter())
 

@@ -351,8 +351,9 @@ def _series(
         return
     if not (new.named and new.energy_keV and layers):
         raise PacbedError(
-            "name a scattering series with --series, or say with --material (or --config), "
-            "--energy and --layers for which crystal one is to be made"
+            "name a scattering series with --series, or say with --material, --energy and --layers "
+            "for which crystal one is to be made (--config instead of --material: that of a "
+            "configuration)"
         )
     widths = [max(p.image.shape) * pixels[p.name] for p in patterns if p.name in pixels]
     request = series_request(
