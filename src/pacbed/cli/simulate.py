@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from pacbed.cli.common import Flat, Threads, changed, progress, stderr
-from pacbed.cli.structures import Structure
+from pacbed.cli.structures import AnyCrystal
 from pacbed.engines import Engine, SimulationRequest, SimulationResult, ThermalMotion
 from pacbed.engines import Motion as MotionKind
 from pacbed.engines import engine as make_engine
@@ -34,14 +34,11 @@ Slices = Literal["planes"] | int | None
 
 
 @dataclass(frozen=True)
-class Crystal(Structure):
+class Crystal(AnyCrystal):
     """The crystal and the energy of the beam.
 
     Parameters
     ----------
-    config
-        Configuration that describes the material in section `material`; nothing else of it is
-        used. Overlays of config/config.yaml, the paper's protocol; the last one wins.
     energy_keV
         Beam energy in keV; 80, or that of `--series`.
     stretch
@@ -53,7 +50,6 @@ class Crystal(Structure):
     """
 
     material: Annotated[str | None, Parameter(show_default="that of `--config`, or MoS2")] = None
-    config: tuple[Path, ...] = ()
     energy_keV: Annotated[float | None, Parameter(show_default="80")] = None
     stretch: tuple[float, float] = (1.0, 1.0)
     theta_deg: float = 0.0
@@ -88,7 +84,7 @@ class Crystal(Structure):
                 self.section()
                 return found
             advice += f" (there, it is {found.name} now)"
-        named = self if self.material else replace(self, material="MoS2")
+        named = replace(self, config=(), material=self.material or "MoS2")
         if not self.material:
             self.section()
         try:

@@ -109,7 +109,7 @@ class AnyCrystal(Structure):
     ----------
     config
         Configuration that describes the crystal in section `material`; nothing else of it is used.
-        Overlays of config/config.yaml; the last one wins.
+        Overlays of config/config.yaml, the paper's protocol; the last one wins.
     """
 
     material: Annotated[str | None, Parameter(show_default="that of `--config`")] = None

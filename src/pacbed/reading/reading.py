@@ -286,12 +286,10 @@ class _Batch:
     gains: np.ndarray
     images: np.ndarray = field(init=False)
     masks: np.ndarray = field(init=False)
-    frame: Frame = field(init=False)
     noise: np.ndarray = field(init=False)
     model_error: float = 0.0
 
     def __post_init__(self) -> None:
-        self.frame = _frame(self.windows[0])
         self.masks = np.stack([one.mask for one in self.windows])
         noise = [read_noise(one.image, one.mask) for one in self.windows]
         self.noise = np.array(noise) / self.gains
@@ -623,7 +621,7 @@ class _Fits:
         return np.concatenate(parts).reshape(-1, *self.frame.shape)
 
 
-def _frame(window: Window, mtf: MTF | None = None) -> Frame:
+def _frame(window: Window, mtf: MTF | None) -> Frame:
     """Return the pixels of a pattern, whose middle one is about at zero angle."""
     ny, nx = window.image.shape
     origin, mtf = (float(nx // 2), float(ny // 2)), mtf and mtf.of_pixels(window.bins)
@@ -666,7 +664,7 @@ def _known_trials(batch: _Batch, fits: _Fits, known: np.ndarray) -> Iterator[_Tr
     states = np.zeros((len(rows), len(UNKNOWNS)))
     states[:, : len(READ)] = known[rows]
     centres = np.concatenate([one.centres for one in batch.windows])
-    states[:, SHIFT] = centres - np.array(batch.frame.origin_px)
+    states[:, SHIFT] = centres - np.array(fits.frame.origin_px)
     yield fits.middle, rows, states
 
 
@@ -676,7 +674,7 @@ def _trials(batch: _Batch, fits: _Fits) -> Iterator[_Trial]:
     for row, one in enumerate(batch.windows):
         filled = shown(batch.images[row], batch.masks[row])
         for centre in one.centres:
-            shift = np.rint(centre - np.array(batch.frame.origin_px)).astype(int)
+            shift = np.rint(centre - np.array(fits.frame.origin_px)).astype(int)
             rows.append(row)
             shifts.append(shift)
             images.append(np.roll(filled, -shift[::-1], (0, 1)))

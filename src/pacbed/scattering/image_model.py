@@ -8,7 +8,7 @@ ellipticity, blur, background. For every pixel it sums over the few beams whose 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -503,12 +503,11 @@ class ImageModel:
         }
         dose = tf.exp(state["log_dose"])
         image = area * value + state["background"] / value.shape[1] + state["halo"] * self._halo
-        if not self.free:
-            image = self._transferred(image[:, None])[0]
-            return dose * image, dose[:, None] * tf.zeros((1, 0, value.shape[1]))
         derivatives = {name: columns[name]() for name in self.free if name in columns}
-        image, *slopes = self._transferred(tf.stack([image, *derivatives.values()], 1))
-        derivatives = dict(zip(derivatives, slopes, strict=True))
+        if self.frame.mtf:
+            image, derivatives = self._transferred(image, derivatives)
+        if not self.free:
+            return dose * image, dose[:, None] * tf.zeros((1, 0, value.shape[1]))
         if "blur_px" in self.free:
             image, derivatives = self._blurred(state["blur_px"] / bins, image, derivatives)
         derivatives["log_dose"] = image
@@ -660,37 +659,42 @@ class ImageModel:
             )
         return value, by_angle, by_strain
 
-    def _transferred(self, channels: Any) -> list[Any]:
-        """Return an image and its derivatives as the MTF of the camera leaves them.
-
-        They are given in one array, shape (patterns, channels, pixels).
-        """
-        if not self.frame.mtf:
-            return list(tf.unstack(channels, axis=1))
-        rows, columns = self._cosines
+    def _changed(
+        self, change: Callable[[Any], Any], image: Any, derivatives: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return an image and its derivatives as a linear change of images leaves them."""
+        channels = tf.stack([image, *derivatives.values()], 1)
         images = tf.reshape(channels, (*channels.shape[:2], *self.frame.shape))
-        waves = tf.einsum("uy,bcyx,vx->bcuv", rows, images, columns) * self._response
-        seen = tf.reshape(tf.einsum("uy,bcuv,vx->bcyx", rows, waves, columns), channels.shape)
-        image, *derivatives = tf.unstack(seen, axis=1)
+        flat = tf.reshape(change(images), channels.shape)
+        return flat[:, 0], {name: flat[:, 1 + n] for n, name in enumerate(derivatives)}
+
+    def _transferred(self, image: Any, derivatives: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Return an image and its derivatives as the MTF of the camera leaves them."""
+        rows, columns = self._cosines
+
+        def filtered(images: Any) -> Any:
+            waves = tf.einsum("uy,bcyx,vx->bcuv", rows, images, columns) * self._response
+            return tf.einsum("uy,bcuv,vx->bcyx", rows, waves, columns)
+
+        seen, slopes = self._changed(filtered, image, derivatives)
         # As of pacbed.scattering.mtf.MTF.blurred.
-        darkest = tf.reduce_min(channels[:, 0], -1, keepdims=True)
-        return [tf.maximum(image, darkest), *derivatives]
+        return tf.maximum(seen, tf.reduce_min(image, -1, keepdims=True)), slopes
 
     def _blurred(self, sigma: Any, image: Any, derivatives: dict[str, Any]) -> tuple[Any, Any]:
         """Blur an image and its derivatives, and add that by the width of the point spread."""
         shape = self.frame.shape
         sigma = tf.maximum(sigma, NARROWEST_PX)[..., None]
         (rows, more_rows), (columns, more_columns) = (_point_spread(sigma, n) for n in shape)
-        channels = tf.stack([image, *derivatives.values()], 1)
-        channels = tf.reshape(channels, (channels.shape[0], channels.shape[1], *shape))
-        blurred = tf.einsum("byv,bcvu,bxu->bcyx", rows, channels, columns)
-        plain = channels[:, 0]
+        blurred, found = self._changed(
+            lambda images: tf.einsum("byv,bcvu,bxu->bcyx", rows, images, columns),
+            image,
+            derivatives,
+        )
+        plain = tf.reshape(image, (image.shape[0], *shape))
         wider = tf.einsum("byv,bvu,bxu->byx", more_rows, plain, columns)
         wider += tf.einsum("byv,bvu,bxu->byx", rows, plain, more_columns)
-        flat = tf.reshape(blurred, (*channels.shape[:2], -1))
-        found = {name: flat[:, 1 + n] for n, name in enumerate(derivatives)}
         found["blur_px"] = tf.reshape(wider, image.shape) / self.frame.bins
-        return flat[:, 0], found
+        return blurred, found
 
     def _assess(
         self, expected: Any, columns: Any, image: Any, variance: Any, mask: Any, noise: Any
