@@ -2,8 +2,8 @@
 
 Packages, each of which imports only those named before it:
 
-``storage``, ``specimen``, ``engines``, ``patterns``, ``examples``, ``learning``, ``reading``,
-``precision``, ``study``, ``figures``, ``runs``, ``cli``.
+``storage``, ``specimen``, ``engines``, ``scattering``, ``patterns``, ``examples``, ``learning``,
+``reading``, ``precision``, ``study``, ``figures``, ``runs``, ``cli``.
 """
 
 __version__ = "1.0.0"

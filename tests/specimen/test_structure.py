@@ -211,6 +211,13 @@ def test_a_monolayer_with_vacuum_is_a_stack_or_has_a_period():
     assert repeated.layer_ends_A(3) == pytest.approx([3.35, 6.7, 10.05])
 
 
+@pytest.mark.parametrize("pbc", [(True, True, False), (True, True, True)])
+def test_a_crystal_with_vacuum_and_a_period_has_no_gap_along_another_axis(pbc):
+    gold = ase.build.fcc100("Au", (1, 1, 2), vacuum=5)
+    gold.pbc = pbc
+    assert made(gold, {"Au": 0.08}, period_A=4.08).ends_A == pytest.approx((4.08,))
+
+
 def test_ends_of_layers_may_be_given():
     found = made(wse2(), {"W": 0.065, "Se": 0.08}, layer_ends_A=(1.0, 2.5))
     first = min(site.depth_A for site in found.sites)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -56,11 +55,6 @@ class ScatteringSeries(Scattered):
             """What a pattern made of the series says of it."""
             self.leave_out_error = np.asarray(group["leave_out_error"])
             """Relative L1 error of the beams of each state, by all others, (layers, states)."""
-        self._known = lru_cache(maxsize=20)(self._read)
-
-    def coefficients(self, layer: int) -> dict[str, np.ndarray]:
-        """Return the arrays of a number of layers, their last axis that of the terms."""
-        return self._known(layer)
 
     def check(self, request: SeriesRequest) -> None:
         """Check that the series is what a request asks for.
@@ -177,9 +171,10 @@ class ScatteringSeries(Scattered):
 
     def check_layers(self, layers: Sequence[int]) -> None:
         """Refuse numbers of layers that there are not."""
-        if not 1 <= min(layers) <= max(layers) <= self.request.layers:
+        known = range(1, self.request.layers + 1)
+        if wrong := [number for number in layers if number not in known]:
             raise RequestError(
-                f"the series holds 1 to {self.request.layers} layers, not {max(layers)}: for more, "
+                f"the series holds 1 to {self.request.layers} layers, not {wrong[0]}: for more, "
                 "make one with another --layers of pacbed scatter"
             )
 

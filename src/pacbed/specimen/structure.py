@@ -265,9 +265,11 @@ def _first_gap(
 
 def _look_along_other_axes(atoms: ase.Atoms, layering: Layering, name: str) -> None:
     """Refuse a layered crystal whose layers are stacked along another axis."""
-    for axis in _AXES:
-        other = replace(layering, stacking_axis=axis)
-        if atoms.cell.rank == 3 and _gaps(atoms, _Upright.of(atoms, other, name), stack=False):
+    if atoms.cell.rank < 3 or not atoms.pbc.all():
+        return
+    for axis in [a for a in _AXES if a != layering.stacking_axis]:
+        other = replace(layering, stacking_axis=axis, period_A=None)
+        if _gaps(atoms, _Upright.of(atoms, other, name), stack=False):
             raise RequestError(
                 f"{name} has no gap between layers along {layering.stacking_axis}, but one along "
                 f"{axis}: choose that direction from layer to layer (--stacking-axis {axis}, "
