@@ -454,12 +454,13 @@ def test_a_dataset_of_another_field_or_crystal_is_refused_before_anything_is_pre
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("model.keras", "cannot load"), ("settings.json", "cannot read")]
+    ("name", "message"),
+    [("model.keras", "cannot load {}"), ("settings.json", "{} is not what pacbed train writes")],
 )
 def test_what_is_missing_or_damaged_of_a_model_is_named(model, tmp_path, complaint, name, message):
     other = shutil.copytree(model, tmp_path / "other")
     (other / name).write_bytes((other / name).read_bytes()[:-100])
-    assert f"{message} {other / name}" in complaint("evaluate", other, TEST)
+    assert message.format(other / name) in complaint("evaluate", other, TEST)
     (other / name).unlink()
     assert f"{other / name} does not exist" in complaint("evaluate", other, TEST)
 

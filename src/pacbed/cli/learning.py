@@ -133,8 +133,10 @@ def _check_fit(datasets: Sequence[Path], model: Path, settings: Path) -> None:
             )
     try:
         trained = flat(json.loads(settings.read_text(encoding="utf-8"))["data"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PacbedError(f"cannot read {settings}: {error}") from error
+    except OSError as error:
+        raise PacbedError(f"cannot read {settings}: {error.strerror}") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise PacbedError(f"{settings} is not what pacbed train writes") from error
     for path in datasets:
         with open_store(path) as group:
             found = flat(dict(group.attrs))

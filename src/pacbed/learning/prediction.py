@@ -257,8 +257,12 @@ def read_network(model_file: Path, settings_file: Path) -> TrainedNetwork:
     try:
         settings = json.loads(settings_file.read_text(encoding="utf-8"))
         scaling = LabelScaling.from_dict(settings["scaling"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PacbedError(f"cannot read {settings_file}: {error}") from error
+    except OSError as error:
+        raise PacbedError(f"cannot read {settings_file}: {error.strerror}") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise PacbedError(
+            f"{settings_file} is not what pacbed train writes: name a folder that it filled"
+        ) from error
     model = load_network(model_file)
     outputs = len(scaling.parameters)
     if model.output_shape[-1] not in (outputs, 2 * outputs):  # without and with uncertainty
