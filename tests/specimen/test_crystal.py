@@ -15,7 +15,7 @@ SHEARED = Deformation(1.04, 0.97, 30)
 
 
 def metals(atoms, formula="MoS2"):
-    symbol, _ = material(formula).elements
+    symbol, _ = material(formula).kinds
     return np.flatnonzero(atoms.symbols == symbol)
 
 
@@ -72,7 +72,7 @@ def test_monolayer_has_the_distances_of_ases_own_mx2(formula):
         formula, "2H", a=ours.zigzag_A, thickness=2 * ours.chalcogen_height_A, vacuum=5
     )
     for pair in [(0, 0), (0, 1), (1, 1)]:
-        kinds = tuple(ours.elements[i] for i in pair)
+        kinds = tuple(ours.kinds[i] for i in pair)
         found, expected = (np.sort(neighbor_list("d", a, {kinds: 8.0})) for a in (atoms, theirs))
         per_cell = len(atoms) // len(theirs)
         assert len(expected) > 0
@@ -96,7 +96,7 @@ def test_in_plane_lattice_is_hexagonal(formula):
     ],
 )
 def test_bonds_are_as_long_as_measured(formula, metal, chalcogen, bond_A):
-    assert material(formula).elements == (metal, chalcogen)
+    assert material(formula).kinds == (metal, chalcogen)
     atoms = slab(material(formula), Deformation(), 2)
     for index in metals(atoms, formula):
         lengths = np.linalg.norm(bonds(atoms, index), axis=1)

@@ -7,7 +7,7 @@ import tempfile
 import pytest
 
 from pacbed.exceptions import PacbedError
-from pacbed.storage.files import check_space, check_writable, folder_appearing_whole, write_text
+from pacbed.storage.files import appearing_whole, check_space, check_writable, write_text
 
 
 def test_what_can_be_written_leaves_nothing_behind(tmp_path):
@@ -44,7 +44,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     path = tmp_path / "new" / "folder"
 
     def fill(names):
-        with folder_appearing_whole(path) as temporary:
+        with appearing_whole(path, folder=True) as temporary:
             # What a job that was killed has left is not in it.
             assert list(temporary.iterdir()) == []
             for name in names:

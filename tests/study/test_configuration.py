@@ -193,7 +193,7 @@ def test_another_material_may_be_laid_over_the_default(tmp_path):
     overlay = tmp_path / "wse2.yaml"
     overlay.write_text(yaml.safe_dump({"material": vars(MATERIALS["WSe2"])}))
     made = load([overlay]).material.material()
-    assert made.elements == ("W", "Se")
+    assert made.kinds == ("W", "Se")
     assert made.zigzag_A == MATERIALS["WSe2"].zigzag_A
 
 

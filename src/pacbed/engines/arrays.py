@@ -1,9 +1,7 @@
-"""The same array code on a processor (NumPy, SciPy) and on a graphics card (CuPy); its lengths."""
+"""The same array code on a processor (NumPy, SciPy) and on a graphics card (CuPy)."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,18 +75,3 @@ def serial_linear_algebra() -> Any:
     from threadpoolctl import threadpool_limits  # here, since requests are made without it
 
     return threadpool_limits.wrap(limits=1, user_api="blas")
-
-
-def fast_length(least: float, multiple: int, primes: Sequence[int]) -> int:
-    """Return the next multiple for fast Fourier transforms: times a number of small primes only."""
-
-    def rest(number: int) -> int:
-        for prime in primes:
-            while number % prime == 0:
-                number //= prime
-        return number
-
-    number = math.ceil(least / multiple)
-    while rest(number) > 1:
-        number += 1
-    return multiple * number

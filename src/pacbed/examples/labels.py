@@ -18,14 +18,7 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "strain-rotation": PARAMETERS[:4],
 }
 
-UNITS = {
-    "strain_xx": "1",
-    "strain_yy": "1",
-    "strain_xy": "1",
-    "rotation_deg": "deg",
-    "tilt_x_mrad": "mrad",
-    "tilt_y_mrad": "mrad",
-}
+UNITS = dict(zip(PARAMETERS, ("1", "1", "1", "deg", "mrad", "mrad"), strict=True))
 
 
 def display_unit(parameter: str) -> tuple[float, str]:

@@ -117,13 +117,6 @@ class TrainingSettings:
             del values["error_scales"]
         return values
 
-    @property
-    def loss(self) -> Loss:
-        """The loss of the answer that is kept."""
-        if self.error_scales is None:
-            return keras.losses.mean_squared_error
-        return relative_to(self.error_scales)
-
     def losses(self, outputs: int) -> tuple[Loss, Loss]:
         """Return what a training makes small, and what validates the network that is kept.
 
@@ -132,12 +125,11 @@ class TrainingSettings:
         outputs
             Number of predicted parameters.
         """
-        trained, validated = self.loss, self.loss
+        scales = self.error_scales
+        answer = relative_to(scales) if scales else keras.losses.mean_squared_error
+        trained, validated = answer, answer
         if self.network.uncertainty:
-            trained, validated = (
-                with_uncertainty(self.loss, outputs),
-                of_answer(self.loss, outputs),
-            )
+            trained, validated = with_uncertainty(answer, outputs), of_answer(answer, outputs)
         if self.network.looks_twice:
             trained = of_both_answers(trained, outputs)
         return trained, validated

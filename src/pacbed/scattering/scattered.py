@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ class Scattered(ABC):
                 f"physics, this is {PHYSICS_VERSION}: make it again"
             )
         self.path, self.request = path, request
+        self._known = lru_cache(maxsize=20)(self._read)
         self.settings = PlaneWaveSettings(**attributes["settings"])
         self.wave, self.beam, self.hk, x, y = (
             np.asarray(group[name]) for name in ("wave", "beam", "hk", "x_mrad", "y_mrad")
@@ -84,9 +86,13 @@ class Scattered(ABC):
             "physics_version": PHYSICS_VERSION,
         }
 
-    @abstractmethod
     def coefficients(self, layer: int) -> dict[str, np.ndarray]:
         """Return the arrays of a number of layers, their last axis that of the terms."""
+        return self._known(layer)
+
+    @abstractmethod
+    def _read(self, layer: int) -> dict[str, np.ndarray]:
+        """Read them from the file."""
 
     @abstractmethod
     def check_layers(self, layers: Sequence[int]) -> None:

@@ -64,7 +64,6 @@ class ScatteredState(Scattered):
             """Number of its draw, if it is of one."""
         self.strain = self.request.deformation.strain[[0, 1, 0], [0, 1, 1]]
         """Components (xx, yy, xy) as fractions."""
-        self._known: dict[int, dict[str, np.ndarray]] = {}
 
     def image(
         self, tilt_mrad: tuple[float, float], aperture: Aperture, layers: int, camera: Camera
@@ -96,17 +95,11 @@ class ScatteredState(Scattered):
         channels = self._fill(self.strain, terms, tilt_mrad, aperture, layers, camera)
         return (camera.pixel_area_mrad2 * channels.value).astype(np.float32)
 
-    def coefficients(self, layer: int) -> dict[str, np.ndarray]:
-        """Return the arrays of a number of layers, their last axis that of the terms."""
-        if layer not in self._known:
-            row = self.request.kept.index(layer)
-            names = ["beams", *(["diffuse"] if self.request.motion == "full" else [])]
-            with open_store(self.path) as group, reading(self.path):
-                self._known[layer] = {
-                    name: np.asarray(group[name][row])[..., None]  # type: ignore[index]
-                    for name in names
-                }
-        return self._known[layer]
+    def _read(self, layer: int) -> dict[str, np.ndarray]:
+        row = self.request.kept.index(layer)
+        names = ["beams", *(["diffuse"] if self.request.motion == "full" else [])]
+        with open_store(self.path) as group, reading(self.path):
+            return {name: np.asarray(group[name][row])[..., None] for name in names}  # type: ignore[index]
 
     def check_layers(self, layers: Sequence[int]) -> None:
         """Refuse numbers of layers that there are not."""

@@ -262,7 +262,7 @@ class Material(Crystal):
         return self.formula
 
     @property
-    def elements(self) -> tuple[str, str]:
+    def kinds(self) -> tuple[str, str]:
         """Metal and chalcogen."""
         found = re.fullmatch(r"([A-Z][a-z]?)([A-Z][a-z]?)2", self.formula)
         if not found or found[1] == found[2]:
@@ -270,11 +270,6 @@ class Material(Crystal):
                 f"material '{self.formula}' is not of the form MX2 (such as MoS2, WSe2)"
             )
         return found[1], found[2]
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """Metal and chalcogen."""
-        return self.elements
 
     @property
     def cell_A(self) -> np.ndarray:
@@ -306,7 +301,7 @@ class Material(Crystal):
         The first layer that the beam meets has its metal on the second site, (0, 1/3) and
         (1/2, 5/6) of the cell.
         """
-        metal, chalcogen = self.elements
+        metal, chalcogen = self.kinds
         thickness, height = self.layer_thickness_A, self.chalcogen_height_A
         kinds: list[str] = []
         scaled: list[np.ndarray] = []

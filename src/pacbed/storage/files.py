@@ -99,10 +99,10 @@ def check_new(*paths: Path) -> None:
 
 
 @contextmanager
-def appearing_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary name in the same folder, which in the end becomes that of the file.
+def appearing_whole(path: Path, folder: bool = False) -> Iterator[Path]:
+    """Yield a temporary name, or an empty folder, which in the end gets the name of the path.
 
-    The folder is made if there is none.
+    Folders that it lies in are made. A file is replaced; a folder must not exist yet.
 
     Raises
     ------
@@ -111,35 +111,16 @@ def appearing_whole(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if folder:
+            shutil.rmtree(temporary, ignore_errors=True)  # left by a job that was killed
+        (temporary if folder else path.parent).mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
     except OSError as error:
         raise PacbedError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         with suppress(OSError):  # on a read-only disk; why nothing was written is what matters
-            temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def folder_appearing_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder, which in the end becomes another that does not exist yet.
-
-    Raises
-    ------
-    PacbedError
-        If it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)  # left by a job that was killed
-        temporary.mkdir(parents=True)
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise PacbedError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(temporary) if folder else temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

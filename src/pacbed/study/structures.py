@@ -268,7 +268,7 @@ def implausible(made: Crystal, motion: Motion = "full") -> Iterator[tuple[str, s
 
 
 def _of_2h(made: Material) -> Iterator[tuple[str, str]]:
-    metal, _ = made.elements
+    metal, _ = made.kinds
     known = [name for name in polytypes_of(made.formula) if name != made.formula]
     named = f"; take structure: {' or '.join(known)}" if known else ""
     if metal in _NOT_2H or made.formula in _NOT_2H:

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy
 
-from pacbed.engines.arrays import fast_length
-
 
 @dataclass(frozen=True)
 class Band:
@@ -114,7 +112,7 @@ class ReciprocalGrid:
         extents = [band.extent(edge) for edge in cell_A]
         wave = [math.floor(e + c + 0.5) for e, c in zip(extents, centre, strict=True)]
         shape = [
-            n * fast_length(max(fft_ratio * e, 2 * w + 2) / n, 1, (2, 3, 5))
+            n * scipy.fft.next_fast_len(math.ceil(max(fft_ratio * e, 2 * w + 2) / n), real=True)
             for e, w, n in zip(extents, wave, cells, strict=True)
         ]
         transmission = [

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 
-from pacbed.engines.arrays import fast_length
 from pacbed.engines.prismatic.settings import PrismaticSettings
 from pacbed.engines.request import SimulationRequest
 from pacbed.exceptions import RequestError
@@ -101,7 +101,9 @@ def box(
     )
     edge = max(region + 2 * _margin_A(request, _BEYOND_BOX), resolution)
     multiple = 4 * settings.interpolation_factor
-    points = fast_length(edge / settings.pixel_A, multiple, (2, 3, 5, 7))  # as FFTW likes them
+    # FFTW likes products of 2, 3, 5 and 7: numbers that divide a power of 210.
+    numbers = count(math.ceil(edge / settings.pixel_A / multiple))
+    points = multiple * next(n for n in numbers if pow(210, 64, n) == 0)
     return (points * settings.pixel_A, points * settings.pixel_A), region
 
 
