@@ -108,7 +108,7 @@ def spots(width_mrad, pixel=110 / 128, pixels=128):
 
 def test_there_are_two_states_for_each_strain_and_tilt_and_one_in_their_middle():
     base, tilt = Deformation(1.03, 0.98, 30), (2.0, -3.0)
-    states = differences(base, tilt, 1e-3, 0.3)
+    states = differences(base, tilt, Steps(1e-3, 0.3))
     assert len(states) == 11
     assert states["centre"] == State(base, tilt)
     index = {"strain_xx": (0, 0), "strain_yy": (1, 1), "strain_xy": (0, 1)}
@@ -124,7 +124,7 @@ def test_there_are_two_states_for_each_strain_and_tilt_and_one_in_their_middle()
 
 def test_tilted_states_are_of_the_same_crystal_so_that_they_are_simulated_together():
     base = Deformation(1.03, 0.98, 30)
-    states = differences(base, (2.0, -3.0), 1e-3, 0.3)
+    states = differences(base, (2.0, -3.0), Steps(1e-3, 0.3))
     assert states["tilt_x_mrad_plus"] == State(base, (2.3, -3.0), discs_only=True)
     assert states["tilt_y_mrad_minus"] == State(base, (2.0, -3.3), discs_only=True)
     assert len({state.deformation for state in states.values()}) == 7
@@ -133,7 +133,7 @@ def test_tilted_states_are_of_the_same_crystal_so_that_they_are_simulated_togeth
 @pytest.mark.parametrize("step", [0, -1e-3, math.nan])
 def test_a_step_must_be_positive(step):
     with pytest.raises(RequestError, match="strain is"):
-        differences(Deformation(), (0, 0), strain_step=step)
+        Steps(strain=step)
 
 
 # Derivatives and information
@@ -320,7 +320,7 @@ def test_steps_of_half_and_twice_the_width_give_the_same_bound():
     found = []
     for factor in (0.5, 1, 2):
         steps = Steps(*(factor * value for value in vars(bounds.STEPS).values()))
-        states = differences(Deformation(), (0.0, 0.0), steps.strain, steps.tilt_mrad)
+        states = differences(Deformation(), (0.0, 0.0), steps)
         one = table(simulate(states, 6.35, 3), [3], points=2, steps=steps)
         found.append(one["sigma"].to_numpy())
     # Nearest for rotation, which is a difference of the resampling.

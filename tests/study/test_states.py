@@ -44,7 +44,7 @@ def test_bases_lie_in_the_ranges_of_the_study():
 
 def test_steps_are_those_that_are_asked_for():
     steps = {name: one.state for name, one in of_bound(0)["undeformed"].items()}
-    assert steps == differences(Deformation(), (0.0, 0.0), 0.003, 0.25)
+    assert steps == differences(Deformation(), (0.0, 0.0), STEPS)
 
 
 def test_a_state_survives_being_a_parameter_of_a_rule():

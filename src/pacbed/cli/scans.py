@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -82,7 +83,8 @@ def scan(
         made = ripple.simulate(start("columns"))
     write_scan(output, made)
     write_map(truth, ripple.truth_map())
-    print(f"{output}: {_size(made)}")
+    (ny, nx), (ky, kx) = made.shape, made.pattern_shape
+    print(f"{output}: {ny} × {nx} points, {ky} × {kx} pixels")
     print(f"{truth}: what is true at every point")
     if output.suffix in (".mib", ".npy"):
         print(
@@ -136,9 +138,8 @@ def inspect(
         print(f"{name + ':':22}{value}")
     for note in (*opened.notes, *overview.notes):
         say(f"note: {note}", console)
-    missing = still_to_say(opened)
-    print("still to be said:" + ("" if missing else "     nothing"))
-    for line in missing:
+    print("still to be said:")
+    for line in still_to_say(opened):
         print(f"  {line}")
     if figure is not None:
         from pacbed.figures.scans import draw_overview
@@ -151,22 +152,18 @@ def described(opened: Scan) -> list[tuple[str, str]]:
     """Return what a file holds, as names and values."""
     source, (ny, nx), (ky, kx) = opened.source, opened.shape, opened.pattern_shape
     points, pixels = source.shape[:2], source.shape[2:]
-    size = source.dtype.itemsize
-    for n in source.shape:
-        size *= n
-
-    def times(shape: Sequence[int]) -> str:
-        return " × ".join(map(str, shape))
-
     found = [
         ("file", str(opened.path)),
         ("format", opened.kind),
-        ("points (y × x)", times(points) + ("" if points == (ny, nx) else f", used {ny} × {nx}")),
+        ("points (y × x)", _times(points) + ("" if points == (ny, nx) else f", used {ny} × {nx}")),
         (
             "pixels (y × x)",
-            times(pixels) + ("" if tuple(pixels) == (ky, kx) else f", used {ky} × {kx}"),
+            _times(pixels) + ("" if tuple(pixels) == (ky, kx) else f", used {ky} × {kx}"),
         ),
-        ("numbers", f"{source.dtype.name}, {size / 1e9:.3g} GB"),
+        (
+            "numbers",
+            f"{source.dtype.name}, {source.dtype.itemsize * math.prod(source.shape) / 1e9:.3g} GB",
+        ),
     ]
     values = {
         "pixel": (opened.pixel_mrad, "mrad"),
@@ -177,14 +174,14 @@ def described(opened: Scan) -> list[tuple[str, str]]:
     for name, (value, unit) in values.items():
         found.append((name, f"{value:.4g} {unit}" if value else "not known"))
     if opened.pixel_mrad:
-        found.append(("field of view", f"{times_mrad((kx, ky), opened.pixel_mrad)} mrad (x × y)"))
+        width = _times(f"{n * opened.pixel_mrad:.4g}" for n in (kx, ky))
+        found.append(("field of view", f"{width} mrad (x × y)"))
     handed = {None: "not known", True: "mirrored, and mended", False: "not mirrored"}
     return [*found, ("handedness", handed[opened.mirrored])]
 
 
-def times_mrad(pixels: Sequence[int], pixel_mrad: float) -> str:
-    """Return the widths of a pattern in mrad."""
-    return " × ".join(f"{n * pixel_mrad:.4g}" for n in pixels)
+def _times(numbers: Iterable[object]) -> str:
+    return " × ".join(map(str, numbers))
 
 
 def still_to_say(opened: Scan) -> list[str]:
@@ -203,8 +200,3 @@ def still_to_say(opened: Scan) -> list[str]:
     if opened.mirrored is None:
         found.append("--mirrored or --not-mirrored; without it they are taken as they are")
     return found
-
-
-def _size(made: Scan) -> str:
-    (ny, nx), (ky, kx) = made.shape, made.pattern_shape
-    return f"{ny} × {nx} points, {ky} × {kx} pixels"

@@ -102,9 +102,7 @@ def simulated_bounds(
         detector=seen,
     )
     states: dict[tuple[Deformation, Motion], dict[str, State]] = defaultdict(dict)
-    for name, state in differences(
-        Deformation(), (0.0, 0.0), steps.strain, steps.tilt_mrad
-    ).items():
+    for name, state in differences(Deformation(), (0.0, 0.0), steps).items():
         moving: Motion = "coherent" if state.discs_only and motion == "full" else motion
         states[state.deformation, moving][name] = state
     engine = PlaneWaveEngine(experiment.engine, threads)

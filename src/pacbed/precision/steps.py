@@ -72,20 +72,15 @@ class Steps:
                 raise RequestError(f"a step must be positive: {name} is {value}")
 
     def of(self, parameter: str) -> float:
-        """Return the step of one parameter."""
-        if parameter.startswith("strain"):
-            return self.strain
-        return self.tilt_mrad if parameter.startswith("tilt") else self.rotation_deg
+        """Return the step of one of :data:`STEPPED`."""
+        return self.strain if parameter.startswith("strain") else self.tilt_mrad
 
 
 STEPS = Steps()
 
 
 def differences(
-    deformation: Deformation,
-    tilt_mrad: tuple[float, float],
-    strain_step: float = STEPS.strain,
-    tilt_step_mrad: float = STEPS.tilt_mrad,
+    deformation: Deformation, tilt_mrad: tuple[float, float], steps: Steps = STEPS
 ) -> dict[str, State]:
     """Return the states whose patterns are needed for the bound at one of them.
 
@@ -96,7 +91,7 @@ def differences(
     ----------
     deformation, tilt_mrad
         Where the bound is wanted.
-    strain_step, tilt_step_mrad
+    steps
         Half-widths of the central differences.
 
     Returns
@@ -104,7 +99,6 @@ def differences(
     dict of State
         ``centre``, and ``strain_xx_minus``, ``strain_xx_plus``, ..., ``tilt_y_mrad_plus``.
     """
-    steps = Steps(strain_step, tilt_step_mrad)
     tensor, tilt = deformation.strain, np.array(tilt_mrad, float)
     base = np.array([tensor[0, 0], tensor[1, 1], tensor[0, 1], *tilt])
     states = {CENTRE: State(deformation, (float(tilt[0]), float(tilt[1])))}

@@ -402,21 +402,16 @@ def _corners(area: np.ndarray) -> np.ndarray:
     return np.concatenate([np.column_stack([x + i, y + j]) for i in (0, 1) for j in (0, 1)])
 
 
-def disc_contrast(image: np.ndarray, mask: np.ndarray, radius_px: float) -> np.ndarray:
-    """Return how much darker it becomes across a circle around each pixel, shape (ny, nx).
-
-    The root of the image is used, in which noise is even, and an edge as wide as a share of the
-    radius: circles of any radius can be compared.
-    """
-    return _contrast(_root(image, mask), radius_px)
-
-
 def _root(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.asarray(np.sqrt(np.maximum(filled(image, mask), 0)))
 
 
 def _contrast(root: np.ndarray, radius_px: float) -> np.ndarray:
-    """Return the contrast of circles in the root of an image."""
+    """Return how much darker it becomes across a circle around each pixel, shape (ny, nx).
+
+    Of the root of an image, in which noise is even, and with an edge as wide as a share of the
+    radius: circles of any radius can be compared.
+    """
     room = math.ceil(1.2 * radius_px)
     more = [next_fast_len(n + 2 * room, real=True) - n - room for n in root.shape]
     wide = np.pad(root, [(room, after) for after in more], mode="edge")
@@ -478,7 +473,7 @@ def find_centres(pattern: Pattern, radius_px: float, spacing_px: float) -> np.nd
     PacbedError
         If no disc is seen.
     """
-    contrast = disc_contrast(pattern.image, pattern.mask, radius_px)
+    contrast = _contrast(_root(pattern.image, pattern.mask), radius_px)
     x, y = np.meshgrid(*(np.arange(n) for n in contrast.shape[::-1]))
     middle = _middle_of_electrons(pattern)
     weighted = contrast * _nearness(middle, x, y, spacing_px)

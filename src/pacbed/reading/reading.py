@@ -444,7 +444,8 @@ class _Found:
 
 def _fit_thicknesses(fits: _Fits, batch: _Batch, starts: np.ndarray | None) -> _Found:
     """Find where fits begin, and fit all thicknesses."""
-    variances = batch.variances(_smooth(batch))
+    # About what is expected, before any fit.
+    variances = batch.variances(gaussian_filter(batch.images, (0, 2, 2)))
     turned, begin = _starts(fits, batch, fits.settings, starts, variances)
     result, layers, probabilities = fits.thicknesses(batch, begin, variances)
     return _Found(result.states, layers, probabilities, turned, np.zeros(len(turned)))
@@ -626,11 +627,6 @@ def _frame(window: Window, mtf: MTF | None) -> Frame:
     ny, nx = window.image.shape
     origin, mtf = (float(nx // 2), float(ny // 2)), mtf and mtf.of_pixels(window.bins)
     return Frame((ny, nx), window.pixel_mrad, origin, mtf=mtf)
-
-
-def _smooth(batch: _Batch) -> np.ndarray:
-    """Return about what is expected, before any fit, shape (patterns, ny, nx)."""
-    return np.stack([gaussian_filter(image, 2.0) for image in batch.images])
 
 
 def _starts(

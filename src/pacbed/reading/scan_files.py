@@ -21,7 +21,7 @@ import numpy as np
 import zarr
 
 from pacbed.exceptions import PacbedError
-from pacbed.specimen.microscope import wavelength_A
+from pacbed.specimen.microscope import ENERGIES_keV, wavelength_A
 
 INSTALL = 'pip install "pacbed[reading]"'
 """How to get the packages that read the files of microscopes."""
@@ -39,8 +39,6 @@ _ALL_FRAMES = 10**12
 # What is read together of a file that has no chunks of its own: a few rows of points must not take
 # many times their size.
 _CHUNK = "4MiB"
-# Beam energies that a microscope has.
-_ENERGIES_keV = (5.0, 3000.0)
 
 
 @dataclass(frozen=True)
@@ -197,8 +195,13 @@ def read_contents(path: Path, scan_shape: tuple[int, int] | None = None) -> Cont
 def _checked_beam(found: Contents) -> Contents:
     """Drop what cannot be of a beam, and say so."""
     energy, notes = found.energy_keV, found.notes
-    if energy is not None and not _ENERGIES_keV[0] <= energy <= _ENERGIES_keV[1]:
-        notes = (*notes, f"the beam energy in the file, {energy:g} keV, is impossible: not used")
+    low, high = ENERGIES_keV
+    if energy is not None and not low <= energy <= high:
+        notes = (
+            *notes,
+            f"the beam energy in the file, {energy:g} keV, is not within {low} and {high} keV: "
+            "not used",
+        )
         energy = None
     angle = found.semiangle_mrad
     if angle is not None and not 0 < angle < 200:
@@ -288,7 +291,6 @@ def _zarr(path: Path, kind: str) -> Contents:
     parent = name.rpartition("/")[0]
     group = node[parent] if parent and isinstance(node, zarr.Group) else node
     attributes = {**dict(node.attrs), **dict(group.attrs), **dict(values.attrs)}
-    axes = tuple(map(Axis, values.shape))
     energy, angle = (_number(attributes.get(n)) for n in ("energy_keV", "semiangle_mrad"))
     if isinstance(group, zarr.Group) and "axis-0" in group:
         found = [dict(group[f"axis-{n}"].attrs) for n in range(values.ndim)]

@@ -315,58 +315,6 @@ class Scan:
             yield slice(start, stop)
             start = stop
 
-    def mean(self, where: np.ndarray | None = None) -> np.ndarray:
-        """Return the mean pattern, shape (ky, kx); values that are not finite do not count.
-
-        Parameters
-        ----------
-        where
-            Which points count, shape (ny, nx); all if not given.
-        """
-        total, count = np.zeros(self.pattern_shape), np.zeros(self.pattern_shape)
-        for rows in self.blocks():
-            if where is not None and not where[rows].any():
-                continue
-            some = self.patterns(rows)
-            some = some.reshape(-1, *self.pattern_shape) if where is None else some[where[rows]]
-            finite = np.isfinite(some)
-            total += np.where(finite, some, 0).sum(axis=0, dtype=float)
-            count += finite.sum(axis=0)
-        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-    def sums(self) -> np.ndarray:
-        """Return the sum of each pattern, shape (ny, nx); NaN if less than half is finite."""
-        return self._weighted(np.ones(self.pattern_shape, np.float32))
-
-    def virtual_image(self, centre_px: tuple[float, float], radius_px: float) -> np.ndarray:
-        """Return the sum of each pattern within a circle, shape (ny, nx).
-
-        Parameters
-        ----------
-        centre_px
-            Centre (x, y) of the circle in pixels.
-        radius_px
-            Its radius in pixels.
-        """
-        ky, kx = self.pattern_shape
-        y, x = np.ogrid[:ky, :kx]
-        inside = np.hypot(x - centre_px[0], y - centre_px[1]) <= radius_px
-        return self._weighted(inside.astype(np.float32))
-
-    def _weighted(self, weights: np.ndarray) -> np.ndarray:
-        found = np.zeros(self.shape)
-        for rows in self.blocks():
-            some = self.patterns(rows)
-            finite = np.isfinite(some)
-            if finite.all():
-                found[rows] = np.tensordot(some, weights, 2)
-                continue
-            known = finite.mean(axis=(-2, -1)) >= 0.5
-            found[rows] = np.where(
-                known, np.tensordot(np.where(finite, some, 0), weights, 2), np.nan
-            )
-        return found
-
 
 def open_scan(path: Path, options: ScanOptions | None = None) -> Scan:
     """Open the file of a scan; patterns are read from it as they are wanted.

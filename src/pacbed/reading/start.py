@@ -187,13 +187,7 @@ class Dictionary:
         return np.asarray(blurred.reshape(*images.shape[:-2], -1), np.float32)
 
 
-def starts_from_dictionary(
-    fit: Fit,
-    dictionary: Dictionary,
-    images: np.ndarray,
-    masks: np.ndarray | None = None,
-    candidates: int = _CANDIDATES,
-) -> np.ndarray:
+def starts_from_dictionary(fit: Fit, dictionary: Dictionary, images: np.ndarray) -> np.ndarray:
     """Return the best of a few candidates of a dictionary.
 
     Parameters
@@ -204,24 +198,19 @@ def starts_from_dictionary(
         Where to look.
     images
         Electrons in each pixel, shape (patterns, ny, nx).
-    masks
-        Whether a pixel counts, same shape; None if all do.
-    candidates
-        How many places are tried for a pattern at most.
 
     Returns
     -------
     numpy.ndarray
         Shape (patterns, unknowns).
     """
-    tried, distances = dictionary.candidates(images, candidates)
+    tried, distances = dictionary.candidates(images, _CANDIDATES)
     states, deviance = tried[0].copy(), np.full(len(images), np.inf)
     for candidate, distance in zip(tried, distances, strict=True):
         rows = np.flatnonzero(distance <= _FURTHER * distances[0])
         if not len(rows):
             continue
-        hidden = None if masks is None else masks[rows]
-        found = fit.fit(images[rows], candidate[rows], masks=hidden, bins=(dictionary.bins,))
+        found = fit.fit(images[rows], candidate[rows], bins=(dictionary.bins,))
         better = found.deviance < deviance[rows]
         kept = rows[better]
         states[kept], deviance[kept] = found.states[better], found.deviance[better]

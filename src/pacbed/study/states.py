@@ -72,9 +72,7 @@ def bound_states(
     return {
         name: {
             step: Seeded(state, seed_at(seed, "simulation", "bound", name))
-            for step, state in differences(
-                base.deformation, base.tilt_mrad, steps.strain, steps.tilt_mrad
-            ).items()
+            for step, state in differences(base.deformation, base.tilt_mrad, steps).items()
         }
         for name, base in base_states(seed, ranges, deformed).items()
     }
