@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -11,8 +12,10 @@ from mtf_tables import gaussian_mtf
 from pacbed.cli import main
 from pacbed.cli.read import (
     CameraOptions,
+    FitOptions,
     _as_recorded,
     _predicted,
+    _read,
     _said_of_scales,
     _scale_from,
     _with_error,
@@ -189,6 +192,21 @@ def test_a_network_is_read_once_and_what_it_cannot_read_begins_with_a_dictionary
     assert np.isnan(starts[1]).all()
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("narrow.npy: begins with a dictionary, not with the network: the patter")
+
+
+def test_what_is_fitted_of_a_pattern_does_not_depend_on_others(monkeypatch):
+    windows = [shown(name, 0.5) for name in ("first.npy", "second.hspy", "third.npy")]
+    windows[1] = replace(windows[1], pattern=replace(windows[1].pattern, pixel_mrad=0.5))
+    fitted = {}
+
+    def read_patterns(series, some, settings, starts, report):
+        fitted.update((one.pattern.name, settings.free) for one in some)
+        return [one.pattern.name for one in some]
+
+    monkeypatch.setattr("pacbed.reading.reading.read_patterns", read_patterns)
+    options = FitOptions(), None, CameraOptions(), None, 1
+    assert _read(None, windows, (1,), 6.0, 0.0, *options) == [one.pattern.name for one in windows]
+    assert fitted == {"first.npy": (), "second.hspy": ("semiangle",), "third.npy": ()}
 
 
 def shown(name, pixel_mrad):

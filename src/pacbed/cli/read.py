@@ -425,24 +425,31 @@ def _read(
     from pacbed.learning.training import configure
     from pacbed.reading.reading import ReadSettings, read_patterns
 
-    scale_known = all(camera.pixel_mrad or one.pattern.pixel_mrad for one in windows)
-    settings = ReadSettings(
-        Aperture(semiangle),
-        layers,
-        rotation,
-        fit.free(scale_known),
-        pixel_uncertainty=camera.pixel_uncertainty if scale_known else None,
-        semiangle_uncertainty=fit.semiangle_uncertainty,
-        counts_per_electron=camera.counts_per_electron,
-        electrons=camera.electrons,
-        model_error=fit.model_error,
-        mtf=mtf,
-    )
     console = stderr()
     configure(threads, log=lambda line: say(line, console))
     starts = _predicted(network, windows) if network else None
-    with progress(console) as start:
-        return read_patterns(series, windows, settings, starts, start("patterns"))
+    known = np.array([_scale_from(one.pattern, camera) != "discs" for one in windows])
+    readings: dict[int, Reading] = {}
+    for scale_known in np.unique(known).tolist():
+        settings = ReadSettings(
+            Aperture(semiangle),
+            layers,
+            rotation,
+            fit.free(scale_known),
+            pixel_uncertainty=camera.pixel_uncertainty if scale_known else None,
+            semiangle_uncertainty=fit.semiangle_uncertainty,
+            counts_per_electron=camera.counts_per_electron,
+            electrons=camera.electrons,
+            model_error=fit.model_error,
+            mtf=mtf,
+        )
+        rows = np.flatnonzero(known == scale_known).tolist()
+        own = None if starts is None else starts[rows]
+        with progress(console) as start:
+            some = [windows[row] for row in rows]
+            found = read_patterns(series, some, settings, own, start("patterns"))
+        readings |= zip(rows, found, strict=True)
+    return [readings[row] for row in range(len(windows))]
 
 
 def _predicted(network: Path, windows: Sequence[Window]) -> np.ndarray:
