@@ -24,9 +24,10 @@ from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.engines.prismatic import PrismaticSettings, native_detector
 from pacbed.engines.prismatic.files import on_detector
-from pacbed.examples.augment import AugmentationSettings, Transformation, resample
+from pacbed.examples.augment import AugmentationSettings, resample
 from pacbed.machine import usable_cores
 from pacbed.patterns.store import write_patterns
+from pacbed.scattering.image import Camera
 from pacbed.specimen.crystal import material
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
@@ -52,11 +53,11 @@ def apart(
     binned = on_detector(native.T[None].astype(float), pixel_mrad(fine), stored)[0]
     random = np.random.default_rng(0)
     everywhere, inside = [], []
-    for row in settings.transformations(random.random((examples, 6))):
-        drawn = replace(Transformation(*row), electrons=settings.electrons[1])
-        a = resample(native.astype(float), pixel_mrad(fine), drawn, settings.pixels)
-        b = resample(binned, pixel_mrad(stored), drawn, settings.pixels)
-        deviation = (b - a) / np.sqrt(np.maximum(a, a.max() * 1e-9) / drawn.electrons)
+    for rotation, field, x, y, *_ in settings.transformations(random.random((examples, 6))):
+        camera = Camera(settings.pixels, field, rotation, (x, y))
+        a = resample(native.astype(float), pixel_mrad(fine), camera)
+        b = resample(binned, pixel_mrad(stored), camera)
+        deviation = (b - a) / np.sqrt(np.maximum(a, a.max() * 1e-9) / settings.electrons[1])
         smooth = maximum_filter(a, 5) < 1.3 * minimum_filter(a, 5)
         everywhere.append(np.sqrt(np.mean(deviation**2)))
         inside.append(np.sqrt(np.mean(deviation[smooth] ** 2)) if smooth.any() else np.nan)
