@@ -28,7 +28,7 @@ from pacbed.examples.augment import AugmentationSettings, resample
 from pacbed.machine import usable_cores
 from pacbed.patterns.store import write_patterns
 from pacbed.scattering.image import Camera
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 from pacbed.study.configuration import load
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     fine = native_detector(PrismaticSettings(), config.microscope.energy_keV)
     engine = PlaneWaveEngine(PlaneWaveSettings(), threads=options.threads)
     first = SimulationRequest(
-        material=material("MoS2"),
+        material=MATERIALS["MoS2"],
         deformation=Deformation(1.03, 0.98, 25.0),
         tilt_mrad=(3.0, -2.0),
         layers=max(LAYERS),

@@ -19,7 +19,7 @@ from pacbed.precision import bound as bounds
 from pacbed.precision import bound_table
 from pacbed.precision.steps import State, Steps, differences
 from pacbed.scattering.image import Camera
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation, DrawRanges
 from pacbed.specimen.microscope import Aperture, Detector
 from pacbed.study.draws import draw
@@ -53,7 +53,7 @@ def simulate(
     for deformation, names in crystals.items():
         requests = [
             SimulationRequest(
-                material("MoS2"),
+                MATERIALS["MoS2"],
                 deformation,
                 states[name].tilt_mrad,
                 layers,

@@ -18,14 +18,14 @@ from pacbed.scattering.image import Camera
 from pacbed.scattering.request import SeriesRequest
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.strain import StrainRange, deformation_of
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.microscope import Aperture, Detector
 
 # What they share takes longer than they do: all in one process.
 pytestmark = pytest.mark.xdist_group("scattering")
 
 ASKED = SeriesRequest(
-    material("MoS2"), 80, 2, StrainRange((0.97, 1.03)), 5.0, 3.0, 44.0, states=15, degree=2
+    MATERIALS["MoS2"], 80, 2, StrainRange((0.97, 1.03)), 5.0, 3.0, 44.0, states=15, degree=2
 )
 COARSE = PlaneWaveSettings(supercell=(3, 2), diffuse_waves=16, incident_step_mrad=2.5)
 STRAIN, TILT, APERTURE = (0.012, -0.008, 0.01), (1.5, -2.0), Aperture(5.0)
