@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,8 +27,8 @@ import numpy as np
 from scipy import ndimage
 
 from pacbed.examples.augment import (
+    TRANSFORMATIONS,
     AugmentationSettings,
-    Transformation,
     average_over_pixels,
     resample,
 )
@@ -35,7 +36,10 @@ from pacbed.examples.augment_layer import Augmentation
 from pacbed.examples.pattern_set import PatternSet
 from pacbed.examples.source import ExampleSource
 from pacbed.patterns.difference import relative_l1
+from pacbed.scattering.image import Camera
 from pacbed.study.configuration import load
+
+Example = namedtuple("Example", TRANSFORMATIONS)
 
 
 def main() -> None:
@@ -54,7 +58,7 @@ def main() -> None:
     inputs = ExampleSource(library, settings, options.batch, (0, 6.35, 1, "train")).draw(
         0, options.batch
     )
-    pattern, ones = inputs[0], [Transformation(*row) for row in inputs[1].tolist()]
+    pattern, ones = inputs[0], [Example(*row) for row in inputs[1].tolist()]
     layer = Augmentation(library, settings)
 
     def steps() -> None:
@@ -75,11 +79,17 @@ def main() -> None:
     apart = [
         relative_l1(
             turned_scaled_shifted(patterns[number], pixel_mrad, one, settings)[None],
-            resample(averaged[number], pixel_mrad, one, settings.pixels)[None],
+            resample(averaged[number], pixel_mrad, camera_of(one, settings.pixels))[None],
         )
         for number, one in zip(pattern, ones, strict=True)
     ]
     print(f"without noise the images are {100 * np.mean(apart):.1f} % apart (relative L1)")
+
+
+def camera_of(one: Example, pixels: int) -> Camera:
+    """Return the pixels of an example."""
+    shift_px = one.shift_x_px, one.shift_y_px
+    return Camera(pixels, one.field_of_view_mrad, one.rotation_deg, shift_px)
 
 
 def discs(nx: int, ny: int, random: np.random.Generator) -> np.ndarray:
@@ -95,7 +105,7 @@ def discs(nx: int, ny: int, random: np.random.Generator) -> np.ndarray:
 def turned_scaled_shifted(
     pattern: np.ndarray,
     pixel_mrad: tuple[float, float],
-    one: Transformation,
+    one: Example,
     settings: AugmentationSettings,
 ) -> np.ndarray:
     """Return the fraction of the electrons per pixel of an example, one step after the other."""
@@ -119,7 +129,7 @@ def turned_scaled_shifted(
 def straightforward(
     pattern: np.ndarray,
     pixel_mrad: tuple[float, float],
-    one: Transformation,
+    one: Example,
     settings: AugmentationSettings,
     random: np.random.Generator,
 ) -> np.ndarray:

@@ -24,7 +24,7 @@ from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.engines.request import Device, Motion
 from pacbed.machine import peak_memory_MB
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture
 from pacbed.study.configuration import load
@@ -37,7 +37,7 @@ def requests(layers: int, motion: Motion) -> list[SimulationRequest]:
     """Return the simulations of one strain state."""
     config = load()
     first = SimulationRequest(
-        material=material("MoS2"),
+        material=MATERIALS["MoS2"],
         deformation=Deformation(1.03, 0.98, 25.0),
         tilt_mrad=(0.0, 0.0),
         layers=layers,

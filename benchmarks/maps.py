@@ -51,7 +51,7 @@ from pacbed.reading.maps import MapMaker, make_map
 from pacbed.reading.scans import Scan, open_scan
 from pacbed.scattering.image import pixel_matrix
 from pacbed.scattering.series import ScatteringSeries
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 
 NAMES = {
     "strain_xx": ("ε_xx (%)", 100),
@@ -206,7 +206,7 @@ def by_discs(
     # They vary little, and the centre drifts by some pixels.
     varied = AugmentationSettings(size, field, 0.02, (-2, 2), 4.0, "poisson", (1, 1), (1, 1))
     method = DiscMethod(
-        material(beam["material"]),
+        MATERIALS[beam["material"]],
         beam["energy_keV"],
         known["semiangle_mrad"],
         varied,
@@ -232,7 +232,7 @@ def by_py4dstem(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return strain and rotation from the lattices that py4DSTEM finds, by name of settings."""
     beam = truth.attributes
-    reflections = reflections_mrad(material(beam["material"]), beam["energy_keV"], 20)[1:]
+    reflections = reflections_mrad(MATERIALS[beam["material"]], beam["energy_keV"], 20)[1:]
     across = np.abs(np.linalg.det([(reflections[0], other) for other in reflections[:6]]))
     basis = np.stack([reflections[0], reflections[across.argmax()]])
     to_pixels = np.linalg.inv(pixel_matrix(known["pixel_mrad"], known["rotation_deg"], (0, 0)))

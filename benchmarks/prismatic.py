@@ -20,7 +20,7 @@ from pacbed.engines import SimulationRequest, ThermalMotion
 from pacbed.engines.prismatic import PrismaticSettings, native_detector
 from pacbed.engines.prismatic.engine import Execution, PrismaticEngine
 from pacbed.machine import usable_cores
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture
 
@@ -68,7 +68,7 @@ def measure(edge_A: float, layers: int, probes: int, threads: int, python: str |
         box_A=edge_A, probe_region_A=edge_A / 2, probes=(1, probes), interpolation_factor=4
     )
     request = SimulationRequest(
-        material=material("MoS2"),
+        material=MATERIALS["MoS2"],
         deformation=Deformation(1.03, 0.98, 25.0),
         tilt_mrad=(3.0, -2.0),
         layers=layers,

@@ -24,10 +24,11 @@ from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.engines.prismatic import PrismaticSettings, native_detector
 from pacbed.engines.prismatic.files import on_detector
-from pacbed.examples.augment import AugmentationSettings, Transformation, resample
+from pacbed.examples.augment import AugmentationSettings, resample
 from pacbed.machine import usable_cores
 from pacbed.patterns.store import write_patterns
-from pacbed.specimen.crystal import material
+from pacbed.scattering.image import Camera
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 from pacbed.study.configuration import load
@@ -52,11 +53,11 @@ def apart(
     binned = on_detector(native.T[None].astype(float), pixel_mrad(fine), stored)[0]
     random = np.random.default_rng(0)
     everywhere, inside = [], []
-    for row in settings.transformations(random.random((examples, 6))):
-        drawn = replace(Transformation(*row), electrons=settings.electrons[1])
-        a = resample(native.astype(float), pixel_mrad(fine), drawn, settings.pixels)
-        b = resample(binned, pixel_mrad(stored), drawn, settings.pixels)
-        deviation = (b - a) / np.sqrt(np.maximum(a, a.max() * 1e-9) / drawn.electrons)
+    for rotation, field, x, y, *_ in settings.transformations(random.random((examples, 6))):
+        camera = Camera(settings.pixels, field, rotation, (x, y))
+        a = resample(native.astype(float), pixel_mrad(fine), camera)
+        b = resample(binned, pixel_mrad(stored), camera)
+        deviation = (b - a) / np.sqrt(np.maximum(a, a.max() * 1e-9) / settings.electrons[1])
         smooth = maximum_filter(a, 5) < 1.3 * minimum_filter(a, 5)
         everywhere.append(np.sqrt(np.mean(deviation**2)))
         inside.append(np.sqrt(np.mean(deviation[smooth] ** 2)) if smooth.any() else np.nan)
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     fine = native_detector(PrismaticSettings(), config.microscope.energy_keV)
     engine = PlaneWaveEngine(PlaneWaveSettings(), threads=options.threads)
     first = SimulationRequest(
-        material=material("MoS2"),
+        material=MATERIALS["MoS2"],
         deformation=Deformation(1.03, 0.98, 25.0),
         tilt_mrad=(3.0, -2.0),
         layers=max(LAYERS),

@@ -7,7 +7,7 @@ from pacbed.cli.app import parsed
 from pacbed.cli.map_jobs import call, check_files, map_jobs
 from pacbed.exceptions import ConfigError
 from pacbed.reading.map_settings import MapSettings
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.study.model import Configuration
 
 GOOD = {"file": "a.mib", "layers": "1-10"}
@@ -73,7 +73,7 @@ def test_all_mistakes_are_named_at_once():
 
 
 def test_the_crystal_and_the_beam_energy_are_those_of_the_study():
-    study = {"material": vars(material("MoSe2")), "microscope": {"energy_keV": 60}}
+    study = {"material": vars(MATERIALS["MoSe2"]), "microscope": {"energy_keV": 60}}
     found = jobs(**study, scans={"a": GOOD, "b": {**GOOD, "energy": 200, "material": "WS2"}})
     assert found["a"].bound.arguments["structure"].material == "MoSe2"
     assert found["a"].energy_keV == 60

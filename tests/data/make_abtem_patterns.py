@@ -18,11 +18,11 @@ import numpy as np
 from abtem.integrals import QuadratureProjectionIntegrals
 from scipy.linalg import polar
 
-from pacbed.specimen.crystal import material, slab
+from pacbed.specimen.crystal import MATERIALS, slab
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import wavelength_A
 
-MOS2, ENERGY_keV, KEPT_mrad = material("MoS2"), 80.0, 40.0
+MOS2, ENERGY_keV, KEPT_mrad = MATERIALS["MoS2"], 80.0, 40.0
 SLICES_PER_LAYER, SLICES_OF_VACUUM = 7, 2
 SLICE_A = MOS2.layer_thickness_A / SLICES_PER_LAYER
 

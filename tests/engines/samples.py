@@ -7,11 +7,11 @@ import numpy as np
 from pacbed.engines import SimulationRequest, ThermalMotion
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 
-MOS2 = material("MoS2")
+MOS2 = MATERIALS["MoS2"]
 WAVELENGTH_A = 0.0417572
 STRETCHED = (0.03, -0.02, 0.0)
 SHEARED = (0.0, 0.0, 0.04)

@@ -24,11 +24,11 @@ from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.atoms import AtomTransmission, analytic_form_factor
 from pacbed.engines.planewave.multislice import FrozenPhonons, Multislice, Slicing, atomic_planes
 from pacbed.engines.planewave.waves import Band, ReciprocalGrid
-from pacbed.specimen.crystal import material, slab
+from pacbed.specimen.crystal import MATERIALS, slab
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import lorentz_factor, wavelength_A
 
-MOS2, UNDEFORMED = material("MoS2"), Deformation()
+MOS2, UNDEFORMED = MATERIALS["MoS2"], Deformation()
 LAYER_A = MOS2.layer_thickness_A
 ENERGY_keV, WAVELENGTH_A = 80, wavelength_A(80)
 SUPERCELL = np.array([2, 2])

@@ -16,7 +16,7 @@ from samples import difference
 from pacbed.engines import SimulationRequest, ThermalMotion
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.engines.planewave.settings import PRISMATIC_PIXEL_A, PlaneWaveSettings
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 
@@ -55,7 +55,7 @@ def load(case, profile="erf"):
     np.testing.assert_allclose(detector.kx_mrad, kx, atol=1e-6)
     np.testing.assert_allclose(detector.ky_mrad, ky, atol=1e-6)
     (xx, xy), (_, yy) = meta["F"] - np.eye(2)
-    crystal = material("MoS2")
+    crystal = MATERIALS["MoS2"]
     assert meta["rms_A"] in (None, crystal.rms_displacement_A)
     request = SimulationRequest(
         material=crystal,

@@ -26,7 +26,7 @@ from pacbed.engines.planewave.waves import Band, ReciprocalGrid
 from pacbed.engines.prismatic import Layout, PrismaticSettings
 from pacbed.exceptions import RequestError
 from pacbed.reading.discs import nearest_reflection_mrad, reflections_mrad
-from pacbed.specimen.crystal import crystal_of, material, slab
+from pacbed.specimen.crystal import MATERIALS, crystal_of, slab
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, lorentz_factor, wavelength_A
 from pacbed.specimen.polytypes import crystal
@@ -174,7 +174,7 @@ def test_two_layers_of_2h_and_3r_differ_and_one_does_not():
     )
     two_h = replace(known, polytype="2H", sites=sites, ends_A=known.ends_A[:2])
     a, c = known.vectors_A[0][0], 2 * known.ends_A[0]
-    same = replace(material("MoS2"), zigzag_A=a, armchair_A=a * SQRT3, stacking_A=c)
+    same = replace(MATERIALS["MoS2"], zigzag_A=a, armchair_A=a * SQRT3, stacking_A=c)
     same = replace(same, chalcogen_height_A=1.586)
     assert hexagon.shape == (2, 2)
 
@@ -227,7 +227,7 @@ def test_patterns_of_a_stack_are_kept_at_its_interfaces():
 
 
 def test_a_request_of_any_crystal_survives_its_record():
-    for made in (stack(), crystal("1T-TaS2"), wse2(), material("MoS2")):
+    for made in (stack(), crystal("1T-TaS2"), wse2(), MATERIALS["MoS2"]):
         request = simulation(made, 1)
         assert type(request).from_dict(request.to_dict()) == request
         assert crystal_of(made.to_dict()) == made

@@ -9,7 +9,7 @@ from samples import MOS2
 from pacbed.engines.prismatic import PrismaticSettings, native_detector
 from pacbed.engines.prismatic.settings import Grid
 from pacbed.exceptions import RequestError
-from pacbed.specimen.crystal import MATERIALS, material
+from pacbed.specimen.crystal import MATERIALS
 
 LAYER_A = MOS2.layer_thickness_A
 
@@ -72,7 +72,7 @@ def test_exact_quotient_would_make_a_slice_too_many():
 
 @pytest.mark.parametrize("name", MATERIALS)
 def test_every_layer_has_its_number_of_slices(name):
-    layer_A = material(name).layer_thickness_A
+    layer_A = MATERIALS[name].layer_thickness_A
     for per_layer in range(1, 13):
         slice_A = PrismaticSettings(slices_per_layer=per_layer).slice_A(layer_A)
         assert per_layer * slice_A == pytest.approx(layer_A, rel=1e-4)

@@ -1,11 +1,15 @@
 """The image that an example should be, one step after the other with NumPy and SciPy."""
 
 import math
+from collections import namedtuple
 
 import numpy as np
 from scipy import stats
 
-from pacbed.examples.augment import AugmentationSettings, Transformation, resample
+from pacbed.examples.augment import TRANSFORMATIONS, AugmentationSettings, resample
+from pacbed.scattering.image import Camera
+
+Example = namedtuple("Example", TRANSFORMATIONS)
 
 
 def threefry(key, counter):
@@ -41,7 +45,14 @@ def recorded(expected, model, normal):
     return expected * np.exp(sigma * normal - sigma**2 / 2)
 
 
-def image(averaged, pixel_mrad, one: Transformation, settings: AugmentationSettings, key):
-    expected = resample(averaged, pixel_mrad, one, settings.pixels).astype(float) * one.electrons
-    signal = recorded(expected, settings.noise, normal_numbers(key, settings.pixels))
+def camera(one: Example, pixels):
+    shift_px = one.shift_x_px, one.shift_y_px
+    return Camera(pixels, one.field_of_view_mrad, one.rotation_deg, shift_px)
+
+
+def image(averaged, pixel_mrad, one: Example, settings: AugmentationSettings, key):
+    fraction = resample(averaged, pixel_mrad, camera(one, settings.pixels)).astype(float)
+    signal = recorded(
+        fraction * one.electrons, settings.noise, normal_numbers(key, settings.pixels)
+    )
     return signal * (one.image_mean / signal.mean())

@@ -13,24 +13,18 @@ from scipy.special import erf
 
 from pacbed.examples.augment import (
     TRANSFORMATIONS,
-    Transformation,
     average_over_pixels,
     record,
     resample,
 )
 from pacbed.exceptions import RequestError
+from pacbed.scattering.image import Camera
 from pacbed.study.configuration import load
 from pacbed.study.model import Configuration
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = Configuration().augmentation()
 FINE_MRAD = 0.5
-
-
-def transformation(
-    rotation=0.0, field=64.0, shift=(0.0, 0.0), electrons=1e12, mean=0.25
-) -> Transformation:
-    return Transformation(rotation, field, *shift, electrons, mean)
 
 
 def axis(pixels, pixel_mrad=FINE_MRAD):
@@ -44,9 +38,9 @@ def spot(kx, ky, width=1.0, shape=(200, 200), pixel_mrad=(FINE_MRAD, FINE_MRAD))
     return density * (pixel_mrad[0] * pixel_mrad[1] / (2 * math.pi * width**2))
 
 
-def resampled(pattern, one, pixels=64, pixel_mrad=(FINE_MRAD, FINE_MRAD)):
-    averaged = average_over_pixels(pattern, pixel_mrad, one.field_of_view_mrad / pixels)
-    return resample(averaged, pixel_mrad, one, pixels)
+def resampled(pattern, camera, pixel_mrad=(FINE_MRAD, FINE_MRAD)):
+    averaged = average_over_pixels(pattern, pixel_mrad, camera.pixel_mrad)
+    return resample(averaged, pixel_mrad, camera)
 
 
 # Where things go
@@ -71,8 +65,8 @@ def test_a_spot_is_turned_about_zero_angle_then_scaled_then_shifted(
     pixels, field, at, gamma, shift, pixel_mrad
 ):
     pattern = spot(*at, width=1.5, shape=(250, 121), pixel_mrad=pixel_mrad)
-    one = transformation(rotation=gamma, field=field, shift=shift)
-    row, column = center_of_mass(resampled(pattern, one, pixels, pixel_mrad))
+    camera = Camera(pixels, field, gamma, shift)
+    row, column = center_of_mass(resampled(pattern, camera, pixel_mrad))
     c, s = math.cos(math.radians(gamma)), math.sin(math.radians(gamma))
     turned = np.array([c * at[0] - s * at[1], s * at[0] + c * at[1]])
     expected = turned / (field / pixels) + pixels // 2 + shift
@@ -86,13 +80,13 @@ def test_a_spot_is_turned_about_zero_angle_then_scaled_then_shifted(
 @pytest.mark.parametrize("rotation", [0, 7])
 def test_electrons_within_the_field_are_conserved_and_others_lost(field, rotation):
     pattern = spot(5, -3, width=2) + 3 * spot(-10, 4, width=1.2) + spot(40, 0)
-    image = resampled(pattern, transformation(rotation=rotation, field=field, shift=(0.4, -1.3)))
+    image = resampled(pattern, Camera(64, field, rotation, (0.4, -1.3)))
     # To a per cent: bilinear interpolation has a beat where the two grids nearly match.
     assert image.sum() == pytest.approx(4, rel=1e-2)
 
 
 def test_beyond_the_pattern_it_is_dark():
-    image = resampled(np.ones((100, 100)), transformation(field=80))
+    image = resampled(np.ones((100, 100)), Camera(64, 80))
     assert image[32, 32] == pytest.approx((80 / 64 / FINE_MRAD) ** 2)
     assert image[:, :5].max() == 0
 
@@ -101,7 +95,7 @@ def test_a_pixel_collects_what_falls_on_its_area():
     # A spot narrower than a pixel, against the integral of a Gaussian over each pixel.
     width, at, shift = 0.9, (3.1, -6.7), (0.3, -0.6)
     pattern = spot(*at, width=width, shape=(640, 640), pixel_mrad=(0.2, 0.2))
-    image = resampled(pattern, transformation(shift=shift), 32, (0.2, 0.2))
+    image = resampled(pattern, Camera(32, 64, shift_px=shift), (0.2, 0.2))
 
     def share(angle, offset):
         edges = (np.arange(33) - 0.5 - 16 - offset) * 2.0 - angle
@@ -117,9 +111,9 @@ def test_what_is_finer_than_a_pixel_averages_out(rotation, field):
     # Every second pixel of the pattern bright: sampled at points, the example would be a moiré.
     rows, columns = np.indices((400, 400))
     comb = 2.0 * ((rows + columns) % 2)
-    image = resampled(comb, transformation(rotation=rotation, field=field), 32, (0.25, 0.25))
-    flat = resampled(
-        np.ones_like(comb), transformation(rotation=rotation, field=field), 32, (0.25,) * 2
+    image, flat = (
+        resampled(one, Camera(32, field, rotation), (0.25, 0.25))
+        for one in (comb, np.ones_like(comb))
     )
     np.testing.assert_allclose(image, flat, rtol=0.05)
 
@@ -193,8 +187,8 @@ def test_no_example_of_the_shipped_configurations_reaches_beyond_the_pattern(ove
     largest = one.field_of_view_mrad * (1 + one.field_of_view_variation)
     shifts = (-one.translation_px, one.translation_px)
     for gamma, *shift in product(one.rotation_deg, shifts, shifts):
-        extreme = transformation(rotation=gamma, field=largest, shift=shift)
-        image = resample(bright, (pixel, pixel), extreme, one.pixels)
+        extreme = Camera(one.pixels, largest, gamma, tuple(shift))
+        image = resample(bright, (pixel, pixel), extreme)
         assert image.min() == pytest.approx(image.max(), rel=1e-6)
 
 

@@ -4,7 +4,7 @@ With other backends than TensorFlow, test_online.py runs some of these.
 """
 
 import math
-from dataclasses import astuple, replace
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 import reference
 from keras import ops
 from scipy import stats
-from test_augment import FINE_MRAD, PAPER, spot, transformation
+from test_augment import FINE_MRAD, PAPER, spot
 
 from pacbed.examples.augment import TRANSFORMATIONS, resample
 from pacbed.examples.augment_layer import (
@@ -46,8 +46,8 @@ def library(patterns, pixel_mrad):
     return PatternSet(patterns, pixel_mrad, numbers, np.zeros((len(patterns), 5)))
 
 
-def table(transformations):
-    return np.array([astuple(one) for one in transformations], np.float32)
+def transformation(rotation, field, shift=(0.0, 0.0), electrons=1e12, mean=0.25):
+    return reference.Example(rotation, field, *shift, electrons, mean)
 
 
 def keys(count, seed=0):
@@ -59,7 +59,7 @@ def fractions(patterns, pixel_mrad, pixels, numbers, transformations):
     """The share of the electrons in every pixel, of patterns that are taken as averaged."""
     layer = Augmentation(library(patterns, pixel_mrad), replace(PAPER, pixels=pixels))
     layer.patterns.assign(patterns.astype(np.float32).ravel())
-    some = table(transformations)
+    some = np.array(transformations, np.float32)
     one = {name: some[:, n, None, None] for n, name in enumerate(TRANSFORMATIONS)}
     number = ops.convert_to_tensor(np.array(numbers, np.int32)[:, None, None])
     return array(layer._resample(number, {k: ops.convert_to_tensor(v) for k, v in one.items()}))
@@ -87,7 +87,7 @@ def test_the_layer_resamples_as_scipy(patterns, pixel_mrad, pixels, fields):
     cases = list(product(range(len(patterns)), some))
     made = fractions(patterns, pixel_mrad, pixels, *zip(*cases, strict=True))
     for image, (number, one) in zip(made, cases, strict=True):
-        expected = resample(patterns[number], pixel_mrad, one, pixels)
+        expected = resample(patterns[number], pixel_mrad, reference.camera(one, pixels))
         assert expected.max() > 0
         np.testing.assert_allclose(image, expected, rtol=0, atol=1e-4 * expected.max())
 
@@ -214,7 +214,7 @@ def layer_of(model):
 
 
 def images(layer, numbers, transformations, some_keys):
-    inputs = np.array(numbers, np.int32), table(transformations), some_keys
+    inputs = np.array(numbers, np.int32), np.array(transformations, np.float32), some_keys
     return array(layer(*map(ops.convert_to_tensor, inputs)))
 
 
@@ -257,7 +257,7 @@ def test_an_example_does_not_depend_on_the_others_of_its_batch(model):
 
 @pytest.mark.parametrize("model", ["lognormal", "poisson"])
 def test_an_image_without_a_single_electron_is_dark(model):
-    dark = [replace(SOME[0], electrons=electrons) for electrons in (0.0, 1e-12)]
+    dark = [SOME[0]._replace(electrons=electrons) for electrons in (0.0, 1e-12)]
     made = images(layer_of(model), [0, 0], dark, keys(2))
     assert np.all(np.isfinite(made))
     assert made[0].max() == 0

@@ -12,7 +12,6 @@ from test_augment import FINE_MRAD, PAPER, spot
 from pacbed.examples.augment import (
     TRANSFORMATIONS,
     AugmentationSettings,
-    Transformation,
     reaching_camera,
     resample,
 )
@@ -20,6 +19,7 @@ from pacbed.examples.augment_layer import Augmentation
 from pacbed.examples.camera import CAMERA, CameraSettings, not_learnt
 from pacbed.examples.pattern_set import PatternSet
 from pacbed.examples.source import ExampleSource
+from pacbed.scattering.image import Camera
 from pacbed.scattering.mtf import MTF
 
 PIXELS = 48
@@ -184,8 +184,8 @@ def test_the_same_steps_with_numpy_make_the_same_image():
     made = images(**{**ranges, "beam_stop_mrad": (2.0, 2.0)})[1][0]
     averaged = next(LIBRARY.averaged(STILL.pixel_mrad))
     ellipse = camera["ellipticity"], camera["ellipticity_diagonal"]
-    how = Transformation(7.0, FIELD_mrad, 0, 0, 1, 1)
-    image = resample(averaged, (FINE_MRAD,) * 2, how, PIXELS, ellipse)
+    view = Camera(PIXELS, FIELD_mrad, 7.0, ellipticity=ellipse)
+    image = resample(averaged, (FINE_MRAD,) * 2, view)
     expected = scaled(reaching_camera(image, camera, STILL.pixel_mrad))
     np.testing.assert_allclose(made, expected, atol=5e-4 * expected.max())
 

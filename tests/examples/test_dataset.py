@@ -26,7 +26,7 @@ from pacbed.examples.source import ExampleSource
 from pacbed.exceptions import DamagedStoreError, PacbedError, StoreError
 from pacbed.machine import clear_away_on_sigterm, peak_memory_MB
 from pacbed.patterns.store import write_patterns
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 from pacbed.study.model import Configuration
@@ -226,7 +226,7 @@ def test_a_flipped_bit_is_found_by_its_chunk(large, tmp_path, chunk, place):
 
 def simulated(path, brightness=1.0, extra=None, **changes):
     given = {
-        "material": material("MoS2"),
+        "material": MATERIALS["MoS2"],
         "deformation": Deformation(),
         "tilt_mrad": (0, 0),
         "layers": 3,
@@ -271,7 +271,7 @@ def test_a_store_of_another_draw_than_its_name_says_is_refused(tmp_path):
     [
         ({"detector": Detector((44.0, 20.0), (8, 8))}, "detector"),
         ({"detector": Detector((40.0, 20.0), (10, 8))}, "detector"),
-        ({"material": material("WSe2")}, "material"),
+        ({"material": MATERIALS["WSe2"]}, "material"),
         ({"energy_keV": 200}, "energy_keV"),
         ({"aperture": Aperture(6.35, 0.5)}, "aperture"),
         ({"thermal": ThermalMotion(8)}, "thermal"),
@@ -319,9 +319,9 @@ def test_the_dataset_knows_what_was_simulated(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"material": material("WSe2")}, "formula is WSe2, not MoS2. Use"),
+        ({"material": MATERIALS["WSe2"]}, "formula is WSe2, not MoS2. Use"),
         (
-            {"material": replace(material("MoS2"), zigzag_A=3.2)},
+            {"material": replace(MATERIALS["MoS2"], zigzag_A=3.2)},
             "zigzag_A is 3.2, not 3.1613. Use",
         ),
         ({"energy_keV": 200}, "energy_keV is 200, not 80. Use"),

@@ -36,7 +36,7 @@ from pacbed.scattering.request import SeriesRequest, StateRequest
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.state import ScatteredState, write_scattered
 from pacbed.scattering.strain import StrainRange
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 from pacbed.study.model import Configuration
@@ -45,7 +45,7 @@ from pacbed.study.model import Configuration
 pytestmark = pytest.mark.xdist_group("pools")
 
 ASKED = SeriesRequest(
-    material("MoS2"),
+    MATERIALS["MoS2"],
     80,
     2,
     StrainRange((0.97, 1.03)),

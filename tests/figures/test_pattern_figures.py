@@ -30,7 +30,7 @@ from pacbed.figures.patterns import (
 )
 from pacbed.figures.style import PAGE, PAGE_HEIGHT, SYMBOLS, save
 from pacbed.patterns.store import PatternStore
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector, wavelength_A
 from pacbed.storage.zipped import plain
@@ -162,7 +162,7 @@ STATES = {
 def asked(state, semiangle):
     deformation, tilt = STATES[state]
     return SimulationRequest(
-        material("MoS2"),
+        MATERIALS["MoS2"],
         deformation,
         tilt,
         2,

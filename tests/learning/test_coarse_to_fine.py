@@ -12,7 +12,7 @@ import pytest
 from test_online import AUGMENTATION, ONLINE, PIXELS, TILT_TOO, online, stored
 from test_training import SCALING, deterministic, settings
 
-from pacbed.examples.augment import Transformation, resample
+from pacbed.examples.augment import resample
 from pacbed.examples.labels import NUISANCES
 from pacbed.exceptions import PacbedError
 from pacbed.learning.loss import of_both_answers, relative_to
@@ -28,6 +28,7 @@ from pacbed.learning.schedule import OneCycleSchedule
 from pacbed.learning.sequences import OnlineSequence, StoredSequence
 from pacbed.learning.training import train
 from pacbed.precision.metrics import errors
+from pacbed.scattering.image import Camera
 
 TWICE = NetworkSettings((4,), (8, 6), intensity="sqrt", kind="coarse-to-fine")
 SMALL = settings((2, 0.02), network=TWICE)
@@ -70,9 +71,9 @@ def strained_example():
     kx, ky = axis[None, :], axis[:, None]
     xx, yy, xy = STRAIN
     pattern = discs((1 + xx) * kx + xy * ky, xy * kx + (1 + yy) * ky)
-    done = Transformation(ROTATION_deg, FIELD_mrad, *SHIFT_px, 1, 1)
     brighter = (FIELD_mrad / 64 / 0.25) ** 2
-    return resample(pattern, (0.25, 0.25), done, 64) / brighter
+    camera = Camera(64, FIELD_mrad, ROTATION_deg, SHIFT_px)
+    return resample(pattern, (0.25, 0.25), camera) / brighter
 
 
 @pytest.mark.parametrize("scaling", [SCALING, TILT_TOO], ids=["without tilt", "with tilt"])

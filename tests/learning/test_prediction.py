@@ -6,11 +6,12 @@ import keras
 import numpy as np
 import pytest
 
-from pacbed.examples.augment import Transformation, average_over_pixels, resample
+from pacbed.examples.augment import average_over_pixels, resample
 from pacbed.examples.labels import LabelScaling
 from pacbed.exceptions import PacbedError
 from pacbed.learning.network import NetworkSettings, build_network
 from pacbed.learning.prediction import predict_with, read_network
+from pacbed.scattering.image import Camera
 
 PIXELS, WIDTH_MRAD = 16, 32.0
 PIXEL_MRAD = (0.8, 0.9)
@@ -46,7 +47,7 @@ def predicted(files, images, log=lambda line: pytest.fail(line), pixel_mrad=PIXE
 
 def test_a_pattern_is_brought_to_the_field_and_the_mean_of_the_training(files):
     averaged = average_over_pixels(PATTERN, PIXEL_MRAD, 2.0)
-    image = resample(averaged, PIXEL_MRAD, Transformation(0, WIDTH_MRAD, 0, 0, 1, 1), PIXELS)
+    image = resample(averaged, PIXEL_MRAD, Camera(PIXELS, WIDTH_MRAD))
     image *= 0.3 / image.mean()
     network = keras.saving.load_model(files[0])
     expected = SCALING.unscale(network.predict(image[None, ..., None], verbose=0))

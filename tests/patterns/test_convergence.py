@@ -7,7 +7,7 @@ from pacbed.engines import SimulationRequest, ThermalMotion
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.patterns.convergence import refinements
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 
@@ -17,7 +17,7 @@ DIFFUSE = ["supercell", "knots of diffuse scattering (mrad)"]
 
 def requested(motion):
     return SimulationRequest(
-        material("MoS2"),
+        MATERIALS["MoS2"],
         Deformation(),
         (0.0, 0.0),
         1,

@@ -12,12 +12,12 @@ from pacbed.figures.patterns import compare_patterns
 from pacbed.figures.style import save
 from pacbed.patterns.difference import compare, simulated_differently
 from pacbed.patterns.store import PatternStore, read_patterns, write_patterns
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 
 REQUEST = SimulationRequest(
-    material("MoS2"),
+    MATERIALS["MoS2"],
     Deformation(1, 1, 0),
     (0, 0),
     3,
@@ -142,7 +142,9 @@ def test_what_was_simulated_differently_is_told_with_both_values(made, change, t
 
 
 def test_another_material_is_told_constant_by_constant(made):
-    found = simulated_differently(made(), made(request=replace(REQUEST, material=material("WSe2"))))
+    found = simulated_differently(
+        made(), made(request=replace(REQUEST, material=MATERIALS["WSe2"]))
+    )
     assert "material.formula MoS2 in A, WSe2 in B" in found
     assert "material.rms_displacement_A.Mo 0.07535 in A, not there in B" in found
 

@@ -14,14 +14,14 @@ from pacbed.exceptions import RequestError
 from pacbed.patterns import store as store_module
 from pacbed.patterns.job_stores import Outcome, WantedStore, make_waiting
 from pacbed.patterns.store import read_patterns
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 from pacbed.storage.waiting import finish, put_aside
 from pacbed.storage.zipped import checkpoint_of, plain
 
 REQUEST = SimulationRequest(
-    material=material("MoS2"),
+    material=MATERIALS["MoS2"],
     deformation=Deformation(),
     tilt_mrad=(0.0, 0.0),
     layers=1,

@@ -13,12 +13,12 @@ import zarr.storage
 from pacbed.engines import SimulationRequest, SimulationResult, ThermalMotion
 from pacbed.exceptions import StoreError
 from pacbed.patterns.store import read_patterns, write_patterns
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 
 REQUEST = SimulationRequest(
-    material=material("MoS2"),
+    material=MATERIALS["MoS2"],
     deformation=Deformation(1.04, 0.97, 30),
     tilt_mrad=(2.0, -3.0),
     layers=3,

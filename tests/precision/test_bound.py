@@ -12,13 +12,14 @@ from scipy.stats import lognorm
 from pacbed.engines import SimulationRequest, ThermalMotion
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
-from pacbed.examples.augment import Transformation, average_over_pixels, record, resample
+from pacbed.examples.augment import average_over_pixels, record, resample
 from pacbed.examples.labels import PARAMETERS
 from pacbed.exceptions import PacbedError, RequestError
 from pacbed.precision import bound as bounds
 from pacbed.precision import bound_table
 from pacbed.precision.steps import State, Steps, differences
-from pacbed.specimen.crystal import material
+from pacbed.scattering.image import Camera
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation, DrawRanges
 from pacbed.specimen.microscope import Aperture, Detector
 from pacbed.study.draws import draw
@@ -52,7 +53,7 @@ def simulate(
     for deformation, names in crystals.items():
         requests = [
             SimulationRequest(
-                material("MoS2"),
+                MATERIALS["MoS2"],
                 deformation,
                 states[name].tilt_mrad,
                 layers,
@@ -150,7 +151,7 @@ def test_the_dose_scales_the_image_of_an_example():
     patterns, pixel = spots(5), (110 / 128,) * 2
     seen = bounds.linearise(patterns, pixel, SETTINGS)
     averaged = average_over_pixels(patterns["centre"], pixel, SETTINGS.pixel_mrad)
-    image = resample(averaged, pixel, Transformation(0, 100, 0, 0, 1, 1), 64)
+    image = resample(averaged, pixel, Camera(64, 100))
     np.testing.assert_array_equal(seen.slopes[bounds.UNKNOWN.index("log_dose")], image)
 
 
@@ -502,8 +503,8 @@ def averaged(pattern):
 
 
 def seen(pattern, rotation=0.0, x=0.0, y=0.0, scale=0.0):
-    change = Transformation(rotation, 100 * (1 + scale), x, y, 1, 1)
-    return resample(pattern, (110 / 128,) * 2, change, 64).astype(float)
+    camera = Camera(64, 100 * (1 + scale), rotation, (x, y))
+    return resample(pattern, (110 / 128,) * 2, camera).astype(float)
 
 
 def model(emulator, unknown):

@@ -16,7 +16,7 @@ from pacbed.scattering.mtf import MTF
 from pacbed.scattering.request import SeriesRequest
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.strain import StrainRange
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.microscope import Aperture
 
 APERTURE, FRAME = Aperture(6.35), Frame.centred(64, 50)
@@ -24,7 +24,7 @@ APERTURE, FRAME = Aperture(6.35), Frame.centred(64, 50)
 
 def series_of(folder, motion):
     asked = SeriesRequest(
-        material("MoS2"), 80, 3, StrainRange((0.98, 1.02)), 6.35, 0.5, 54.0, 6, 1, motion
+        MATERIALS["MoS2"], 80, 3, StrainRange((0.98, 1.02)), 6.35, 0.5, 54.0, 6, 1, motion
     )
     settings = PlaneWaveSettings(supercell=(2, 2), diffuse_waves=16, incident_step_mrad=2.5)
     paths = [folder / f"{number}.zarr.zip" for number in range(asked.states)]

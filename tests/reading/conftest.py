@@ -14,7 +14,7 @@ from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame
 from pacbed.scattering.request import SeriesRequest
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.strain import StrainRange
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.microscope import Aperture
 
 APERTURE, LAYERS, FIELD_mrad, PIXELS = Aperture(6.35), 6, 60.0, 64
@@ -55,7 +55,7 @@ def made(made_once):
 def small_series(made):
     """MoS2, six layers, 6.35 mrad."""
     asked = SeriesRequest(
-        material("MoS2"), 80, LAYERS, StrainRange((0.96, 1.04)), 6.35, 5.0, 76.0, 15, 2
+        MATERIALS["MoS2"], 80, LAYERS, StrainRange((0.96, 1.04)), 6.35, 5.0, 76.0, 15, 2
     )
     return made("small", asked)
 
@@ -70,7 +70,7 @@ def small_fit(small_series, study):
 def coherent_series(made):
     """MoS2, two layers, 6 mrad, without diffuse scattering."""
     asked = SeriesRequest(
-        material("MoS2"),
+        MATERIALS["MoS2"],
         80,
         2,
         StrainRange(STRETCH),

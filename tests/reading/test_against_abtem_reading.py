@@ -19,7 +19,7 @@ from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame
 from pacbed.scattering.request import SeriesRequest
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.strain import StrainRange
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.microscope import Aperture
 
 pytestmark = pytest.mark.xdist_group("other programs")
@@ -39,7 +39,15 @@ def settings(semiangle_mrad, layers):
 def other_series(tmp_path_factory):
     folder = tmp_path_factory.mktemp("other")
     asked = SeriesRequest(
-        material("MoS2"), 80, LAYERS, StrainRange((0.965, 1.025)), 18.13, 4.0, 2 * REACH_mrad, 15, 2
+        MATERIALS["MoS2"],
+        80,
+        LAYERS,
+        StrainRange((0.965, 1.025)),
+        18.13,
+        4.0,
+        2 * REACH_mrad,
+        15,
+        2,
     )
     coarse = PlaneWaveSettings(supercell=(3, 2), diffuse_waves=16, incident_step_mrad=2.5)
     paths = [folder / f"{number:02d}.zarr.zip" for number in range(asked.states)]

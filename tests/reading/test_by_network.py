@@ -8,11 +8,11 @@ import pytest
 from pacbed.examples.labels import LabelScaling
 from pacbed.learning.network import NetworkSettings, build_network
 from pacbed.reading.by_network import read_by_network
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 
 PIXELS, WIDTH_MRAD, PIXEL_MRAD = 32, 50.0, 0.5
 SCALING = LabelScaling.from_ranges("strain-rotation", (0.95, 1.05), (-10, 10), (-5, 5))
-SIMULATION = {"material": vars(material("MoS2")), "energy_keV": 80}
+SIMULATION = {"material": vars(MATERIALS["MoS2"]), "energy_keV": 80}
 
 
 @pytest.fixture(scope="module")

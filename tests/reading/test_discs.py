@@ -18,11 +18,11 @@ from pacbed.reading.discs import (
     predict_by_discs,
     reflections_mrad,
 )
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation
 from pacbed.study.model import Configuration
 
-MOS2 = material("MoS2")
+MOS2 = MATERIALS["MoS2"]
 CAMERA = replace(Configuration().augmentation(), noise="poisson")  # else as in the paper
 SHEARED = Deformation.from_strain(0.03, -0.02, 0.015)
 

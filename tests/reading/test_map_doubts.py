@@ -10,12 +10,12 @@ from pacbed.reading.map_settings import MapSettings
 from pacbed.reading.map_store import BITS, RELATIVE
 from pacbed.reading.maps import MapMaker, _beside, _Found, between_sides
 from pacbed.reading.scans import Scan
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 
 
 def maker(**calibration):
     """Return what makes maps of MoS2 at 80 keV, whose discs are 15.3 mrad apart."""
-    series = SimpleNamespace(request=SimpleNamespace(material=material("MoS2"), energy_keV=80.0))
+    series = SimpleNamespace(request=SimpleNamespace(material=MATERIALS["MoS2"], energy_keV=80.0))
     scan = Scan.of(np.ones((4, 5, 32, 32)))
     return MapMaker(scan, series, true_calibration(**calibration), MapSettings((1,)))
 

@@ -25,7 +25,7 @@ from pacbed.reading.scans import Scan, ScanOptions, open_scan
 from pacbed.scattering.image_model import COLUMN
 from pacbed.scattering.request import SeriesRequest
 from pacbed.scattering.strain import StrainRange
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 
 pytestmark = [pytest.mark.xdist_group("maps"), pytest.mark.slow]
 
@@ -265,7 +265,7 @@ def test_a_wrong_semi_angle_is_said_by_chi2(small_series, small, tmp_path):
 def test_another_crystal_or_energy_than_said_is_flagged_and_explained(
     made, small, formula, energy_keV, tmp_path
 ):
-    crystal, stretch = material(formula), StrainRange((0.96, 1.04))
+    crystal, stretch = MATERIALS[formula], StrainRange((0.96, 1.04))
     asked = SeriesRequest(crystal, energy_keV, 3, stretch, 6.35, 5.0, 76.0, 6, 1)
     series = made(f"{formula} at {energy_keV} keV", asked)
     scan = Scan.of(small.scan.patterns(slice(2, 3), slice(0, 3)), pixel_mrad=small.scan.pixel_mrad)

@@ -10,12 +10,7 @@ from threadpoolctl import threadpool_limits
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.engines.request import SimulationRequest, ThermalMotion
-from pacbed.examples.augment import (
-    Transformation,
-    average_over_pixels,
-    error_of_stored_pixels,
-    resample,
-)
+from pacbed.examples.augment import average_over_pixels, error_of_stored_pixels, resample
 from pacbed.exceptions import RequestError, StoreError
 from pacbed.scattering import scattered as module
 from pacbed.scattering.fit import assemble, write_state
@@ -23,14 +18,14 @@ from pacbed.scattering.image import Camera
 from pacbed.scattering.request import SeriesRequest
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.strain import StrainRange, deformation_of
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.microscope import Aperture, Detector
 
 # What they share takes longer than they do: all in one process.
 pytestmark = pytest.mark.xdist_group("scattering")
 
 ASKED = SeriesRequest(
-    material("MoS2"), 80, 2, StrainRange((0.97, 1.03)), 5.0, 3.0, 44.0, states=15, degree=2
+    MATERIALS["MoS2"], 80, 2, StrainRange((0.97, 1.03)), 5.0, 3.0, 44.0, states=15, degree=2
 )
 COARSE = PlaneWaveSettings(supercell=(3, 2), diffuse_waves=16, incident_step_mrad=2.5)
 STRAIN, TILT, APERTURE = (0.012, -0.008, 0.01), (1.5, -2.0), Aperture(5.0)
@@ -133,10 +128,9 @@ def test_stored_patterns_become_the_same_images(series):
     stored = series.pattern(STRAIN, TILT, APERTURE, [2], Detector((44.0, 44.0), (440, 440)))
     averaged = average_over_pixels(stored.patterns[0], (pixel, pixel), 36 / 92)
     for rotation, field, shift in ((0.0, 36.0, (0.0, 0.0)), (9.0, 37.5, (1.3, -2.6))):
-        found = resample(
-            averaged, (pixel, pixel), Transformation(rotation, field, *shift, 1, 1), 92
-        )
-        expected = series.image(STRAIN, TILT, APERTURE, 2, Camera(92, field, rotation, shift))
+        camera = Camera(92, field, rotation, shift)
+        found = resample(averaged, (pixel, pixel), camera)
+        expected = series.image(STRAIN, TILT, APERTURE, 2, camera)
         assert apart(found, expected) < error_of_stored_pixels(pixel, APERTURE.semiangle_mrad)
 
 

@@ -16,7 +16,7 @@ from pacbed.scattering.request import SeriesRequest, StateRequest
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.state import ScatteredState, write_scattered
 from pacbed.scattering.strain import StrainRange
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 
@@ -27,7 +27,7 @@ FIELD = 40.0
 BEAMS = {Aperture(3.0): (0.5, 1.0), Aperture(5.0): (1.5, -2.0)}
 SIMULATIONS = tuple(
     SimulationRequest(
-        material("MoS2"),
+        MATERIALS["MoS2"],
         Deformation(1.02, 0.99, 35.0),
         tilt,
         3,
@@ -88,7 +88,7 @@ def test_image_is_the_pattern_on_fine_pixels_averaged(state, library, aperture, 
 
 def test_image_of_a_state_of_a_series_is_nearly_that_of_the_series(tmp_path):
     asked = SeriesRequest(
-        material("MoS2"), 80, 2, StrainRange((0.98, 1.02)), 5.0, 2.0, 40.0, states=15, degree=2
+        MATERIALS["MoS2"], 80, 2, StrainRange((0.98, 1.02)), 5.0, 2.0, 40.0, states=15, degree=2
     )
     asked = replace(asked, motion="coherent")
     paths = [tmp_path / f"{number}.zarr.zip" for number in range(15)]

@@ -11,7 +11,7 @@ from ase.neighborlist import neighbor_list
 from ase.spacegroup import crystal as of_spacegroup
 
 from pacbed.exceptions import RequestError
-from pacbed.specimen.crystal import LayeredCrystal, Site, material, slab
+from pacbed.specimen.crystal import MATERIALS, LayeredCrystal, Site, slab
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.polytypes import CRYSTALS, crystal, is_hexagonal, typical_displacement_A
 from pacbed.specimen.structure import Layering, crystal_of_atoms
@@ -84,7 +84,7 @@ def test_rhombohedral_crystal_repeats_after_three_layers_and_hexagonal_after_two
 
 def test_bonds_of_the_first_layer_point_as_in_the_2h_crystal():
     # Metal at (1/3, 2/3): from there a chalcogen lies along -y, as in the cell of the paper.
-    for made in (crystal("3R-MoS2"), material("MoS2")):
+    for made in (crystal("3R-MoS2"), MATERIALS["MoS2"]):
         atoms = slab(made, Deformation(), 1)
         index, vectors = neighbor_list("iD", atoms, 2.6)
         along_y = vectors[(atoms.symbols[index] == "Mo") & (np.abs(vectors[:, 0]) < 1e-3)]
@@ -149,7 +149,7 @@ def test_layers_are_found_in_the_gaps_that_no_bond_bridges():
     assert found.formula == "WSe2"
     assert found.ends_A == pytest.approx((6.48, 12.96), abs=1e-3)
     # The same crystal as that of the paper's kind, in a cell of half the size.
-    ours, theirs = distances(material("WSe2"), 2), distances(found, 2)
+    ours, theirs = distances(MATERIALS["WSe2"], 2), distances(found, 2)
     np.testing.assert_allclose(ours, np.repeat(theirs, 2), atol=0.01)
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from pacbed.exceptions import ConfigError, RequestError
 from pacbed.runs.results_folder import check_results, keep_config
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.structure import Layering
 from pacbed.study.configuration import load
 from pacbed.study.model import Configuration
@@ -189,7 +189,7 @@ def test_a_configuration_without_structure_is_what_it_was():
         *("formula", "zigzag_A", "armchair_A", "stacking_A"),
         *("chalcogen_height_A", "rms_displacement_A"),
     }
-    assert section.material() == material("MoS2")
+    assert section.material() == MATERIALS["MoS2"]
 
 
 def test_results_know_the_content_of_a_structure_file(tmp_path, wse2):

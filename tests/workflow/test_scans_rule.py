@@ -21,7 +21,7 @@ from pacbed.reading.scan_writing import write_scan
 from pacbed.scattering.fit import assemble, write_state
 from pacbed.scattering.request import SeriesRequest
 from pacbed.scattering.strain import StrainRange
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 
 pytestmark = pytest.mark.xdist_group("scans of the workflow")
 
@@ -95,7 +95,7 @@ def ripple(made_once):
     def make(folder):
         folder.mkdir(exist_ok=True)
         request = SeriesRequest(
-            material("MoS2"), 80, 5, StrainRange((0.97, 1.03)), 6.61, 5.0, 60.0, 15, 2
+            MATERIALS["MoS2"], 80, 5, StrainRange((0.97, 1.03)), 6.61, 5.0, 60.0, 15, 2
         )
         coarse = PlaneWaveSettings(supercell=(3, 2), diffuse_waves=16, incident_step_mrad=2.5)
         engine = PlaneWaveEngine(coarse, 2)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from scipy.ndimage import affine_transform, correlate1d, gaussian_filter
 from pacbed.examples.camera import CAMERA, ELLIPSE, CameraSettings
 from pacbed.examples.labels import NUISANCES, PARAMETERS
 from pacbed.exceptions import RequestError
-from pacbed.scattering.image import halo
+from pacbed.scattering.image import Camera, halo
 from pacbed.scattering.mtf import MTF
 
 NOISES = ("lognormal", "poisson")
@@ -177,19 +177,10 @@ _OF_GEOMETRY = (
 )
 
 
-@dataclass(frozen=True)
-class Transformation:
-    """What distinguishes one example from its pattern."""
-
-    rotation_deg: float
-    field_of_view_mrad: float
-    shift_x_px: float
-    shift_y_px: float
-    electrons: float
-    image_mean: float
-
-
-TRANSFORMATIONS = tuple(field.name for field in fields(Transformation))
+TRANSFORMATIONS = (
+    *("rotation_deg", "field_of_view_mrad", "shift_x_px", "shift_y_px"),
+    *("electrons", "image_mean"),
+)
 """Columns of tables of transformations."""
 
 
@@ -278,13 +269,7 @@ def error_of_stored_pixels(pixel_mrad: float, semiangle_mrad: float) -> float:
     return 0.003 * (pixel_mrad / 0.1) * 6.35 / semiangle_mrad
 
 
-def resample(
-    averaged: np.ndarray,
-    pixel_mrad: tuple[float, float],
-    transformation: Transformation,
-    pixels: int,
-    ellipticity: tuple[float, float] = (0.0, 0.0),
-) -> np.ndarray:
+def resample(averaged: np.ndarray, pixel_mrad: tuple[float, float], camera: Camera) -> np.ndarray:
     """Rotate, scale and shift a pattern onto the pixels of an example, by bilinear interpolation.
 
     A flat field stays flat. From the integral over the pixels as turned and scaled, patterns differ
@@ -297,31 +282,23 @@ def resample(
         as of :func:`average_over_pixels`.
     pixel_mrad
         Pixel size (x, y) of the pattern in mrad.
-    transformation
-        Rotation, field of view and shift to apply.
-    pixels
-        Pixels of the example per axis.
-    ellipticity
-        Of the camera, along the axes and along the diagonals.
+    camera
+        The pixels of the example.
 
     Returns
     -------
     numpy.ndarray
-        Fraction of the incident electrons per pixel, shape (pixels, pixels), single precision;
-        zero angle lies on pixel ``pixels // 2`` before the shift.
+        Fraction of the incident electrons per pixel, shape (pixels, pixels), single precision.
     """
-    pixel = transformation.field_of_view_mrad / pixels
-    angle = math.radians(transformation.rotation_deg)
-    # An example at position u (y, x) shows the pattern at R(-γ) u.
-    inverse = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    size, (e, d) = np.array(pixel_mrad[::-1]), ellipticity
-    matrix = inverse @ np.array([[1 - e, d], [d, 1 + e]]) * pixel / size[:, None]
-    centre = pixels // 2 + np.array([transformation.shift_y_px, transformation.shift_x_px])
-    offset = np.array(averaged.shape) // 2 - matrix @ centre
+    size = np.array(pixel_mrad[::-1])
+    # Of (y, x), as indices.
+    matrix = camera.matrix[::-1, ::-1] / size[:, None]
+    offset = np.array(averaged.shape) // 2 - matrix @ camera.origin[::-1]
+    shape = camera.pixels, camera.pixels
     image = affine_transform(
-        averaged, matrix, offset, output_shape=(pixels, pixels), output=np.float32, order=1
+        averaged, matrix, offset, output_shape=shape, output=np.float32, order=1
     )
-    return np.asarray(image * np.float32(pixel**2 * (1 - e**2 - d**2) / (size[0] * size[1])))
+    return np.asarray(image * np.float32(camera.pixel_area_mrad2 / (size[0] * size[1])))
 
 
 def reaching_camera(

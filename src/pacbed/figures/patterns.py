@@ -15,7 +15,6 @@ from matplotlib.ticker import MaxNLocator
 from pacbed.examples.augment import (
     DARK,
     AugmentationSettings,
-    Transformation,
     average_over_pixels,
     reaching_camera,
     read_out,
@@ -27,6 +26,7 @@ from pacbed.exceptions import RequestError
 from pacbed.figures.cell import deformed_cell_A, draw_cell, draw_directions, draw_tilt
 from pacbed.figures.style import PAGE, PAGE_HEIGHT, SYMBOLS, layers_label, nice_length, paper_style
 from pacbed.patterns.store import PatternStore
+from pacbed.scattering.image import Camera
 from pacbed.seeding import stream
 from pacbed.specimen.crystal import crystal_of
 from pacbed.specimen.deformation import Deformation
@@ -284,8 +284,8 @@ def turned(
     pixel_y = store.pixel_mrad[1]
     pixels = len(crop(store, layers, field_mrad)[0])
     edge, middle = pixels * pixel_y, pixels // 2 + 0.5
-    how = Transformation(rotation_deg, edge, 0, 0, 1, 1)
-    pattern = resample(_pattern(store, layers), store.pixel_mrad, how, pixels)
+    camera = Camera(pixels, edge, rotation_deg)
+    pattern = resample(_pattern(store, layers), store.pixel_mrad, camera)
     ends = -middle * pixel_y, (pixels - middle) * pixel_y
     return pattern, (*ends, *ends)
 
@@ -505,10 +505,10 @@ def _recorded(
     pixel = store.pixel_mrad
     pattern = _pattern(store, layers)
     averaged = average_over_pixels(pattern, pixel, settings.pixel_mrad, settings.mtf)
-    how = Transformation(0, settings.field_of_view_mrad, 0, 0, 1, 1)
     camera = (settings.camera or CameraSettings()).middle()
     ellipse = camera["ellipticity"], camera["ellipticity_diagonal"]
-    expected = resample(averaged, pixel, how, settings.pixels, ellipse)
+    view = Camera(settings.pixels, settings.field_of_view_mrad, ellipticity=ellipse)
+    expected = resample(averaged, pixel, view)
     expected = reaching_camera(expected, camera, settings.pixel_mrad)
     images = []
     for end, electrons in zip(("fewest", "most"), settings.electrons, strict=True):

@@ -15,7 +15,6 @@ import pandas as pd
 
 from pacbed.examples.augment import (
     FINE_PIXEL_mrad,
-    Transformation,
     average_over_pixels,
     error_of_stored_pixels,
     resample,
@@ -27,6 +26,7 @@ from pacbed.examples.predictions import prediction_table
 from pacbed.exceptions import PacbedError
 from pacbed.learning.network import load_network
 from pacbed.learning.sequences import StoredSequence
+from pacbed.scattering.image import Camera
 
 
 @dataclass(frozen=True)
@@ -202,8 +202,7 @@ def predict_with(
                 f"count as dark, {negative[number]} are negative and averaged with their neighbours"
             )
         averaged = average_over_pixels(image, pixel_mrad, width_mrad / pixels)
-        as_it_is = Transformation(0, width_mrad, 0, 0, 1, 1)
-        shown = np.maximum(resample(averaged, pixel_mrad, as_it_is, pixels), 0)
+        shown = np.maximum(resample(averaged, pixel_mrad, Camera(pixels, width_mrad)), 0)
         if not shown.any():
             raise PacbedError(f"pattern {number} is empty: no pixel of the field is positive")
         made.append(shown * (mean / shown.mean()))

@@ -9,21 +9,16 @@ tilt are unknown, and so are shift, field of view and dose, which an example has
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pacbed.examples.augment import (
-    AugmentationSettings,
-    Transformation,
-    average_over_pixels,
-    resample,
-)
+from pacbed.examples.augment import AugmentationSettings, average_over_pixels, resample
 from pacbed.examples.labels import PARAMETERS
 from pacbed.exceptions import PacbedError, RequestError
 from pacbed.precision.steps import CENTRE, STEPPED, STEPS, Steps
-from pacbed.scattering.image import Image
+from pacbed.scattering.image import Camera, Image
 from pacbed.scattering.mtf import MTF
 from pacbed.specimen.deformation import DrawRanges
 
@@ -94,16 +89,16 @@ def linearise(
     def averaged(name: str) -> np.ndarray:
         return average_over_pixels(patterns[name], pixel_mrad, settings.pixel_mrad, settings.mtf)
 
-    def seen(pattern: np.ndarray, change: Transformation) -> np.ndarray:
-        return resample(pattern, pixel_mrad, change, pixels).astype(float)
+    def seen(pattern: np.ndarray, camera: Camera) -> np.ndarray:
+        return resample(pattern, pixel_mrad, camera).astype(float)
 
-    still = Transformation(0.0, field, 0.0, 0.0, 1.0, 1.0)
+    still = Camera(pixels, field)
     centre = averaged(CENTRE)
-    resampled = {
-        "rotation_deg": (steps.rotation_deg, "rotation_deg", 0.0, 1.0),
-        "shift_x_px": (steps.shift_px, "shift_x_px", 0.0, 1.0),
-        "shift_y_px": (steps.shift_px, "shift_y_px", 0.0, 1.0),
-        "scale": (steps.scale, "field_of_view_mrad", field, field),
+    resampled: dict[str, tuple[float, Callable[[float], Camera]]] = {
+        "rotation_deg": (steps.rotation_deg, lambda by: replace(still, rotation_deg=by)),
+        "shift_x_px": (steps.shift_px, lambda by: replace(still, shift_px=(by, 0.0))),
+        "shift_y_px": (steps.shift_px, lambda by: replace(still, shift_px=(0.0, by))),
+        "scale": (steps.scale, lambda by: Camera(pixels, field * (1 + by))),
     }
     slopes = np.empty((len(UNKNOWN), pixels, pixels))
     means = np.empty(slopes.shape)
@@ -112,11 +107,8 @@ def linearise(
             slopes[row] = means[row] = seen(centre, still)
             continue
         if parameter in resampled:
-            step, name, middle, unit = resampled[parameter]
-            low, high = (
-                seen(centre, replace(still, **{name: middle + sign * unit * step}))
-                for sign in (-1, 1)
-            )
+            step, moved = resampled[parameter]
+            low, high = (seen(centre, moved(sign * step)) for sign in (-1, 1))
         else:
             step = steps.of(parameter)
             low, high = (seen(averaged(f"{parameter}_{w}"), still) for w in ("minus", "plus"))

@@ -29,7 +29,7 @@ from pacbed.scattering.image import Camera
 from pacbed.scattering.request import StateRequest
 from pacbed.scattering.state import ScatteredState, write_scattered
 from pacbed.seeding import stream
-from pacbed.specimen.crystal import material
+from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector, disc_share
 
@@ -173,7 +173,7 @@ class Ripple:
             "semiangle_mrad": self.semiangle_mrad,
             "mirrored": False,
             "axes": "crystal",
-            "crystal_axes": material(self.material).axes,
+            "crystal_axes": MATERIALS[self.material].axes,
             "calibration": {
                 "pixel_mrad": self.field_of_view_mrad / self.pixels,
                 "rotation_deg": self.rotation_deg,
@@ -239,7 +239,7 @@ class Ripple:
 
     def _scatter(self, path: Path, state: np.ndarray, number: int, width_mrad: float) -> None:
         request = SimulationRequest(
-            material(self.material),
+            MATERIALS[self.material],
             Deformation.from_strain(*map(float, state[:3])),
             (float(state[3]), float(state[4])),
             max(self.layers),

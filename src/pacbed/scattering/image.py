@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.interpolate import NdBSpline
 from scipy.ndimage import map_coordinates, spline_filter1d
 
 from pacbed.engines.planewave.diffuse import DiffuseScattering, crystal_axis_mrad
@@ -297,28 +298,10 @@ def _splines(
     tuple of arrays
         Shape (channels, points) each.
     """
-    channels, ny, nx = coefficients.shape
-    whole = np.clip(np.floor(place).astype(int), 1, np.array([[nx - 3], [ny - 3]]))
-    (wx, dx), (wy, dy) = (_weights(p - w) for p, w in zip(place, whole, strict=True))
-    flat = coefficients.reshape(channels, -1)
-    corner = (whole[1] - 1) * nx + whole[0] - 1
-    found = [np.zeros((channels, len(corner)), np.float32) for _ in range(3)]
-    for row in range(4):
-        along = [flat[:, corner + row * nx + column] for column in range(4)]
-        value = sum(w * a for w, a in zip(wx, along, strict=True))
-        found[0] += wy[row] * value
-        found[1] += wy[row] * sum(d * a for d, a in zip(dx, along, strict=True))
-        found[2] += dy[row] * value
-    return found[0], found[1], found[2]
-
-
-def _weights(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the four cubic B-splines at 0 <= t < 1 and their derivatives, (4, points) each."""
-    t = t.astype(np.float32)
-    u = 1 - t
-    value = [u**3, 3 * t**3 - 6 * t**2 + 4, 3 * u**3 - 6 * u**2 + 4, t**3]
-    slope = [-(u**2), 3 * t**2 - 4 * t, 4 * u - 3 * u**2, t**2]
-    return np.stack(value) / 6, np.stack(slope) / 2
+    knots = tuple(np.arange(-2.0, count + 2) for count in coefficients.shape[1:])
+    spline = NdBSpline(knots, np.moveaxis(coefficients.astype(float), 0, -1), 3)
+    value, by_x, by_y = (spline(place[::-1].T, nu=order).T for order in ((0, 0), (0, 1), (1, 0)))
+    return value, by_x, by_y
 
 
 def disc_radii_mrad(aperture: Aperture) -> np.ndarray:

@@ -504,23 +504,6 @@ MATERIALS: dict[str, Material] = {
 }
 
 
-def material(formula: str) -> Material:
-    """Return a 2H dichalcogenide known by its formula.
-
-    Raises
-    ------
-    RequestError
-        If the formula is not among :data:`MATERIALS`.
-    """
-    try:
-        return MATERIALS[formula]
-    except KeyError:
-        raise RequestError(
-            f"unknown material '{formula}': known are {', '.join(MATERIALS)}; others can be "
-            "described in the configuration under 'material'"
-        ) from None
-
-
 def slab(crystal: Crystal, deformation: Deformation, layers: int) -> ase.Atoms:
     """Build one deformed in-plane cell of a stack of layers.
 
