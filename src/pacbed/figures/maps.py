@@ -140,45 +140,40 @@ def _first_flag(strain_map: StrainMap) -> np.ndarray:
     return found
 
 
-def map_figure(strain_map: StrainMap, *, errors: bool = True, relative: bool = False) -> Figure:
+def map_figure(strain_map: StrainMap, *, relative: bool = False) -> Figure:
     """Draw a map: strain, rotation, tilt, layers, dose, χ² and flags.
+
+    Standard deviations are those of the points, without the part that all have in common.
 
     Parameters
     ----------
     strain_map
         What is drawn.
-    errors
-        Also draw the standard deviations of the points, without the part that all have in common.
     relative
         Draw strain relative to the reference region.
     """
     strains = RELATIVE if relative else _STRAINS
     shown = {name: shown_values(strain_map, name) for name in strain_map.values}
-    rows = [[*strains, "layers"], ["rotation_deg", *_TILTS, "electrons"]]
-    if errors:
-        sigmas = [f"{name}_sigma" for name in (*_STRAINS, "rotation_deg", *_TILTS)]
-        last = [*sigmas[3:], "flags"]
-        rows = [rows[0], [*sigmas[:3], "chi2_per_pixel"], rows[1], last]
+    sigmas = [f"{name}_sigma" for name in (*_STRAINS, "rotation_deg", *_TILTS)]
+    names = [*strains, "layers", *sigmas[:3], "chi2_per_pixel"]
+    names += ["rotation_deg", *_TILTS, "electrons", *sigmas[3:], "flags"]
     with paper_style():
-        figure, panels, inches = _panels(strain_map, len(rows))
-        grid = iter("abcdefghijklmnop")
-        for names, line in zip(rows, panels, strict=True):
-            for name, panel in zip(names, line, strict=True):
-                panel.set_title(f"({next(grid)}) {_title(name, shown)}", loc="left", pad=3)
-        for names, line in zip(rows, panels, strict=True):
-            for _, pairs in groupby(zip(names, line, strict=True), lambda pair: sharing(pair[0])):
-                group = dict(pairs)
-                known = [_values(name, shown, strain_map) for name in group if name in shown]
-                if not known:
-                    continue
-                first = next(iter(group))
-                look = look_of(first, known)
-                for name, panel in group.items():
-                    _draw(panel, _values(name, shown, strain_map), look)
-                    if name == "flags":
-                        panel.set_facecolor("white")
-                _bar(figure, [*group.values()], look, _label(first), inches, first)
-        _scale_bar(panels[0][0], strain_map)
+        figure, panels = _panels(strain_map)
+        for letter, name, panel in zip("abcdefghijklmnop", names, panels, strict=True):
+            panel.set_title(f"({letter}) {_title(name, shown)}", loc="left", pad=3)
+        for _, pairs in groupby(zip(names, panels, strict=True), lambda pair: sharing(pair[0])):
+            group = dict(pairs)
+            known = [_values(name, shown, strain_map) for name in group if name in shown]
+            if not known:
+                continue
+            first = next(iter(group))
+            look = look_of(first, known)
+            for name, panel in group.items():
+                _draw(panel, _values(name, shown, strain_map), look)
+                if name == "flags":
+                    panel.set_facecolor("white")
+            _bar(figure, [*group.values()], look, first)
+        _scale_bar(panels[0], strain_map)
         height = figure.get_size_inches()[1]
         figure.text(
             _SIDE / PAGE, 1 - 0.06 / height, _heading(strain_map), ha="left", va="top", fontsize=7
@@ -253,33 +248,21 @@ def _label(name: str) -> str:
     return f"{words} ({unit})" if unit else words
 
 
-def _panels(
-    strain_map: StrainMap, rows: int
-) -> tuple[Figure, list[list[Axes]], tuple[float, float]]:
-    """Return a figure with four panels in a row, and the size of the figure in inches."""
+def _panels(strain_map: StrainMap) -> tuple[Figure, list[Axes]]:
+    """Return a figure with four rows of four panels."""
     ny, nx = strain_map.shape
     width = (PAGE - 2 * _SIDE - 3 * _BETWEEN) / 4
-    highest = (PAGE_HEIGHT - _TOP) / rows - _ABOVE - _BELOW
-    height = min(max(width * ny / nx, _LOWEST), highest if rows > 2 else 2 * width)
-    total = _TOP + rows * (height + _ABOVE + _BELOW)
+    highest = (PAGE_HEIGHT - _TOP) / 4 - _ABOVE - _BELOW
+    height = min(max(width * ny / nx, _LOWEST), highest)
+    total = _TOP + 4 * (height + _ABOVE + _BELOW)
     figure = Figure(figsize=(PAGE, total))
     panels = []
-    for row in range(rows):
+    for row, column in np.ndindex(4, 4):
+        left = _SIDE + column * (width + _BETWEEN)
         bottom = total - _TOP - row * (height + _ABOVE + _BELOW) - _ABOVE - height
-        panels.append(
-            [
-                figure.add_axes(
-                    (
-                        (_SIDE + column * (width + _BETWEEN)) / PAGE,
-                        bottom / total,
-                        width / PAGE,
-                        height / total,
-                    )
-                )
-                for column in range(4)
-            ]
-        )
-    return figure, panels, (PAGE, total)
+        place = left / PAGE, bottom / total, width / PAGE, height / total
+        panels.append(figure.add_axes(place))
+    return figure, panels
 
 
 def _draw(panel: Axes, values: np.ndarray, look: Look) -> None:
@@ -296,23 +279,17 @@ def _draw(panel: Axes, values: np.ndarray, look: Look) -> None:
     panel.set(xticks=[], yticks=[], facecolor=NOTHING)
 
 
-def _bar(
-    figure: Figure,
-    panels: list[Axes],
-    look: Look,
-    label: str,
-    inches: tuple[float, float],
-    name: str,
-) -> None:
-    """Draw the colour bar of some panels beneath them."""
+def _bar(figure: Figure, panels: list[Axes], look: Look, name: str) -> None:
+    """Draw the colour bar of some panels beneath them; one of them shows this quantity."""
+    if name == "flags":
+        _flag_key(figure, panels[0])
+        return
+    inches = figure.get_size_inches()
     left = panels[0].get_position().x0
     right = panels[-1].get_position().x1
     bottom = panels[0].get_position().y0 - (0.04 + _BAR) / inches[1]
     indent = 0.25 * (right - left) if len(panels) == 3 else 0.08 * (right - left)
     place = left + indent, bottom, right - left - 2 * indent, _BAR / inches[1]
-    if name == "flags":
-        _flag_key(figure, panels[0], inches)
-        return
     axes = figure.add_axes(place)
     bar = figure.colorbar(
         ScalarMappable(look.norm, look.colours),
@@ -329,12 +306,12 @@ def _bar(
         bar.ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         bar.ax.xaxis.set_major_formatter("{x:g}")
     bar.ax.tick_params(length=2, pad=1.5, labelsize=6)
-    bar.set_label(label, labelpad=1, fontsize=7)
+    bar.set_label(_label(name), labelpad=1, fontsize=7)
 
 
-def _flag_key(figure: Figure, panel: Axes, inches: tuple[float, float]) -> None:
+def _flag_key(figure: Figure, panel: Axes) -> None:
     """Say beneath a panel which colour is which flag."""
-    box = panel.get_position()
+    box, inches = panel.get_position(), figure.get_size_inches()
     for number, (colour, words) in enumerate(zip(FLAG_COLOURS, FLAGS.values(), strict=True)):
         x = box.x0 + (number % 2) * 0.5 * box.width
         y = box.y0 - (0.09 + 0.1 * (number // 2)) / inches[1]
