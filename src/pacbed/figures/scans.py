@@ -45,8 +45,8 @@ def overview_figure(scan: Scan, overview: Overview) -> Figure:
             _pattern(panel, scan, overview, one)
             panel.set(xlabel="", ylabel="", xticks=[], yticks=[])
             panel.set_title(f"row {row}, column {column}", fontsize="small")
-        applied = _applied(scan)
-        figure.suptitle(f"{scan.name}{f': {applied}' if applied else ''}", fontsize="medium")
+        title = ": ".join(filter(None, (scan.name, _applied(scan))))
+        figure.suptitle(title, fontsize="medium", parse_math=False)
     return figure
 
 
