@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import string
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import as_file, files
@@ -147,7 +148,7 @@ def lettered_panels(
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(width, height * rows + margin), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=sharex).ravel()
-    for panel, letter in zip(panels[:count], "abcdef", strict=False):
+    for panel, letter in zip(panels[:count], string.ascii_lowercase, strict=False):
         panel.set_title(f"({letter})", loc="left")
     for panel in panels[count:]:
         panel.set_axis_off()
