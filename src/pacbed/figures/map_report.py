@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from pacbed.figures.maps import WORDS, axes_in_words, map_figure, shown_unit, shown_values
 from pacbed.figures.page import HTML_SYMBOLS, embedded, environment, versions
-from pacbed.figures.style import layers_label, paper_style
+from pacbed.figures.style import drawn, layers_label
 from pacbed.reading.map_store import BITS, FLAGS, QUANTITIES, RELATIVE, StrainMap
 from pacbed.storage.files import write_text
 from pacbed.storage.nested import flat
@@ -108,10 +107,8 @@ def warnings(strain_map: StrainMap) -> list[str]:
 
 
 def _picture(strain_map: StrainMap) -> dict[str, Any]:
-    content = io.BytesIO()
-    with paper_style():
-        map_figure(strain_map).savefig(content, format="png", dpi=_DOTS_PER_INCH)
-    picture = embedded(content.getvalue(), "the figure")
+    content = drawn(map_figure(strain_map), "png", dpi=_DOTS_PER_INCH)
+    picture = embedded(content, "the figure")
     return {**picture, "rem": round(picture["rem"] * 300 / _DOTS_PER_INCH, 1)}
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
@@ -11,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Circle
 
-from pacbed.figures.style import PAGE, paper_style, save
+from pacbed.figures.style import PAGE, paper_style
 from pacbed.reading.scan_overview import Overview
 from pacbed.reading.scans import Scan
 
@@ -48,11 +46,6 @@ def overview_figure(scan: Scan, overview: Overview) -> Figure:
         title = ": ".join(filter(None, (scan.name, _applied(scan))))
         figure.suptitle(title, fontsize="medium", parse_math=False)
     return figure
-
-
-def draw_overview(path: Path, scan: Scan, overview: Overview) -> None:
-    """Draw :func:`overview_figure` into a file."""
-    save(overview_figure(scan, overview), path)
 
 
 def _pattern(panel: Axes, scan: Scan, overview: Overview, values: np.ndarray) -> AxesImage:
