@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from reading.synthetic_map import synthetic_map
 
-from pacbed.figures.maps import axes_in_words, diverging, map_figure, of_layers, shown_unit
+from pacbed.figures.maps import axes_in_words, diverging, map_figure, of_layers
 from pacbed.figures.style import save
 from pacbed.reading.map_store import StrainMap
 
@@ -103,12 +103,6 @@ def test_one_wild_value_does_not_set_the_scale():
 def test_layers_have_a_colour_each():
     look = of_layers(np.array([3.0, 5.0, np.nan]))
     assert len({tuple(look.colours(look.norm(n))) for n in (3, 4, 5)}) == 3
-
-
-def test_units_of_quantities():
-    assert shown_unit("relative_strain_xx") == (100, "%")
-    assert shown_unit("rotation_deg_sigma") == (1, "°")
-    assert shown_unit("chi2_per_pixel") == (1, "")
 
 
 @pytest.mark.parametrize(("thicknesses", "numbers"), [((3,), [3]), ((2, 5), [2, 3, 4, 5])])

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import BoundaryNorm, Colormap, Normalize, to_hex
 
+from pacbed.examples.labels import display_unit
 from pacbed.exceptions import PacbedError
 from pacbed.figures.map_report import warnings
 from pacbed.figures.maps import (
@@ -22,7 +23,6 @@ from pacbed.figures.maps import (
     look_of,
     middle,
     sharing,
-    shown_unit,
     shown_values,
 )
 from pacbed.figures.page import environment, number
@@ -277,7 +277,7 @@ class MapPage:
     def _show(self, name: str, source: Any, mapper: Any, hover: Any, key: Any) -> None:
         """Show a quantity in a map."""
         values, look = self._values_and_look(name)
-        factor, unit = shown_unit(name)
+        factor, unit = display_unit(name)
         sigma = None if name.endswith("_sigma") else self.map.sigma(name)
         none = np.full(self.map.shape, np.nan, np.float32)
         layers = self.map.values.get("layers", np.zeros(self.map.shape, np.int16))
@@ -452,7 +452,7 @@ class MapPage:
         for name in self.shown:
             if name == "flags":
                 continue
-            factor, unit = shown_unit(name)
+            factor, unit = display_unit(name)
             value = float(shown_values(self.map, name)[row, column])
             sigma = self.map.sigma(name)
             error = np.nan if sigma is None else factor * float(sigma[row, column])
@@ -519,7 +519,7 @@ class MapPage:
     def _choose_focus(self) -> None:
         """Show histogram and profile of the chosen quantity."""
         name = self.focus.value
-        unit = shown_unit(name)[1]
+        unit = display_unit(name)[1]
         label = f"{_words(name)} ({unit})" if unit else _words(name)
         values = self._of(name)
         finite = values[np.isfinite(values)]
@@ -593,7 +593,7 @@ def profile(
     spread = (
         np.full(count, np.nan)
         if sigma is None
-        else shown_unit(name)[0] * sigma[rows, columns].astype(float)
+        else display_unit(name)[0] * sigma[rows, columns].astype(float)
     )
     return np.linspace(0, length, count), shown_values(strain_map, name)[rows, columns], spread
 

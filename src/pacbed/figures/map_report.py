@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from pacbed.figures.maps import WORDS, axes_in_words, map_figure, shown_unit, shown_values
-from pacbed.figures.page import HTML_SYMBOLS, embedded, environment, versions
+from pacbed.examples.labels import PLAIN_SYMBOLS, display_unit
+from pacbed.figures.maps import WORDS, axes_in_words, map_figure, shown_values
+from pacbed.figures.page import embedded, environment, versions
 from pacbed.figures.style import drawn, layers_label
 from pacbed.reading.map_store import BITS, FLAGS, QUANTITIES, RELATIVE, StrainMap
 from pacbed.storage.files import write_text
@@ -122,8 +123,8 @@ def _rows(strain_map: StrainMap) -> list[dict[str, Any]]:
         finite = values[np.isfinite(values)]
         if not len(finite):
             continue
-        factor, unit = shown_unit(name)
-        symbol = HTML_SYMBOLS.get(name.removeprefix("relative_"))
+        factor, unit = display_unit(name)
+        symbol = PLAIN_SYMBOLS.get(name.removeprefix("relative_"))
         relative = " relative to the reference" if name in RELATIVE else ""
         low, middle, high = np.quantile(finite, [0.05, 0.5, 0.95])
         rows.append(

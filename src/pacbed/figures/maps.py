@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from pacbed.examples.labels import display_unit
 from pacbed.figures.style import PAGE, PAGE_HEIGHT, SYMBOLS, nice_length, paper_style
 from pacbed.reading.map_store import FLAGS, RELATIVE, StrainMap
 
@@ -82,15 +83,6 @@ class Look:
     extend: str = "neither"
 
 
-def shown_unit(name: str) -> tuple[float, str]:
-    """Return the factor from stored to shown values of a quantity, and the unit shown."""
-    name = name.removesuffix("_sigma")
-    if "strain" in name:
-        return 100.0, "%"
-    units = {"deg": "°", "mrad": "mrad", "px": "px"}
-    return 1.0, units.get(name.rsplit("_", 1)[-1], "")
-
-
 def shown_values(strain_map: StrainMap, name: str) -> np.ndarray:
     """Return a quantity in the unit shown; not a number where nothing is claimed.
 
@@ -98,7 +90,7 @@ def shown_values(strain_map: StrainMap, name: str) -> np.ndarray:
     """
     if name == "flags":
         return _first_flag(strain_map)
-    values = shown_unit(name)[0] * strain_map.values[name].astype(float)
+    values = display_unit(name)[0] * strain_map.values[name].astype(float)
     if name == "layers":
         values = np.where(values > 0, values, np.nan)
     return np.asarray(values)
@@ -235,7 +227,7 @@ def _title(name: str, shown: dict[str, np.ndarray]) -> str:
 
 def _label(name: str) -> str:
     plain = name.removesuffix("_sigma")
-    unit = shown_unit(name)[1]
+    unit = display_unit(name)[1]
     if "strain" in plain:
         words = "strain"
     elif plain in _TILTS:
