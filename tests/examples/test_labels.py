@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pacbed.examples.labels import OUTPUTS, PARAMETERS, LabelScaling
+from pacbed.examples.labels import OUTPUTS, PARAMETERS, LabelScaling, display_unit, head
 from pacbed.specimen.deformation import Deformation
 
 SCALING = LabelScaling.from_ranges(
@@ -41,6 +41,13 @@ def test_ranges_need_not_be_symmetric():
     np.testing.assert_allclose(scaling.scale(middle), 0, atol=1e-12)
     ends = np.array([0.04, 0, 0.02, 2, 5, -1])
     np.testing.assert_allclose(scaling.scale(ends), [1, -1, 1, -1, 1, -1])
+
+
+def test_units_and_heads_of_quantities():
+    assert display_unit("relative_strain_xx") == (100, "%")
+    assert display_unit("rotation_deg_sigma") == (1, "°")
+    assert display_unit("chi2_per_pixel") == (1, "")
+    assert [head(name) for name in PARAMETERS[2:5]] == ["ε_xy (%)", "γ (°)", "φ_x (mrad)"]
 
 
 def test_what_does_not_vary_keeps_its_unit():

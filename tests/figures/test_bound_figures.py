@@ -17,6 +17,7 @@ from pacbed.figures.bounds import (
 )
 from pacbed.figures.style import SYMBOLS, save
 from pacbed.precision.bound_table import probe_nm, required_doses
+from pacbed.precision.error_table import NETWORK_FIT
 
 ANGLES, LAYERS = (6.35, 18.13), (1, 5, 10)
 
@@ -117,6 +118,13 @@ def test_the_map_names_every_efficiency_in_per_cent(errors, efficiency, written)
     assert texts.get((1, 0)) == written
     assert texts[0, 1] == "25"
     assert [t.get_text() for t in panel.get_yticklabels()] == ["6.35", "18.13"]
+
+
+def test_every_panel_of_two_methods_has_a_letter(errors):
+    fits = errors[errors["method"] == "network"].assign(method=NETWORK_FIT)
+    figure = efficiency_map(pd.concat([errors, fits]))
+    letters = [panel.get_title("left") for panel in figure.axes[:12]]
+    assert letters == [f"({letter})" for letter in "abcdefghijkl"]
 
 
 def test_a_map_without_any_efficiency_says_why(errors):

@@ -59,6 +59,13 @@ def test_bad_fits_an_unknown_hand_and_a_common_error_are_said():
         assert words in said
 
 
+def test_a_turn_that_is_undetermined_leaves_the_sign_of_the_tilt_open():
+    one = synthetic_map(12, 16, common_sigma={})
+    one.values["flags"][3, 4:6] |= 32
+    [said] = warnings(one)
+    assert said == "At 2 points a turn by 180° is undetermined, and with it the sign of the tilt."
+
+
 def test_a_map_of_vacuum_is_said_to_be_one(tmp_path):
     nothing = np.full((4, 5), np.nan)
     values = {"strain_xx": nothing, "layers": np.zeros((4, 5)), "flags": np.full((4, 5), 8)}

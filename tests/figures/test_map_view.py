@@ -1,5 +1,6 @@
 """The page of a map, as a browser shows it."""
 
+import re
 import shutil
 import threading
 from http.client import HTTPConnection
@@ -12,7 +13,7 @@ import pytest
 from reading.synthetic_map import synthetic_map
 
 from pacbed.exceptions import PacbedError
-from pacbed.figures.map_page import profile
+from pacbed.figures.map_page import MapPage, profile
 from pacbed.figures.map_view import LOOPBACK, MapServer
 
 pytest.importorskip("bokeh", reason="Bokeh is not installed")
@@ -214,6 +215,26 @@ def test_a_port_in_use_is_named(strain_map):
         port = other.getsockname()[1]
         with pytest.raises(PacbedError, match=f"port {port}"):
             MapServer(strain_map, "map", port=port)
+
+
+@pytest.mark.parametrize("name", ["flags", "layers"])
+def test_the_key_of_a_map_has_its_colours(name):
+    one = synthetic_map(4, 6, vacuum=False)
+    one.values["flags"][0] = [1, 2, 4, 8, 16, 32]
+    one.values["layers"][:] = 3
+    choice, drawn, key = MapPage(one, "map", None, "")._panel(0)
+    choice.value = name
+    image = drawn.renderers[0]
+    values, mapper = image.data_source.data["image"][0], image.glyph.color_mapper
+    different = np.unique(values[np.isfinite(values)])
+    parts = (different - mapper.low) / (mapper.high - mapper.low)
+    colours = [mapper.palette[int(part * len(mapper.palette))] for part in parts]
+    assert colours == re.findall(r"background:(#\w+)", key.text)
+
+
+def test_the_scale_of_rotation_has_its_median_in_the_middle(strain_map):
+    values, look = MapPage(strain_map, "map", None, "")._values_and_look("rotation_deg")
+    assert (look.norm.vmin + look.norm.vmax) / 2 == pytest.approx(np.nanmedian(values), abs=5e-3)
 
 
 def test_a_profile_has_a_point_for_each_point_of_the_scan(strain_map):

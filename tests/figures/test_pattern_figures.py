@@ -423,9 +423,12 @@ def test_a_figure_that_is_drawn_again_has_the_same_bytes(tmp_path, simulated, na
 
 
 def test_a_figure_is_saved_under_all_names_and_leaves_nothing_else(tmp_path):
-    save(drawn(store(), 80).figure, tmp_path / "new" / "fig.png", tmp_path / "new" / "fig.pdf")
-    written = {p.name: p.read_bytes()[:4] for p in (tmp_path / "new").iterdir()}
-    assert written == {"fig.png": b"\x89PNG", "fig.pdf": b"%PDF"}
+    paths = [tmp_path / "new" / name for name in ("fig.png", "fig.pdf", "other.PDF")]
+    save(drawn(store(), 80).figure, *paths)
+    assert set((tmp_path / "new").iterdir()) == set(paths)
+    written = [path.read_bytes() for path in paths]
+    assert [content[:4] for content in written] == [b"\x89PNG", b"%PDF", b"%PDF"]
+    assert written[1] == written[2]
 
 
 def test_an_unknown_format_is_named(tmp_path):

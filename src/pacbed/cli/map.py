@@ -415,29 +415,23 @@ def _write(output: Path, made: StrainMap, figure: Path | None, report: Path | No
 
 def _print(made: StrainMap) -> None:
     """Print medians with errors, shares of flags, and regions."""
+    from pacbed.examples.labels import PARAMETERS, display_unit, head
     from pacbed.reading.map_store import FLAGS
 
     table = Table(title="Map: medians, and their standard deviations")
-    for head in ("", "median", "from (5 %)", "to (95 %)", "σ of a point", "σ in common"):
-        table.add_column(head, justify="right" if head else "left")
-    rows = {
-        "ε_xx (%)": ("strain_xx", 100.0),
-        "ε_yy (%)": ("strain_yy", 100.0),
-        "ε_xy (%)": ("strain_xy", 100.0),
-        "γ (°)": ("rotation_deg", 1.0),
-        "φ_x (mrad)": ("tilt_x_mrad", 1.0),
-        "φ_y (mrad)": ("tilt_y_mrad", 1.0),
-        "electrons": ("electrons", 1.0),
-        "χ² per pixel": ("chi2_per_pixel", 1.0),
-    }
-    for head, (name, factor) in rows.items():
+    for column in ("", "median", "from (5 %)", "to (95 %)", "σ of a point", "σ in common"):
+        table.add_column(column, justify="right" if column else "left")
+    rows = {name: head(name) for name in PARAMETERS}
+    rows |= {"electrons": "electrons", "chi2_per_pixel": "χ² per pixel"}
+    for name, row in rows.items():
+        factor, _ = display_unit(name)
         values = factor * made.values[name]
         low, middle, high = np.nanquantile(values, (0.05, 0.5, 0.95))
         sigma = made.sigma(name)
         own = "" if sigma is None else f"{factor * np.nanmedian(sigma):.2g}"
         common = factor * made.common_sigma(name)
         shown = [f"{value:.4g}" for value in (middle, low, high)]
-        table.add_row(head, *shown, own, f"{common:.2g}" if common else "")
+        table.add_row(row, *shown, own, f"{common:.2g}" if common else "")
     show_table(table)
     layers = made.values["layers"]
     found, counts = np.unique(layers[layers > 0], return_counts=True)

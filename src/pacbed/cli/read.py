@@ -478,20 +478,18 @@ def _predicted(network: Path, windows: Sequence[Window]) -> np.ndarray:
 
 
 def _print(readings: Sequence[Reading]) -> None:
-    from pacbed.figures.style import SYMBOLS
+    from pacbed.examples.labels import PARAMETERS, display_unit, head
 
-    heads = ("ε_xx (%)", "ε_yy (%)", "ε_xy (%)", "γ (°)", "φ_x (mrad)", "φ_y (mrad)")
     table = Table(title="What was read, and its standard deviation")
     table.add_column("pattern", overflow="fold")
-    for head in ("layers", *heads, "χ² per pixel"):
-        table.add_column(head, justify="right")
-    for head in ("turned (°)", "Δχ² of 180°"):
-        table.add_column(head, justify="right")
+    heads = [head(name) for name in PARAMETERS]
+    for column in ("layers", *heads, "χ² per pixel", "turned (°)", "Δχ² of 180°"):
+        table.add_column(column, justify="right")
     table.add_column("flags")
     for one in readings:
         values = []
-        for name in SYMBOLS:
-            factor = 100.0 if name.startswith("strain") else 1.0
+        for name in PARAMETERS:
+            factor, _ = display_unit(name)
             values.append(_with_error(factor * one.value(name), factor * one.sigma(name)))
         likely = one.probabilities[one.layers]
         number = str(one.layers) if likely > 0.995 else f"{one.layers} ({likely:.0%})"

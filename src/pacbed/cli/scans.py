@@ -142,9 +142,10 @@ def inspect(
     for line in still_to_say(opened):
         print(f"  {line}")
     if figure is not None:
-        from pacbed.figures.scans import draw_overview
+        from pacbed.figures.scans import overview_figure
+        from pacbed.figures.style import save
 
-        draw_overview(figure, opened, overview)
+        save(overview_figure(opened, overview), figure)
         print(f"{figure}: mean pattern, virtual image, some patterns")
 
 

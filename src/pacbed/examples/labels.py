@@ -20,12 +20,24 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
 
 UNITS = dict(zip(PARAMETERS, ("1", "1", "1", "deg", "mrad", "mrad"), strict=True))
 
+PLAIN_SYMBOLS = dict(zip(PARAMETERS, ("ε_xx", "ε_yy", "ε_xy", "γ", "φ_x", "φ_y"), strict=True))
+"""Symbols in plain text; what follows the underscore becomes a subscript of a page."""
 
-def display_unit(parameter: str) -> tuple[float, str]:
-    """Return the factor from stored to shown values of a parameter, and the unit shown."""
-    if parameter.startswith("strain"):
+
+def display_unit(name: str) -> tuple[float, str]:
+    """Return the factor from stored to shown values of a quantity or its error, and the unit shown.
+
+    The unit is empty if it has none.
+    """
+    if "strain" in name:
         return 100.0, "%"
-    return (1.0, "°") if parameter.endswith("deg") else (1.0, "mrad")
+    units = {"deg": "°", "mrad": "mrad", "px": "px"}
+    return 1.0, units.get(name.removesuffix("_sigma").rsplit("_", 1)[-1], "")
+
+
+def head(parameter: str) -> str:
+    """Return symbol and unit of a parameter, as the head of a column."""
+    return f"{PLAIN_SYMBOLS[parameter]} ({display_unit(parameter)[1]})"
 
 
 @dataclass(frozen=True)

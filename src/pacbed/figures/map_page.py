@@ -9,21 +9,20 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.colors import Normalize
+from matplotlib import colormaps
+from matplotlib.colors import BoundaryNorm, Colormap, Normalize, to_hex
 
+from pacbed.examples.labels import display_unit
 from pacbed.exceptions import PacbedError
 from pacbed.figures.map_report import warnings
 from pacbed.figures.maps import (
     FLAG_COLOURS,
     WORDS,
     Look,
-    ascending,
     axes_in_words,
-    diverging,
-    first_flag,
-    half_range,
-    of_layers,
-    shown_unit,
+    look_of,
+    middle,
+    sharing,
     shown_values,
 )
 from pacbed.figures.page import environment, number
@@ -160,7 +159,7 @@ class MapPage:
 
     def _panel(self, place: int) -> tuple[Any, Any, Any]:
         """Return the choice of a quantity, its map and its key."""
-        from bokeh.models import Div, Select
+        from bokeh.models import Select
 
         name = _PANELS[place] if _PANELS[place] in self.map.values else self.shown[0]
         choice = Select(
@@ -172,9 +171,7 @@ class MapPage:
             margin=0,
             stylesheets=[self.sheet],
         )
-        key = Div(
-            name=f"key{place}", sizing_mode="stretch_width", margin=0, stylesheets=[self.sheet]
-        )
+        key = self._div(f"key{place}")
         drawn, source, mapper, hover = self._map(place)
 
         def show(_attribute: str, _old: str, new: str) -> None:
@@ -186,10 +183,7 @@ class MapPage:
 
     def _options(self) -> list[tuple[str, str]]:
         sigmas = [f"{n}_sigma" for n in QUANTITIES if f"{n}_sigma" in self.map.values]
-        return [
-            *((name, WORDS[name]) for name in self.shown),
-            *((name, f"σ of {WORDS[name.removesuffix('_sigma')]}") for name in sigmas),
-        ]
+        return [(name, _words(name)) for name in (*self.shown, *sigmas)]
 
     def _map(self, place: int) -> tuple[Any, Any, Any, Any]:
         from bokeh.events import DoubleTap, Tap
@@ -228,14 +222,11 @@ class MapPage:
         drawn.add_tools(hover)
         drawn.line("x", "y", source=self.line, color=_INK, width=2)
         drawn.scatter("x", "y", source=self.line, color=_INK, fill_color="white", size=6)
-        drawn.scatter(
-            "x", "y", source=self.point, marker="square", size=11, line_color="white", line_width=4,
-            fill_color=None,
-        )  # fmt: skip
-        drawn.scatter(
-            "x", "y", source=self.point, marker="square", size=11, line_color=_INK, line_width=2,
-            fill_color=None,
-        )  # fmt: skip
+        for colour, width in (("white", 4), (_INK, 2)):
+            drawn.scatter(
+                "x", "y", source=self.point, marker="square", size=11, line_color=colour,
+                line_width=width, fill_color=None,
+            )  # fmt: skip
         # A click soon after another one is a double one, wherever it is.
         for event in (Tap, DoubleTap):
             drawn.on_event(event, self._tapped)
@@ -286,7 +277,7 @@ class MapPage:
     def _show(self, name: str, source: Any, mapper: Any, hover: Any, key: Any) -> None:
         """Show a quantity in a map."""
         values, look = self._values_and_look(name)
-        factor, unit = shown_unit(name)
+        factor, unit = display_unit(name)
         sigma = None if name.endswith("_sigma") else self.map.sigma(name)
         none = np.full(self.map.shape, np.nan, np.float32)
         layers = self.map.values.get("layers", np.zeros(self.map.shape, np.int16))
@@ -295,46 +286,34 @@ class MapPage:
             "sigma": [none if sigma is None else (factor * sigma).astype(np.float32)],
             "layers": [layers.astype(np.int32)],
         }
-        palette = _palette(look)
+        palette = _palette(look.colours)
         low, high = _ends(look)
         mapper.update(palette=palette, low=low, high=high)
         value = "@image{custom}" + (" ± @sigma{custom}" if sigma is not None else "")
-        tips = [(self._words(name), f"{value} {unit}"), ("layers", "@layers")]
+        tips = [(_words(name), f"{value} {unit}"), ("layers", "@layers")]
         if name == "flags":
             tips = [("layers", "@layers")]
         hover.tooltips = [*tips, ("x, y", f"$x{{0.0}}, $y{{0.0}} {self.map.coordinate_units}")]
         key.text = _flag_key() if name == "flags" else _key(palette, low, high, look, unit)
 
     def _values_and_look(self, name: str) -> tuple[np.ndarray, Look]:
-        if name == "flags":
-            return first_flag(self.map), diverging(np.zeros(0))
         values = shown_values(self.map, name)
-        if name == "layers":
-            return values, of_layers(values)
-        if name in ("strain_xx", "strain_yy", "strain_xy"):
-            return values, diverging(*(self._of(n) for n in QUANTITIES[:3]))
-        if name in RELATIVE:
-            return values, diverging(*(self._of(n) for n in RELATIVE))
-        if name.startswith("tilt") and not name.endswith("_sigma"):
-            return values, diverging(*(self._of(n) for n in QUANTITIES[4:6]))
-        if name.startswith("shift") and not name.endswith("_sigma"):
-            return values, diverging(*(self._of(n) for n in QUANTITIES[6:8]))
-        if name == "rotation_deg" and np.isfinite(values).any():
-            middle = float(np.nanmedian(values))
-            end = half_range(values - middle)
-            return values, replace(diverging(values), norm=Normalize(middle - end, middle + end))
-        if name == "chi2_per_pixel":
-            return values, ascending(values, from_zero=False, colours="magma")
-        return values, ascending(values, from_zero=name.endswith("_sigma"))
+        if name == "rotation_deg":
+            centre = middle(values)
+            look = look_of(name, [values - centre])
+            low, high = _ends(look)
+            return values, replace(look, norm=Normalize(centre + low, centre + high))
+        return values, look_of(name, [self._of(one) for one in sharing(name)])
 
     def _of(self, name: str) -> np.ndarray:
         known = name in self.map.values
         return shown_values(self.map, name) if known else np.zeros(0)
 
-    @staticmethod
-    def _words(name: str) -> str:
-        plain = WORDS[name.removesuffix("_sigma")]
-        return f"σ of {plain}" if name.endswith("_sigma") else plain
+    def _div(self, name: str) -> Any:
+        """Return what holds text."""
+        from bokeh.models import Div
+
+        return Div(name=name, sizing_mode="stretch_width", margin=0, stylesheets=[self.sheet])
 
     # What a click means.
 
@@ -381,11 +360,9 @@ class MapPage:
     # A point.
 
     def _point_parts(self) -> tuple[Any, ...]:
-        from bokeh.models import ColumnDataSource, Div, LinearColorMapper
+        from bokeh.models import ColumnDataSource, LinearColorMapper
 
-        self.about = Div(
-            name="about", sizing_mode="stretch_width", margin=0, stylesheets=[self.sheet]
-        )
+        self.about = self._div("about")
         self.about.text = f'<p class="soft">{escape(self._hint())}</p>'
         self.images, self.mappers, drawn = [], [], []
         for title in ("measured", "fitted", "residuals"):
@@ -394,15 +371,15 @@ class MapPage:
             )
             one.toolbar_location = None
             source = ColumnDataSource({"image": [], "dw": [], "dh": []})
-            mapper = LinearColorMapper(palette=_named("inferno"), low=0, high=1, nan_color=_GREY)
+            palette = _palette(colormaps["inferno"])
+            mapper = LinearColorMapper(palette=palette, low=0, high=1, nan_color=_GREY)
             one.image(image="image", x=0, y=0, dw="dw", dh="dh", color_mapper=mapper, source=source)
             self.images.append((one, source))
             self.mappers.append(mapper)
             drawn.append(one)
-        self.mappers[2].update(palette=_named("RdBu_r"), low=-_SIGMAS, high=_SIGMAS)
-        self.status = Div(
-            name="status", sizing_mode="stretch_width", margin=0, stylesheets=[self.sheet]
-        )
+        palette = _palette(colormaps["RdBu_r"])
+        self.mappers[2].update(palette=palette, low=-_SIGMAS, high=_SIGMAS)
+        self.status = self._div("status")
         return self.about, self.status, *drawn
 
     def _hint(self) -> str:
@@ -475,7 +452,7 @@ class MapPage:
         for name in self.shown:
             if name == "flags":
                 continue
-            factor, unit = shown_unit(name)
+            factor, unit = display_unit(name)
             value = float(shown_values(self.map, name)[row, column])
             sigma = self.map.sigma(name)
             error = np.nan if sigma is None else factor * float(sigma[row, column])
@@ -488,7 +465,7 @@ class MapPage:
     # Histogram and profile.
 
     def _distributions(self) -> tuple[Any, Any, Any]:
-        from bokeh.models import ColumnDataSource, Div
+        from bokeh.models import ColumnDataSource
 
         self.bars = ColumnDataSource({"left": [], "right": [], "top": []})
         histogram = self._axes_figure("histogram", "points")
@@ -508,9 +485,7 @@ class MapPage:
         profile.scatter("x", "y", source=self.curve, color=_ACCENT, size=3)
         profile.xaxis.axis_label = f"distance ({self.map.coordinate_units})"
         self.profile = profile
-        self.profile_note = Div(
-            name="profile_note", sizing_mode="stretch_width", margin=0, stylesheets=[self.sheet]
-        )
+        self.profile_note = self._div("profile_note")
         return histogram, profile, self.profile_note
 
     def _axes_figure(self, name: str, y_label: str) -> figure:
@@ -544,8 +519,8 @@ class MapPage:
     def _choose_focus(self) -> None:
         """Show histogram and profile of the chosen quantity."""
         name = self.focus.value
-        unit = shown_unit(name)[1]
-        label = f"{self._words(name)} ({unit})" if unit else self._words(name)
+        unit = display_unit(name)[1]
+        label = f"{_words(name)} ({unit})" if unit else _words(name)
         values = self._of(name)
         finite = values[np.isfinite(values)]
         if len(finite):
@@ -618,7 +593,7 @@ def profile(
     spread = (
         np.full(count, np.nan)
         if sigma is None
-        else shown_unit(name)[0] * sigma[rows, columns].astype(float)
+        else display_unit(name)[0] * sigma[rows, columns].astype(float)
     )
     return np.linspace(0, length, count), shown_values(strain_map, name)[rows, columns], spread
 
@@ -636,21 +611,16 @@ def _band(distance: np.ndarray, values: np.ndarray, sigma: np.ndarray) -> dict[s
     return {"xs": xs, "ys": ys}
 
 
+def _words(name: str) -> str:
+    plain = WORDS[name.removesuffix("_sigma")]
+    return f"σ of {plain}" if name.endswith("_sigma") else plain
+
+
 # Colours.
 
 
-def _palette(look: Look) -> list[str]:
-    from matplotlib.colors import to_hex
-
-    count = min(look.colours.N, 256)
-    return [to_hex(look.colours(position)) for position in np.linspace(0, 1, count)]
-
-
-def _named(name: str) -> list[str]:
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
-    return [to_hex(colormaps[name](position)) for position in np.linspace(0, 1, 256)]
+def _palette(colours: Colormap) -> list[str]:
+    return [to_hex(colours(position)) for position in np.linspace(0, 1, min(colours.N, 256))]
 
 
 def _ends(look: Look) -> tuple[float, float]:
@@ -659,8 +629,6 @@ def _ends(look: Look) -> tuple[float, float]:
 
 def _key(palette: list[str], low: float, high: float, look: Look, unit: str) -> str:
     """Return the key of a scale: its ends, and the colours between them."""
-    from matplotlib.colors import BoundaryNorm
-
     if isinstance(look.norm, BoundaryNorm):
         numbers = range(round(low + 0.5), round(high + 0.5))
         parts = [
@@ -676,8 +644,6 @@ def _key(palette: list[str], low: float, high: float, look: Look, unit: str) -> 
 
 
 def _flag_key() -> str:
-    from matplotlib.colors import to_hex
-
     parts = [
         f'<span><i style="background:{to_hex(colour)}"></i>'
         f"{escape(words.replace('chi2', 'χ²'))}</span>"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from pacbed.figures.maps import WORDS, axes_in_words, map_figure, shown_unit, shown_values
-from pacbed.figures.page import HTML_SYMBOLS, embedded, environment, versions
-from pacbed.figures.style import layers_label, paper_style
+from pacbed.examples.labels import PLAIN_SYMBOLS, display_unit
+from pacbed.figures.maps import WORDS, axes_in_words, map_figure, shown_values
+from pacbed.figures.page import embedded, environment, versions
+from pacbed.figures.style import drawn, layers_label
 from pacbed.reading.map_store import BITS, FLAGS, QUANTITIES, RELATIVE, StrainMap
 from pacbed.storage.files import write_text
 from pacbed.storage.nested import flat
@@ -23,7 +23,7 @@ _FAILED = BITS["not converged"] | BITS["at the edge of the range"] | BITS["bad c
 _DOTS_PER_INCH = 200
 
 
-def write_map_report(path: Path, strain_map: StrainMap, name: str | None = None) -> None:
+def write_map_report(path: Path, strain_map: StrainMap) -> None:
     """Write the page. It needs nothing but itself: no network, no other file.
 
     Parameters
@@ -32,8 +32,6 @@ def write_map_report(path: Path, strain_map: StrainMap, name: str | None = None)
         The HTML file; it appears whole or not at all.
     strain_map
         What it is about.
-    name
-        Of the scan; that of the provenance if not given.
 
     Raises
     ------
@@ -41,14 +39,13 @@ def write_map_report(path: Path, strain_map: StrainMap, name: str | None = None)
         If the page cannot be written.
     """
     known = strain_map.attributes
-    provenance = _mapping(known.get("provenance"))
-    scan = name or Path(str(provenance.get("scan") or "scan")).name
+    provenance = known.get("provenance") or {}
     claimed = strain_map.claimed
     page = (
         environment()
         .get_template("map_report.html.j2")
         .render(
-            scan=scan,
+            scan=Path(str(provenance.get("scan") or "scan")).name,
             known=known,
             shape=strain_map.shape,
             step=strain_map.step,
@@ -63,7 +60,7 @@ def write_map_report(path: Path, strain_map: StrainMap, name: str | None = None)
             rows=_rows(strain_map),
             regions=_regions(strain_map),
             flags=_flags(strain_map),
-            calibration=_calibration(_mapping(known.get("calibration"))),
+            calibration=_calibration(known.get("calibration") or {}),
             facts=_facts(known, provenance, axes_in_words(strain_map)),
             versions=versions(),
         )
@@ -86,7 +83,7 @@ def warnings(strain_map: StrainMap) -> list[str]:
     turned = strain_map.flagged(BITS["turn by 180 degrees undetermined"]).sum()
     if turned:
         found.append(
-            f"At {turned} points a turn by 180° is undetermined: there the sign of the tilt is."
+            f"At {turned} points a turn by 180° is undetermined, and with it the sign of the tilt."
         )
     if "mirrored" in known and known["mirrored"] is None:
         found.append(
@@ -111,10 +108,8 @@ def warnings(strain_map: StrainMap) -> list[str]:
 
 
 def _picture(strain_map: StrainMap) -> dict[str, Any]:
-    content = io.BytesIO()
-    with paper_style():
-        map_figure(strain_map).savefig(content, format="png", dpi=_DOTS_PER_INCH)
-    picture = embedded(content.getvalue(), "the figure")
+    content = drawn(map_figure(strain_map), "png", dpi=_DOTS_PER_INCH)
+    picture = embedded(content, "the figure")
     return {**picture, "rem": round(picture["rem"] * 300 / _DOTS_PER_INCH, 1)}
 
 
@@ -128,8 +123,8 @@ def _rows(strain_map: StrainMap) -> list[dict[str, Any]]:
         finite = values[np.isfinite(values)]
         if not len(finite):
             continue
-        factor, unit = shown_unit(name)
-        symbol = HTML_SYMBOLS.get(name.removeprefix("relative_"))
+        factor, unit = display_unit(name)
+        symbol = PLAIN_SYMBOLS.get(name.removeprefix("relative_"))
         relative = " relative to the reference" if name in RELATIVE else ""
         low, middle, high = np.quantile(finite, [0.05, 0.5, 0.95])
         rows.append(
@@ -181,19 +176,16 @@ def _layers_in_words(strain_map: StrainMap) -> str:
     return ", ".join(map(str, found)) if len(found) <= 4 else f"{found[0]}–{found[-1]}"
 
 
-_ORIGINS = ("origin", "sources")
 # What a calibration holds that is said elsewhere, or too long.
 _NOT_SHOWN = (
-    *(*_ORIGINS, "common_sigma", "masked_px", "mtf"),
+    *("sources", "common_sigma", "masked_px", "mtf"),
     *("pixel_uncertainty", "semiangle_sigma_mrad"),
 )
 
 
 def _calibration(calibration: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a row for each number of a calibration: its standard deviation and its origin."""
-    origins: dict[str, Any] = {}
-    for name in _ORIGINS:
-        origins |= _mapping(calibration.get(name))
+    origins = calibration.get("sources") or {}
     sigmas = {"semiangle_mrad": calibration.get("semiangle_sigma_mrad")}
     if {"pixel_mrad", "pixel_uncertainty"} <= set(calibration):
         sigmas["pixel_mrad"] = calibration["pixel_mrad"] * calibration["pixel_uncertainty"]
@@ -241,7 +233,7 @@ def _facts(
     measured = [(words, _plain(known[name])) for name, words in sample if name in known]
     measured.append(("axes of strain and tilt", axes))
     found = {"Sample and scan": measured}
-    settings = _mapping(provenance.get("settings"))
+    settings = provenance.get("settings") or {}
     rest = {name: value for name, value in provenance.items() if name != "settings"}
     for heading, values in (("Settings", settings), ("Origin", rest)):
         if values:
@@ -274,7 +266,3 @@ def _signed(value: float) -> str:
 def _median(values: np.ndarray | None) -> float:
     finite = np.zeros(0) if values is None else values[np.isfinite(values)]
     return float(np.median(finite)) if len(finite) else float("nan")
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pacbed.exceptions import PacbedError
 from pacbed.figures.map_page import MapPage
 from pacbed.figures.maps import map_figure
-from pacbed.figures.style import paper_style
+from pacbed.figures.style import drawn
 from pacbed.reading.map_store import StrainMap
 
 if TYPE_CHECKING:
@@ -120,14 +119,9 @@ def _figure_handler(strain_map: StrainMap, hosts: list[str]) -> type:
         def get(self, kind: str) -> None:
             if self.request.host not in hosts:  # a name of others that leads to this machine
                 raise HTTPError(403)
-            content = io.BytesIO()
             relative = self.get_argument("strain", "") == "relative"
-            metadata = {"CreationDate": None} if kind == "pdf" else None
-            with paper_style():
-                made = map_figure(strain_map, relative=relative)
-                made.savefig(content, format=kind, metadata=metadata)
             self.set_header("Content-Type", _FIGURES[kind])
             self.set_header("Content-Disposition", f'attachment; filename="map.{kind}"')
-            self.write(content.getvalue())
+            self.write(drawn(map_figure(strain_map, relative=relative), kind))
 
     return FigureHandler

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, Normalize
@@ -15,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from pacbed.examples.labels import display_unit
 from pacbed.figures.style import PAGE, PAGE_HEIGHT, SYMBOLS, nice_length, paper_style
 from pacbed.reading.map_store import FLAGS, RELATIVE, StrainMap
 
@@ -49,6 +53,10 @@ WORDS = {
 
 _STRAINS = ("strain_xx", "strain_yy", "strain_xy")
 _TILTS = ("tilt_x_mrad", "tilt_y_mrad")
+# What has one scale, so that it can be compared.
+_SHARED = (_STRAINS, RELATIVE, _TILTS, ("shift_x_px", "shift_y_px"))
+# Colours of what is neither symmetric about zero nor an error.
+_COLOURS = {"layers_probability": "viridis", "chi2_per_pixel": "magma", "electrons": "cividis"}
 # Part of the values that a colour scale covers.
 _COVERED = 0.99
 # Lengths in inches: margins, between panels, above a panel, under it for a bar, thickness of a bar.
@@ -75,33 +83,24 @@ class Look:
     extend: str = "neither"
 
 
-def shown_unit(name: str) -> tuple[float, str]:
-    """Return the factor from stored to shown values of a quantity, and the unit shown."""
-    name = name.removesuffix("_sigma")
-    if "strain" in name:
-        return 100.0, "%"
-    units = {"deg": "°", "mrad": "mrad", "px": "px"}
-    return 1.0, units.get(name.rsplit("_", 1)[-1], "")
-
-
 def shown_values(strain_map: StrainMap, name: str) -> np.ndarray:
-    """Return a quantity in the unit shown; not a number where nothing is claimed."""
-    values = shown_unit(name)[0] * strain_map.values[name].astype(float)
+    """Return a quantity in the unit shown; not a number where nothing is claimed.
+
+    Of flags, the number of the lowest bit that is set; not a number if none is.
+    """
+    if name == "flags":
+        return _first_flag(strain_map)
+    values = display_unit(name)[0] * strain_map.values[name].astype(float)
     if name == "layers":
         values = np.where(values > 0, values, np.nan)
     return np.asarray(values)
 
 
-def half_range(*values: np.ndarray) -> float:
-    """Return the end of a scale that is symmetric about zero and covers nearly all values."""
-    finite = np.concatenate([np.abs(one[np.isfinite(one)]).ravel() for one in values])
-    most = float(np.quantile(finite, _COVERED)) if len(finite) else 0.0
-    return _rounded_up(most) if most > 0 else 1.0
-
-
 def diverging(*values: np.ndarray) -> Look:
     """Return the look of quantities that share a scale symmetric about zero."""
-    end = half_range(*values)
+    finite = np.concatenate([np.abs(one[np.isfinite(one)]).ravel() for one in values])
+    most = float(np.quantile(finite, _COVERED)) if len(finite) else 0.0
+    end = _rounded_up(most) if most > 0 else 1.0
     return _look("RdBu_r", -end, end, *values)
 
 
@@ -122,51 +121,51 @@ def of_layers(layers: np.ndarray) -> Look:
     finite = layers[np.isfinite(layers)]
     low, high = (int(finite.min()), int(finite.max())) if len(finite) else (1, 1)
     count = high - low + 1
-    colours = _map("viridis").resampled(max(count, 2))
-    return Look(colours, BoundaryNorm(np.arange(low, high + 2) - 0.5, max(count, 2)))
+    colours = colormaps["viridis"].resampled(count)
+    return Look(colours, BoundaryNorm(np.arange(low, high + 2) - 0.5, count))
 
 
-def first_flag(strain_map: StrainMap) -> np.ndarray:
-    """Return the number of the lowest bit of the flags of each point; not a number if none is."""
+def _first_flag(strain_map: StrainMap) -> np.ndarray:
     found = np.full(strain_map.shape, np.nan)
     for number, bit in reversed(list(enumerate(FLAGS))):
         found[strain_map.flagged(bit)] = number
     return found
 
 
-def map_figure(strain_map: StrainMap, *, errors: bool = True, relative: bool = False) -> Figure:
+def map_figure(strain_map: StrainMap, *, relative: bool = False) -> Figure:
     """Draw a map: strain, rotation, tilt, layers, dose, χ² and flags.
+
+    Standard deviations are those of the points, without the part that all have in common.
 
     Parameters
     ----------
     strain_map
         What is drawn.
-    errors
-        Also draw the standard deviations of the points, without the part that all have in common.
     relative
         Draw strain relative to the reference region.
     """
     strains = RELATIVE if relative else _STRAINS
     shown = {name: shown_values(strain_map, name) for name in strain_map.values}
-    rows = [[*strains, "layers"], ["rotation_deg", *_TILTS, "electrons"]]
-    if errors:
-        sigmas = [f"{name}_sigma" for name in (*_STRAINS, "rotation_deg", *_TILTS)]
-        last = [*sigmas[3:], "flags"]
-        rows = [rows[0], [*sigmas[:3], "chi2_per_pixel"], rows[1], last]
+    sigmas = [f"{name}_sigma" for name in (*_STRAINS, "rotation_deg", *_TILTS)]
+    names = [*strains, "layers", *sigmas[:3], "chi2_per_pixel"]
+    names += ["rotation_deg", *_TILTS, "electrons", *sigmas[3:], "flags"]
     with paper_style():
-        figure, panels, inches = _panels(strain_map, len(rows))
-        grid = iter("abcdefghijklmnop")
-        for names, line in zip(rows, panels, strict=True):
-            for name, panel in zip(names, line, strict=True):
-                panel.set_title(f"({next(grid)}) {_title(name, shown)}", loc="left", pad=3)
-        for names, line in zip(rows, panels, strict=True):
-            for first, last_, look, label in _groups(names, shown, strain_map):
-                for name, panel in zip(names[first:last_], line[first:last_], strict=True):
-                    _draw(panel, _values(name, shown, strain_map), look)
-                    if name == "flags":
-                        panel.set_facecolor("white")
-                _bar(figure, line[first:last_], look, label, inches, names[first])
-        _scale_bar(panels[0][0], strain_map)
+        figure, panels = _panels(strain_map)
+        for letter, name, panel in zip("abcdefghijklmnop", names, panels, strict=True):
+            panel.set_title(f"({letter}) {_title(name, shown)}", loc="left", pad=3)
+        for _, pairs in groupby(zip(names, panels, strict=True), lambda pair: sharing(pair[0])):
+            group = dict(pairs)
+            known = [_values(name, shown, strain_map) for name in group if name in shown]
+            if not known:
+                continue
+            first = next(iter(group))
+            look = look_of(first, known)
+            for name, panel in group.items():
+                _draw(panel, _values(name, shown, strain_map), look)
+                if name == "flags":
+                    panel.set_facecolor("white")
+            _bar(figure, [*group.values()], look, first)
+        _scale_bar(panels[0], strain_map)
         height = figure.get_size_inches()[1]
         figure.text(
             _SIDE / PAGE, 1 - 0.06 / height, _heading(strain_map), ha="left", va="top", fontsize=7
@@ -174,23 +173,24 @@ def map_figure(strain_map: StrainMap, *, errors: bool = True, relative: bool = F
     return figure
 
 
-def _groups(
-    names: list[str], shown: dict[str, np.ndarray], strain_map: StrainMap
-) -> list[tuple[int, int, Look, str]]:
-    """Return which panels of a row share a scale: first, one behind the last, look and label."""
-    found = []
-    known = [name in shown for name in names]
-    for first, last in ((0, 3), (3, 4)) if "strain" in names[0] else ((0, 1), (1, 3), (3, 4)):
-        group = [n for n, there in zip(names[first:last], known[first:last], strict=True) if there]
-        if not group:
-            continue
-        values = [_values(name, shown, strain_map) for name in group]
-        label = _label(group[0], shown)
-        found.append((first, last, _look_of(group[0], values), label))
-    return found
+def sharing(name: str) -> tuple[str, ...]:
+    """Return the quantities that have one scale with a quantity, it among them."""
+    plain = name.removesuffix("_sigma")
+    group = next((one for one in _SHARED if plain in one), (plain,))
+    return tuple(one + name.removeprefix(plain) for one in group)
 
 
-def _look_of(name: str, values: list[np.ndarray]) -> Look:
+def look_of(name: str, values: Sequence[np.ndarray]) -> Look:
+    """Return the look of a quantity.
+
+    Parameters
+    ----------
+    name
+        Of the quantity.
+    values
+        Of all quantities of :func:`sharing`, in the unit shown; of rotation, the difference from
+        its :func:`middle`.
+    """
     if name.endswith("_sigma"):
         return ascending(*values)
     if name == "layers":
@@ -198,21 +198,17 @@ def _look_of(name: str, values: list[np.ndarray]) -> Look:
     if name == "flags":
         edges = np.arange(len(FLAGS) + 1) - 0.5
         return Look(ListedColormap(FLAG_COLOURS), BoundaryNorm(edges, len(FLAGS)))
-    if name == "chi2_per_pixel":
-        return ascending(*values, from_zero=False, colours="magma")
-    if name == "electrons":
-        return ascending(*values, from_zero=False, colours="cividis")
+    if name in _COLOURS:
+        return ascending(*values, from_zero=False, colours=_COLOURS[name])
     return diverging(*values)
 
 
 def _values(name: str, shown: dict[str, np.ndarray], strain_map: StrainMap) -> np.ndarray:
-    if name == "flags":
-        return first_flag(strain_map)
     values = shown.get(name, np.full(strain_map.shape, np.nan))
-    return values - _middle(values) if name == "rotation_deg" else values
+    return values - middle(values) if name == "rotation_deg" else values
 
 
-def _middle(values: np.ndarray) -> float:
+def middle(values: np.ndarray) -> float:
     """Return the median of what is claimed, 0 if nothing is, with two decimals."""
     return round(float(np.nanmedian(values)), 2) if np.isfinite(values).any() else 0.0
 
@@ -225,13 +221,13 @@ def _title(name: str, shown: dict[str, np.ndarray]) -> str:
     if name.endswith("_sigma"):
         return rf"$\sigma$ of {symbol}"
     if name == "rotation_deg" and name in shown:
-        return rf"{symbol} $-$ ({_middle(shown[name]):.2f}°)"
+        return rf"{symbol} $-$ ({middle(shown[name]):.2f}°)"
     return symbol
 
 
-def _label(name: str, shown: dict[str, np.ndarray]) -> str:
+def _label(name: str) -> str:
     plain = name.removesuffix("_sigma")
-    unit = shown_unit(name)[1]
+    unit = display_unit(name)[1]
     if "strain" in plain:
         words = "strain"
     elif plain in _TILTS:
@@ -244,33 +240,21 @@ def _label(name: str, shown: dict[str, np.ndarray]) -> str:
     return f"{words} ({unit})" if unit else words
 
 
-def _panels(
-    strain_map: StrainMap, rows: int
-) -> tuple[Figure, list[list[Axes]], tuple[float, float]]:
-    """Return a figure with four panels in a row, and the size of the figure in inches."""
+def _panels(strain_map: StrainMap) -> tuple[Figure, list[Axes]]:
+    """Return a figure with four rows of four panels."""
     ny, nx = strain_map.shape
     width = (PAGE - 2 * _SIDE - 3 * _BETWEEN) / 4
-    highest = (PAGE_HEIGHT - _TOP) / rows - _ABOVE - _BELOW
-    height = min(max(width * ny / nx, _LOWEST), highest if rows > 2 else 2 * width)
-    total = _TOP + rows * (height + _ABOVE + _BELOW)
+    highest = (PAGE_HEIGHT - _TOP) / 4 - _ABOVE - _BELOW
+    height = min(max(width * ny / nx, _LOWEST), highest)
+    total = _TOP + 4 * (height + _ABOVE + _BELOW)
     figure = Figure(figsize=(PAGE, total))
     panels = []
-    for row in range(rows):
+    for row, column in np.ndindex(4, 4):
+        left = _SIDE + column * (width + _BETWEEN)
         bottom = total - _TOP - row * (height + _ABOVE + _BELOW) - _ABOVE - height
-        panels.append(
-            [
-                figure.add_axes(
-                    (
-                        (_SIDE + column * (width + _BETWEEN)) / PAGE,
-                        bottom / total,
-                        width / PAGE,
-                        height / total,
-                    )
-                )
-                for column in range(4)
-            ]
-        )
-    return figure, panels, (PAGE, total)
+        place = left / PAGE, bottom / total, width / PAGE, height / total
+        panels.append(figure.add_axes(place))
+    return figure, panels
 
 
 def _draw(panel: Axes, values: np.ndarray, look: Look) -> None:
@@ -287,23 +271,17 @@ def _draw(panel: Axes, values: np.ndarray, look: Look) -> None:
     panel.set(xticks=[], yticks=[], facecolor=NOTHING)
 
 
-def _bar(
-    figure: Figure,
-    panels: list[Axes],
-    look: Look,
-    label: str,
-    inches: tuple[float, float],
-    name: str,
-) -> None:
-    """Draw the colour bar of some panels beneath them."""
+def _bar(figure: Figure, panels: list[Axes], look: Look, name: str) -> None:
+    """Draw the colour bar of some panels beneath them; one of them shows this quantity."""
+    if name == "flags":
+        _flag_key(figure, panels[0])
+        return
+    inches = figure.get_size_inches()
     left = panels[0].get_position().x0
     right = panels[-1].get_position().x1
     bottom = panels[0].get_position().y0 - (0.04 + _BAR) / inches[1]
     indent = 0.25 * (right - left) if len(panels) == 3 else 0.08 * (right - left)
     place = left + indent, bottom, right - left - 2 * indent, _BAR / inches[1]
-    if name == "flags":
-        _flag_key(figure, panels[0], inches)
-        return
     axes = figure.add_axes(place)
     bar = figure.colorbar(
         ScalarMappable(look.norm, look.colours),
@@ -320,12 +298,12 @@ def _bar(
         bar.ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         bar.ax.xaxis.set_major_formatter("{x:g}")
     bar.ax.tick_params(length=2, pad=1.5, labelsize=6)
-    bar.set_label(label, labelpad=1, fontsize=7)
+    bar.set_label(_label(name), labelpad=1, fontsize=7)
 
 
-def _flag_key(figure: Figure, panel: Axes, inches: tuple[float, float]) -> None:
+def _flag_key(figure: Figure, panel: Axes) -> None:
     """Say beneath a panel which colour is which flag."""
-    box = panel.get_position()
+    box, inches = panel.get_position(), figure.get_size_inches()
     for number, (colour, words) in enumerate(zip(FLAG_COLOURS, FLAGS.values(), strict=True)):
         x = box.x0 + (number % 2) * 0.5 * box.width
         y = box.y0 - (0.09 + 0.1 * (number // 2)) / inches[1]
@@ -398,13 +376,7 @@ def _look(colours: str, low: float, high: float, *values: np.ndarray) -> Look:
     under = any((one < low - margin).any() for one in values)
     over = any((one > high + margin).any() for one in values)
     ends = {(False, False): "neither", (True, False): "min", (False, True): "max"}
-    return Look(_map(colours), Normalize(low, high), ends.get((under, over), "both"))
-
-
-def _map(name: str) -> Colormap:
-    from matplotlib import colormaps
-
-    return colormaps[name]
+    return Look(colormaps[colours], Normalize(low, high), ends.get((under, over), "both"))
 
 
 def _rounded_up(value: float) -> float:

@@ -16,11 +16,7 @@ import jinja2
 from markupsafe import Markup
 
 from pacbed import __version__
-from pacbed.examples.labels import PARAMETERS
 from pacbed.exceptions import PacbedError
-
-HTML_SYMBOLS = dict(zip(PARAMETERS, ("ε_xx", "ε_yy", "ε_xy", "γ", "φ_x", "φ_y"), strict=True))
-"""Symbols in plain text; what follows the underscore becomes a subscript."""
 
 _PACKAGES = (
     *("numpy", "scipy", "zarr", "keras", "tensorflow", "tensorflow-cpu", "pandas", "matplotlib"),

@@ -52,7 +52,8 @@ def _draw(figure: SubFigure, one: Reading) -> None:
         panel.set(xticks=[], yticks=[], xlabel=title, facecolor="0.85")  # grey where masked
     figure.colorbar(images[1], ax=panels[1], label="electrons")
     figure.colorbar(residuals, ax=panels[2], label="residual (σ)")
-    figure.suptitle(f"{_short(one.window.pattern.name)}: {_found(one)}", fontsize="medium")
+    name = _short(one.window.pattern.name).replace("$", r"\$")
+    figure.suptitle(f"{name}: {_found(one)}", fontsize="medium")
 
 
 def _short(name: str) -> str:

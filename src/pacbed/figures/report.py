@@ -10,11 +10,11 @@ import jinja2
 import pandas as pd
 import yaml
 
-from pacbed.examples.labels import OUTPUTS, PARAMETERS, display_unit
+from pacbed.examples.labels import OUTPUTS, PARAMETERS, PLAIN_SYMBOLS, display_unit
 from pacbed.exceptions import PacbedError
 from pacbed.figures import TITLES
 from pacbed.figures.errors import METHODS, variant_label
-from pacbed.figures.page import HTML_SYMBOLS, embedded, environment, number, versions
+from pacbed.figures.page import embedded, environment, number, versions
 from pacbed.figures.style import layers_label, shown_parameters
 from pacbed.precision.bound_table import MAE_OF_SIGMA
 from pacbed.precision.error_table import NETWORK, of_test_set
@@ -97,7 +97,7 @@ def write_report(
     page = templates.get_template("report.html.j2").render(
         config=config,
         crystal=config["material"].get("structure") or config["material"]["formula"],
-        symbols=HTML_SYMBOLS,
+        symbols=PLAIN_SYMBOLS,
         units={p: display_unit(p)[1] for p in PARAMETERS},
         best=means.nsmallest(1, "mae").to_dict("records"),
         over_bound=(strains["mae"] / strains["prior_bound_mae"]).median(),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
@@ -11,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Circle
 
-from pacbed.figures.style import PAGE, paper_style, save
+from pacbed.figures.style import PAGE, paper_style
 from pacbed.reading.scan_overview import Overview
 from pacbed.reading.scans import Scan
 
@@ -45,14 +43,9 @@ def overview_figure(scan: Scan, overview: Overview) -> Figure:
             _pattern(panel, scan, overview, one)
             panel.set(xlabel="", ylabel="", xticks=[], yticks=[])
             panel.set_title(f"row {row}, column {column}", fontsize="small")
-        applied = _applied(scan)
-        figure.suptitle(f"{scan.name}{f': {applied}' if applied else ''}", fontsize="medium")
+        title = ": ".join(filter(None, (scan.name, _applied(scan))))
+        figure.suptitle(title, fontsize="medium", parse_math=False)
     return figure
-
-
-def draw_overview(path: Path, scan: Scan, overview: Overview) -> None:
-    """Draw :func:`overview_figure` into a file."""
-    save(overview_figure(scan, overview), path)
 
 
 def _pattern(panel: Axes, scan: Scan, overview: Overview, values: np.ndarray) -> AxesImage:

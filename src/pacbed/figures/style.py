@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import string
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import as_file, files
@@ -51,10 +52,20 @@ def paper_style() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, *paths: Path) -> None:
-    """Save a figure under several names; the endings choose the formats.
+def drawn(figure: Figure, kind: str, **more: Any) -> bytes:
+    """Return a figure as the content of a PNG or other file, with options of Matplotlib.
 
     PNG and PDF files carry no time stamp, so that equal figures make equal bytes.
+    """
+    content = io.BytesIO()
+    metadata = {"CreationDate": None} if kind == "pdf" else None
+    with paper_style():
+        figure.savefig(content, format=kind, metadata=metadata, **more)
+    return content.getvalue()
+
+
+def save(figure: Figure, *paths: Path) -> None:
+    """Save what :func:`drawn` makes of a figure; the endings of its names choose the formats.
 
     Raises
     ------
@@ -62,16 +73,13 @@ def save(figure: Figure, *paths: Path) -> None:
         If a file cannot be written, or its format is unknown.
     """
     for path in map(Path, paths):
-        kind, content = path.suffix.lstrip("."), io.BytesIO()
-        metadata = {"CreationDate": None} if kind == "pdf" else None
         try:
             # Into memory: where a file cannot be written, Matplotlib may fail in other ways later.
-            with paper_style():
-                figure.savefig(content, format=kind, metadata=metadata)
+            content = drawn(figure, path.suffix.lstrip(".").lower())
         except ValueError as error:
             raise RequestError(f"cannot draw {path}: {error}") from error
         with appearing_whole(path) as temporary:
-            temporary.write_bytes(content.getvalue())
+            temporary.write_bytes(content)
 
 
 def check_drawable(*paths: Path | None) -> None:
@@ -147,7 +155,7 @@ def lettered_panels(
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(width, height * rows + margin), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=sharex).ravel()
-    for panel, letter in zip(panels[:count], "abcdef", strict=False):
+    for panel, letter in zip(panels[:count], string.ascii_lowercase, strict=False):
         panel.set_title(f"({letter})", loc="left")
     for panel in panels[count:]:
         panel.set_axis_off()

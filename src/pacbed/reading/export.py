@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +15,8 @@ from PIL import Image
 
 from pacbed import __version__
 from pacbed.exceptions import PacbedError
-from pacbed.reading.map_store import StrainMap, long_name, units
+from pacbed.reading.map_store import StrainMap, for_json, long_name, units
+from pacbed.reading.scan_writing import rosetta_writer
 from pacbed.storage.files import appearing_whole, check_space
 
 FORMATS = ".hspy (HyperSpy), .emd (py4DSTEM), .tif or .csv"
@@ -71,23 +71,12 @@ def check_format(path: Path, more: str = "") -> None:
     if path.suffix.lower() not in _WRITERS:
         raise PacbedError(f"cannot export to {path}: name it {FORMATS}{more}")
     if path.suffix.lower() == ".hspy":
-        _hspy_writer()
-
-
-def _hspy_writer() -> Callable[..., None]:
-    try:
-        from rsciio.hspy import file_writer
-    except ImportError as error:
-        raise PacbedError(
-            'HyperSpy files are written by RosettaSciIO: install it with pip install "pacbed'
-            '[reading]"'
-        ) from error
-    return file_writer
+        rosetta_writer("hspy", path)
 
 
 def _to_hspy(strain_map: StrainMap, path: Path) -> None:
     """Write a signal for each quantity, named by it."""
-    write = _hspy_writer()
+    write = rosetta_writer("hspy", path)
     with tempfile.TemporaryDirectory() as folder, h5py.File(path, "w") as whole:
         for name, values in strain_map.values.items():
             # The public writer puts one signal into a file.
@@ -126,7 +115,7 @@ def _signal(strain_map: StrainMap, name: str, values: np.ndarray) -> dict[str, A
             },
             "_HyperSpy": {"Folding": {"unfolded": False, "signal_unfolded": False}},
         },
-        "original_metadata": {"pacbed": json.dumps(_known(strain_map))},
+        "original_metadata": {"pacbed": json.dumps(for_json(strain_map.attributes))},
         "learning_results": {},
         "tmp_parameters": {},
         "attributes": {"_lazy": False, "ragged": False},
@@ -146,7 +135,7 @@ def _to_emd(strain_map: StrainMap, path: Path) -> None:
         bundle = root.create_group("metadatabundle")
         bundle.attrs["emd_group_type"] = "metadatabundle"
         known = _emd_group(bundle, "pacbed", "metadata", "Metadata")
-        for name, value in _known(strain_map).items():
+        for name, value in for_json(strain_map.attributes).items():
             _emd_item(known, name, value)
         for name, values in strain_map.values.items():
             # No name begins with another, or RosettaSciIO takes the two for one stack.
@@ -201,7 +190,7 @@ def _to_tiff(strain_map: StrainMap, path: Path) -> None:
             "units": units(name),
             "step": strain_map.step,
             "step_units": strain_map.coordinate_units,
-            **({} if pages else {"map": _known(strain_map)}),
+            **({} if pages else {"map": for_json(strain_map.attributes)}),
         }
         page.encoderinfo = {
             "tiffinfo": {_DESCRIPTION: json.dumps(description), _SOFTWARE: f"pacbed {__version__}"}
@@ -238,16 +227,3 @@ _WRITERS: dict[str, Callable[[StrainMap, Path], None]] = {
 
 def _axis_unit(strain_map: StrainMap, unknown: str) -> str:
     return "nm" if strain_map.coordinate_units == "nm" else unknown
-
-
-def _known(strain_map: StrainMap) -> dict[str, Any]:
-    """Return the attributes of the map as JSON can hold them."""
-    return _finite(json.loads(json.dumps(dict(strain_map.attributes), default=str)))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -186,7 +186,7 @@ def write_map(path: Path, strain_map: StrainMap) -> None:
         "coordinate_units": strain_map.coordinate_units,
     }
     with zip_writer(path) as folder:
-        group = zarr.create_group(LocalStore(folder), attributes=_plain(attributes))
+        group = zarr.create_group(LocalStore(folder), attributes=for_json(attributes))
         for name, values in strain_map.values.items():
             own = _TYPES.get(name, np.float32)
             _add(group, name, np.asarray(values, own), ("y", "x"), _attributes(strain_map, name))
@@ -302,22 +302,22 @@ def _add(
         dtype=values.dtype,
         fill_value=np.nan if values.dtype.kind == "f" else 0,
         dimension_names=dimensions,
-        attributes=_plain(attributes),
+        attributes=for_json(attributes),
         config={"write_empty_chunks": True},
     )
     array[:] = values
 
 
-def _plain(value: Any) -> Any:
+def for_json(value: Any) -> Any:
     """Return what JSON can hold; what is not a finite number becomes null."""
     if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): for_json(one) for name, one in value.items()}
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return for_json(value.tolist())
     if isinstance(value, tuple | list | set | frozenset):
-        return [_plain(one) for one in value]
+        return [for_json(one) for one in value]
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return for_json(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, str | int | bool):

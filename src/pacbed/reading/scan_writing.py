@@ -56,7 +56,7 @@ def check_format(path: Path) -> str:
     if ending not in WRITERS:
         raise PacbedError(f"cannot write {path}: scans are written as {', '.join(WRITERS)}")
     if ending in (".hspy", ".emd"):
-        _rosetta_writer(ending[1:], path)
+        rosetta_writer(ending[1:], path)
     return ending
 
 
@@ -93,8 +93,8 @@ def _chunks(patterns: np.ndarray) -> tuple[int, ...]:
     return (min(ny, _POINTS), min(nx, _POINTS), *pattern)
 
 
-def _rosetta_writer(plugin: str, path: Path) -> Callable[..., None]:
-    """Return a writer of RosettaSciIO, which is GPL and imported here only."""
+def rosetta_writer(plugin: str, path: Path) -> Callable[..., None]:
+    """Return a writer of RosettaSciIO, which is GPL and imported here only; refuse if missing."""
     import importlib
 
     try:
@@ -105,7 +105,7 @@ def _rosetta_writer(plugin: str, path: Path) -> Callable[..., None]:
 
 
 def _rosetta(plugin: str, path: Path, patterns: np.ndarray, scan: Scan, **more: Any) -> None:
-    writer = _rosetta_writer(plugin, path)
+    writer = rosetta_writer(plugin, path)
     check_space(path, patterns.nbytes)
     with appearing_whole(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")
