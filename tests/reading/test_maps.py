@@ -199,7 +199,7 @@ def test_a_window_has_the_error_bars_of_more_electrons(small_series, tmp_path):
     for window in (1, 2):
         settings = MapSettings((3, 5), window=window, every=window)
         maker = MapMaker(small.scan, small_series, true_calibration(), settings)
-        images = maker.images(maker._in_scan(np.array([[0, 0]])))
+        images = maker.images(maker.in_scan(np.array([[0, 0]])))
         assert np.allclose(maker._of_rows(np.array([0]))[0], images[0])
         sums.append(images.sum())
     assert sums[1] == pytest.approx(4 * sums[0], rel=0.05)
