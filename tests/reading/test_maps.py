@@ -20,6 +20,7 @@ from pacbed.reading.calibration import window_sums
 from pacbed.reading.map_settings import MapSettings
 from pacbed.reading.map_store import QUANTITIES, read_map, write_map
 from pacbed.reading.maps import MapMaker, _differing, make_map, strain_turn
+from pacbed.reading.point_patterns import PointPatterns
 from pacbed.reading.scan_writing import WRITERS, write_scan
 from pacbed.reading.scans import Scan, ScanOptions, open_scan
 from pacbed.scattering.image_model import COLUMN
@@ -85,6 +86,15 @@ def test_thickness_is_right_and_nothing_is_claimed_in_vacuum(found, small):
 
 def test_chi2_is_that_of_the_noise(found):
     assert np.nanmedian(found.values["chi2_per_pixel"]) == pytest.approx(1, abs=0.05)
+
+
+def test_patterns_of_points_leave_what_the_map_says(maker, found, small, small_series):
+    patterns = PointPatterns(found, small.scan, small_series)
+    for at in (3, 1), (5, 6):
+        residuals = patterns.at(*at).residuals
+        pixels = np.isfinite(residuals).sum() - len(maker.fit.settings.free)
+        chi2 = found.values["chi2_per_pixel"][at]
+        assert np.nansum(residuals**2) / pixels == pytest.approx(chi2, rel=1e-4)
 
 
 def test_relative_strain_refers_to_the_reference_region(found):
@@ -199,7 +209,7 @@ def test_a_window_has_the_error_bars_of_more_electrons(small_series, tmp_path):
     for window in (1, 2):
         settings = MapSettings((3, 5), window=window, every=window)
         maker = MapMaker(small.scan, small_series, true_calibration(), settings)
-        images = maker.images(maker._in_scan(np.array([[0, 0]])))
+        images = maker.images(maker.in_scan(np.array([[0, 0]])))
         assert np.allclose(maker._of_rows(np.array([0]))[0], images[0])
         sums.append(images.sum())
     assert sums[1] == pytest.approx(4 * sums[0], rel=0.05)

@@ -7,19 +7,19 @@ import pytest
 from mtf_tables import gaussian_mtf
 
 from pacbed.exceptions import PacbedError
+from pacbed.reading.calibration import Calibration
+from pacbed.reading.map_settings import MapSettings
 from pacbed.reading.map_store import QUANTITIES, StrainMap, read_map, write_map
-from pacbed.reading.point_patterns import (
-    PointPatterns,
-    in_crystal_axes,
-    open_point_patterns,
-    settings_of,
-)
+from pacbed.reading.maps import MapMaker, _Found
+from pacbed.reading.point_patterns import PointPatterns, open_point_patterns, settings_of
 from pacbed.reading.scans import Scan, ScanOptions
 from pacbed.scattering.image import Camera
+from pacbed.scattering.image_model import COLUMN
 from pacbed.scattering.mtf import MTF
 
 SHIFT = (0.7, -0.4)
 ELECTRONS, GAIN = 3e5, 2.0
+SETTINGS = {"layers": [3]}
 
 
 @pytest.fixture(scope="module")
@@ -41,19 +41,18 @@ def measured(small_series, study):
             camera,
         )
         scan[place] = GAIN * random.poisson(ELECTRONS * np.maximum(image, 0))
+    exact = {"shift_x_px": SHIFT[0], "shift_y_px": SHIFT[1], "electrons": ELECTRONS}
+    values |= {name: np.full((2, 3), value) for name, value in exact.items()}
     layers = np.full((2, 3), 3)
     layers[1, 2] = 0
     known = {
         "material": "MoS2",
         "energy_keV": 80.0,
         "axes": "crystal",
-        "calibration": {
-            "pixel_mrad": study.field_mrad / 64,
-            "semiangle_mrad": 6.35,
-            "centre_px": [32.0, 32.0],
-            "counts_per_electron": GAIN,
-        },
-        "provenance": {"settings": {"window": 1}},
+        "calibration": asdict(
+            Calibration(study.field_mrad / 64, 0, 6.35, 0, (32, 32), 0, counts_per_electron=GAIN)
+        ),
+        "provenance": {"settings": SETTINGS},
     }
     at = 2.0 * np.arange(3), 2.0 * np.arange(2)
     return StrainMap({**values, "layers": layers}, *at, known), Scan.of(scan, step_nm=2.0)
@@ -94,10 +93,32 @@ def test_where_nothing_was_fitted_this_is_said(patterns):
         patterns.at(1, 2)
 
 
-def test_a_scan_or_a_series_of_another_map_is_refused(measured, small_series):
+def test_a_copy_of_the_scan_need_not_say_the_distance_between_its_points(measured, small_series):
     strain_map, scan = measured
-    with pytest.raises(PacbedError, match="beyond"):
-        PointPatterns(strain_map, Scan.of(scan.patterns(slice(0, 1)), step_nm=2.0), small_series)
+    near = replace(strain_map, x_nm=0.5 * np.arange(3), y_nm=0.5 * np.arange(2))
+    copy = Scan.of(scan.patterns(slice(None)))
+    found = PointPatterns(near, copy, small_series).at(1, 1).measured
+    seen = np.isfinite(found)
+    expected = scan.points(np.array([[1, 1]]))[0] / GAIN
+    np.testing.assert_array_equal(found[seen], expected[seen])
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (2, 2), (4, 3)])
+def test_a_scan_of_another_map_is_refused(measured, small_series, shape):
+    other = Scan.of(np.ones((*shape, 64, 64)), step_nm=2.0)
+    with pytest.raises(PacbedError, match=r"2 × 3 points.*name the scan of the map"):
+        PointPatterns(measured[0], other, small_series)
+
+
+def test_a_scan_that_is_smaller_than_a_window_is_refused(measured, small_series):
+    strain_map, scan = measured
+    known = {**strain_map.attributes, "provenance": {"settings": {**SETTINGS, "window": 3}}}
+    with pytest.raises(PacbedError, match="name the scan of the map"):
+        PointPatterns(replace(strain_map, attributes=known), scan, small_series)
+
+
+def test_a_series_of_another_material_is_refused(measured, small_series):
+    strain_map, scan = measured
     other = StrainMap(
         strain_map.values,
         strain_map.x_nm,
@@ -115,7 +136,7 @@ def test_scan_and_series_are_found_again(measured, small_series, tmp_path):
         "scan": str(tmp_path / "scan.npy"),
         "scan_options": {"step_nm": 2.0, "pixel_mrad": 60 / 64, "crop_px": None, "unknown": 1},
         "series": str(small_series.path),
-        "settings": {"window": 1},
+        "settings": SETTINGS,
     }
     attributes = {**strain_map.attributes, "provenance": provenance}
     kept = StrainMap(strain_map.values, strain_map.x_nm, strain_map.y_nm, attributes)
@@ -130,7 +151,10 @@ def test_scan_and_series_are_found_again(measured, small_series, tmp_path):
 @pytest.mark.parametrize(
     ("lost", "known", "said"),
     [
-        ("layers", {"settings": {"window": 1}}, "the map has no layers"),
+        ("layers", {"settings": SETTINGS}, "the map has no layers"),
+        ("flags", {"calibration": {}}, "the map was changed, or is of another version"),
+        ("flags", {"settings": {}}, "the map was changed, or is of another version"),
+        ("flags", {"settings": [1]}, "the map was changed, or is of another version"),
         ("flags", {"settings": {"window": "a"}}, "the map was changed, or is of another version"),
         ("flags", {"scan_options": {"bins": "a"}}, "the map was changed, or is of another version"),
     ],
@@ -141,7 +165,7 @@ def test_a_map_of_which_something_is_missing_is_refused(
     strain_map, scan = measured
     np.save(tmp_path / "scan.npy", scan.patterns(slice(None)))
     files = {"scan": str(tmp_path / "scan.npy"), "series": str(small_series.path)}
-    attributes = {**strain_map.attributes, "provenance": {**files, **known}}
+    attributes = {**strain_map.attributes, "provenance": files | known, **known}
     values = {name: one for name, one in strain_map.values.items() if name != lost}
     with pytest.raises(PacbedError, match=said):
         open_point_patterns(StrainMap(values, strain_map.x_nm, strain_map.y_nm, attributes))
@@ -152,8 +176,23 @@ def test_options_of_a_scan_survive_json():
     assert settings_of(ScanOptions, given) == ScanOptions(area=(0, 1, 2, 3), bins=2)
 
 
-def test_strain_and_tilt_turn_with_the_crystal():
-    found = in_crystal_axes(np.array([0.01, 0.0, 0.0, 90.0, 1.0, 0.0]))
-    np.testing.assert_allclose(found, [0, 0.01, 0, 90, 0, -1], atol=1e-12)
-    found = in_crystal_axes(np.array([0.01, 0.0, 0.0, 90.0, 1.0, 0.0]), 90.0)
-    np.testing.assert_allclose(found, [0.01, 0, 0, 90, 1, 0], atol=1e-12)
+@pytest.mark.parametrize(("pixels", "bins"), [(64, 1), (600, 2)])
+@pytest.mark.parametrize("axes", ["crystal", "scan"])
+def test_a_map_holds_the_states_of_its_fits(small_series, study, axes, pixels, bins):
+    random = np.random.default_rng(4)
+    scan = Scan.of(random.poisson(9, (2, 3, pixels, pixels)), step_nm=2.0)
+    centre = (pixels / 2 + 0.3, pixels / 2 - 0.8)
+    calibration = Calibration(study.field_mrad / pixels, 0, 6.35, 0, centre, 20, blur_px=0.5)
+    settings = MapSettings((3,), axes=axes, scan_rotation_deg=25)
+    maker = MapMaker(scan, small_series, calibration, settings)
+    assert maker.cut.bins == bins
+    found = _Found.none(6)
+    found.layers[:], found.result.chi2_per_pixel[:], found.result.pixels[:] = 3, 1, 64**2
+    found.result.states[:] = maker.common
+    for name in (*QUANTITIES[:-1], "log_dose"):
+        found.result.states[:, COLUMN[name]] = random.uniform(-1, 1, 6)
+    values = maker.strain_map(found).values
+    again = [
+        maker.state({name: values[name][at] for name in QUANTITIES}) for at in np.ndindex(2, 3)
+    ]
+    np.testing.assert_allclose(again, found.result.states, atol=1e-12)

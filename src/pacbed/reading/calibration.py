@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +48,9 @@ LOCAL = tuple(name for name in ALWAYS_FREE if name != "log_scale")
 
 COMMON = tuple(name for name in UNKNOWNS if name not in LOCAL)
 """What all points have in common."""
+
+NOT_KEPT = (ValueError, TypeError, KeyError, AttributeError)
+"""What is raised where JSON holds something else than it should."""
 
 # What is known of these before: mean and standard deviation.
 _PRIORS = {
@@ -202,23 +206,28 @@ class Calibration:
             If the file is none.
         """
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            values["centre_px"] = tuple(map(float, values["centre_px"]))
-            values["masked_px"] = tuple((int(x), int(y)) for x, y in values.get("masked_px", ()))
-            if mtf := values.get("mtf"):
-                values["mtf"] = MTF(**mtf)
-            found = cls(**values)
-            numbers = [v for v in asdict(found).values() if isinstance(v, float)]
-            good = all(map(math.isfinite, [*numbers, *found.centre_px]))
-            sizes = found.pixel_mrad, found.semiangle_mrad, found.counts_per_electron
-            if not good or min(sizes) <= 0:
-                raise ValueError("sizes and gains are positive numbers")
+            return cls.of(json.loads(path.read_text(encoding="utf-8")))
         except OSError as error:
             raise PacbedError(f"cannot read {path}: {error.strerror}") from error
-        except (ValueError, TypeError, KeyError, AttributeError, PacbedError) as error:
+        except (*NOT_KEPT, PacbedError) as error:
             raise PacbedError(
                 f"{path} is no calibration of a scan ({error}): make one with pacbed map"
             ) from error
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Calibration:
+        """Return the calibration that JSON keeps; raise one of :data:`NOT_KEPT` if it is none."""
+        known = dict(values)
+        known["centre_px"] = tuple(map(float, known["centre_px"]))
+        known["masked_px"] = tuple((int(x), int(y)) for x, y in known.get("masked_px", ()))
+        if mtf := known.get("mtf"):
+            known["mtf"] = MTF(**mtf)
+        found = cls(**known)
+        numbers = [v for v in asdict(found).values() if isinstance(v, float)]
+        good = all(map(math.isfinite, [*numbers, *found.centre_px]))
+        sizes = found.pixel_mrad, found.semiangle_mrad, found.counts_per_electron
+        if not good or min(sizes) <= 0:
+            raise ValueError("sizes and gains are positive numbers")
         return found
 
 

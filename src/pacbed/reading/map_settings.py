@@ -125,6 +125,11 @@ class MapSettings:
         """How many equal patterns have the noise of the sum over a window."""
         return float(self.window_weights.sum() ** 2 / (self.window_weights**2).sum())
 
+    def points(self, shape: tuple[int, int]) -> list[np.ndarray]:
+        """Return the rows and columns of a scan of so many points (y, x) that a map has."""
+        first, behind = (self.window - 1) // 2, self.window // 2
+        return [np.arange(first, n - behind, self.every) for n in shape]
+
     def check(self, shape: tuple[int, int]) -> None:
         """Check that a scan of so many points (y, x) has the window and the reference region.
 

@@ -48,7 +48,7 @@ from pacbed.reading.pixels import finite_mean, whole
 from pacbed.reading.scans import DAMAGED, Scan
 from pacbed.reading.start import SearchRange
 from pacbed.reading.thickness import ThicknessFit
-from pacbed.scattering.image_model import COLUMN, TILT, UNKNOWNS
+from pacbed.scattering.image_model import COLUMN, SHIFT, TILT, UNKNOWNS
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
 from pacbed.storage.files import appearing_whole, write_text
@@ -155,8 +155,7 @@ class MapMaker:
         self.scan, self.series = scan, series
         self.calibration, self.settings = calibration, settings
         settings.check(scan.shape)
-        window, every = settings.window, settings.every
-        self.axes = [np.arange((window - 1) // 2, n - window // 2, every) for n in scan.shape]
+        self.axes = settings.points(scan.shape)
         self.shape = len(self.axes[0]), len(self.axes[1])
 
     @cached_property
@@ -284,7 +283,7 @@ class MapMaker:
         """
         count = self.shape[0] * self.shape[1]
         places = grid(self.shape, max(_SEEDS, count // _ONE_OF))
-        images = self.images(self._in_scan(places))
+        images = self.images(self.in_scan(places))
         there = self.crystal(images)
         if not there.any():
             raise PacbedError(
@@ -336,7 +335,8 @@ class MapMaker:
         result = fit.fit(images, starts, masks=self.masks(images), bins=bins)
         return _Found(result, np.full(len(images), layers), np.ones(len(images)))
 
-    def _in_scan(self, places: np.ndarray) -> np.ndarray:
+    def in_scan(self, places: np.ndarray) -> np.ndarray:
+        """Return the places in the scan of places in the map, shape (places, 2)."""
         return np.stack([axis[place] for axis, place in zip(self.axes, places.T, strict=True)], 1)
 
     def rows(
@@ -445,7 +445,7 @@ class MapMaker:
                 _put_better(found, some, kept(self._searched, at[some]))
 
     def _searched(self, places: np.ndarray) -> _Found:
-        images = self.images(self._in_scan(places))
+        images = self.images(self.in_scan(places))
         read = self._thicknesses.fit(images, masks=self.masks(images))
         return _Found(read.fit, read.layers, read.probabilities.max(axis=1))
 
@@ -470,7 +470,7 @@ class MapMaker:
         return better
 
     def _from_states(self, places: np.ndarray, starts: np.ndarray, layers: int) -> _Found:
-        return self._fitted(self.images(self._in_scan(places)), starts, layers)
+        return self._fitted(self.images(self.in_scan(places)), starts, layers)
 
     # What is said.
 
@@ -517,11 +517,13 @@ class MapMaker:
         """Return the map of all points."""
         settings, own = self.settings, self.calibration
         claimed = found.layers > 0
-        states, covariance = found.result.states.copy(), found.result.covariance.copy()
+        states, covariance = found.result.states, found.result.covariance
         common = {name: own.common_sigma.get(name, 0.0) for name in QUANTITIES}
         if settings.axes == "scan":
             turn = np.deg2rad(states[:, COLUMN["rotation_deg"]] - settings.scan_rotation_deg)
-            _turn(states, covariance, turn)
+            change = _turning(turn)
+            states = np.einsum("nij,nj->ni", change, states)
+            covariance = change @ covariance @ change.transpose(0, 2, 1)
             typical = turn[claimed][:1] if claimed.any() else np.zeros(1)
             common = _turned_sigma(common, float(typical[0]))
         sigma = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0))
@@ -550,6 +552,18 @@ class MapMaker:
         missing = 1 - found.result.pixels / self.cut.part.mask.sum()
         attributes["warnings"] = self._doubts(values, missing)
         return StrainMap(values, x, y, attributes)
+
+    def state(self, values: Mapping[str, float]) -> np.ndarray:
+        """Return the state, shape (unknowns,), of a point at which a map has such values."""
+        state = self.common.copy()
+        for name in QUANTITIES[:-1]:
+            state[COLUMN[name]] = values[name]
+        state[SHIFT] = (state[SHIFT] - self._centre) / self.cut.bins
+        state[COLUMN["log_dose"]] = np.log(values["electrons"])
+        if self.settings.axes == "scan":
+            turn = self.settings.scan_rotation_deg - state[COLUMN["rotation_deg"]]
+            state = _turning(np.deg2rad([turn]))[0] @ state
+        return state
 
     @property
     def _centre(self) -> np.ndarray:
@@ -857,14 +871,13 @@ def _joined(parts: Sequence[_Found]) -> _Found:
     )
 
 
-def _turn(states: np.ndarray, covariance: np.ndarray, turn: np.ndarray) -> None:
-    """Turn strains and tilts, and their covariance, from the crystal into other axes."""
-    change = np.broadcast_to(np.eye(len(UNKNOWNS)), covariance.shape).copy()
+def _turning(turn: np.ndarray) -> np.ndarray:
+    """Return the matrices that turn strain and tilt of states counter-clockwise."""
+    change = np.tile(np.eye(len(UNKNOWNS)), (len(turn), 1, 1))
     change[:, :3, :3] = strain_turn(turn)
     c, s = np.cos(turn), np.sin(turn)
     change[:, TILT, TILT] = np.array([[c, -s], [s, c]]).transpose(2, 0, 1)
-    states[:] = np.einsum("nij,nj->ni", change, states)
-    covariance[:] = change @ covariance @ change.transpose(0, 2, 1)
+    return change
 
 
 def strain_turn(turn: np.ndarray) -> np.ndarray:
