@@ -1,6 +1,7 @@
 """What all patterns of a scan have in common is found by one joint fit."""
 
 import json
+import math
 from contextlib import nullcontext
 
 import numpy as np
@@ -179,6 +180,15 @@ def test_a_calibration_is_read_as_it_was_written_and_edited(tmp_path):
     values["rotation_deg"] = 5.0
     path.write_text(json.dumps(values))
     assert Calibration.read(path).rotation_deg == 5.0
+
+
+@pytest.mark.parametrize("changed", [{"blur_px": "0.5"}, {"background": None}, {"halo": math.nan}])
+def test_an_edited_calibration_must_hold_numbers(tmp_path, changed):
+    path = tmp_path / "c.json"
+    true_calibration().write(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(PacbedError, match=r"c\.json is no calibration"):
+        Calibration.read(path)
 
 
 @pytest.mark.parametrize(

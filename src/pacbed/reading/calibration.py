@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -223,11 +223,11 @@ class Calibration:
         if mtf := known.get("mtf"):
             known["mtf"] = MTF(**mtf)
         found = cls(**known)
-        numbers = [v for v in asdict(found).values() if isinstance(v, float)]
+        numbers = [getattr(found, f.name) for f in fields(cls) if f.type == "float"]
         good = all(map(math.isfinite, [*numbers, *found.centre_px]))
         sizes = found.pixel_mrad, found.semiangle_mrad, found.counts_per_electron
         if not good or min(sizes) <= 0:
-            raise ValueError("sizes and gains are positive numbers")
+            raise ValueError("numbers must be finite, sizes and gains positive")
         return found
 
 
