@@ -458,7 +458,9 @@ def test_errors_are_as_wide_as_the_terminal(tmp_path, capsys, monkeypatch, colum
     assert "…" not in printed
 
 
-@pytest.mark.parametrize("text", [None, "", "a,b\n1,2\n"])
+@pytest.mark.parametrize(
+    "text", [None, "", "a,b\n1,2\n", "split,parameter,mae,baseline_mae\ntest,strain_xx,1,2\n"]
+)
 def test_errors_names_a_file_that_is_no_table_of_errors(tmp_path, complaint, text):
     path = tmp_path / "other.csv"
     if text is not None:
@@ -611,6 +613,7 @@ def test_help_waits_for_no_large_library():
         (["show", "a.zarr.zip", "b.zarr.zip"], "Unused Tokens: ['b.zarr.zip']"),
         (["errors", "a.csv", "--split", "tset"], 'Choose from: "train", "validation", "test"'),
         (["plan", "--max-core-hours", "-5"], "--max-core-hours. Must be >= 0"),
+        (["show", "--cell", "--material", "hBN", "--layers", "0"], "--layers. Must be >= 1"),
     ],
 )
 def test_a_command_that_is_not_understood_says_why(complaint, arguments, message):
