@@ -33,10 +33,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from direct import SCALE, SEED, FIELD_mrad, ROTATION_deg, SHIFT_px, TILT_mrad, direct_states
+from direct import (
+    SCALE,
+    SEED,
+    FIELD_mrad,
+    ROTATION_deg,
+    SHIFT_px,
+    TILT_mrad,
+    core_seconds,
+    counted,
+    direct_states,
+    titled,
+)
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import least_squares
@@ -370,26 +380,6 @@ def general(
 def frame(pixels: int) -> Frame:
     """Return the nominal pixels of an image."""
     return Frame.centred(pixels, FIELD_mrad)
-
-
-def core_seconds(work: Callable[[], Any]) -> float:
-    """Return the time of all cores that something takes."""
-    started = time.process_time()
-    work()
-    return time.process_time() - started
-
-
-def counted(numbers: range, what: str) -> Any:
-    """Count and show how far it is."""
-    return track(numbers, what, console=Console(stderr=True), transient=True)
-
-
-def titled(title: str, *columns: str) -> Table:
-    """Make a table of numbers."""
-    table = Table(title=title)
-    for column in columns:
-        table.add_column(column, justify="right")
-    return table
 
 
 if __name__ == "__main__":
