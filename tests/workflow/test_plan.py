@@ -160,6 +160,8 @@ def test_shared_strain_states_are_simulated_once_for_all_semiangles(workspace):
 def test_error_bars_of_networks_are_compared_with_their_errors(workspace):
     outcome = workspace.plan(change={"network": {"uncertainty": True}})
     assert outcome.jobs == {"calibration": 1, **EVERYTHING}
+    # It is a result, which is made again if it is lost.
+    assert re.search(r"rule all:\n +input: .*calibration\.csv", outcome.text)
 
 
 def test_another_semiangle_leaves_those_that_exist(finished):
