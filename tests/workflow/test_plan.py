@@ -39,8 +39,8 @@ def test_a_new_folder_plans_everything(workspace):
     assert workspace.plan().jobs == EVERYTHING
 
 
-def test_repeating_a_default_in_an_overlay_changes_nothing(finished):
-    # It changes the order of the keys, and how a number is written.
+def test_repeating_a_default_in_an_overlay_or_how_it_is_computed_changes_nothing(finished):
+    # The first changes the order of the keys, and how a number is written.
     change = {
         "material": {"zigzag_A": 3.1613},
         "microscope": {"energy_keV": 80.0},
@@ -48,6 +48,7 @@ def test_repeating_a_default_in_an_overlay_changes_nothing(finished):
         "dataset": {"noise": "lognormal"},
         "training": {"momentum": 0.9},
         "deformation": {"tilt_mrad": [-5, 5]},
+        "execution": {"scratch_GB": 7},
     }
     assert finished.plan(change=change).nothing_to_do
 
