@@ -98,11 +98,6 @@ def core_seconds(work: Callable[[], Any]) -> float:
     return time.process_time() - started
 
 
-def counted(numbers: Sequence[int], what: str) -> Any:
-    """Count and show how far it is."""
-    return track(numbers, what, console=Console(stderr=True), transient=True)
-
-
 def titled(title: str, *columns: str) -> Table:
     """Make a table of numbers."""
     table = Table(title=title)

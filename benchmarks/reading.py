@@ -41,7 +41,6 @@ from direct import (
     SHIFT_px,
     TILT_mrad,
     core_seconds,
-    counted,
     direct_states,
     titled,
 )
@@ -54,10 +53,11 @@ from scipy.optimize import least_squares
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.figures.style import PAGE, paper_style, save
+from pacbed.machine import sparse_progress
 from pacbed.reading.fit import Fit, FitResult, FitSettings
 from pacbed.reading.start import Dictionary, fit_or_search, starts_from_dictionary
 from pacbed.reading.thickness import ThicknessFit
-from pacbed.scattering.fit import assemble, write_state
+from pacbed.scattering.fit import write_series
 from pacbed.scattering.image import Camera
 from pacbed.scattering.image_model import ALWAYS_FREE, COLUMN, UNKNOWNS, Frame
 from pacbed.scattering.series import ScatteringSeries
@@ -172,11 +172,8 @@ class Test:
 def make_series(path: Path) -> Path:
     """Make a series of the smallest of the semi-angles, ten layers."""
     request = replace(load().series(states=50, layers=10), semiangle_mrad=SEMIANGLES_mrad[0])
-    states = [path.with_name(f"state{number:02d}.zarr.zip") for number in range(request.states)]
-    engine = PlaneWaveEngine(PlaneWaveSettings())
-    for number in counted(range(request.states), "series"):
-        write_state(states[number], request, number, engine)
-    assemble(path, states)
+    report = sparse_progress("strain states", Console(stderr=True).print)
+    write_series(path, request, PlaneWaveEngine(PlaneWaveSettings()), report)
     return path
 
 

@@ -23,13 +23,15 @@ from __future__ import annotations
 import argparse
 import math
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from direct import core_seconds, counted, titled
+from direct import core_seconds, titled
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from pacbed.engines import SimulationRequest, ThermalMotion
@@ -252,6 +254,11 @@ def made(library: ScatteringLibrary, asked: SimulationRequest) -> Any:
 def discs_of(request: SeriesRequest) -> ThermalMotion:
     """Return the thermal motion of a series without diffuse scattering."""
     return ThermalMotion("none" if request.motion == "none" else "coherent")
+
+
+def counted(numbers: Sequence[int], what: str) -> Any:
+    """Count and show how far it is."""
+    return track(numbers, what, console=Console(stderr=True), transient=True)
 
 
 def add(table: Table, aperture: Aperture, values: np.ndarray, others: np.ndarray) -> None:

@@ -18,7 +18,7 @@ from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.reading.example_scan import small_ripple
 from pacbed.reading.map_store import read_map
 from pacbed.reading.scan_writing import write_scan
-from pacbed.scattering.fit import assemble, write_state
+from pacbed.scattering.fit import write_series
 from pacbed.scattering.request import SeriesRequest
 from pacbed.scattering.strain import StrainRange
 from pacbed.specimen.crystal import material
@@ -98,11 +98,7 @@ def ripple(made_once):
             material("MoS2"), 80, 5, StrainRange((0.97, 1.03)), 6.61, 5.0, 60.0, 15, 2
         )
         coarse = PlaneWaveSettings(supercell=(3, 2), diffuse_waves=16, incident_step_mrad=2.5)
-        engine = PlaneWaveEngine(coarse, 2)
-        states = [folder / f"{number:02d}.zarr.zip" for number in range(request.states)]
-        for number, path in enumerate(states):
-            write_state(path, request, number, engine)
-        assemble(folder / "series.zarr.zip", states)
+        write_series(folder / "series.zarr.zip", request, PlaneWaveEngine(coarse, 2))
         write_scan(folder / "ripple.hspy", small_ripple().simulate())
 
     return made_once("scan of the workflow", make)
