@@ -55,14 +55,17 @@ def plan(
     directory
         Folder where it is going to run.
     """
-    from pacbed.runs.budget import Limits
     from pacbed.runs.budget import plan as planned
     from pacbed.storage.files import check_apart, check_writable, write_text
 
     check_apart([json_file], [*config, snakefile])
     check_writable(json_file)
     with busy("planning"):
-        limits = Limits(max_core_hours, max_gpu_hours, max_storage_TB)
+        limits = {
+            "core-hours": max_core_hours,
+            "gpu-hours": max_gpu_hours,
+            "storage-tb": max_storage_TB,
+        }
         table, budget = planned(profile, config, snakefile, directory, limits)
     print(table or "Nothing to be done.")
     if json_file:
