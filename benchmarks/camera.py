@@ -32,7 +32,7 @@ from pacbed.learning.training import TrainingSettings, configure, train
 from pacbed.machine import usable_cores
 from pacbed.precision.bound import priors
 from pacbed.reading.predictions import ExampleFits, search_range
-from pacbed.scattering.fit import assemble, write_state
+from pacbed.scattering.fit import write_series
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.study.configuration import load
 from pacbed.study.draws import draw
@@ -102,11 +102,7 @@ class Study:
         path, asked = folder / "series.zarr.zip", self.config.series(states=15, degree=2)
         if not path.exists():
             engine = PlaneWaveEngine(self.config.simulation.planewave.settings(), usable_cores())
-            parts = [folder / f"states/{number:02d}.zarr.zip" for number in range(asked.states)]
-            for number, part in enumerate(parts):
-                part.parent.mkdir(parents=True, exist_ok=True)
-                write_state(part, asked, number, engine)
-            assemble(path, parts)
+            write_series(path, asked, engine)
         self.series = ScatteringSeries(path)
 
     def source(self, split: str, name: str, camera: CameraSettings | None) -> ExampleSource:

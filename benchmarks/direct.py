@@ -1,16 +1,19 @@
 """Strain states simulated by themselves, from which others than the series are judged.
 
 With a finer grid of incident waves, more diffuse waves and other thermal displacements than a
-scattering series.
+scattering series. And what benchmarks that print tables have in common.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
+from rich.table import Table
 
 from pacbed.engines import SimulationRequest, ThermalMotion
 from pacbed.engines.planewave import PlaneWaveSettings
@@ -86,3 +89,18 @@ def simulate(
     state = StateRequest(requests, tuple(layers), own.strain.stretch[1])
     write_scattered(path, state, PlaneWaveEngine(DIRECT), draw=index)
     return path
+
+
+def core_seconds(work: Callable[[], Any]) -> float:
+    """Return the time of all cores that something takes."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def titled(title: str, *columns: str) -> Table:
+    """Make a table of numbers."""
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table

@@ -33,10 +33,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from direct import SCALE, SEED, FIELD_mrad, ROTATION_deg, SHIFT_px, TILT_mrad, direct_states
+from direct import (
+    SCALE,
+    SEED,
+    FIELD_mrad,
+    ROTATION_deg,
+    SHIFT_px,
+    TILT_mrad,
+    core_seconds,
+    direct_states,
+    titled,
+)
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import least_squares
@@ -44,10 +53,11 @@ from scipy.optimize import least_squares
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.figures.style import PAGE, paper_style, save
+from pacbed.machine import sparse_progress
 from pacbed.reading.fit import Fit, FitResult, FitSettings
 from pacbed.reading.start import Dictionary, fit_or_search, starts_from_dictionary
 from pacbed.reading.thickness import ThicknessFit
-from pacbed.scattering.fit import assemble, write_state
+from pacbed.scattering.fit import write_series
 from pacbed.scattering.image import Camera
 from pacbed.scattering.image_model import ALWAYS_FREE, COLUMN, UNKNOWNS, Frame
 from pacbed.scattering.series import ScatteringSeries
@@ -162,11 +172,8 @@ class Test:
 def make_series(path: Path) -> Path:
     """Make a series of the smallest of the semi-angles, ten layers."""
     request = replace(load().series(states=50, layers=10), semiangle_mrad=SEMIANGLES_mrad[0])
-    states = [path.with_name(f"state{number:02d}.zarr.zip") for number in range(request.states)]
-    engine = PlaneWaveEngine(PlaneWaveSettings())
-    for number in counted(range(request.states), "series"):
-        write_state(states[number], request, number, engine)
-    assemble(path, states)
+    report = sparse_progress("strain states", Console(stderr=True).print)
+    write_series(path, request, PlaneWaveEngine(PlaneWaveSettings()), report)
     return path
 
 
@@ -370,26 +377,6 @@ def general(
 def frame(pixels: int) -> Frame:
     """Return the nominal pixels of an image."""
     return Frame.centred(pixels, FIELD_mrad)
-
-
-def core_seconds(work: Callable[[], Any]) -> float:
-    """Return the time of all cores that something takes."""
-    started = time.process_time()
-    work()
-    return time.process_time() - started
-
-
-def counted(numbers: range, what: str) -> Any:
-    """Count and show how far it is."""
-    return track(numbers, what, console=Console(stderr=True), transient=True)
-
-
-def titled(title: str, *columns: str) -> Table:
-    """Make a table of numbers."""
-    table = Table(title=title)
-    for column in columns:
-        table.add_column(column, justify="right")
-    return table
 
 
 if __name__ == "__main__":

@@ -23,13 +23,13 @@ from __future__ import annotations
 import argparse
 import math
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from direct import core_seconds, titled
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -256,24 +256,9 @@ def discs_of(request: SeriesRequest) -> ThermalMotion:
     return ThermalMotion("none" if request.motion == "none" else "coherent")
 
 
-def core_seconds(work: Callable[[], Any]) -> float:
-    """Return the time of all cores that something takes."""
-    started = time.process_time()
-    work()
-    return time.process_time() - started
-
-
 def counted(numbers: Sequence[int], what: str) -> Any:
     """Count and show how far it is."""
     return track(numbers, what, console=Console(stderr=True), transient=True)
-
-
-def titled(title: str, *columns: str) -> Table:
-    """Make a table of numbers."""
-    table = Table(title=title)
-    for column in columns:
-        table.add_column(column, justify="right")
-    return table
 
 
 def add(table: Table, aperture: Aperture, values: np.ndarray, others: np.ndarray) -> None:

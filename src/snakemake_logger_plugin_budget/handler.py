@@ -162,8 +162,8 @@ class LogHandler(LogHandlerBase):
                 self._close_run()
         except Exception as error:  # which Snakemake would pass over in silence
             print(f"budget: cannot be worked out: {error!r}", file=sys.stderr)
-        if over_limit:
-            snakemake_names.end(OVER_LIMIT_STATUS)
+        if over_limit:  # Snakemake passes over other exceptions of a handler in silence
+            raise SystemExit(OVER_LIMIT_STATUS)
 
     def _close_plan(self) -> bool:
         self.run.jobs = list(self.jobs.values())
@@ -235,7 +235,7 @@ def start(workflow: Any) -> None:
             if n and core_h
         }
     if ours and ours.exceeded(found):
-        snakemake_names.end(OVER_LIMIT_STATUS)
+        raise SystemExit(OVER_LIMIT_STATUS)
 
 
 def _budget(run: Run, jobs: int | None, cores: int | None) -> Budget:

@@ -43,12 +43,3 @@ def handlers(workflow: Any) -> Iterator[Any]:
     Public instead: ``SnakemakeApi.get_log_handlers``, which a workflow cannot reach.
     """
     yield from workflow.logger_manager.get_log_handlers()
-
-
-def end(status: int) -> None:
-    """End Snakemake with a status, from the ``close`` of a handler or the start of a workflow.
-
-    Public instead: nothing. Snakemake passes over exceptions of a handler in silence, but not over
-    this one.
-    """
-    raise SystemExit(status)

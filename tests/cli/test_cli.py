@@ -2,6 +2,7 @@
 
 import errno
 import importlib.util
+import json
 import os
 import resource
 import shlex
@@ -457,7 +458,9 @@ def test_errors_are_as_wide_as_the_terminal(tmp_path, capsys, monkeypatch, colum
     assert "…" not in printed
 
 
-@pytest.mark.parametrize("text", [None, "", "a,b\n1,2\n"])
+@pytest.mark.parametrize(
+    "text", [None, "", "a,b\n1,2\n", "split,parameter,mae,baseline_mae\ntest,strain_xx,1,2\n"]
+)
 def test_errors_names_a_file_that_is_no_table_of_errors(tmp_path, complaint, text):
     path = tmp_path / "other.csv"
     if text is not None:
@@ -471,6 +474,27 @@ def test_errors_names_a_file_that_is_no_table_of_errors(tmp_path, complaint, tex
 def test_a_configuration_that_is_not_there_is_named_before_anything_is_planned(complaint):
     line = complaint("plan", "--snakefile", ROOT / "Snakefile", "--config", "missing.yaml")
     assert line == "error: --config missing.yaml: there is no such file"
+
+
+@pytest.mark.parametrize("config", ["results: old", "pacbed: {results: old}", None])
+def test_a_plan_is_told_in_full_and_warns_where_it_can(tmp_path, monkeypatch, capsys, config):
+    # Of a workflow that has this one as a module, the keys are not known.
+    budget = {"exceeded": ["too much"]}
+    monkeypatch.setattr("pacbed.runs.budget.plan", lambda *given: ("a table", budget))
+    for folder in ("config", "workflow", "old"):
+        (tmp_path / folder).mkdir()
+    if config:
+        (tmp_path / "config/config.yaml").write_text(config)
+    (tmp_path / "old/config.yaml").write_text("no: study")
+    monkeypatch.chdir(tmp_path)
+    for snakefile in ("Snakefile", "workflow/Snakefile"):
+        assert main(["plan", "--snakefile", snakefile, "--json", "plan.json"]) == 3
+        said = capsys.readouterr()
+        assert json.loads(Path("plan.json").read_text()) == budget
+        Path("plan.json").unlink()
+        assert said.out == "a table\n"
+        assert ("warning: this run would not start" in said.err) == (config == "results: old")
+        assert "error: over the limit: too much" in said.err
 
 
 def test_a_plan_that_is_terminated_leaves_no_process_behind(tmp_path):
@@ -589,6 +613,7 @@ def test_help_waits_for_no_large_library():
         (["show", "a.zarr.zip", "b.zarr.zip"], "Unused Tokens: ['b.zarr.zip']"),
         (["errors", "a.csv", "--split", "tset"], 'Choose from: "train", "validation", "test"'),
         (["plan", "--max-core-hours", "-5"], "--max-core-hours. Must be >= 0"),
+        (["show", "--cell", "--material", "hBN", "--layers", "0"], "--layers. Must be >= 1"),
     ],
 )
 def test_a_command_that_is_not_understood_says_why(complaint, arguments, message):

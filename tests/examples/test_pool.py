@@ -28,7 +28,7 @@ from pacbed.exceptions import (
 from pacbed.learning.sequences import OnlineSequence
 from pacbed.learning.training import on_device
 from pacbed.patterns.store import write_patterns
-from pacbed.scattering.fit import assemble, write_state
+from pacbed.scattering.fit import write_series
 from pacbed.scattering.image import Camera
 from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame, ImageModel
 from pacbed.scattering.mtf import MTF
@@ -82,12 +82,9 @@ CAMERA = CameraSettings(**ELLIPSE, blur_px=(0.5, 1.0), background=(0, 0.2), halo
 
 @pytest.fixture(scope="module")
 def series(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("series")
-    paths = [folder / f"{number}.zarr.zip" for number in range(ASKED.states)]
-    for number, path in enumerate(paths):
-        write_state(path, ASKED, number, ENGINE)
-    assemble(folder / "series.zarr.zip", paths)
-    return ScatteringSeries(folder / "series.zarr.zip")
+    path = tmp_path_factory.mktemp("series") / "series.zarr.zip"
+    write_series(path, ASKED, ENGINE)
+    return ScatteringSeries(path)
 
 
 def made(path, series, states=STATES, **changes):

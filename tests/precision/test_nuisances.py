@@ -9,7 +9,7 @@ from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.exceptions import RequestError
 from pacbed.precision.bound import fisher_information, linearise_image, standard_deviations
 from pacbed.precision.nuisances import BLUR_PX, NUISANCES, price_table
-from pacbed.scattering.fit import assemble, write_state
+from pacbed.scattering.fit import write_series
 from pacbed.scattering.image import Camera
 from pacbed.scattering.image_model import Frame
 from pacbed.scattering.mtf import MTF
@@ -27,10 +27,7 @@ def series_of(folder, motion):
         MATERIALS["MoS2"], 80, 3, StrainRange((0.98, 1.02)), 6.35, 0.5, 54.0, 6, 1, motion
     )
     settings = PlaneWaveSettings(supercell=(2, 2), diffuse_waves=16, incident_step_mrad=2.5)
-    paths = [folder / f"{number}.zarr.zip" for number in range(asked.states)]
-    for number, path in enumerate(paths):
-        write_state(path, asked, number, PlaneWaveEngine(settings, 1))
-    assemble(folder / "series.zarr.zip", paths)
+    write_series(folder / "series.zarr.zip", asked, PlaneWaveEngine(settings, 1))
     return ScatteringSeries(folder / "series.zarr.zip")
 
 

@@ -8,7 +8,7 @@ import pytest
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.reading.fit import Fit
-from pacbed.scattering.fit import assemble, write_state
+from pacbed.scattering.fit import write_series
 from pacbed.scattering.image import Camera
 from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame
 from pacbed.scattering.request import SeriesRequest
@@ -40,11 +40,7 @@ def made(made_once):
 
     def of(name, asked):
         def make(folder):
-            paths = [folder / f"{number:02d}.zarr.zip" for number in range(asked.states)]
-            engine = PlaneWaveEngine(COARSE, 2)
-            for number, path in enumerate(paths):
-                write_state(path, asked, number, engine)
-            assemble(folder / "series.zarr.zip", paths)
+            write_series(folder / "series.zarr.zip", asked, PlaneWaveEngine(COARSE, 2))
 
         return ScatteringSeries(made_once(name, make) / "series.zarr.zip")
 

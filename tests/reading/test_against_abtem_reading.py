@@ -14,7 +14,7 @@ from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.reading.fit import Fit
 from pacbed.reading.patterns import Pattern, clean, window
 from pacbed.reading.reading import READ, ReadSettings, read_patterns
-from pacbed.scattering.fit import assemble, write_state
+from pacbed.scattering.fit import write_series
 from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame
 from pacbed.scattering.request import SeriesRequest
 from pacbed.scattering.series import ScatteringSeries
@@ -50,10 +50,7 @@ def other_series(tmp_path_factory):
         2,
     )
     coarse = PlaneWaveSettings(supercell=(3, 2), diffuse_waves=16, incident_step_mrad=2.5)
-    paths = [folder / f"{number:02d}.zarr.zip" for number in range(asked.states)]
-    for number, path in enumerate(paths):
-        write_state(path, asked, number, PlaneWaveEngine(coarse, 2))
-    assemble(folder / "series.zarr.zip", paths)
+    write_series(folder / "series.zarr.zip", asked, PlaneWaveEngine(coarse, 2))
     return ScatteringSeries(folder / "series.zarr.zip")
 
 

@@ -350,7 +350,8 @@ def test_one_draw_that_always_fails_stops_only_what_depends_on_it(study):
         ),
         (("--slurm-status-command", "sacct"), "(?s)no accounts here.*status-command: squeue"),
         (
-            ("--logger-budget-max-core-hours", "0.00001"),
+            # Before SLURM is asked, and jobs of an earlier run are cancelled.
+            ("--logger-budget-max-core-hours", "0.00001", "--slurm-status-command", "sacct"),
             "core-hours are likely to be needed, 1e-05 are allowed",
         ),
     ],

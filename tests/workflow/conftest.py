@@ -1,9 +1,12 @@
 """Folders in which the workflow runs."""
 
+import json
 import shutil
 
 import pytest
-from workspace import Workspace, new_workspace
+from workspace import ROOT, Workspace, new_workspace
+
+from pacbed.cli import main
 
 
 @pytest.fixture
@@ -31,3 +34,22 @@ def copied(finished, tmp_path):
     """A copy of the finished folder, for what changes it."""
     shutil.copytree(finished.folder, tmp_path / "copied")
     return Workspace(tmp_path / "copied")
+
+
+@pytest.fixture
+def plan(tmp_path, capsys):
+    """Plan a run in a folder by the command line; return status, budget, output and errors."""
+
+    def run(folder, profile, *arguments):
+        result = tmp_path / "plan.json"
+        status = main(
+            [
+                *("plan", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)),
+                *("--profile", str(profile), "--json", str(result), *map(str, arguments)),
+            ]
+        )
+        said = capsys.readouterr()
+        budget = json.loads(result.read_text()) if result.exists() else None
+        return status, budget, said.out, said.err
+
+    return run

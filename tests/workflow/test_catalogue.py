@@ -7,7 +7,8 @@ import sys
 
 import pytest
 import yaml
-from workspace import ROOT, TINY
+from test_plan import EVERYTHING
+from workspace import ROOT, TINY, Outcome
 
 MAIN = ROOT / "workflow/Snakefile"
 
@@ -47,13 +48,6 @@ def git(*arguments):
     return done.stdout.strip()
 
 
-def jobs(done):
-    """The rules that a dry run names in its table."""
-    assert done.returncode == 0, done.stdout + done.stderr
-    table = done.stdout.partition("Job stats:")[2].partition("\n\n")[0]
-    return {line.split()[0]: int(line.split()[1]) for line in table.splitlines()[3:]}
-
-
 def outer(folder, snakefile, key=""):
     """A workflow that has this one as a module."""
     (folder / "config").mkdir()
@@ -62,14 +56,6 @@ def outer(folder, snakefile, key=""):
     (folder / "config/config.yaml").write_text(yaml.safe_dump(shown))
     (folder / "Snakefile").write_text(OUTER.format(snakefile=snakefile, key=key))
     return folder
-
-
-@pytest.fixture(scope="module")
-def planned(tmp_path_factory):
-    """What the workflow plans by itself, from the configuration for tests."""
-    file = ROOT / ".test/config/config.yaml"
-    arguments = "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(file), "--dry-run"
-    return jobs(snakemake(tmp_path_factory.mktemp("alone"), *arguments))
 
 
 def test_what_the_catalogue_needs_is_there():
@@ -91,23 +77,18 @@ def test_what_the_catalogue_needs_is_there():
         assert (ROOT / name).exists(), name
 
 
-def test_the_main_file_of_the_catalogue_plans_what_the_one_at_the_top_plans(tmp_path, planned):
-    file = ROOT / ".test/config/config.yaml"
-    arguments = "--snakefile", str(MAIN), "--configfile", str(file), "--dry-run"
-    found = jobs(snakemake(tmp_path, *arguments))
-    assert found == planned
+def test_the_main_file_of_the_catalogue_plans_what_the_one_at_the_top_plans(workspace):
+    assert workspace.plan("--snakefile", str(MAIN)).jobs == EVERYTHING
 
 
 @pytest.mark.parametrize("key", ["", '["pacbed"]'])
-def test_another_workflow_uses_this_one_as_a_module(tmp_path, planned, key):
+def test_another_workflow_uses_this_one_as_a_module(tmp_path, key):
     arguments = [] if key else ["--config", "draws={count: 5}"]
-    found = jobs(snakemake(outer(tmp_path, repr(str(MAIN)), key), "--dry-run", *arguments))
-    more = 0 if key else 1  # numbers of --config reach the module
-    assert found.pop("pacbed_simulate") == planned["simulate"] + more
-    assert found.pop("own") == found.pop("all") == 1
-    assert found.pop("total") == planned["total"] + 1 + more
-    expected = {f"pacbed_{k}": n for k, n in planned.items()}
-    assert found == {k: n for k, n in expected.items() if k[7:] not in ("simulate", "all", "total")}
+    done = snakemake(outer(tmp_path, repr(str(MAIN)), key), "--dry-run", *arguments)
+    assert done.returncode == 0, done.stderr
+    expected = {f"pacbed_{name}": n for name, n in EVERYTHING.items() if name != "all"}
+    expected["pacbed_simulate"] += 0 if key else 1  # numbers of --config reach the module
+    assert Outcome(done.returncode, done.stdout).jobs == {**expected, "own": 1, "all": 1}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="another folder of caches")

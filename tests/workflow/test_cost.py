@@ -1,6 +1,5 @@
 """What a run will cost, before it runs; and how near that comes to what it used."""
 
-import json
 import re
 from pathlib import Path
 
@@ -9,29 +8,8 @@ import yaml
 from test_plan import ERRORS, FIGURES
 from workspace import ROOT
 
-from pacbed.cli import main
-
 SLURM = ROOT / "profiles" / "slurm"
 LOCAL = ROOT / "profiles" / "local"
-
-
-@pytest.fixture
-def plan(tmp_path, capsys):
-    """Plan a run in a folder by the command line; return status, budget, output and errors."""
-
-    def run(folder, profile, *arguments):
-        result = tmp_path / "plan.json"
-        status = main(
-            [
-                *("plan", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)),
-                *("--profile", str(profile), "--json", str(result), *map(str, arguments)),
-            ]
-        )
-        said = capsys.readouterr()
-        budget = json.loads(result.read_text()) if result.exists() else None
-        return status, budget, said.out, said.err
-
-    return run
 
 
 def rule(budget, name):

@@ -20,7 +20,7 @@ from pacbed.precision.bound import prior_covariance
 from pacbed.precision.bound_table import Sample, bound_of, bound_table, mean_bounds
 from pacbed.precision.metrics import errors, errors_by_dose
 from pacbed.reading.by_network import read_by_network
-from pacbed.scattering.fit import assemble, write_state
+from pacbed.scattering.fit import write_series
 from pacbed.scattering.image import Camera
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.scattering.state import write_scattered
@@ -46,14 +46,10 @@ def config():
 
 @pytest.fixture(scope="module")
 def series(config, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("series")
+    path = tmp_path_factory.mktemp("series") / "series.zarr.zip"
     asked = replace(config.series(), semiangle_mrad=SEMIANGLE, motion=STILL.motion)
-    engine = config.engine(threads=2)
-    states = [folder / f"{number}.zarr.zip" for number in range(asked.states)]
-    for number, path in enumerate(states):
-        write_state(path, asked, number, engine)
-    assemble(folder / "series.zarr.zip", states)
-    return ScatteringSeries(folder / "series.zarr.zip")
+    write_series(path, asked, config.engine(threads=2))
+    return ScatteringSeries(path)
 
 
 @pytest.fixture(scope="module")

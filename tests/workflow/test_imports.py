@@ -35,7 +35,7 @@ def imported(*scripts, hidden=()):
     ("scripts", "needless"),
     [
         (
-            ("draws", "simulate", "scatter", "scatter_draw", "series", "pool_of_draws"),
+            ("draws", "simulate", "scatter", "series", "pool_of_draws"),
             DRAWING | LEARNING | NEEDLESS | {"pandas"},
         ),
         (("discs", "bounds", "errors", "fits", "calibration"), DRAWING | LEARNING | NEEDLESS),

@@ -39,8 +39,8 @@ def test_a_new_folder_plans_everything(workspace):
     assert workspace.plan().jobs == EVERYTHING
 
 
-def test_repeating_a_default_in_an_overlay_changes_nothing(finished):
-    # It changes the order of the keys, and how a number is written.
+def test_repeating_a_default_in_an_overlay_or_how_it_is_computed_changes_nothing(finished):
+    # The first changes the order of the keys, and how a number is written.
     change = {
         "material": {"zigzag_A": 3.1613},
         "microscope": {"energy_keV": 80.0},
@@ -48,6 +48,7 @@ def test_repeating_a_default_in_an_overlay_changes_nothing(finished):
         "dataset": {"noise": "lognormal"},
         "training": {"momentum": 0.9},
         "deformation": {"tilt_mrad": [-5, 5]},
+        "execution": {"scratch_GB": 7},
     }
     assert finished.plan(change=change).nothing_to_do
 
@@ -160,6 +161,8 @@ def test_shared_strain_states_are_simulated_once_for_all_semiangles(workspace):
 def test_error_bars_of_networks_are_compared_with_their_errors(workspace):
     outcome = workspace.plan(change={"network": {"uncertainty": True}})
     assert outcome.jobs == {"calibration": 1, **EVERYTHING}
+    # It is a result, which is made again if it is lost.
+    assert re.search(r"rule all:\n +input: .*calibration\.csv", outcome.text)
 
 
 def test_another_semiangle_leaves_those_that_exist(finished):

@@ -1,6 +1,5 @@
 """Maps of measured scans, as jobs of the workflow."""
 
-import json
 import os
 import signal
 import time
@@ -9,16 +8,15 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import yaml
-from workspace import LOCAL, ROOT, TINY
+from test_cost import SLURM, overlays, rule
+from workspace import LOCAL
 
-from pacbed.cli import main
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.reading.example_scan import small_ripple
 from pacbed.reading.map_store import read_map
 from pacbed.reading.scan_writing import write_scan
-from pacbed.scattering.fit import assemble, write_state
+from pacbed.scattering.fit import write_series
 from pacbed.scattering.request import SeriesRequest
 from pacbed.scattering.strain import StrainRange
 from pacbed.specimen.crystal import MATERIALS
@@ -71,21 +69,14 @@ def test_mistakes_and_missing_files_are_named_before_anything_is_planned(scanned
         assert "Building DAG" not in outcome.text
 
 
-def test_a_budget_has_maps(scanned, tmp_path):
-    (tmp_path / "scans.yaml").write_text(yaml.safe_dump({"scans": {"flake7": FLAKE}, **TINY}))
-    budget = tmp_path / "plan.json"
-    status = main(
-        [
-            *("plan", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(scanned.folder)),
-            *("--profile", str(ROOT / "profiles/slurm"), "--json", str(budget)),
-            *("--config", str(tmp_path / "scans.yaml")),
-        ]
-    )
+def test_a_budget_has_maps(scanned, plan):
+    options = overlays(scanned, scans={"flake7": FLAKE})
+    status, budget, _, _ = plan(scanned.folder, SLURM, *options)
     assert status == 0
-    rules = {one["rule"]: one for one in json.loads(budget.read_text())["rules"]}
-    assert rules["map"]["to_run"] == 1
-    assert rules["map"]["core_h"]["likely"] > 0
-    assert rules["map"]["ceiling_core_h"] == 8 * 8
+    found = rule(budget, "map")
+    assert found["to_run"] == 1
+    assert found["core_h"]["likely"] > 0
+    assert found["ceiling_core_h"] == 8 * 8
 
 
 @pytest.fixture(scope="module")
@@ -98,11 +89,7 @@ def ripple(made_once):
             MATERIALS["MoS2"], 80, 5, StrainRange((0.97, 1.03)), 6.61, 5.0, 60.0, 15, 2
         )
         coarse = PlaneWaveSettings(supercell=(3, 2), diffuse_waves=16, incident_step_mrad=2.5)
-        engine = PlaneWaveEngine(coarse, 2)
-        states = [folder / f"{number:02d}.zarr.zip" for number in range(request.states)]
-        for number, path in enumerate(states):
-            write_state(path, request, number, engine)
-        assemble(folder / "series.zarr.zip", states)
+        write_series(folder / "series.zarr.zip", request, PlaneWaveEngine(coarse, 2))
         write_scan(folder / "ripple.hspy", small_ripple().simulate())
 
     return made_once("scan of the workflow", make)

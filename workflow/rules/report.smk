@@ -129,7 +129,11 @@ rule summary:
     conda:
         "../envs/analyse.yaml"
     params:
-        # Maps have pages of their own.
-        config={key: value for key, value in config.items() if key != "scans"},
+        # Maps have pages of their own, and no result depends on `execution`.
+        config={
+            key: value
+            for key, value in config.items()
+            if key not in ("scans", "execution")
+        },
     script:
         "../scripts/report.py"

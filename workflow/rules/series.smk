@@ -108,18 +108,13 @@ rule pool:
         "../scripts/pool.py"
 
 
-rule scatter_draw:
-    input:
-        STRUCTURE,
+use rule scatter as scatter_draw with:
     output:
         temp(directory(DRAW_STATES)),
     log:
         f"{RESULTS}/logs/series/{JOB}/{{split}}{{batch}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/series/{JOB}/{{split}}{{batch}}.tsv"
-    conda:
-        f"../envs/simulate-{build('planewave')}.yaml"
-    threads: 1
     resources:
         **({"gpu": 1} if DEVICE == "gpu" else {}),
         **expected(
@@ -134,12 +129,11 @@ rule scatter_draw:
         runtime=minutes(10, lambda wildcards: STATES_PER_JOB),
     params:
         **NUMERICS_OF_DRAWS,
+        series=None,  # which else is that of `scatter`
         states=lambda wildcards: {
             f"{number:05d}": STUDY.state_of_draw(number, together(wildcards)).to_dict()
             for number in batch(draws_of(wildcards.split), wildcards)
         },
-    script:
-        "../scripts/scatter_draw.py"
 
 
 rule pool_of_draws:

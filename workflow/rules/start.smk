@@ -51,9 +51,9 @@ onstart:
     try:
         HELD.append(take_lock(Path(RESULTS)))
         changed = check_results(Path(RESULTS), STUDY)
+        snakemake_logger_plugin_budget.start(workflow)
         if adapter.submits_to_slurm(workflow):
             prepare_cluster()
-        snakemake_logger_plugin_budget.start(workflow)
         keep_config(Path(RESULTS), STUDY)
     except PacbedError as error:
         raise WorkflowError(str(error))

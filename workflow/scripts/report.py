@@ -9,7 +9,9 @@ from pacbed.storage.zipped import open_store
 from snakemake_logger_plugin_budget.jobs import read_benchmarks
 
 with job(snakemake.log[0]):
-    config, files = snakemake.params.config, snakemake.input
+    files = snakemake.input
+    # Shown, but not a parameter of the rule: then changing it would make the page again.
+    config = {**snakemake.params.config, "execution": snakemake.config["execution"]}
     tables = [files.errors, files.bounds, *files.calibration]
     errors, bounds, *calibration = read_of_one_study(*map(Path, tables))
     with open_store(Path(files.undeformed)) as store:

@@ -7,11 +7,8 @@ from _job import git_revision, job, note_work_found
 from pacbed.exceptions import ConfigError
 from pacbed.machine import sparse_progress
 from pacbed.patterns.job_stores import WantedStore, make_waiting
-from pacbed.precision.steps import State
 from pacbed.runs.locks import sole_maker
-from pacbed.specimen.deformation import Deformation
 from pacbed.storage.waiting import finish, put_aside
-from pacbed.study.draws import draw, simulation_seed
 from pacbed.study.model import Configuration
 from pacbed.study.states import Seeded
 
@@ -41,16 +38,6 @@ def draws():
     return [count * int(digits) + last for last in range(count)]
 
 
-def drawn(number, semiangle):
-    """State and seed of a draw, or of the undeformed crystal."""
-    state, shared = State(Deformation(), (0.0, 0.0)), study.draws.shared_strain
-    if number is not None:
-        ranges = study.deformation.draw_ranges()
-        one = draw(study.seed, semiangle, number, ranges, shared)
-        state = State(one.deformation, one.tilt_mrad)
-    return Seeded(state, simulation_seed(study.seed, semiangle, number, shared))
-
-
 def request(seeded, semiangle):
     state = seeded.state
     one = state.deformation, state.tilt_mrad, seeded.seed
@@ -64,7 +51,7 @@ def wanted():
         given = map(Seeded.from_dict, states.values())
         contents = [(request(one, angle), None) for one in given for angle in angles]
     else:
-        contents = [(request(drawn(n, angle), angle), n) for n in draws() for angle in angles]
+        contents = [(study.request_of_draw(n, angle), n) for n in draws() for angle in angles]
     return [WantedStore(path, *one) for path, one in zip(outputs, contents, strict=True)]
 
 

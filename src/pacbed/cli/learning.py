@@ -182,7 +182,8 @@ def errors(table: Path, /, *, split: Literal["train", "validation", "test"] = "t
     from pacbed.storage.tables import read_table
 
     found = read_table(table)
-    if absent := {"split", "parameter", "mae", "baseline_mae"} - set(found.columns):
+    needed = {"split", "parameter", "mae", "baseline_mae", "outputs", "intensity", *SAMPLE}
+    if absent := needed - set(found.columns):
         raise PacbedError(
             f"{table} is not a table of errors: it has no {', '.join(sorted(absent))}"
         )

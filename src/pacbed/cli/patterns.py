@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.table import Table
 
-from pacbed.cli.common import say, show_table
+from pacbed.cli.common import Count, say, show_table
 from pacbed.cli.structures import AnyCrystal
 from pacbed.exceptions import PacbedError
 
 if TYPE_CHECKING:
     from pacbed.patterns.store import PatternStore
 
-Layers = Annotated[tuple[int, ...], Parameter(help="Thicknesses to draw.", show_default="a choice")]
+Layers = Annotated[
+    tuple[Count, ...], Parameter(help="Thicknesses to draw.", show_default="a choice")
+]
 Field = Annotated[
     float | None, Parameter(help="Width to show in mrad.", show_default="the narrower side")
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -158,7 +157,7 @@ def make_series(
     """
     from pacbed.engines.planewave.engine import PlaneWaveEngine
     from pacbed.runs.cost_model import whole_series_s
-    from pacbed.scattering import fit
+    from pacbed.scattering.fit import write_series
     from pacbed.storage.files import check_writable
 
     settings = plane_wave.settings(computation.slices)
@@ -174,17 +173,8 @@ def make_series(
         expected_s = whole_series_s(request, settings, computation.threads)
         say(f"{request.states} strain states take {spent(expected_s)}")
     engine = PlaneWaveEngine(settings, computation.threads, computation.device)
-    folder = output.with_name(f".{output.name}.states")
-    paths = [folder / f"{number:04d}.zarr.zip" for number in range(request.states)]
     with progress(stderr()) as start:
-        report = start("strain states")
-        for number, path in enumerate(paths):
-            report(number, len(paths))
-            if not fit.holds_state(path, request, number, settings):
-                fit.write_state(path, request, number, engine)
-        report(len(paths), len(paths))
-        fit.assemble(output, paths)
-    shutil.rmtree(folder, ignore_errors=True)
+        write_series(output, request, engine, start("strain states"))
     return True
 
 

@@ -55,29 +55,37 @@ def plan(
     directory
         Folder where it is going to run.
     """
-    from pacbed.runs.budget import Limits
     from pacbed.runs.budget import plan as planned
     from pacbed.storage.files import check_apart, check_writable, write_text
 
     check_apart([json_file], [*config, snakefile])
     check_writable(json_file)
     with busy("planning"):
-        limits = Limits(max_core_hours, max_gpu_hours, max_storage_TB)
+        limits = {
+            "core-hours": max_core_hours,
+            "gpu-hours": max_gpu_hours,
+            "storage-tb": max_storage_TB,
+        }
         table, budget = planned(profile, config, snakefile, directory, limits)
     print(table or "Nothing to be done.")
-    _warn_of_other_results([snakefile.parent / "config/config.yaml", *config], directory or Path())
     if json_file:
         write_text(json_file, json.dumps(budget, indent=2) + "\n")
+    _warn_of_other_results(snakefile, config, directory or Path())
     if budget["exceeded"]:
         raise BudgetExceeded("over the limit: " + "; ".join(budget["exceeded"]))
 
 
-def _warn_of_other_results(paths: Sequence[Path], directory: Path) -> None:
+def _warn_of_other_results(snakefile: Path, overlays: Sequence[Path], directory: Path) -> None:
     """Warn if a run would refuse the folder of results."""
     from pacbed.runs.results_folder import check_results
     from pacbed.study.configuration import load
 
-    config = load(paths)
+    # The main file is at the top, or in the folder of the workflow.
+    defaults = [folder / "config/config.yaml" for folder in snakefile.resolve().parents[:2]]
+    try:
+        config = load([*[path for path in defaults if path.is_file()][:1], *overlays])
+    except PacbedError:
+        return  # of another workflow, with keys of its own, that has this one as a module
     try:
         check_results(directory / config.results, config)
     except PacbedError as error:

@@ -7,8 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +20,12 @@ UNLIMITED_CORES = 1_000_000
 OVER_LIMIT_STATUS = 3
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a run may cost, storage in TB; None for any amount."""
-
-    core_hours: float | None = None
-    gpu_hours: float | None = None
-    storage_TB: float | None = None
-
-    @property
-    def options(self) -> list[str]:
-        """The limits as options of Snakemake."""
-        return [
-            f"--logger-budget-max-{name.lower().replace('_', '-')}={limit}"
-            for name, limit in vars(self).items()
-            if limit is not None
-        ]
-
-
 def plan(
     profile: Path,
     overlays: Sequence[Path] = (),
     snakefile: Path = Path("Snakefile"),
     directory: Path | None = None,
-    limits: Limits = Limits(),
+    limits: Mapping[str, float | None] = {},
 ) -> tuple[str, dict[str, Any]]:
     """Plan a run.
 
@@ -59,7 +40,8 @@ def plan(
     directory
         Where it is going to run; the current folder if not given.
     limits
-        What it may cost.
+        What it may cost, by the names of options of the budget plugin (``core-hours``); None for
+        any amount.
 
     Returns
     -------
@@ -90,7 +72,8 @@ def plan(
             *(["--directory", str(directory)] if directory else []),
             *(["--configfile", *(str(p.resolve()) for p in overlays)] if overlays else []),
             *("--logger", "budget", f"--logger-budget-json={result}"),
-            *(f"--logger-budget-text={table}", *limits.options),
+            f"--logger-budget-text={table}",
+            *(f"--logger-budget-max-{k}={n}" for k, n in limits.items() if n is not None),
         ]
         given = adapter.options(arguments)
         jobs, cores = adapter.at_a_time(given)

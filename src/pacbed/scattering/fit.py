@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,42 @@ from pacbed.storage.zipped import open_store, plain, reading, zip_writer
 
 DIFFUSE_DEGREE = 1
 """Degree of the polynomials of the diffuse scattering."""
+
+
+def write_series(
+    path: Path,
+    request: SeriesRequest,
+    engine: PlaneWaveEngine,
+    progress: Progress | None = None,
+) -> None:
+    """Simulate the strain states of a series, and write what is fitted to them.
+
+    Until it is whole, the states are kept in a hidden folder beside it: another call continues.
+
+    Parameters
+    ----------
+    path, request, engine
+        As of :func:`write_state`, but the file is the series.
+    progress
+        Called with the number of states done and their total.
+
+    Raises
+    ------
+    RequestError
+        If it cannot be simulated.
+    StoreError
+        If a file cannot be written.
+    """
+    folder = path.with_name(f".{path.name}.states")
+    states = [folder / f"{number:04d}.zarr.zip" for number in range(request.states)]
+    report = progress or (lambda done, total: None)
+    for number, state in enumerate(states):
+        report(number, len(states))
+        if not holds_state(state, request, number, engine.settings):
+            write_state(state, request, number, engine)
+    report(len(states), len(states))
+    assemble(path, states)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_state(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from pacbed.exceptions import RequestError
+from pacbed.specimen.deformation import Deformation
 from pacbed.study.draws import draw, simulation_seed
 from pacbed.study.sections import (
     OF_SETS,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from pacbed.examples.augment import AugmentationSettings
     from pacbed.precision.design import Experiment
     from pacbed.scattering.request import SeriesRequest, StateRequest
-    from pacbed.specimen.deformation import Deformation
     from pacbed.specimen.microscope import Detector
 
 
@@ -165,6 +165,15 @@ class Configuration(Section):
             seed=self.seed if seed is None else seed,
         )
 
+    def request_of_draw(self, index: int | None, semiangle_mrad: float) -> SimulationRequest:
+        """Return the request for one draw, or for the undeformed crystal if there is no number."""
+        shared = self.draws.shared_strain
+        seed = simulation_seed(self.seed, semiangle_mrad, index, shared)
+        if index is None:
+            return self.request(semiangle_mrad, Deformation(), seed=seed)
+        one = draw(self.seed, semiangle_mrad, index, self.deformation.draw_ranges(), shared)
+        return self.request(semiangle_mrad, one.deformation, one.tilt_mrad, seed)
+
     def state_of_draw(self, index: int, semiangles_mrad: tuple[float, ...]) -> StateRequest:
         """Return the strain state of a draw, for semi-angles that share it.
 
@@ -175,16 +184,12 @@ class Configuration(Section):
 
         # Images have pixels of their own.
         detector = Detector((self.simulation.field_of_view_mrad,) * 2, (64, 64))
-        ranges, shared = self.deformation.draw_ranges(), self.draws.shared_strain
-        simulations = []
-        for angle in semiangles_mrad:
-            one = draw(self.seed, angle, index, ranges, shared)
-            seed = simulation_seed(self.seed, angle, index, shared)
-            request = self.request(angle, one.deformation, one.tilt_mrad, seed)
-            simulations.append(replace(request, detector=detector))
-        return StateRequest(
-            tuple(simulations), tuple(sorted(self.dataset.layers)), ranges.stretch[1]
+        simulations = tuple(
+            replace(self.request_of_draw(index, angle), detector=detector)
+            for angle in semiangles_mrad
         )
+        largest_stretch = self.deformation.draw_ranges().stretch[1]
+        return StateRequest(simulations, tuple(sorted(self.dataset.layers)), largest_stretch)
 
     def engine(self, threads: int, log: Callable[[str], None] = lambda line: None) -> Engine:
         """Return the engine on so many threads; a program outside prints its lines to `log`.
@@ -272,7 +277,6 @@ class Configuration(Section):
     def experiment(self) -> Experiment:
         """Return the experiment whose bound can be simulated without a run of the workflow."""
         from pacbed.precision.design import Experiment
-        from pacbed.specimen.deformation import Deformation
 
         angles = self.microscope.semiangles_mrad
         return Experiment(
