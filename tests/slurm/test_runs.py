@@ -283,8 +283,9 @@ def test_a_job_over_its_time_limit_gets_more_time(study):
     study.cluster.wait_for(second()[0].id, "CANCELLED")
 
 
-@pytest.mark.parametrize("how", ["scontrol requeue", "scancel"])
-def test_a_training_that_is_stopped_goes_on_where_it_was(idle_cluster, undisturbed, tmp_path, how):
+def test_a_training_that_is_cancelled_is_tried_again_and_goes_on_where_it_was(
+    idle_cluster, undisturbed, tmp_path
+):
     # All but the network is there.
     shutil.copytree(undisturbed.folder, tmp_path / "study")
     shutil.rmtree(tmp_path / "study" / "results" / "models")
@@ -293,9 +294,10 @@ def test_a_training_that_is_stopped_goes_on_where_it_was(idle_cluster, undisturb
     job = study.wait_for_job("train")
     kept = checkpoint_of(study.folder / NETWORK / "model.keras")
     wait_until(kept.exists, 90, lambda: "the first epoch to end")
-    study.cluster.call(*how.split(), job.id)
+    study.cluster.call("scancel", job.id)
     outcome = finish(controller)
     assert outcome.status == 0, outcome.text
+    assert [job.state for job in study.jobs("train")] == ["CANCELLED", "COMPLETED"]
     log = study.folder / NETWORK.replace("models", "logs/models") / "train.log"
     assert "resumes after epoch" in log.read_text()
     histories = [pd.read_csv(w.folder / NETWORK / "history.csv") for w in (study, undisturbed)]
