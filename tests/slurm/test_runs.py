@@ -246,15 +246,6 @@ def test_two_controllers_do_not_run_one_study(study):
     assert finish(first).status == 0
 
 
-def test_a_cancelled_simulation_is_tried_again_with_the_same_result(study, undisturbed):
-    controller = study.start(*targets(1))
-    study.cluster.call("scancel", study.wait_for_job("simulate").id)
-    outcome = finish(controller)
-    assert outcome.status == 0, outcome.text
-    assert [job.state for job in study.jobs("simulate")] == ["CANCELLED", "COMPLETED"]
-    same_patterns(study, undisturbed, 0)
-
-
 def test_a_node_that_goes_down_and_comes_back_costs_an_attempt(study, undisturbed):
     controller = study.start(*targets(1))
     study.wait_for_job("simulate")
