@@ -235,17 +235,6 @@ def test_jobs_of_a_killed_controller_are_ended_by_the_next(study):
     assert "3 jobs of an earlier run were still in the queue" in finish(second).text
 
 
-def test_two_controllers_do_not_run_one_study(study):
-    # One draw after the other, so that it takes a while.
-    many = (*targets(3), "--jobs", "1")
-    first = study.start(*many)
-    study.wait_for_job("simulate")
-    second = study.run(*many)
-    assert second.status != 0
-    assert "is running this study already, in results" in second.text
-    assert finish(first).status == 0
-
-
 def test_a_node_that_goes_down_and_comes_back_costs_an_attempt(study, undisturbed):
     controller = study.start(*targets(1))
     study.wait_for_job("simulate")
