@@ -422,12 +422,13 @@ def snakemake(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("option", ["core-hours", "gpu-hours"])
 @pytest.mark.parametrize("dry", [("--dry-run",), ()])
-def test_a_run_over_a_limit_ends_with_status_3(snakemake, tmp_path, option, dry):
-    done = snakemake(*dry, f"--logger-budget-max-{option}", "0.5")
+def test_a_run_over_limits_ends_with_status_3(snakemake, tmp_path, dry):
+    limits = [f"--logger-budget-max-{what}-hours=0.5" for what in ("core", "gpu")]
+    done = snakemake(*dry, *limits)
     assert done.returncode == 3, done.stdout + done.stderr
-    assert f"over the limit: 1 {option.replace('gpu', 'GPU')} are likely" in done.stderr
+    for what in ("core", "GPU"):
+        assert f"over the limit: 1 {what}-hours are likely" in done.stderr
     assert not (tmp_path / "made").exists()
 
 

@@ -593,14 +593,20 @@ def test_a_terminal_without_greek_letters_gets_question_marks():
 
 
 def test_help_waits_for_no_large_library():
-    code = "import sys; from pacbed.cli import main; main([{!r}, '--help']); print(*sys.modules)"
+    code = (
+        "import sys; from pacbed.cli import main\n"
+        f"for words in {[[], *([name] for name in COMMANDS)]}:\n"
+        "    main([*words, '--help']); print('imported', *words, '|', *sys.modules)\n"
+    )
+    lines = python("-c", code).stdout.splitlines()
+    alone, *commands = (line.split("|") for line in lines if line.startswith("imported "))
     large = {"tensorflow", "keras", "zarr", "matplotlib", "pandas"}
-    for command in COMMANDS:
-        imported = set(python("-c", code.format(command)).stdout.splitlines()[-1].split())
+    assert not set(alone[1].split()) & (large | {"numpy", "scipy", "ase"})
+    assert [command.split()[1] for command, _ in commands] == list(COMMANDS)
+    for command, modules in commands:
+        imported = set(modules.split())
         assert "pacbed.cli.common" in imported
         assert not imported & large, command
-    code = "import sys; from pacbed.cli import main; main(['--help']); print(*sys.modules)"
-    assert not set(python("-c", code).stdout.split()) & (large | {"numpy", "scipy", "ase"})
 
 
 @pytest.mark.parametrize(

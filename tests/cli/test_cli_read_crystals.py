@@ -36,7 +36,7 @@ def of_file(name, folder, wse2):
     return [str(folder / name), "--stack", "--displacement", *given]
 
 
-NAMED = ("graphene", "hBN", "1T-TaS2", "3R-MoS2", "black-phosphorus")
+NAMED = ("graphene", "black-phosphorus")
 
 
 @pytest.mark.parametrize("name", [*NAMED, "wse2.cif", "stack.vasp"])

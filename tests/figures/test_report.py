@@ -321,6 +321,14 @@ def test_every_figure_and_table_has_a_caption_of_some_sentences(config):
         assert not re.search(r"[{}`*]", caption), f"{name}: plain sentences only"
 
 
+def test_the_page_of_another_crystal_names_it(page, config):
+    other = load([ROOT / "config/demo.yaml"]).changed({"material": "graphene"}).plain()
+    written = page(names=("cell", "fig1"), config=other, captions=read_captions(CAPTIONS, other))
+    assert '<h3 id="cell">The crystal</h3>' in written
+    assert "Patterns of undeformed graphene at 80 keV" in text(written, "figures")
+    assert "tilt of graphene from one PACBED pattern" in text(written)
+
+
 def test_error_bars_of_fits_have_a_table(page):
     of_sample = {"semiangle_mrad": 6.35, "layers": 5, "split": "test", "method": "fit"}
     quantiles = dict(zip(("q025", "q16", "q50", "q84", "q975"), (-1.9, -1, 0, 1, 2.1), strict=True))

@@ -66,7 +66,7 @@ GresTypes=gpu
 SlurmdParameters=config_overrides
 
 NodeName={node} NodeHostname={hostname} NodeAddr=127.0.0.1 Port={node_port} \
-CPUs=128 SocketsPerBoard=1 CoresPerSocket=128 ThreadsPerCore=1 \
+CPUs=160 SocketsPerBoard=1 CoresPerSocket=160 ThreadsPerCore=1 \
 RealMemory=512000 Gres=gpu:a100:{gpus} State=UNKNOWN
 PartitionName=cpu Nodes={node} MaxTime=INFINITE DefaultTime=60 State=UP Default=YES
 PartitionName=gpu Nodes={node} MaxTime=INFINITE DefaultTime=60 State=UP

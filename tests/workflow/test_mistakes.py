@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from workspace import LOCAL
 
 from pacbed.patterns.store import read_patterns
+from pacbed.runs.locks import sole_maker
 from pacbed.runs.results_folder import keep_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,30 +21,14 @@ ROOT = Path(__file__).resolve().parents[2]
 # In the configuration
 
 
-@pytest.mark.parametrize(
-    ("change", "messages"),
-    [
-        (
-            {"dataset": {"electron": [1, 2]}},
-            ["dataset.electron = [1, 2]: unknown key", "did you mean 'electrons'?"],
-        ),
-        (
-            {"microscope": {"semiangles_mrad": [55]}},
-            ["microscope.semiangles_mrad = 55", "must be less than 50 mrad"],
-        ),
-        (
-            {"microscope": {"semiangles_mrad": 6.35}},
-            ["microscope.semiangles_mrad = 6.35: must be a list: write [6.35]"],
-        ),
-    ],
-    ids=["unknown key", "impossible value", "no list"],
-)
-def test_a_mistake_in_the_configuration_stops_before_anything_is_planned(
-    workspace, change, messages
-):
+def test_a_mistake_in_the_configuration_stops_before_anything_is_planned(workspace):
+    change = {"dataset": {"electron": [1, 2]}, "microscope": {"semiangles_mrad": [55]}}
     outcome = workspace.run(change=change)
     assert outcome.status != 0
-    for message in messages:
+    for message in (
+        *("dataset.electron = [1, 2]: unknown key", "did you mean 'electrons'?"),
+        *("microscope.semiangles_mrad = 55", "must be less than 50 mrad"),
+    ):
         assert message in outcome.text
     assert "Traceback" not in outcome.text
     assert "Building DAG" not in outcome.text
@@ -61,10 +48,14 @@ def test_a_key_that_is_there_twice_is_named_with_both_lines(workspace):
 
 
 def test_nested_values_can_be_given_on_the_command_line(workspace):
-    given = "draws={count: 5, split: {train: 0.6, validation: 0.2, test: 0.2}}"
+    split = "{train: 0.6, validation: 0.2, test: 0.2}"
+    given = f"draws={{count: 5, shared_strain: true, split: {split}}}"
     outcome = workspace.plan("--config", given, "microscope={semiangles_mrad: [6.35, 12.65]}")
     assert outcome.status == 0, outcome.text
-    assert outcome.jobs["simulate"] == 10
+    # Strain states that all semi-angles share are simulated once.
+    assert (outcome.jobs["simulate"], outcome.jobs["simulate_undeformed"]) == (5, 1)
+    for angle in ("6.35", "12.65"):
+        assert f"results/patterns/{angle}mrad/00004.zarr.zip" in outcome.text
 
 
 def test_results_of_another_configuration_are_not_overwritten(workspace):
@@ -77,6 +68,24 @@ def test_results_of_another_configuration_are_not_overwritten(workspace):
     assert outcome.status == 1
     assert "simulation.layers was 7, is 2" in outcome.text
     assert store.read_bytes() == b"a store"
+
+
+def test_two_controllers_do_not_run_one_study(workspace):
+    name = "results/patterns/6.35mrad/00000.zarr.zip"
+    log = workspace.folder / "results/logs/patterns/6.35mrad/00000.log"
+    # The job of the first waits here until the second has ended.
+    with sole_maker(workspace.folder / name):
+        first = workspace.start(*LOCAL, "--cores", "1", name)
+        limit = time.monotonic() + 120
+        while not (log.exists() and "waiting until it has ended" in log.read_text()):
+            assert time.monotonic() < limit
+            assert first.poll() is None
+            time.sleep(0.1)
+        second = workspace.run(name)
+    assert second.status != 0
+    assert "is running this study already, in results" in second.text
+    text, _ = first.communicate(timeout=120)
+    assert first.returncode == 0, text
 
 
 # In a store

@@ -33,7 +33,9 @@ def change(tmp_path, monkeypatch):
     }
 
 
-def test_a_deformation_is_simulated_with_prismatic(workspace, change):
+def test_a_deformation_is_simulated_with_prismatic_until_what_it_depends_on_changes(
+    workspace, change
+):
     outcome = workspace.run(STORE, change=change)
     assert outcome.status == 0, outcome.text
 
@@ -46,10 +48,6 @@ def test_a_deformation_is_simulated_with_prismatic(workspace, change):
     log = (workspace.folder / "results/logs/patterns/6.35mrad/00000.log").read_text()
     assert "Computing Probe Position #3/4" in log
     assert "simulation of 00000: 8 of 8" in log
-
-
-def test_what_prismatic_depends_on_and_nothing_else_runs_it_again(workspace, change):
-    assert workspace.run(STORE, change=change).status == 0
 
     change["execution"] |= {"scratch_GB": 7, "call_limit_h": None}
     change["simulation"]["planewave"] = {"diffuse_waves": 40, "supercell": [4, 3]}

@@ -251,12 +251,3 @@ def test_discs_are_measured_in_the_test_set_where_they_are_large_enough(workspac
     # Coarse as the images are, a known scale leaves little to be wrong about.
     error = table["predicted_strain_xx"] - table["true_strain_xx"]
     assert error.abs().median() < 0.01
-
-
-def test_a_study_at_another_energy_runs_with_no_other_key_changed(workspace):
-    energy_keV = 300
-    train = "results/datasets/6.35mrad/2layers/train.zarr.zip"
-    outcome = workspace.run(train, change={"microscope": {"energy_keV": energy_keV}})
-    assert outcome.status == 0, outcome.text
-    simulated = read_dataset(workspace.folder / train).attributes["simulation"]
-    assert simulated["energy_keV"] == energy_keV
