@@ -97,7 +97,8 @@ def test_of_the_zigzag_axes_that_near_the_wanted_direction_is_taken(small_series
 def test_a_given_mtf_leaves_no_blur_to_be_fitted(small_series, tmp_path):
     mtf, table = MTF(gaussian_mtf(COMMON["blur_px"])), tmp_path / "mtf.csv"
     table.write_text("\n".join(f"{f},{value}" for f, value in mtf.points))
-    scan, settings = small_scan(small_series, vacuum=False, shape=(2, 3)).scan, MapSettings((3, 5))
+    scan = small_scan(small_series, vacuum=False, shape=(2, 3), two=(5, 5)).scan
+    settings = MapSettings((5,))
     found = calibrate(scan, small_series, settings, CalibrationSettings(mtf=table))
     assert found.blur_px < 0.3
     found.write(tmp_path / "scan.calibration.json")

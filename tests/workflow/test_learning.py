@@ -26,6 +26,7 @@ CHANGE = {
     },
     "variants": [{**VARIANT, "layers": "all"}],
 }
+ERRORS = "results/tables/errors.csv"
 MODELS = "results/models/6.35mrad/{}layers/strain-rotation_power"
 
 
@@ -39,7 +40,7 @@ def learned(finished, tmp_path_factory):
     workspace = Workspace(folder)
     planned = workspace.plan(change=CHANGE)
     assert planned.status == 0, planned.text
-    outcome = workspace.run(change=CHANGE)
+    outcome = workspace.run(ERRORS, change=CHANGE)
     assert outcome.status == 0, outcome.text
     return workspace, planned
 
@@ -62,7 +63,7 @@ def test_no_training_set_is_written(learned):
 
 
 def test_errors_are_tabulated_for_validation_and_test(learned):
-    errors = pd.read_csv(learned[0].folder / "results/tables/errors.csv")
+    errors = pd.read_csv(learned[0].folder / ERRORS)
     assert set(errors["split"]) == {"validation", "test"}
     assert set(errors["intensity"]) == {"power"}
     assert errors["baseline_mae"].notna().all()
@@ -93,7 +94,7 @@ def test_the_exponent_is_learnt_and_kept_in_single_precision(learned):
 
 
 def test_a_second_run_does_nothing(learned):
-    assert learned[0].run(change=CHANGE).nothing_to_do
+    assert learned[0].run(ERRORS, change=CHANGE).nothing_to_do
 
 
 def test_keys_of_the_other_schedule_make_nothing_run_again(finished):

@@ -217,19 +217,17 @@ def test_a_second_run_does_nothing(finished, results):
 def test_the_same_configuration_gives_the_same_numbers_on_any_number_of_cores(
     finished, workspace, draws
 ):
-    # Of the draws of training and of the one for test, and of both thicknesses.
-    chosen = [path for path in DATASETS if re.search("1layers/train|2layers/test", path)]
-    outcome = workspace.run(*chosen, cores=1)
+    dataset = DATASETS[0]
+    outcome = workspace.run(dataset, cores=1)
     assert outcome.status == 0, outcome.text
-    used = draws.loc[draws["split"] != "validation", "index"]
-    assert len(used) == 3
+    used = draws.loc[draws["split"] == "train", "index"]
+    assert len(used) == 2
     for index in used:
         name = f"results/patterns/6.35mrad/{index:05d}.zarr.zip"
         first, again = (read_patterns(one.folder / name) for one in (finished, workspace))
         np.testing.assert_array_equal(first.patterns, again.patterns)
         assert first.attributes["request"] == again.attributes["request"]
-    for path in chosen:
-        assert (workspace.folder / path).read_bytes() == (finished.folder / path).read_bytes()
+    assert (workspace.folder / dataset).read_bytes() == (finished.folder / dataset).read_bytes()
 
 
 def test_discs_are_measured_in_the_test_set_where_they_are_large_enough(workspace):

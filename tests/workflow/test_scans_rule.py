@@ -45,7 +45,6 @@ def test_each_scan_is_a_job(scanned):
 
 def test_maps_are_a_part_of_the_whole_study(scanned):
     assert scanned.plan(change={"scans": {"flake7": FLAKE}}).jobs["map"] == 1
-    assert "map" not in scanned.plan().jobs
 
 
 def test_a_scan_can_have_the_calibration_of_another(scanned):
