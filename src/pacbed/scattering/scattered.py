@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,9 @@ from pacbed.storage.zipped import plain
 
 # Strain xx, yy and xy of one.
 UNIT_STRAINS = np.array([[[1.0, 0], [0, 0]], [[0, 0], [0, 1]], [[0, 1], [1, 0]]])
+
+# Numbers of layers of which the coefficients are kept.
+_MOST_KNOWN = 20
 
 
 class Scattered(ABC):
@@ -65,7 +67,7 @@ class Scattered(ABC):
                 f"physics, this is {PHYSICS_VERSION}: make it again"
             )
         self.path, self.request = path, request
-        self._known = lru_cache(maxsize=20)(self._read)
+        self._known: dict[int, dict[str, np.ndarray]] = {}
         self.settings = PlaneWaveSettings(**attributes["settings"])
         self.wave, self.beam, self.hk, x, y = (
             np.asarray(group[name]) for name in ("wave", "beam", "hk", "x_mrad", "y_mrad")
@@ -88,7 +90,11 @@ class Scattered(ABC):
 
     def coefficients(self, layer: int) -> dict[str, np.ndarray]:
         """Return the arrays of a number of layers, their last axis that of the terms."""
-        return self._known(layer)
+        if layer not in self._known:
+            if len(self._known) == _MOST_KNOWN:
+                del self._known[next(iter(self._known))]
+            self._known[layer] = self._read(layer)
+        return self._known[layer]
 
     @abstractmethod
     def _read(self, layer: int) -> dict[str, np.ndarray]:

@@ -120,7 +120,10 @@ def appearing_whole(path: Path, folder: bool = False) -> Iterator[Path]:
         raise PacbedError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         with suppress(OSError):  # on a read-only disk; why nothing was written is what matters
-            shutil.rmtree(temporary) if folder else temporary.unlink(missing_ok=True)
+            if folder:
+                shutil.rmtree(temporary, ignore_errors=True)
+            else:
+                temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
