@@ -476,16 +476,16 @@ def test_a_configuration_that_is_not_there_is_named_before_anything_is_planned(c
     assert line == "error: --config missing.yaml: there is no such file"
 
 
-@pytest.mark.parametrize("config", ["results: old", "pacbed: {results: old}", None])
+@pytest.mark.parametrize("config", ["results: results", "pacbed: {results: results}", None])
 def test_a_plan_is_told_in_full_and_warns_where_it_can(tmp_path, monkeypatch, capsys, config):
     # Of a workflow that has this one as a module, the keys are not known.
     budget = {"exceeded": ["too much"]}
     monkeypatch.setattr("pacbed.runs.budget.plan", lambda *given: ("a table", budget))
-    for folder in ("config", "workflow", "old"):
+    for folder in ("config", "workflow", "results"):
         (tmp_path / folder).mkdir()
     if config:
         (tmp_path / "config/config.yaml").write_text(config)
-    (tmp_path / "old/config.yaml").write_text("no: study")
+    (tmp_path / "results/config.yaml").write_text("no: study")
     monkeypatch.chdir(tmp_path)
     for snakefile in ("Snakefile", "workflow/Snakefile"):
         assert main(["plan", "--snakefile", snakefile, "--json", "plan.json"]) == 3
@@ -493,7 +493,7 @@ def test_a_plan_is_told_in_full_and_warns_where_it_can(tmp_path, monkeypatch, ca
         assert json.loads(Path("plan.json").read_text()) == budget
         Path("plan.json").unlink()
         assert said.out == "a table\n"
-        assert ("warning: this run would not start" in said.err) == (config == "results: old")
+        assert ("warning: this run would not start" in said.err) == (config == "results: results")
         assert "error: over the limit: too much" in said.err
 
 

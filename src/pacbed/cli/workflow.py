@@ -82,8 +82,10 @@ def _warn_of_other_results(snakefile: Path, overlays: Sequence[Path], directory:
 
     # The main file is at the top, or in the folder of the workflow.
     defaults = [folder / "config/config.yaml" for folder in snakefile.resolve().parents[:2]]
+    if not (found := [path for path in defaults if path.is_file()]):
+        return  # another workflow
     try:
-        config = load([*[path for path in defaults if path.is_file()][:1], *overlays])
+        config = load([found[0], *overlays])
     except PacbedError:
         return  # of another workflow, with keys of its own, that has this one as a module
     try:
