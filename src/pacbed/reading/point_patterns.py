@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,9 +66,14 @@ class PointPatterns:
         self.map = strain_map
         self._check(series)
         known = strain_map.attributes
-        settings = settings_of(MapSettings, (known.get("provenance") or {}).get("settings") or {})
-        calibration = Calibration.of(known.get("calibration") or {})
-        shape = tuple(map(len, settings.points(scan.shape)))
+        with _kept():
+            settings = settings_of(
+                MapSettings, (known.get("provenance") or {}).get("settings") or {}
+            )
+            if not settings.layers:
+                raise ValueError("it has no numbers of layers")
+            calibration = Calibration.of(known.get("calibration") or {})
+            shape = tuple(map(len, settings.points(scan.shape)))
         if shape != strain_map.shape:
             own, other = (" × ".join(map(str, one)) for one in (strain_map.shape, shape))
             raise PacbedError(
@@ -135,8 +141,8 @@ def open_point_patterns(
         If one is not there, or does not belong to the map.
     """
     known = strain_map.attributes.get("provenance") or {}
-    try:
-        files = {}
+    files = {}
+    with _kept():
         for what, given in (("scan", scan), ("series", series)):
             path = given or known.get(what)
             if not path:
@@ -145,8 +151,15 @@ def open_point_patterns(
             if not files[what].exists():
                 raise PacbedError(f"the {what} of the map, {path}, is not there: give --{what}")
         options = settings_of(ScanOptions, known.get("scan_options") or {})
-        opened = open_scan(files["scan"], options)
-        return PointPatterns(strain_map, opened, ScatteringSeries(files["series"]))
+    opened = open_scan(files["scan"], options)
+    return PointPatterns(strain_map, opened, ScatteringSeries(files["series"]))
+
+
+@contextmanager
+def _kept() -> Iterator[None]:
+    """Say of what a map holds that it is not what it should be."""
+    try:
+        yield
     except NOT_KEPT as error:
         raise PacbedError(
             f"the map was changed, or is of another version: its patterns are not found ({error})"
