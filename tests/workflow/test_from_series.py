@@ -153,9 +153,9 @@ def test_a_draw_is_scattered_once_for_all_thicknesses_and_shared_semiangles(work
 
 
 def test_a_job_simulates_ten_states(workspace):
-    change = {"simulation": {"planewave": {"strain_states": 20}}, "dataset": {"pool": 20}}
+    change = {"simulation": {"planewave": {"strain_states": 21}}, "dataset": {"pool": 20}}
     outcome = workspace.plan("results/series/series.zarr.zip", change=change)
-    assert outcome.jobs == {"scatter": 2, "series": 1}
+    assert outcome.jobs == {"scatter": 3, "series": 1}
 
 
 def test_a_job_that_fails_is_repeated_alone(workspace):

@@ -11,7 +11,8 @@ from snakemake_logger_plugin_budget.jobs import read_benchmarks
 with job(snakemake.log[0]):
     files = snakemake.input
     # Shown, but not a parameter of the rule: then changing it would make the page again.
-    config = {**snakemake.params.config, "execution": snakemake.config["execution"]}
+    shown = {**snakemake.params.config, "execution": snakemake.config["execution"]}
+    config = {name: shown[name] for name in snakemake.config if name in shown}
     tables = [files.errors, files.bounds, *files.calibration]
     errors, bounds, *calibration = read_of_one_study(*map(Path, tables))
     with open_store(Path(files.undeformed)) as store:
