@@ -22,13 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_mistake_in_the_configuration_stops_before_anything_is_planned(workspace):
-    change = {"dataset": {"electron": [1, 2]}, "microscope": {"semiangles_mrad": [55]}}
-    outcome = workspace.run(change=change)
+    outcome = workspace.run(change={"dataset": {"electron": [1, 2]}})
     assert outcome.status != 0
-    for message in (
-        *("dataset.electron = [1, 2]: unknown key", "did you mean 'electrons'?"),
-        *("microscope.semiangles_mrad = 55", "must be less than 50 mrad"),
-    ):
+    for message in ("dataset.electron = [1, 2]: unknown key", "did you mean 'electrons'?"):
         assert message in outcome.text
     assert "Traceback" not in outcome.text
     assert "Building DAG" not in outcome.text
