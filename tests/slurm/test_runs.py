@@ -330,10 +330,6 @@ def test_one_draw_that_always_fails_stops_only_what_depends_on_it(study):
             ("--default-resources", "slurm_partition=nowhere", "runtime=10"),
             r"simulate: .*partition.*; there are: cpu, gpu",
         ),
-        (
-            ("--set-resources", "train:gres=gpu:a100:1,lscratch:100"),
-            "train: Invalid GRES format: gpu:a100:1,lscratch:100",
-        ),
         (("--slurm-status-command", "sacct"), "(?s)no accounts here.*status-command: squeue"),
         (
             # Before SLURM is asked, and jobs of an earlier run are cancelled.
