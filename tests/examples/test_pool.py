@@ -455,7 +455,7 @@ def test_a_pool_that_is_damaged_or_missing_is_named(file, tmp_path):
 def test_a_pool_and_patterns_of_one_study_go_together(file, patterns):
     training = source_of(file).attributes
     validation = {"simulation": read_pattern_set([patterns], [0], LAYERS).simulation}
-    refuse_other_simulation(training, validation, "the set", pytest.fail)
+    refuse_other_simulation(training, validation, "the set")
 
 
 def test_what_lies_beyond_the_series_leaves_no_pool(series, tmp_path):

@@ -284,9 +284,3 @@ def test_a_network_of_another_kind_is_no_beginning(tmp_path):
     build_network(PIXELS, 4, replace(TWICE, kind="paper")).save(tmp_path / "paper.keras")
     with pytest.raises(PacbedError, match="cannot begin with the weights of"):
         train(*ONLINE, SCALING, SMALL, tmp_path / "new", initial=tmp_path / "paper.keras")
-
-
-def test_a_training_of_the_paper_is_described_as_it_was():
-    paper = settings((2, 0.02)).described()
-    assert "error_scales" not in paper
-    assert "kind" not in paper["network"]

@@ -29,7 +29,8 @@ def files(request, tmp_path_factory):
     network = build_network(PIXELS, 4, widths, seed=3)
     network.save(folder / "model.keras")
     augmentation = {"pixels": PIXELS, "field_of_view_mrad": WIDTH_MRAD, "image_mean": [0.2, 0.4]}
-    settings = {"scaling": vars(SCALING), "data": {"augmentation": augmentation}}
+    data = {"augmentation": augmentation, "simulation": {}}
+    settings = {"scaling": vars(SCALING), "data": data}
     (folder / "settings.json").write_text(json.dumps(settings))
     return folder / "model.keras", folder / "settings.json"
 
@@ -99,10 +100,11 @@ def test_patterns_that_do_not_fit_are_refused(files, images, pixel_mrad, said):
         predicted(files, images, pixel_mrad=pixel_mrad)
 
 
-def test_settings_without_a_field_of_view_are_refused(files, tmp_path):
-    (tmp_path / "settings.json").write_text(json.dumps({"scaling": vars(SCALING), "data": {}}))
-    with pytest.raises(PacbedError, match=r"settings\.json does not say how its images were made"):
-        predict_with(read_network(files[0], tmp_path / "settings.json"), PATTERN, PIXEL_MRAD)
+@pytest.mark.parametrize("data", [{}, {"simulation": {}}, None])
+def test_settings_that_do_not_say_how_images_were_made_are_refused(files, tmp_path, data):
+    (tmp_path / "settings.json").write_text(json.dumps({"scaling": vars(SCALING), "data": data}))
+    with pytest.raises(PacbedError, match=r"settings\.json is not what pacbed train writes\. Name"):
+        read_network(files[0], tmp_path / "settings.json")
 
 
 def test_a_prediction_outside_the_ranges_of_the_training_is_flagged(files, tmp_path):

@@ -186,16 +186,6 @@ def test_examples_of_another_simulation_are_refused(learned, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_a_network_of_an_earlier_version_is_used_with_a_warning(learned, tmp_path, capsys):
-    stored = json.loads((learned / "settings.json").read_text())
-    del stored["data"]["simulation"]
-    (tmp_path / "settings.json").write_text(json.dumps(stored))
-    table = predict(learned / "model.keras", tmp_path / "settings.json", spots(4, 9))
-    assert len(table) == 4
-    said = "warning: how the patterns of the training set were simulated is not recorded"
-    assert said in capsys.readouterr().out
-
-
 def test_a_camera_that_a_network_has_not_learnt_is_named(learned, capsys):
     data = spots(4, 9)
     with_mtf = {**data.attributes, "augmentation": {"mtf": {"points": [[0, 1], [0.5, 0.4]]}}}

@@ -158,15 +158,6 @@ def test_how_it_was_computed_does_not_count(made, motion):
     assert simulated_differently(mine, theirs) == []
 
 
-def test_thermal_motion_of_earlier_physics_is_another(made):
-    one = made()
-    thermal = {"phonon_configurations": 2, "debye_waller": True}
-    request = {**one.attributes["request"], "thermal": thermal}
-    earlier = replace(one, attributes={**one.attributes, "request": request})
-    told = "thermal motion as before version 2 of the physics in A, frozen phonons in B"
-    assert simulated_differently(earlier, one) == [told]
-
-
 # How it looks
 
 

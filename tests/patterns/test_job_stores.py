@@ -18,7 +18,7 @@ from pacbed.specimen.crystal import MATERIALS
 from pacbed.specimen.deformation import Deformation
 from pacbed.specimen.microscope import Aperture, Detector
 from pacbed.storage.waiting import finish, put_aside
-from pacbed.storage.zipped import checkpoint_of, plain
+from pacbed.storage.zipped import checkpoint_of
 
 REQUEST = SimulationRequest(
     material=MATERIALS["MoS2"],
@@ -143,38 +143,6 @@ def test_a_store_of_other_settings_or_physics_or_of_another_draw_is_made_again(
     found = read_patterns(store.path).attributes
     assert found["settings"] == {"quality": quality}
     assert (found["physics_version"], found.get("draw")) == (physics, draw)
-
-
-@pytest.fixture
-def earlier(folder, monkeypatch):
-    """Make a store as it was before stores had some attributes."""
-
-    def make(*new):
-        def without(attributes):
-            return plain({name: value for name, value in attributes.items() if name not in new})
-
-        [store] = stores(folder, [0])
-        with monkeypatch.context() as patched:
-            patched.setattr(store_module, "plain", without)
-            run([store], Counting())
-        assert not set(new) & set(read_patterns(store.path).attributes)
-        return store
-
-    return make
-
-
-def test_a_store_made_before_stores_knew_their_draw_is_good(earlier):
-    store, engine = earlier("draw"), Counting()
-    assert run([store], engine) == Outcome(found=True)
-    assert engine.made == []
-
-
-def test_a_store_made_before_stores_knew_their_physics_is_made_again(earlier):
-    store, engine = earlier("draw", "physics_version"), Counting()
-    assert run([store], engine) == Outcome()
-    assert engine.made == [(0, 5)]
-    found = read_patterns(store.path).attributes
-    assert (found["physics_version"], found["draw"]) == (PHYSICS_VERSION, 0)
 
 
 def test_a_damaged_store_is_made_again(folder):

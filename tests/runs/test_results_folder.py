@@ -139,22 +139,6 @@ def test_patterns_of_a_physics_that_was_mended_are_not_overwritten(results, defa
         check_results(results, default)
 
 
-def test_patterns_from_before_versions_were_kept_are_of_the_first_physics(results, default):
-    text = (results / "config.yaml").read_text()
-    (results / "config.yaml").write_text(text.partition("\n")[2])
-    with pytest.raises(ConfigError, match=rf"physics version.* was 1, is {PHYSICS_VERSION}"):
-        check_results(results, default)
-
-
-def test_a_folder_with_keys_of_an_earlier_version_is_not_overwritten(results, default):
-    record = yaml.safe_load((results / "config.yaml").read_text())
-    record["simulation"]["debye_waller"] = True
-    (results / "config.yaml").write_text(yaml.safe_dump(record))
-    with pytest.raises(ConfigError, match="choose another folder") as error:
-        check_results(results, default)
-    assert "simulation.thermal_motion has taken its place" in str(error.value)
-
-
 def test_without_patterns_nothing_is_lost(results, default):
     for store in (results / "patterns").glob("*/*.zip"):
         store.unlink()

@@ -237,21 +237,6 @@ def test_an_unknown_key_is_named_with_what_was_probably_meant(config, key, sugge
     assert the_complaint(config) == f"  - {key} = 7: unknown key; {suggestion}"
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "simulation.debye_waller",
-        "simulation.prismatic.phonon_configurations",
-        "simulation.planewave.phonon_configurations",
-    ],
-)
-def test_a_key_of_an_earlier_version_is_refused_with_what_has_taken_its_place(config, key):
-    change(config, key, 0)
-    assert the_complaint(config) == (
-        f"  - {key} = 0: unknown key; simulation.thermal_motion has taken its place"
-    )
-
-
 def test_a_key_without_a_default_is_missed(config):
     del config["variants"][1]["outputs"]
     assert the_complaint(config) == "  - variants.1: 'outputs' is missing"
@@ -719,21 +704,6 @@ def test_a_training_depends_on_its_own_schedule_alone(config):
     assert (cycle.total_epochs, cycle.examples_per_step) == (400, 64)
 
 
-def test_a_network_of_the_paper_depends_on_what_it_did_before_there_were_others(config):
-    assert not {"kind", "uncertainty"} & set(checked(config).network.used())
-    assert "loss" not in checked(config).training.used()
-    change(config, "network.kind", "coarse-to-fine")
-    change(config, "network.uncertainty", True)
-    change(config, "training.schedule", "fast")
-    change(config, "training.loss", "fisher")
-    other = checked(config)
-    used = other.network.used()
-    assert (used["kind"], used["uncertainty"]) == ("coarse-to-fine", True)
-    assert other.training.used()["loss"] == "fisher"
-    change(config, "training.fast.optimizer", "sgd")
-    assert "training.loss = fisher" in the_complaint(config)
-
-
 def test_the_coarse_image_is_halved_as_often_as_the_blocks_want(config):
     change(config, "network.kind", "coarse-to-fine")
     change(config, "dataset.pixels", 272)
@@ -895,10 +865,6 @@ def test_files_of_snakemake_have_no_key_twice(config, tmp_path):
     overlay.write_text("seed: 1\nresults: a\nseed: 2\n")
     with pytest.raises(ConfigError, match=r"twice\.yaml: 'seed' is there twice, in lines 1 and 3"):
         of_workflow(config, [DEFAULT, overlay], {})
-
-
-def test_a_record_of_an_earlier_version_has_no_scans(paper):
-    assert of_record(paper.plain({"scans"})) == paper
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ rule train:
         runtime=minutes(4320),
     params:
         seed=config["seed"],
-        network=STUDY.network.used(),
+        network=STUDY.network.plain(),
         training=STUDY.training.used(),
         image_mean=config["dataset"]["image_mean"],
         online=online_examples,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +18,8 @@ from pacbed.machine import usable_cores
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from pacbed.learning.prediction import TrainedNetwork
 
 SAMPLE = ("semiangle_mrad", "layers")
 _ORDER = {"network": 0, "network+fit": 1, "fit": 2, "discs": 3, "discs-calibrated": 4}
@@ -82,7 +83,7 @@ def evaluate(
     import pandas as pd
 
     from pacbed.examples.dataset import read_dataset
-    from pacbed.learning.prediction import predict
+    from pacbed.learning.prediction import predict, read_network
     from pacbed.learning.training import configure
     from pacbed.precision.metrics import errors
     from pacbed.storage.files import check_writable
@@ -91,8 +92,8 @@ def evaluate(
     check_writable(output)
     paths = (dataset, *datasets)
     model, settings = model_folder / "model.keras", model_folder / "settings.json"
-    _check_fit(paths, model, settings)
     configure(threads, log=say)
+    _check_fit(paths, read_network(model, settings))
     tables = []
     for path in paths:
         with busy(f"reading {path}"):
@@ -121,29 +122,18 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], names: Iter
     )
 
 
-def _check_fit(datasets: Sequence[Path], model: Path, settings: Path) -> None:
+def _check_fit(datasets: Sequence[Path], network: TrainedNetwork) -> None:
     """Compare datasets with that on which a network was trained."""
     from pacbed.examples.dataset import refuse_other_simulation
-    from pacbed.storage.zipped import open_store
+    from pacbed.storage.zipped import open_store, reading
 
-    for path in (model, settings):
-        if not path.is_file():
-            raise PacbedError(
-                f"{path} does not exist: name a folder that pacbed train or the workflow filled"
-            )
-    try:
-        trained = flat(json.loads(settings.read_text(encoding="utf-8"))["data"])
-    except OSError as error:
-        raise PacbedError(f"cannot read {settings}: {error.strerror}") from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise PacbedError(f"{settings} is not what pacbed train writes") from error
+    trained, model = flat(network.settings["data"]), network.model_file
     for path in datasets:
-        with open_store(path) as group:
+        with open_store(path) as group, reading(path):
             found = flat(dict(group.attrs))
+            refuse_other_simulation(trained, found, str(path))
         if differing := differences(found, trained, GEOMETRY):
             raise PacbedError(f"{path} does not fit {model}: {differing}")
-        # Of what is not recorded `predict` warns, when the file is known to be a dataset.
-        refuse_other_simulation(trained, found, str(path), lambda line: None)
         if differing := differences(found, trained, SAMPLE):
             say(f"warning: {path} is not what {model} was trained for: {differing}")
 

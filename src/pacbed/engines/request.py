@@ -68,8 +68,6 @@ class ThermalMotion:
     @staticmethod
     def described(stored: Mapping[str, Any]) -> str:
         """Describe the physics of what a store says; how it is computed is a matter of engines."""
-        if "motion" not in stored:
-            return "as before version 2 of the physics"
         less = {"coherent": "without diffuse scattering", "none": "static atoms"}
         return less.get(stored["motion"], "frozen phonons")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,7 +198,6 @@ def refuse_other_simulation(
     trained_on: Mapping[str, Any],
     data: Mapping[str, Any],
     name: str,
-    log: Callable[[str], None],
 ) -> None:
     """Refuse examples whose patterns are of another crystal, beam or thermal motion.
 
@@ -208,22 +207,12 @@ def refuse_other_simulation(
         Attributes of the training set and of the other.
     name
         What the other set is called in the message.
-    log
-        Receives a warning if one of them, of an earlier version, does not know how its patterns
-        were simulated.
 
     Raises
     ------
     PacbedError
         If they differ: in what, and both values.
     """
-    sets = {"the training set": trained_on, name: data}
-    if unknown := [which for which, one in sets.items() if not one.get("simulation")]:
-        log(
-            f"warning: how the patterns of {' and '.join(unknown)} were simulated is not recorded: "
-            "it is not checked that crystal, beam and thermal motion are the same"
-        )
-        return
     ours, theirs = (_essentials(one["simulation"]) for one in (trained_on, data))
     differing = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
     if "formula" in differing:  # then all lengths differ too

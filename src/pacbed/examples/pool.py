@@ -271,6 +271,5 @@ def read_pool(
         draws.tolist(),
         parameters,
         attributes["simulation"],  # type: ignore[arg-type]
-        # Of no ellipse, those of earlier versions may have two columns of zeros.
-        geometry if "ellipticity" in ours else geometry[:, :4],
+        geometry,
     )

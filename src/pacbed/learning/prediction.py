@@ -76,8 +76,8 @@ def predict(
     data
         The examples.
     log
-        Receives a warning if network or dataset do not know how their patterns were simulated, or
-        if the camera of the dataset has imperfections that the network has not learnt.
+        Receives a warning if the camera of the dataset has imperfections that the network has not
+        learnt.
 
     Returns
     -------
@@ -93,8 +93,8 @@ def predict(
     """
     network = read_network(model_file, settings_file)
     model, scaling = network.model, network.scaling
-    trained_on = network.settings.get("data", {})
-    refuse_other_simulation(trained_on, data.attributes, "the dataset", log)
+    trained_on = network.settings["data"]
+    refuse_other_simulation(trained_on, data.attributes, "the dataset")
     unlearnt = not_learnt(_camera(trained_on), _camera(data.attributes))
     mtf, learnt = (one.get("augmentation", {}).get("mtf") for one in (data.attributes, trained_on))
     if mtf != learnt:
@@ -158,18 +158,12 @@ def predict_with(
     Raises
     ------
     PacbedError
-        If the settings do not say how the images of the training were made, a pattern is empty,
-        or its field of view is smaller than that of the training.
+        If a pattern is empty, or its field of view is smaller than that of the training.
     """
     scaling, settings = network.scaling, network.settings
-    try:
-        augmentation = settings["data"]["augmentation"]
-        pixels, width_mrad = int(augmentation["pixels"]), float(augmentation["field_of_view_mrad"])
-        mean = float(np.mean(augmentation["image_mean"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise PacbedError(
-            f"{network.settings_file} does not say how its images were made"
-        ) from error
+    trained = settings["data"]["augmentation"]
+    pixels, width_mrad = trained["pixels"], trained["field_of_view_mrad"]
+    mean = np.mean(trained["image_mean"])
     images = np.asarray(images, float)
     if images.ndim not in (2, 3):
         raise PacbedError(f"patterns have the shape (patterns, ny, nx), not {images.shape}")
@@ -240,6 +234,9 @@ def border_share(images: np.ndarray) -> np.ndarray:
     return np.array([image[frame].mean(dtype=float) / image.mean(dtype=float) for image in images])
 
 
+_NAME = "Name a folder that pacbed train or the workflow filled"
+
+
 def read_network(model_file: Path, settings_file: Path) -> TrainedNetwork:
     """Read a trained network.
 
@@ -256,12 +253,11 @@ def read_network(model_file: Path, settings_file: Path) -> TrainedNetwork:
     try:
         settings = json.loads(settings_file.read_text(encoding="utf-8"))
         scaling = LabelScaling.from_dict(settings["scaling"])
+        settings["data"]["simulation"], settings["data"]["augmentation"]
     except OSError as error:
-        raise PacbedError(f"cannot read {settings_file}: {error.strerror}") from error
+        raise PacbedError(f"cannot read {settings_file}: {error.strerror}. {_NAME}") from error
     except (ValueError, LookupError, TypeError) as error:
-        raise PacbedError(
-            f"{settings_file} is not what pacbed train writes: name a folder that it filled"
-        ) from error
+        raise PacbedError(f"{settings_file} is not what pacbed train writes. {_NAME}") from error
     model = load_network(model_file)
     outputs = len(scaling.parameters)
     if model.output_shape[-1] not in (outputs, 2 * outputs):  # without and with uncertainty

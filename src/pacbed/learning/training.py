@@ -103,20 +103,6 @@ class TrainingSettings:
     optimizer: Literal["sgd", "adam"] = "sgd"
     error_scales: tuple[float, ...] | None = None
 
-    def described(self) -> dict[str, Any]:
-        """Return the settings as plain values.
-
-        Without what is as in versions that had no such setting: trainings of these are known again.
-        """
-        values = asdict(self)
-        if not self.network.looks_twice:
-            del values["network"]["kind"]
-        if not self.network.uncertainty:
-            del values["network"]["uncertainty"]
-        if self.error_scales is None:
-            del values["error_scales"]
-        return values
-
     def losses(self, outputs: int) -> tuple[Loss, Loss]:
         """Return what a training makes small, and what validates the network that is kept.
 
@@ -228,10 +214,10 @@ def train(
     examples = StoredSequence(validation, scaling, settings.batch_size)
     batches, model = _batches(training, network, learnt, settings)
     _refuse_shared_draws(batches.draws, examples.draws)
-    refuse_other_simulation(batches.attributes, examples.attributes, "the validation set", log)
+    refuse_other_simulation(batches.attributes, examples.attributes, "the validation set")
     described: dict[str, Any] = {
         "scaling": asdict(scaling),
-        "training": settings.described(),
+        "training": asdict(settings),
     }
     if initial:
         described["initial"] = _begin_with(network, initial)

@@ -139,8 +139,6 @@ def holds(
             found = dict(group.attrs)
     except (MissingStoreError, DamagedStoreError):
         return False
-    # Stores made before there were these attributes are of the first physics, and of any draw.
-    found = {"physics_version": 1, "draw": draw, **found}
     asked = {
         "request": request.to_dict(),
         "engine": engine,

@@ -69,8 +69,8 @@ def _doubts(image: np.ndarray, settings: Mapping[str, Any]) -> Iterator[tuple[st
     made = data["augmentation"]
     pixel_mrad, most = made["field_of_view_mrad"] / pixels, made["translation_px"]
     radius_px = data["semiangle_mrad"] / pixel_mrad
-    beam = data.get("simulation")  # networks of earlier versions have no such record
-    if beam and radius_px >= SMALLEST_RADIUS_PX:
+    beam = data["simulation"]
+    if radius_px >= SMALLEST_RADIUS_PX:
         spacing_mrad = nearest_reflection_mrad(crystal_of(beam["material"]), beam["energy_keV"])
         try:
             pattern = clean(Pattern("it", image, np.ones(image.shape, bool)))

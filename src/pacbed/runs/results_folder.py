@@ -92,10 +92,9 @@ def check_results(results: Path, study: Configuration) -> list[str]:
             f"{path} cannot be read, so that it is not known what {results} was made with: "
             f"{error}. Restore it, or choose another folder (key `results`)"
         ) from error
-    # Without this line: made before there was one.
     physics = re.search(rf"^# {_PHYSICS} (\d+)$", text, re.MULTILINE)
     name = f"{_PHYSICS}, raised when a mistake in an engine is mended,"
-    earlier = {**before.of_patterns(), name: int(physics[1]) if physics else 1}
+    earlier = {**before.of_patterns(), name: int(physics[1]) if physics else None}
     now = {**study.of_patterns(), name: PHYSICS_VERSION}
     if content := re.search(rf"^# {_CRYSTAL} (\w+)$", text, re.MULTILINE):
         earlier[_CRYSTAL], now[_CRYSTAL] = content[1], _crystal_of_file(study)

@@ -93,9 +93,7 @@ def of_record(values: Mapping[str, Any]) -> Configuration:
         If it is none.
     """
     study = _made(values, ())
-    # Records of earlier versions have no scans.
-    known = study.model_fields_set | {"scans"}
-    absent = [name for name in Configuration.model_fields if name not in known]
+    absent = [name for name in Configuration.model_fields if name not in study.model_fields_set]
     _refuse([f"'{name}' is missing" for name in absent], ())
     return study
 

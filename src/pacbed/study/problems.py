@@ -30,9 +30,6 @@ _ALLOWED = {
 }
 """By the kinds of errors of pydantic, what follows "must be"; other errors say it themselves."""
 
-_REPLACED = dict.fromkeys(("debye_waller", "phonon_configurations"), "simulation.thermal_motion")
-"""Keys of earlier versions, and what has taken their place."""
-
 _MEANT = {"simulation.thermal_motion = 0": " (without phonons, the discs alone: coherent)"}
 
 
@@ -48,8 +45,6 @@ def problems(error: ValidationError, given: Any, model: type[Section]) -> Iterat
             known = list(section.model_fields)
             close = difflib.get_close_matches(str(keys[-1]), known, n=1)
             meant = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
-            if keys[-1] in _REPLACED:
-                meant = f"{_REPLACED[keys[-1]]} has taken its place"
             yield f"{what}: unknown key; {meant}"
         elif one["type"] == "missing" and isinstance(value, Mapping):
             yield f"{name}: '{one['loc'][-1]}' is missing"

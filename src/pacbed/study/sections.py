@@ -285,10 +285,7 @@ class MaterialSection(Section):
         return self.structure is not None and is_file(self.structure)
 
     def plain(self, without: set[str] | None = None) -> dict[str, Any]:
-        """Return the section as plain values, without what only structures have if there is none.
-
-        What was made before there were any remains what it was.
-        """
+        """Return the section as plain values; without a structure, none of what only they have."""
         unused = set(_OF_STRUCTURES) if self.structure is None else set()
         default = {name for name in unused if getattr(self, name) == _OF_STRUCTURES[name]}
         return super().plain((without or set()) | default)
@@ -683,12 +680,6 @@ class NetworkSection(Section):
     """Whether networks state the standard deviation of each answer too; the answers remain what
     they are."""
 
-    def used(self) -> dict[str, Any]:
-        """Return what a training depends on; what is as in the paper, as before it could differ."""
-        default = NetworkSection()
-        added = ("kind", "uncertainty")
-        return self.plain({name for name in added if getattr(self, name) == getattr(default, name)})
-
 
 class StepSection(Section):
     """A part of a training with one learning rate."""
@@ -763,13 +754,9 @@ class TrainingSection(Section):
         return self.fast.batch_size if self.schedule == "fast" else self.batch_size
 
     def used(self) -> dict[str, Any]:
-        """Return what a training depends on: keys of the other schedule make none run again.
-
-        With the loss of the paper as before there were others.
-        """
+        """Return what a training depends on: keys of the other schedule make none run again."""
         paper = self.schedule == "paper"
-        unused = {"fast"} if paper else {"learning_rate_steps", "batch_size"}
-        return self.plain(unused | ({"loss"} if self.loss == "mse" else set()))
+        return self.plain({"fast"} if paper else {"learning_rate_steps", "batch_size"})
 
 
 class BoundSection(Section):
