@@ -42,13 +42,15 @@ from scipy.ndimage import median_filter
 
 from pacbed.examples.augment import AugmentationSettings
 from pacbed.machine import peak_memory_MB, usable_cores
-from pacbed.reading.calibration import Calibration, calibrate
 from pacbed.reading.discs import DiscMethod, reflections_mrad
-from pacbed.reading.example_scan import Ripple
-from pacbed.reading.map_settings import MapSettings
-from pacbed.reading.map_store import StrainMap, read_map
-from pacbed.reading.maps import MapMaker, make_map
-from pacbed.reading.scans import Scan, open_scan
+from pacbed.reading.maps.calibrate import calibrate
+from pacbed.reading.maps.calibration import Calibration
+from pacbed.reading.maps.example_scan import Ripple
+from pacbed.reading.maps.maker import MapMaker
+from pacbed.reading.maps.making import make_map
+from pacbed.reading.maps.settings import MapSettings
+from pacbed.reading.maps.store import StrainMap, read_map
+from pacbed.reading.scans.scan import Scan, open_scan
 from pacbed.scattering.image import pixel_matrix
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.crystal import MATERIALS

@@ -8,9 +8,9 @@ import pytest
 
 from pacbed.cli import main
 from pacbed.cli.scans import truth_path
-from pacbed.reading.example_scan import Ripple, small_ripple
-from pacbed.reading.map_store import read_map
-from pacbed.reading.scans import open_scan
+from pacbed.reading.maps.example_scan import Ripple, small_ripple
+from pacbed.reading.maps.store import read_map
+from pacbed.reading.scans.scan import open_scan
 
 
 @pytest.fixture(scope="module")

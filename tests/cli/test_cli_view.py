@@ -11,7 +11,7 @@ import pytest
 from reading.synthetic_map import synthetic_map
 
 from pacbed.cli import main
-from pacbed.reading.map_store import write_map
+from pacbed.reading.maps.store import write_map
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 from pacbed.cli.app import parsed
 from pacbed.cli.map_jobs import call, check_files, map_jobs
 from pacbed.exceptions import ConfigError
-from pacbed.reading.map_settings import MapSettings
+from pacbed.reading.maps.settings import MapSettings
 from pacbed.specimen.crystal import MATERIALS
 from pacbed.study.model import Configuration
 

@@ -20,7 +20,7 @@ from reading.synthetic_map import synthetic_map
 from pacbed.cli import main
 from pacbed.cli.app import application
 from pacbed.patterns.store import read_patterns
-from pacbed.reading.example_scan import Ripple, small_ripple
+from pacbed.reading.maps.example_scan import Ripple, small_ripple
 from pacbed.runs.snakemake_adapter import options
 from pacbed.study.configuration import load
 

@@ -6,7 +6,7 @@ from reading.synthetic_map import synthetic_map
 
 from pacbed.figures.maps import axes_in_words, diverging, map_figure, of_layers
 from pacbed.figures.style import save
-from pacbed.reading.map_store import StrainMap
+from pacbed.reading.maps.store import StrainMap
 
 
 @pytest.fixture(scope="module")

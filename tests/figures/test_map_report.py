@@ -7,7 +7,7 @@ import pytest
 from reading.synthetic_map import synthetic_map
 
 from pacbed.figures.map_report import warnings, write_map_report
-from pacbed.reading.map_store import StrainMap
+from pacbed.reading.maps.store import StrainMap
 
 
 @pytest.fixture(scope="module")

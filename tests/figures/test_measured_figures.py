@@ -9,8 +9,8 @@ from matplotlib.cbook import is_math_text
 from pacbed.figures.readings import measured_and_fitted
 from pacbed.figures.scans import overview_figure
 from pacbed.figures.style import save
-from pacbed.reading.scan_overview import Overview
-from pacbed.reading.scans import Scan
+from pacbed.reading.scans.overview import Overview
+from pacbed.reading.scans.scan import Scan
 
 NAMES = ["5$.npy", "$MoS_{2$.npy"]
 

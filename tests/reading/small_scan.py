@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pacbed.reading.calibration import Calibration
-from pacbed.reading.scans import Scan
+from pacbed.reading.maps.calibration import Calibration
+from pacbed.reading.scans.scan import Scan
 from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame, ImageModel
 from pacbed.specimen.microscope import Aperture
 

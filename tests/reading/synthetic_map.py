@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pacbed.reading.map_store import QUANTITIES, RELATIVE, StrainMap
+from pacbed.reading.maps.store import QUANTITIES, RELATIVE, StrainMap
 
 SIGMAS = (8e-4, 8e-4, 5e-4, 0.03, 0.15, 0.15, 0.02, 0.02, 150.0)
 

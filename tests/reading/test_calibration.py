@@ -22,21 +22,20 @@ from small_scan import (
 )
 
 from pacbed.exceptions import PacbedError
-from pacbed.reading.calibration import (
-    Calibration,
+from pacbed.reading.maps.calibrate import (
     _common_covariance,
     _Joint,
     _joint_step,
     _sample,
     _with_held,
     calibrate,
-    grid,
-    scattered,
-    window_sums,
 )
-from pacbed.reading.map_settings import CalibrationSettings, MapSettings
-from pacbed.reading.maps import MapMaker
-from pacbed.reading.scans import Scan, ScanOptions
+from pacbed.reading.maps.calibration import Calibration
+from pacbed.reading.maps.cut import scattered
+from pacbed.reading.maps.maker import MapMaker
+from pacbed.reading.maps.settings import CalibrationSettings, MapSettings
+from pacbed.reading.maps.windows import grid, window_sums
+from pacbed.reading.scans.scan import Scan, ScanOptions
 from pacbed.scattering.mtf import MTF
 from pacbed.scattering.request import SeriesRequest
 from pacbed.scattering.strain import StrainRange

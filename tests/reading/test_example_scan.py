@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from pacbed.exceptions import PacbedError
-from pacbed.reading.example_scan import STRAINED, Ripple, small_ripple
-from pacbed.reading.map_store import read_map, write_map
-from pacbed.reading.scan_overview import Overview
+from pacbed.reading.maps.example_scan import STRAINED, Ripple, small_ripple
+from pacbed.reading.maps.store import read_map, write_map
+from pacbed.reading.scans.overview import Overview
 from pacbed.scattering.image import Camera
 
 

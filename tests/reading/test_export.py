@@ -11,7 +11,7 @@ from PIL import Image
 from reading.synthetic_map import synthetic_map
 
 from pacbed.exceptions import PacbedError
-from pacbed.reading.export import export_map
+from pacbed.reading.maps.export import export_map
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from small_scan import true_calibration
 
-from pacbed.reading.map_settings import MapSettings
-from pacbed.reading.map_store import BITS, RELATIVE
-from pacbed.reading.maps import MapMaker, _beside, _Found, between_sides
-from pacbed.reading.scans import Scan
+from pacbed.reading.maps.found import Found
+from pacbed.reading.maps.maker import MapMaker, between_sides
+from pacbed.reading.maps.settings import MapSettings
+from pacbed.reading.maps.store import BITS, RELATIVE
+from pacbed.reading.scans.scan import Scan
 from pacbed.specimen.crystal import MATERIALS
 
 
@@ -94,7 +95,7 @@ def test_the_probability_of_a_thickness_is_that_of_the_one_that_is_taken(monkeyp
     places = np.stack([np.arange(9), np.zeros(9, int)], 1)
     own = np.full((9, 3), 1e-9)
     own[:, 0], own[4], own[8] = 1, (0.35, 0.05, 0.6), (0, 0, 1)  # an unsure one, and a sure one
-    seeds = _Found.none(9)
+    seeds = Found.none(9)
     seeds.layers[:] = np.array(one.settings.layers)[own.argmax(1)]
     seeds.probability[:] = own.max(1)
     monkeypatch.setattr(one, "_fitted", lambda images, starts, layers: fitted(len(images), layers))
@@ -104,7 +105,7 @@ def test_the_probability_of_a_thickness_is_that_of_the_one_that_is_taken(monkeyp
 
 
 def fitted(count, number):
-    found = _Found.none(count)
+    found = Found.none(count)
     found.layers[:], found.probability[:] = number, 1
     return found
 
@@ -114,7 +115,7 @@ def test_a_thickness_that_is_tried_later_is_no_certainty():
     before.probability[:] = 0.5
     before.result.deviance[:], after.result.deviance[:] = 100, (50, 98, 50)
     after.result.chi2_per_pixel[:] = 1
-    same, little, much = _beside(after, before, np.arange(3))
+    same, little, much = before.beside(np.arange(3), after)
     assert same == 0.5
     assert little == pytest.approx(np.e / (np.e + 2))
     assert much > 0.999

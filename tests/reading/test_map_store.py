@@ -11,7 +11,7 @@ from reading.synthetic_map import synthetic_map
 
 from pacbed.cli import main
 from pacbed.exceptions import DamagedStoreError, MissingStoreError, StoreError
-from pacbed.reading.map_store import FLAGS, QUANTITIES, StrainMap, read_map, write_map
+from pacbed.reading.maps.store import FLAGS, QUANTITIES, StrainMap, read_map, write_map
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,14 @@ from small_scan import (
 )
 
 from pacbed.exceptions import PacbedError
-from pacbed.reading.calibration import window_sums
-from pacbed.reading.map_settings import MapSettings
-from pacbed.reading.map_store import QUANTITIES, read_map, write_map
-from pacbed.reading.maps import MapMaker, _differing, make_map, strain_turn
-from pacbed.reading.point_patterns import PointPatterns
-from pacbed.reading.scan_writing import WRITERS, write_scan
-from pacbed.reading.scans import Scan, ScanOptions, open_scan
+from pacbed.reading.maps.maker import MapMaker, strain_turn
+from pacbed.reading.maps.making import _differing, make_map
+from pacbed.reading.maps.points import PointPatterns
+from pacbed.reading.maps.settings import MapSettings
+from pacbed.reading.maps.store import QUANTITIES, read_map, write_map
+from pacbed.reading.maps.windows import window_sums
+from pacbed.reading.scans.scan import Scan, ScanOptions, open_scan
+from pacbed.reading.scans.writing import WRITERS, write_scan
 from pacbed.scattering.image_model import COLUMN
 from pacbed.scattering.request import SeriesRequest
 from pacbed.scattering.strain import StrainRange
@@ -120,7 +121,7 @@ def test_where_points_lie_and_what_a_map_follows_from_are_kept(found, tmp_path):
 
 
 def test_a_map_that_was_stopped_goes_on(maker, found, tmp_path, monkeypatch):
-    monkeypatch.setattr("pacbed.reading.maps._PART_BYTES", 7 * 64 * 64 * 4 * 2)
+    monkeypatch.setattr("pacbed.reading.maps.maker._PART_BYTES", 7 * 64 * 64 * 4 * 2)
     computed, whole = [], maker.rows
     monkeypatch.setattr(
         maker, "rows", lambda rows, *others: computed.append(rows[0]) or whole(rows, *others)
@@ -171,13 +172,13 @@ def test_a_second_pass_that_was_stopped_goes_on(maker, small, tmp_path, monkeypa
 
 
 def test_parts_of_another_map_are_refused(maker, tmp_path):
-    from pacbed.reading.maps import check_parts
+    from pacbed.reading.maps.making import check_parts, fingerprint_of
 
-    check_parts(tmp_path / "parts", maker.fingerprint())
-    check_parts(tmp_path / "parts", maker.fingerprint())
+    check_parts(tmp_path / "parts", fingerprint_of(maker))
+    check_parts(tmp_path / "parts", fingerprint_of(maker))
     other = MapMaker(maker.scan, maker.series, maker.calibration, replace(maker.settings, window=2))
     with pytest.raises(PacbedError, match="another window"):
-        check_parts(tmp_path / "parts", other.fingerprint())
+        check_parts(tmp_path / "parts", fingerprint_of(other))
     assert _differing({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}) == ["c"]
 
 
@@ -297,9 +298,9 @@ def test_an_undetermined_turn_is_flagged(maker, found):
 
 
 def _all_of(seeds, count):
-    from pacbed.reading.maps import _Found
+    from pacbed.reading.maps.found import Found
 
-    whole = _Found.none(count)
+    whole = Found.none(count)
     whole.put(np.arange(len(seeds.layers)), seeds)
     return whole
 

@@ -7,12 +7,13 @@ import pytest
 from mtf_tables import gaussian_mtf
 
 from pacbed.exceptions import PacbedError
-from pacbed.reading.calibration import Calibration
-from pacbed.reading.map_settings import MapSettings
-from pacbed.reading.map_store import QUANTITIES, StrainMap, read_map, write_map
-from pacbed.reading.maps import MapMaker, _Found
-from pacbed.reading.point_patterns import PointPatterns, open_point_patterns, settings_of
-from pacbed.reading.scans import Scan, ScanOptions
+from pacbed.reading.maps.calibration import Calibration
+from pacbed.reading.maps.found import Found
+from pacbed.reading.maps.maker import MapMaker
+from pacbed.reading.maps.points import PointPatterns, open_point_patterns, settings_of
+from pacbed.reading.maps.settings import MapSettings
+from pacbed.reading.maps.store import QUANTITIES, StrainMap, read_map, write_map
+from pacbed.reading.scans.scan import Scan, ScanOptions
 from pacbed.scattering.image import Camera
 from pacbed.scattering.image_model import COLUMN
 from pacbed.scattering.mtf import MTF
@@ -186,7 +187,7 @@ def test_a_map_holds_the_states_of_its_fits(small_series, study, axes, pixels, b
     settings = MapSettings((3,), axes=axes, scan_rotation_deg=25)
     maker = MapMaker(scan, small_series, calibration, settings)
     assert maker.cut.bins == bins
-    found = _Found.none(6)
+    found = Found.none(6)
     found.layers[:], found.result.chi2_per_pixel[:], found.result.pixels[:] = 3, 1, 64**2
     found.result.states[:] = maker.common
     for name in (*QUANTITIES[:-1], "log_dose"):

@@ -9,10 +9,10 @@ import pytest
 import zarr
 
 from pacbed.exceptions import PacbedError
-from pacbed.reading.scan_files import Axis, Contents
-from pacbed.reading.scan_overview import Overview
-from pacbed.reading.scan_writing import WRITERS, _signal, write_scan
-from pacbed.reading.scans import Scan, ScanOptions, open_scan
+from pacbed.reading.scans.files import Axis, Contents
+from pacbed.reading.scans.overview import Overview
+from pacbed.reading.scans.scan import Scan, ScanOptions, open_scan
+from pacbed.reading.scans.writing import WRITERS, _signal, write_scan
 
 ALL = slice(None)
 KNOWN = {"pixel_mrad": 0.65, "step_nm": 2.0, "energy_keV": 80.0, "semiangle_mrad": 6.35}
@@ -38,8 +38,8 @@ def test_a_scan_of_an_array_has_its_patterns(scan, counts):
 
 
 def test_means_and_sums_of_pieces_are_those_of_all(scan, counts, monkeypatch):
-    monkeypatch.setattr("pacbed.reading.scan_overview._BLOCK_BYTES", 8 * counts_of_a_row(scan))
-    monkeypatch.setattr("pacbed.reading.scan_overview._disc", lambda *_: ((20, 10), 4.2, []))
+    monkeypatch.setattr("pacbed.reading.scans.overview._BLOCK_BYTES", 8 * counts_of_a_row(scan))
+    monkeypatch.setattr("pacbed.reading.scans.overview._disc", lambda *_: ((20, 10), 4.2, []))
     overview = Overview.of(scan)
     np.testing.assert_allclose(overview.mean, counts.mean(axis=(0, 1)))
     np.testing.assert_allclose(overview.sums, counts.sum(axis=(2, 3)))
@@ -401,7 +401,7 @@ def test_of_a_file_only_the_patterns_that_are_wanted_are_read(ending, tmp_path):
 
 
 def test_of_a_large_scan_some_points_are_looked_at(scan, counts, monkeypatch):
-    monkeypatch.setattr("pacbed.reading.scan_overview._MOST_BYTES", scan.source.nbytes / 4)
+    monkeypatch.setattr("pacbed.reading.scans.overview._MOST_BYTES", scan.source.nbytes / 4)
     overview = Overview.of(scan)
     assert overview.stride == 2
     assert overview.sums.shape == (3, 3)

@@ -8,11 +8,13 @@ from small_scan import GAIN, true_calibration
 from pacbed.cli import main
 from pacbed.cli.map_jobs import call
 from pacbed.exceptions import PacbedError
-from pacbed.reading.calibration import Calibration
-from pacbed.reading.map_store import read_map
-from pacbed.reading.maps import MapMaker, _Found, check_parts, forget_parts, scan_state
-from pacbed.reading.point_patterns import open_point_patterns
-from pacbed.reading.scans import open_scan
+from pacbed.reading.maps.calibration import Calibration
+from pacbed.reading.maps.found import Found
+from pacbed.reading.maps.maker import MapMaker
+from pacbed.reading.maps.making import check_parts, forget_parts, scan_state
+from pacbed.reading.maps.points import open_point_patterns
+from pacbed.reading.maps.store import read_map
+from pacbed.reading.scans.scan import open_scan
 
 ROWS = 4
 
@@ -30,8 +32,8 @@ class Work:
         self.series, self.capsys = series, capsys
         self.rows, self.calibrated, self.stop_at = [], 0, None
         np.save(self.scan, np.random.default_rng(0).poisson(9, (ROWS, 3, 64, 64)).astype("u2"))
-        monkeypatch.setattr("pacbed.reading.maps._PART_BYTES", 1)
-        monkeypatch.setattr("pacbed.reading.calibration.calibrate", self._calibrate)
+        monkeypatch.setattr("pacbed.reading.maps.maker._PART_BYTES", 1)
+        monkeypatch.setattr("pacbed.reading.maps.calibrate.calibrate", self._calibrate)
         monkeypatch.setattr("pacbed.learning.training.configure", lambda *given, **more: None)
         monkeypatch.setattr(MapMaker, "crystal", lambda maker, images: None)
         monkeypatch.setattr(MapMaker, "seeds", lambda maker: (np.zeros((2, 2), int), fitted(2)))
@@ -69,7 +71,7 @@ class Work:
 
 
 def fitted(count):
-    found = _Found.none(count)
+    found = Found.none(count)
     found.layers[:], found.probability[:] = 3, 1
     found.result.converged[:] = True
     found.result.chi2_per_pixel[:] = found.result.deviance[:] = 1

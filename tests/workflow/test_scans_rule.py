@@ -13,9 +13,9 @@ from workspace import LOCAL
 
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
-from pacbed.reading.example_scan import small_ripple
-from pacbed.reading.map_store import read_map
-from pacbed.reading.scan_writing import write_scan
+from pacbed.reading.maps.example_scan import small_ripple
+from pacbed.reading.maps.store import read_map
+from pacbed.reading.scans.writing import write_scan
 from pacbed.scattering.fit import write_series
 from pacbed.scattering.request import SeriesRequest
 from pacbed.scattering.strain import StrainRange

@@ -36,12 +36,12 @@ from pacbed.cli.simulate import Computation, PlaneWaveOptions
 from pacbed.cli.structures import AnyCrystal
 from pacbed.exceptions import PacbedError
 from pacbed.machine import usable_cores
-from pacbed.reading.map_settings import CalibrationSettings, MapSettings
+from pacbed.reading.maps.settings import CalibrationSettings, MapSettings
 
 if TYPE_CHECKING:
-    from pacbed.reading.calibration import Calibration
-    from pacbed.reading.map_store import StrainMap
-    from pacbed.reading.scans import Scan
+    from pacbed.reading.maps.calibration import Calibration
+    from pacbed.reading.maps.store import StrainMap
+    from pacbed.reading.scans.scan import Scan
     from pacbed.scattering.request import SeriesRequest
     from pacbed.specimen.crystal import Crystal
 
@@ -139,8 +139,8 @@ def map(
         Also write a page about it (HTML).
     """
     from pacbed.figures.style import check_drawable
-    from pacbed.reading.calibration import Calibration
-    from pacbed.reading.scans import open_scan
+    from pacbed.reading.maps.calibration import Calibration
+    from pacbed.reading.scans.scan import open_scan
     from pacbed.storage.files import check_apart, check_new, check_writable
 
     settings = replace(mapping, layers=layer_numbers(layers))
@@ -229,8 +229,9 @@ def _made(
     held: MapSeries,
 ) -> StrainMap:
     from pacbed.learning.training import configure
-    from pacbed.reading.calibration import calibrate
-    from pacbed.reading.maps import MapMaker, file_state, make_map, scan_state
+    from pacbed.reading.maps.calibrate import calibrate
+    from pacbed.reading.maps.maker import MapMaker
+    from pacbed.reading.maps.making import file_state, make_map, scan_state
     from pacbed.runs.cost_model import other as cost_of
     from pacbed.scattering.mtf import read_mtf
     from pacbed.scattering.series import ScatteringSeries
@@ -364,8 +365,8 @@ def cache_folder() -> Path:
 
 def _begun(parts: Path, asked: dict[str, Any]) -> Calibration | None:
     """Return the calibration of this map if it was stopped after that; refuse another map."""
-    from pacbed.reading.calibration import Calibration
-    from pacbed.reading.maps import check_parts, forget_parts
+    from pacbed.reading.maps.calibration import Calibration
+    from pacbed.reading.maps.making import check_parts, forget_parts
 
     check_parts(parts, asked, say)
     file = parts / "calibration.json"
@@ -382,7 +383,7 @@ def _begun(parts: Path, asked: dict[str, Any]) -> Calibration | None:
 
 def _save(found: Calibration, path: Path) -> None:
     """Write a calibration; another one that has its name, perhaps edited, gets a new name."""
-    from pacbed.reading.calibration import Calibration
+    from pacbed.reading.maps.calibration import Calibration
 
     if path.exists():
         with suppress(PacbedError):
@@ -399,7 +400,7 @@ def _save(found: Calibration, path: Path) -> None:
 
 
 def _write(output: Path, made: StrainMap, figure: Path | None, report: Path | None) -> None:
-    from pacbed.reading.map_store import write_map
+    from pacbed.reading.maps.store import write_map
 
     write_map(output, made)
     if figure is not None:
@@ -416,7 +417,7 @@ def _write(output: Path, made: StrainMap, figure: Path | None, report: Path | No
 def _print(made: StrainMap) -> None:
     """Print medians with errors, shares of flags, and regions."""
     from pacbed.examples.labels import PARAMETERS, display_unit, head
-    from pacbed.reading.map_store import FLAGS
+    from pacbed.reading.maps.store import FLAGS
 
     table = Table(title="Map: medians, and their standard deviations")
     for column in ("", "median", "from (5 %)", "to (95 %)", "σ of a point", "σ in common"):

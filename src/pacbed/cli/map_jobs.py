@@ -20,7 +20,7 @@ from pacbed.cli.read import layer_numbers
 from pacbed.cli.scans import ScanFile
 from pacbed.cli.structures import AnyCrystal, Structure
 from pacbed.exceptions import ConfigError, OtherPartsError, PacbedError
-from pacbed.reading.map_settings import MapSettings
+from pacbed.reading.maps.settings import MapSettings
 from pacbed.scattering.mtf import read_mtf
 from pacbed.scattering.strain import StrainRange
 from pacbed.specimen.crystal import MATERIALS, Material
@@ -89,7 +89,7 @@ class MapJob:
 
         Of a scan that cannot be read here, a guess.
         """
-        from pacbed.reading.scans import open_scan
+        from pacbed.reading.scans.scan import open_scan
 
         mapping = self._given("mapping", MapSettings())
         try:
@@ -178,7 +178,7 @@ def call(words: Sequence[str], energy_keV: float | None, output: Path) -> None:
 
 
 def _says_energy(scan: Path, bound: BoundArguments) -> bool:
-    from pacbed.reading.scans import open_scan
+    from pacbed.reading.scans.scan import open_scan
 
     return open_scan(scan, bound.arguments.get("options", ScanFile())).energy_keV is not None
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from pacbed.cli.common import NOT_NEGATIVE, PIXEL, POSITIVE, Count, progress, say, stderr
-from pacbed.reading.scans import ScanOptions
+from pacbed.reading.scans.scan import ScanOptions
 
 if TYPE_CHECKING:
-    from pacbed.reading.scans import Scan
+    from pacbed.reading.scans.scan import Scan
 
 _PIXEL_HELP = (
     "Size of a pixel of the file in mrad, or its width and the camera length: 55um/120mm; instead "
@@ -68,9 +68,9 @@ def scan(
     seed
         Seed of everything random.
     """
-    from pacbed.reading.example_scan import Ripple
-    from pacbed.reading.map_store import write_map
-    from pacbed.reading.scan_writing import check_format, write_scan
+    from pacbed.reading.maps.example_scan import Ripple
+    from pacbed.reading.maps.store import write_map
+    from pacbed.reading.scans.writing import check_format, write_scan
     from pacbed.storage.files import check_new, check_writable
 
     header = [output.with_suffix(".hdr")] if check_format(output) == ".mib" else []
@@ -119,8 +119,8 @@ def inspect(
     figure
         Picture: .png, .pdf or .svg.
     """
-    from pacbed.reading.scan_overview import Overview
-    from pacbed.reading.scans import open_scan
+    from pacbed.reading.scans.overview import Overview
+    from pacbed.reading.scans.scan import open_scan
     from pacbed.storage.files import check_apart
 
     if figure is not None:

@@ -13,8 +13,8 @@ from pacbed.cli.common import say
 from pacbed.exceptions import PacbedError
 
 if TYPE_CHECKING:
-    from pacbed.reading.map_store import StrainMap
-    from pacbed.reading.point_patterns import PointPatterns
+    from pacbed.reading.maps.points import PointPatterns
+    from pacbed.reading.maps.store import StrainMap
 
 Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65535), show_default="any free one")]
 
@@ -47,7 +47,7 @@ def view(
         Open the page in the browser.
     """
     from pacbed.figures.map_view import MapServer
-    from pacbed.reading.map_store import read_map
+    from pacbed.reading.maps.store import read_map
 
     found = read_map(map_file)
     patterns, missing = _patterns(found, scan, series)
@@ -67,7 +67,7 @@ def _patterns(
     found: StrainMap, scan: Path | None, series: Path | None
 ) -> tuple[PointPatterns | None, str]:
     """Return the patterns of a map, or why they cannot be shown."""
-    from pacbed.reading.point_patterns import open_point_patterns
+    from pacbed.reading.maps.points import open_point_patterns
 
     try:
         return open_point_patterns(found, scan, series), ""
@@ -100,8 +100,8 @@ def export(
     relative
         Draw strain relative to the reference region in figures.
     """
-    from pacbed.reading.export import check_format, export_map
-    from pacbed.reading.map_store import made_of, read_map
+    from pacbed.reading.maps.export import check_format, export_map
+    from pacbed.reading.maps.store import made_of, read_map
     from pacbed.storage.files import check_apart, check_new, check_writable
 
     wanted = (output, *outputs)

@@ -26,13 +26,13 @@ from pacbed.figures.maps import (
     shown_values,
 )
 from pacbed.figures.page import environment, number
-from pacbed.reading.map_store import FLAGS, QUANTITIES, RELATIVE, StrainMap
+from pacbed.reading.maps.store import FLAGS, QUANTITIES, RELATIVE, StrainMap
 
 if TYPE_CHECKING:
     from bokeh.document import Document
     from bokeh.plotting import figure
 
-    from pacbed.reading.point_patterns import PointPattern, PointPatterns
+    from pacbed.reading.maps.points import PointPattern, PointPatterns
 
 _PANELS = ("strain_xx", "strain_yy", "rotation_deg", "tilt_x_mrad")
 _INK, _SOFT, _LINE, _ACCENT, _GREY = "#1a1f27", "#545d6a", "#d6dbe2", "#0b5a8a", "#d9d9d9"

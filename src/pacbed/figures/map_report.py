@@ -13,7 +13,7 @@ from pacbed.examples.labels import PLAIN_SYMBOLS, display_unit
 from pacbed.figures.maps import WORDS, axes_in_words, map_figure, shown_values
 from pacbed.figures.page import embedded, environment, versions
 from pacbed.figures.style import drawn, layers_label
-from pacbed.reading.map_store import BITS, FLAGS, QUANTITIES, RELATIVE, StrainMap
+from pacbed.reading.maps.store import BITS, FLAGS, QUANTITIES, RELATIVE, StrainMap
 from pacbed.storage.files import write_text
 from pacbed.storage.nested import flat
 

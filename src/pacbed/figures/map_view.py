@@ -11,12 +11,12 @@ from pacbed.exceptions import PacbedError
 from pacbed.figures.map_page import MapPage
 from pacbed.figures.maps import map_figure
 from pacbed.figures.style import drawn
-from pacbed.reading.map_store import StrainMap
+from pacbed.reading.maps.store import StrainMap
 
 if TYPE_CHECKING:
     from bokeh.document import Document
 
-    from pacbed.reading.point_patterns import PointPatterns
+    from pacbed.reading.maps.points import PointPatterns
 
 LOOPBACK = "127.0.0.1"
 

@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pacbed.examples.labels import display_unit
 from pacbed.figures.style import PAGE, PAGE_HEIGHT, SYMBOLS, nice_length, paper_style
-from pacbed.reading.map_store import FLAGS, RELATIVE, StrainMap
+from pacbed.reading.maps.store import FLAGS, RELATIVE, StrainMap
 
 ORIGIN: Literal["lower"] = "lower"
 """Rows are drawn in the order of ascending y, as those of patterns."""
@@ -29,7 +29,7 @@ NOTHING = "0.85"
 """Colour of points at which nothing is claimed."""
 
 FLAG_COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "0.6", "#E69F00", "#CC79A7")
-"""One for each of :data:`pacbed.reading.map_store.FLAGS` (Okabe and Ito)."""
+"""One for each of :data:`pacbed.reading.maps.store.FLAGS` (Okabe and Ito)."""
 
 WORDS = {
     "strain_xx": "strain xx",

@@ -10,8 +10,8 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Circle
 
 from pacbed.figures.style import PAGE, paper_style
-from pacbed.reading.scan_overview import Overview
-from pacbed.reading.scans import Scan
+from pacbed.reading.scans.overview import Overview
+from pacbed.reading.scans.scan import Scan
 
 # Numbers are drawn to this power: discs and background are seen together.
 _POWER = 1 / 4

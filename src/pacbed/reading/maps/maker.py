@@ -2,22 +2,15 @@
 
 Some points are fitted first with all thicknesses, from a dictionary. They divide the scan into
 regions of one thickness, and every point begins where the nearest of them ended. Points that are
-not described well begin again from good neighbours. What is finished is kept in files, so that a
-map that was stopped goes on.
+not described well begin again from good neighbours.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, fields
-from functools import cached_property, partial
-from pathlib import Path
-from threading import Event
+from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,34 +18,23 @@ from scipy.ndimage import binary_opening, maximum_filter, minimum_filter
 from scipy.spatial import cKDTree
 
 from pacbed import __version__
-from pacbed.exceptions import OtherPartsError, PacbedError
-from pacbed.machine import Report
-from pacbed.reading.calibration import (
-    LARGE_RESIDUALS,
-    LOCAL,
-    Calibration,
-    Cut,
-    WindowSums,
-    grid,
-    mask_without,
-    scattered,
-    spacing_mrad,
-    window_sums,
-)
+from pacbed.exceptions import PacbedError
 from pacbed.reading.fit import FLAGS as FIT_FLAGS
-from pacbed.reading.fit import Fit, FitResult, FitSettings
-from pacbed.reading.map_settings import MapSettings
-from pacbed.reading.map_store import BITS, QUANTITIES, RELATIVE, StrainMap
+from pacbed.reading.fit import Fit, FitSettings
+from pacbed.reading.maps.calibration import LARGE_RESIDUALS, LOCAL, Calibration
+from pacbed.reading.maps.cut import Cut, mask_without, scattered, spacing_mrad
+from pacbed.reading.maps.found import Found
+from pacbed.reading.maps.settings import MapSettings
+from pacbed.reading.maps.store import BITS, QUANTITIES, RELATIVE, StrainMap
+from pacbed.reading.maps.windows import WindowSums, grid, window_sums
 from pacbed.reading.patterns import Pattern
 from pacbed.reading.pixels import finite_mean, whole
-from pacbed.reading.scans import DAMAGED, Scan
+from pacbed.reading.scans.scan import Scan
 from pacbed.reading.start import SearchRange
 from pacbed.reading.thickness import ThicknessFit
 from pacbed.scattering.image_model import COLUMN, SHIFT, TILT, UNKNOWNS
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
-from pacbed.storage.files import appearing_whole, write_text
-from pacbed.storage.zipped import plain
 
 # At least so many points are fitted with all thicknesses, and one of so many.
 _SEEDS, _ONE_OF = 64, 64
@@ -84,45 +66,6 @@ _EDGE = (
 )
 # A width of the point spread is kept by a prior so narrow: it is applied only if it is unknown.
 _KEPT_PX = 1e-6
-# Patterns by which it is noticed that a scan was changed.
-_VALUES = 16
-
-
-@dataclass
-class _Found:
-    """What was found at some points."""
-
-    result: FitResult
-    layers: np.ndarray
-    probability: np.ndarray
-
-    @classmethod
-    def none(cls, count: int) -> _Found:
-        return cls(
-            FitResult.none(np.zeros((count, len(UNKNOWNS)))),
-            np.zeros(count, int),
-            np.zeros(count),
-        )
-
-    def put(self, rows: np.ndarray, other: _Found) -> None:
-        self.result.put(rows, other.result)
-        self.layers[rows], self.probability[rows] = other.layers, other.probability
-
-    @property
-    def good(self) -> np.ndarray:
-        """Whether a point was fitted, and nothing is wrong."""
-        return np.array([not flags for flags in self.result.flags], bool) & (self.layers > 0)
-
-    def write(self, path: Path, **more: np.ndarray) -> None:
-        arrays = {one.name: getattr(self.result, one.name) for one in fields(self.result)}
-        with appearing_whole(path) as temporary, temporary.open("wb") as file:
-            arrays |= {"layers": self.layers, "probability": self.probability, **more}
-            np.savez_compressed(file, **arrays)
-
-    @classmethod
-    def of(cls, arrays: Mapping[str, np.ndarray]) -> _Found:
-        result = FitResult(**{one.name: arrays[one.name] for one in fields(FitResult)})
-        return cls(result, arrays["layers"], arrays["probability"])
 
 
 class MapMaker:
@@ -273,7 +216,7 @@ class MapMaker:
 
     # What is fitted.
 
-    def seeds(self) -> tuple[np.ndarray, _Found]:
+    def seeds(self) -> tuple[np.ndarray, Found]:
         """Fit some points with all thicknesses; return their places in the map, and the fits.
 
         Raises
@@ -294,13 +237,13 @@ class MapMaker:
         places, images = places[there], images[there]
         found = self._thicknesses.fit(images, masks=self.masks(images), fine=False)
         probability = found.probabilities.max(axis=1)
-        seeds = _Found(found.fit, found.layers, probability)
+        seeds = Found(found.fit, found.layers, probability)
         if self.settings.thickness == "by-region" and len(self.settings.layers) > 1:
             self._smooth(places, seeds, found.probabilities, images)
         return places, seeds
 
     def _smooth(
-        self, places: np.ndarray, seeds: _Found, probabilities: np.ndarray, images: np.ndarray
+        self, places: np.ndarray, seeds: Found, probabilities: np.ndarray, images: np.ndarray
     ) -> None:
         """Let seeds have the thickness of their neighbours unless their patterns say otherwise."""
         layers = np.array(self.settings.layers)
@@ -330,10 +273,10 @@ class MapMaker:
 
     def _fitted(
         self, images: np.ndarray, starts: np.ndarray, layers: int, bins: Sequence[int] = _BINS
-    ) -> _Found:
+    ) -> Found:
         fit = self.fit.for_layers(layers)
         result = fit.fit(images, starts, masks=self.masks(images), bins=bins)
-        return _Found(result, np.full(len(images), layers), np.ones(len(images)))
+        return Found(result, np.full(len(images), layers), np.ones(len(images)))
 
     def in_scan(self, places: np.ndarray) -> np.ndarray:
         """Return the places in the scan of places in the map, shape (places, 2)."""
@@ -343,9 +286,9 @@ class MapMaker:
         self,
         rows: np.ndarray,
         places: np.ndarray,
-        seeds: _Found,
+        seeds: Found,
         stopped: Callable[[], bool] = lambda: False,
-    ) -> _Found:
+    ) -> Found:
         """Fit all points of some rows of the map.
 
         Raises
@@ -354,7 +297,7 @@ class MapMaker:
             If it was stopped.
         """
         images = self._of_rows(rows)
-        found = _Found.none(len(images))
+        found = Found.none(len(images))
         found.result.pixels[:] = self.masks(images).sum(axis=(1, 2))
         there = np.flatnonzero(self.crystal(images))
         at = np.stack(np.meshgrid(rows, np.arange(self.shape[1]), indexing="ij"), -1)
@@ -367,8 +310,8 @@ class MapMaker:
         return found
 
     def _from_seeds(
-        self, images: np.ndarray, at: np.ndarray, places: np.ndarray, seeds: _Found
-    ) -> _Found:
+        self, images: np.ndarray, at: np.ndarray, places: np.ndarray, seeds: Found
+    ) -> Found:
         """Fit points from the nearest seeds, with the thicknesses of these."""
         chi2 = seeds.result.chi2_per_pixel
         good = chi2 <= _ODD * np.median(chi2)
@@ -377,8 +320,8 @@ class MapMaker:
         near = cKDTree(known).query(at, min(_AROUND, len(known)))[1].reshape(len(at), -1)
         if self.settings.thickness == "by-pattern":
             read = self._thicknesses.fit(images, states[near[:, 0]], masks=self.masks(images))
-            return _Found(read.fit, read.layers, read.probabilities.max(axis=1))
-        found = _Found.none(len(images))
+            return Found(read.fit, read.layers, read.probabilities.max(axis=1))
+        found = Found.none(len(images))
         found.result.states[:] = states[near[:, 0]]
         found.layers[:], found.probability[:] = layers[near[:, 0]], probability[near[:, 0]]
         several = np.flatnonzero((layers[near] != layers[near[:, :1]]).any(axis=1))
@@ -392,7 +335,7 @@ class MapMaker:
 
     def _choose(
         self,
-        found: _Found,
+        found: Found,
         several: np.ndarray,
         images: np.ndarray,
         near: np.ndarray,
@@ -419,7 +362,7 @@ class MapMaker:
         found.probability[several] = 1 / weight.sum(axis=1)
 
     def improve(
-        self, found: _Found, kept: Callable[..., _Found], report: Callable[[str], None]
+        self, found: Found, kept: Callable[..., Found], report: Callable[[str], None]
     ) -> None:
         """Begin again where something is wrong: from good neighbours, and with all thicknesses.
 
@@ -442,20 +385,20 @@ class MapMaker:
             report(f"{len(bad)} with all thicknesses")
             for first in range(0, len(bad), _TOGETHER):
                 some = bad[first : first + _TOGETHER]
-                _put_better(found, some, kept(self._searched, at[some]))
+                found.put_better(some, kept(self._searched, at[some]))
 
-    def _searched(self, places: np.ndarray) -> _Found:
+    def _searched(self, places: np.ndarray) -> Found:
         images = self.images(self.in_scan(places))
         read = self._thicknesses.fit(images, masks=self.masks(images))
-        return _Found(read.fit, read.layers, read.probabilities.max(axis=1))
+        return Found(read.fit, read.layers, read.probabilities.max(axis=1))
 
     def _again(
         self,
-        found: _Found,
+        found: Found,
         at: np.ndarray,
         bad: np.ndarray,
         near: np.ndarray,
-        kept: Callable[..., _Found],
+        kept: Callable[..., Found],
     ) -> int:
         """Fit bad points from near ones; return how many became better."""
         better = 0
@@ -465,11 +408,11 @@ class MapMaker:
                 some = chosen[first : first + _TOGETHER]
                 starts = found.result.states[near[some]]
                 one = kept(self._from_states, at[bad[some]], starts, number)
-                one.probability = _beside(one, found, bad[some])
-                better += _put_better(found, bad[some], one)
+                one.probability = found.beside(bad[some], one)
+                better += found.put_better(bad[some], one)
         return better
 
-    def _from_states(self, places: np.ndarray, starts: np.ndarray, layers: int) -> _Found:
+    def _from_states(self, places: np.ndarray, starts: np.ndarray, layers: int) -> Found:
         return self._fitted(self.images(self.in_scan(places)), starts, layers)
 
     # What is said.
@@ -513,7 +456,7 @@ class MapMaker:
             found.append("No fit in the reference region is good: there is no relative strain.")
         return found
 
-    def strain_map(self, found: _Found) -> StrainMap:
+    def strain_map(self, found: Found) -> StrainMap:
         """Return the map of all points."""
         settings, own = self.settings, self.calibration
         claimed = found.layers > 0
@@ -571,7 +514,7 @@ class MapMaker:
         origin = self.cut.part.in_pattern(np.array(self.cut.frame.origin_px))
         return np.asarray(origin - np.array(self.calibration.centre_px))
 
-    def _flags(self, found: _Found) -> np.ndarray:
+    def _flags(self, found: Found) -> np.ndarray:
         flags = np.zeros(len(found.layers), int)
         for name in FIT_FLAGS:
             flags += BITS[name] * np.array([name in words for words in found.result.flags])
@@ -621,174 +564,6 @@ class MapMaker:
             "mirrored": self.scan.mirrored,
         }
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Return what parts of a map must have in common."""
-        return {**plain(self.provenance()), **scan_state(self.scan)}
-
-
-def scan_state(scan: Scan) -> dict[str, Any]:
-    """Return what shows, as JSON, whether a scan is still the same: its files, and some values."""
-    some = scan.points(grid(scan.shape, _VALUES))
-    return {
-        "scan_file": scan.path and file_state(scan.path),
-        "shape": [*scan.shape, *scan.pattern_shape],
-        "values": zlib.crc32(some.tobytes()),
-    }
-
-
-def file_state(path: Path) -> list[float]:
-    """Return number, size and time of the last change of a file, or of those in a folder."""
-    found = [one.stat() for one in ([path] if path.is_file() else path.rglob("*"))]
-    return [len(found), sum(s.st_size for s in found), max((s.st_mtime for s in found), default=0)]
-
-
-def make_map(
-    maker: MapMaker,
-    folder: Path,
-    report: Report | None = None,
-    threads: int = 1,
-    log: Callable[[str], None] = lambda line: None,
-    fingerprint: dict[str, Any] | None = None,
-) -> StrainMap:
-    """Make a map, and keep its parts in a folder until it is finished.
-
-    Parameters
-    ----------
-    maker
-        Of the map.
-    folder
-        Of the parts; those that are there are not computed again.
-    report
-        Receives how many points are done.
-    threads
-        Parts that are computed at the same time.
-    log
-        Receives a line for each part that is damaged, and made again.
-    fingerprint
-        What parts have in common, as JSON has it; by default :meth:`MapMaker.fingerprint`.
-
-    Raises
-    ------
-    PacbedError
-        If there is no crystal, or the folder holds parts of another map.
-    """
-    check_parts(folder, fingerprint or maker.fingerprint(), log)
-    total = maker.shape[0] * maker.shape[1]
-    say = report or (lambda done, total, more="": None)
-    say(0, total, "thicknesses")
-    begun = folder / "seeds.npz"
-    if (arrays := _read(begun, log)) and "places" in arrays:
-        places, seeds = arrays["places"], _Found.of(arrays)
-    else:
-        places, seeds = maker.seeds()
-        seeds.write(begun, places=places)
-    parts = list(maker.parts())
-    files = [folder / f"rows-{rows[0]:05d}.npz" for rows in parts]
-    kept = [_read(file, log) for file in files]
-    found = [_Found.of(arrays) if arrays else None for arrays in kept]
-    done = sum(len(one.layers) for one in found if one)
-    say(done, total, "fits")
-
-    stop = Event()
-
-    def compute(number: int) -> int:
-        one = maker.rows(parts[number], places, seeds, stop.is_set)
-        one.write(files[number])
-        found[number] = one
-        return len(one.layers)
-
-    missing = [number for number, one in enumerate(found) if one is None]
-    maker.crystal(np.zeros((1, *maker.cut.frame.shape), np.float32))  # so that threads share it
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        jobs = [pool.submit(compute, number) for number in missing]
-        try:
-            for job in as_completed(jobs):
-                done += job.result()
-                say(done, total, "fits")
-        except BaseException:
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    total_found = _joined([one for one in found if one is not None])
-    if not (total_found.layers > 0).any():
-        raise PacbedError(f"{maker.scan.name}: no crystal was found at any point")
-    maker.improve(total_found, partial(_kept, folder, log), lambda word: say(total, total, word))
-    return maker.strain_map(total_found)
-
-
-def _read(path: Path, log: Callable[[str], None]) -> dict[str, np.ndarray] | None:
-    """Return the arrays of a part; None if there is no file, or it is damaged, which is said."""
-    try:
-        with np.load(path) as arrays:
-            found = dict(arrays)
-        _Found.of(found)
-    except FileNotFoundError:
-        return None
-    except DAMAGED as error:
-        log(f"{path} is damaged, and made again ({error})")
-        return None
-    return found
-
-
-def check_parts(
-    folder: Path,
-    fingerprint: dict[str, Any],
-    log: Callable[[str], None] = lambda line: None,
-) -> None:
-    """Make the folder of the parts of a map, or check that it is of this one.
-
-    Parameters
-    ----------
-    folder
-        Of the parts.
-    fingerprint
-        What they have in common, as JSON has it.
-    log
-        Receives a line if nobody knows of what the parts are; they are removed then.
-
-    Raises
-    ------
-    OtherPartsError
-        If it holds parts of another map; what differs is named.
-    PacbedError
-        If it cannot be read or written.
-    """
-    path = folder / "map.json"
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        if forget_parts(folder):
-            log(f"{folder} does not say of which map it holds parts: they are made again")
-    except OSError as error:
-        raise PacbedError(f"cannot read {path}: {error.strerror}") from error
-    else:
-        if differing := _differing(before, fingerprint):
-            raise OtherPartsError(
-                f"{folder} holds parts of a map with another {', '.join(differing)}: delete the "
-                "folder to begin anew, or give the same options"
-            )
-    write_text(path, json.dumps(fingerprint, indent=1) + "\n")
-
-
-def forget_parts(folder: Path) -> int:
-    """Remove what is done of a map, and return how many files these were."""
-    patterns = "map.json", "calibration.json", "seeds.npz", "rows-*.npz", "again-*.npz"
-    found = [file for pattern in patterns for file in folder.glob(pattern)]
-    for file in found:
-        file.unlink()
-    return len(found)
-
-
-def _differing(one: Any, other: Any, name: str = "map") -> list[str]:
-    """Return the names of values that differ in two trees."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return [
-            found
-            for key in sorted({*one, *other})
-            for found in _differing(one.get(key), other.get(key), key)
-        ]
-    return [] if one == other else [name]
-
 
 def between_sides(layers: np.ndarray, reach: int = 1) -> np.ndarray:
     """Return strips whose number of layers lies between those of their two sides.
@@ -822,52 +597,6 @@ def _wrong(residuals: float) -> str:
         f"Residuals are {residuals:.3g} times the noise: material, beam energy, semi-angle, pixel "
         "size, number of layers or handedness may be other ones than said, or the model is too "
         "simple."
-    )
-
-
-def _kept(
-    folder: Path, log: Callable[[str], None], fit: Callable[..., _Found], *given: Any
-) -> _Found:
-    """Return what a fit finds, from a file of the folder if it is there."""
-    asked = b"".join(np.ascontiguousarray(one).tobytes() for one in given)
-    path = folder / f"again-{hashlib.sha256(asked).hexdigest()[:16]}.npz"
-    if arrays := _read(path, log):
-        return _Found.of(arrays)
-    found = fit(*given)
-    found.write(path)
-    return found
-
-
-def _beside(new: _Found, found: _Found, rows: np.ndarray) -> np.ndarray:
-    """Return how probable thicknesses are that are tried besides those of before."""
-    known = found.probability[rows]
-    unit = np.maximum(new.result.chi2_per_pixel, 1)
-    gained = np.clip((found.result.deviance[rows] - new.result.deviance) / (2 * unit), -300, 300)
-    # Before, all that had been tried had so many times the weight of the thickness that was found.
-    others = np.exp(-gained) / np.maximum(known, 1e-6)
-    return np.where(new.layers == found.layers[rows], known, 1 / (1 + others))
-
-
-def _put_better(found: _Found, rows: np.ndarray, other: _Found) -> int:
-    """Put what describes patterns better; return at how many points that is so."""
-    gained = found.result.deviance[rows] - other.result.deviance
-    better = gained > 1
-    part = _Found(other.result.of(better), other.layers[better], other.probability[better])
-    found.put(rows[better], part)
-    return int(better.sum())
-
-
-def _joined(parts: Sequence[_Found]) -> _Found:
-    result = FitResult(
-        **{
-            one.name: np.concatenate([getattr(part.result, one.name) for part in parts])
-            for one in fields(FitResult)
-        }
-    )
-    return _Found(
-        result,
-        np.concatenate([part.layers for part in parts]),
-        np.concatenate([part.probability for part in parts]),
     )
 
 

@@ -1,4 +1,4 @@
-"""What the patterns of a scan have in common: geometry, camera and orientation of the crystal.
+"""Calibration of a scan: what its patterns have in common, by a joint fit of some of them.
 
 Scale, ellipticity, semi-angle, blur and background are the same at all points. Fitted for each
 point, they would take most of what a pattern tells of strain; a fit of the mean pattern, in which
@@ -8,49 +8,36 @@ each has its own strain, rotation, tilt, shift and dose.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from pacbed.exceptions import PacbedError
 from pacbed.machine import Report
-from pacbed.reading.discs import nearest_reflection_mrad
 from pacbed.reading.fit import Fit, FitSettings
-from pacbed.reading.map_settings import CalibrationSettings, MapSettings
+from pacbed.reading.maps.calibration import COMMON, LOCAL, Calibration
+from pacbed.reading.maps.cut import Cut, scattered
+from pacbed.reading.maps.settings import CalibrationSettings, MapSettings
+from pacbed.reading.maps.windows import grid, window_sums
 from pacbed.reading.patterns import (
     Pattern,
-    Window,
     clean,
     find_centres,
     find_radius_px,
     noise_per_count,
     read_noise,
-    window,
 )
-from pacbed.reading.pixels import finite_mean, put_together, whole
-from pacbed.reading.scans import Scan
+from pacbed.reading.pixels import finite_mean, whole
+from pacbed.reading.scans.scan import Scan
 from pacbed.reading.start import Dictionary, SearchRange, coarse_bins
 from pacbed.reading.thickness import ThicknessFit
-from pacbed.scattering.image_model import ALWAYS_FREE, COLUMN, TILT, UNKNOWNS, Frame, Noise
+from pacbed.scattering.image_model import COLUMN, TILT, UNKNOWNS, Noise
 from pacbed.scattering.mtf import MTF, read_mtf
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
 from pacbed.specimen.polytypes import is_hexagonal
-from pacbed.storage.files import write_text
-
-LOCAL = tuple(name for name in ALWAYS_FREE if name != "log_scale")
-"""What is unknown at each point."""
-
-COMMON = tuple(name for name in UNKNOWNS if name not in LOCAL)
-"""What all points have in common."""
-
-NOT_KEPT = (ValueError, TypeError, KeyError, AttributeError)
-"""What is raised where JSON holds something else than it should."""
 
 # What is known of these before: mean and standard deviation.
 _PRIORS = {
@@ -68,323 +55,17 @@ _HELD, _UNSTRAINED = 1e-5, 1e-4
 _LOOKED_AT, _POINTS = 144, 50
 # Electrons that are scattered, over those of the best places, at a point of the crystal.
 _CRYSTAL = 0.5
-# Radius of the central disc by which scattered electrons are counted, over its own.
-_INSIDE = 1.15
-# The disc is looked for so many times where its electrons are.
-_CENTRINGS = 3
 # Turns in which a dictionary looks are so far apart at most.
 _TURNS_deg = 20.0
 # Points whose χ² is so many times the median do not take part.
 _ODD = 1.5
 _STEPS, _GAIN = 15, 0.05
-# Relative difference between sizes of pixels from which on a calibration is of other ones.
-_OTHER_PIXELS = 0.1
 # Variance by the model error over that of counted electrons, where the gain is looked for.
 _SMALL_PART = 0.05
 # A turn by half a circle is told from none if χ² differs by more: three standard deviations.
 _TOLD_APART = 9.0
-# Residuals so much larger than the noise between neighbours show that the model does not fit.
-LARGE_RESIDUALS = 2.0
 # Thicknesses by which the orientation is looked for.
 _DICTIONARIES = 3
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What all patterns of a scan have in common.
-
-    Parameters
-    ----------
-    pixel_mrad
-        Size of a pixel in mrad.
-    pixel_uncertainty
-        Its relative standard deviation.
-    semiangle_mrad, semiangle_sigma_mrad
-        Semi-angle and its standard deviation in mrad.
-    ellipticity, ellipticity_diagonal
-        By which part angles are larger along x (and smaller along y) than the pixels say, and the
-        same along the diagonals.
-    blur_px
-        Standard deviation of the point spread in pixels.
-    background, halo
-        Fractions of the electrons that are spread evenly, and as a broad Gaussian.
-    centre_px
-        Where zero angle lies in the mean, in pixels (x, y).
-    rotation_deg
-        Direction of the zigzag axis of the crystal in the patterns, counter-clockwise from x.
-    turn_told_apart
-        Whether the patterns tell that the crystal is not turned by another 180°, or it would be the
-        same then.
-    mirrored
-        Whether patterns were mirrored; None if nobody knows.
-    counts_per_electron
-        Gain of the camera.
-    read_noise_counts
-        Standard deviation of what the camera adds to each pixel.
-    residuals
-        χ² per pixel that was left, if the gain is that which neighbouring pixels show.
-    masked_px
-        Pixels (x, y) that do not count.
-    mtf
-        Modulation transfer function of the camera, if one was given.
-    common_sigma
-        Standard deviation that all points have in common, of strains, rotation and tilt.
-    points
-        Number of points of the joint fit.
-    sources
-        Where values come from: file, option or fit.
-    """
-
-    pixel_mrad: float
-    pixel_uncertainty: float
-    semiangle_mrad: float
-    semiangle_sigma_mrad: float
-    centre_px: tuple[float, float]
-    rotation_deg: float
-    ellipticity: float = 0.0
-    ellipticity_diagonal: float = 0.0
-    blur_px: float = 0.0
-    background: float = 0.0
-    halo: float = 0.0
-    turn_told_apart: bool = True
-    mirrored: bool | None = None
-    counts_per_electron: float = 1.0
-    read_noise_counts: float = 0.0
-    residuals: float = 1.0
-    masked_px: tuple[tuple[int, int], ...] = ()
-    mtf: MTF | None = None
-    common_sigma: Mapping[str, float] = field(default_factory=dict)
-    points: int = 0
-    sources: Mapping[str, str] = field(default_factory=dict)
-
-    def common(self, bins: int = 1) -> np.ndarray:
-        """Return the state of an undeformed crystal without tilt, shape (unknowns,)."""
-        state = np.zeros(len(UNKNOWNS))
-        for name in ("ellipticity", "ellipticity_diagonal", "background", "halo"):
-            state[COLUMN[name]] = getattr(self, name)
-        state[COLUMN["blur_px"]] = self.blur_px / bins
-        return state
-
-    def noise(self, model_error: float, patterns: float = 1, bins: int = 1) -> Noise:
-        """Return the noise of sums of so many patterns."""
-        read = self.read_noise_counts / self.counts_per_electron
-        return Noise(read * math.sqrt(patterns) * bins, model_error)
-
-    def check(self, scan: Scan) -> None:
-        """Check that it may be that of the patterns of a scan.
-
-        Raises
-        ------
-        PacbedError
-            If they have pixels of another size, are mirrored otherwise, or end before its centre.
-        """
-        (x, y), (ny, nx) = self.centre_px, scan.pattern_shape
-        why = ""
-        if scan.pixel_mrad and abs(scan.pixel_mrad / self.pixel_mrad - 1) > _OTHER_PIXELS:
-            why = f"pixels of {self.pixel_mrad:.4g} mrad, not {scan.pixel_mrad:.4g} mrad"
-        elif bool(self.mirrored) != bool(scan.mirrored):
-            why = f"patterns that are{'' if self.mirrored else ' not'} mirrored"
-        elif not (0 <= x < nx and 0 <= y < ny):
-            why = f"larger patterns, with the centre at x {x:.4g}, y {y:.4g}"
-        if why:
-            raise PacbedError(
-                f"the calibration is of {why}: check crop, bins, --pixel-mrad and --mirrored, or "
-                "leave out --calibration"
-            )
-
-    def write(self, path: Path) -> None:
-        """Write a small file that can be read, and edited, by people."""
-        write_text(path, json.dumps(asdict(self), indent=2) + "\n")
-
-    @classmethod
-    def read(cls, path: Path) -> Calibration:
-        """Read a calibration.
-
-        Raises
-        ------
-        PacbedError
-            If the file is none.
-        """
-        try:
-            return cls.of(json.loads(path.read_text(encoding="utf-8")))
-        except OSError as error:
-            raise PacbedError(f"cannot read {path}: {error.strerror}") from error
-        except (*NOT_KEPT, PacbedError) as error:
-            raise PacbedError(
-                f"{path} is no calibration of a scan ({error}): make one with pacbed map"
-            ) from error
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Calibration:
-        """Return the calibration that JSON keeps; raise one of :data:`NOT_KEPT` if it is none."""
-        known = dict(values)
-        known["centre_px"] = tuple(map(float, known["centre_px"]))
-        known["masked_px"] = tuple((int(x), int(y)) for x, y in known.get("masked_px", ()))
-        if mtf := known.get("mtf"):
-            known["mtf"] = MTF(**mtf)
-        found = cls(**known)
-        numbers = [getattr(found, f.name) for f in fields(cls) if f.type == "float"]
-        good = all(map(math.isfinite, [*numbers, *found.centre_px]))
-        sizes = found.pixel_mrad, found.semiangle_mrad, found.counts_per_electron
-        if not good or min(sizes) <= 0:
-            raise ValueError("numbers must be finite, sizes and gains positive")
-        return found
-
-
-@dataclass(frozen=True)
-class Cut:
-    """The part of all patterns that is compared with a series.
-
-    Parameters
-    ----------
-    part
-        Of the mean pattern.
-    frame
-        Its pixels; their origin is the centre of the mean pattern.
-    """
-
-    part: Window
-    frame: Frame
-
-    @classmethod
-    def of(
-        cls,
-        pattern: Pattern,
-        series: ScatteringSeries,
-        pixel_mrad: float,
-        semiangle_mrad: float,
-        centre_px: tuple[float, float] | None = None,
-        mtf: MTF | None = None,
-    ) -> Cut:
-        """Cut out what is known around the centre of a mean pattern."""
-        request = series.request
-        reach = request.field_of_view_mrad / 2
-        spacing = spacing_mrad(series)
-        part = window(pattern, pixel_mrad, semiangle_mrad, spacing, reach, centre_px)
-        x, y = map(float, part.centres[0])
-        ny, nx = part.image.shape
-        mtf = mtf and mtf.of_pixels(part.bins)
-        return cls(part, Frame((ny, nx), part.pixel_mrad, (x, y), mtf=mtf))
-
-    @property
-    def bins(self) -> int:
-        """Pixels of the camera along each axis that are put together."""
-        return self.part.bins
-
-    def pixels(self, patterns: np.ndarray) -> np.ndarray:
-        """Return the pixels of the camera that belong to this part."""
-        x, y = self.part.corner
-        ny, nx = (n * self.bins for n in self.part.image.shape)
-        return patterns[..., y : y + ny, x : x + nx]
-
-    def images(self, patterns: np.ndarray) -> np.ndarray:
-        """Return this part of patterns, shape (patterns, ny, nx), and 0 where all are masked.
-
-        What is not finite in a pattern is no number.
-        """
-        part = put_together(self.pixels(patterns), self.bins)
-        images = np.where(self.part.mask, np.where(np.isfinite(part), part, np.nan), 0)
-        return images.astype(np.float32)
-
-    def masks(self, images: np.ndarray) -> np.ndarray:
-        """Return which pixels of such images count, same shape."""
-        return np.asarray(self.part.mask & np.isfinite(images))
-
-
-def spacing_mrad(series: ScatteringSeries) -> float:
-    """Return the distance between neighbouring discs in mrad."""
-    return nearest_reflection_mrad(series.request.material, series.request.energy_keV)
-
-
-def mask_without(shape: tuple[int, int], masked_px: Sequence[Sequence[int]]) -> np.ndarray:
-    """Return which pixels count, shape (ny, nx), if some, (x, y), do not."""
-    mask = np.ones(shape, bool)
-    x, y = np.array(masked_px, int).reshape(-1, 2).T
-    inside = (x >= 0) & (y >= 0) & (x < shape[1]) & (y < shape[0])
-    mask[y[inside], x[inside]] = False
-    return mask
-
-
-class WindowSums:
-    """Weighted sums of patterns; those that are mostly no numbers do not count.
-
-    A sum is scaled so that its variance is its mean, as that of counted electrons. A pixel that is
-    not finite in some of the patterns is filled up by the others; if these have less than half of
-    the weights, it is no number.
-
-    Parameters
-    ----------
-    shape
-        Of all sums: (sums, ky, kx).
-    """
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self._total = np.zeros(shape, np.float32)
-        self._weights = np.zeros((2, shape[0]))
-        self._missing: np.ndarray | None = None
-
-    def add(self, rows: np.ndarray, patterns: np.ndarray, weight: float) -> None:
-        """Add a pattern to each of some sums, with a weight."""
-        finite = np.isfinite(patterns)
-        good = finite.mean(axis=(-2, -1)) >= 0.5
-        rows, patterns, finite = rows[good], patterns[good], finite[good]
-        if not finite.all():
-            if self._missing is None:
-                self._missing = np.zeros_like(self._total)
-            self._missing[rows] += np.float32(weight) * ~finite
-            patterns = np.where(finite, patterns, 0)
-        self._total[rows] += np.float32(weight) * patterns
-        self._weights[:, rows] += np.array([[weight], [weight**2]])
-
-    @property
-    def sums(self) -> np.ndarray:
-        """The sums; not a number where no pattern counts."""
-        first, second = self._weights
-        scale = np.divide(first, second, out=np.full(len(first), np.nan), where=second > 0)
-        sums = self._total * scale.astype(np.float32)[:, None, None]
-        if self._missing is not None:
-            part = 1 - self._missing / np.maximum(first, 1e-9).astype(np.float32)[:, None, None]
-            sums /= np.where(part >= 0.5, part, np.nan)
-        return sums
-
-
-def window_sums(scan: Scan, places: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return :class:`WindowSums` of the patterns of squares of points.
-
-    Parameters
-    ----------
-    scan
-        The scan.
-    places
-        Row and column of the middle of each square, shape (n, 2); what lies outside of the scan is
-        left out.
-    weights
-        Of the points of a square, shape (window, window).
-    """
-    found = WindowSums((len(places), *scan.pattern_shape))
-    for offset, weight in np.ndenumerate(weights):
-        at = places + np.array(offset) - (len(weights) - 1) // 2
-        inside = np.flatnonzero(((at >= 0) & (at < scan.shape)).all(axis=1))
-        found.add(inside, scan.points(at[inside]), weight)
-    return found.sums
-
-
-def scattered(images: np.ndarray, centre_px: Sequence[float], radius_px: float) -> np.ndarray:
-    """Return which part of the electrons lies outside the central disc, shape (patterns,).
-
-    The disc of each pattern may have drifted by half of its radius.
-    """
-    ny, nx = images.shape[-2:]
-    y, x = np.ogrid[:ny, :nx]
-    total = np.maximum(images.sum(axis=(-2, -1), dtype=float), 1e-9)
-    centre, inside = np.broadcast_to(np.asarray(centre_px, float), (len(images), 2)), total
-    for _ in range(_CENTRINGS):
-        at_x, at_y = centre.T[:, :, None, None]
-        seen = images * (np.hypot(x - at_x, y - at_y) < _INSIDE * radius_px)
-        inside = seen.sum(axis=(-2, -1), dtype=float)
-        moments = [(seen * axis).sum(axis=(-2, -1), dtype=float) for axis in (x, y)]
-        centre = np.where(inside > 0, moments / np.maximum(inside, 1e-9), centre.T).T
-    return np.asarray(1 - inside / total)
 
 
 def calibrate(
@@ -456,20 +137,6 @@ class _Sample:
     centre_px: tuple[float, float]
     radius_px: float
     bins: int
-
-
-def grid(shape: tuple[int, int], most: int) -> np.ndarray:
-    """Return at most about so many places, evenly spread over a scan, shape (n, 2)."""
-    spacing = max(1.0, math.sqrt(shape[0] * shape[1] / most))
-    axes = [
-        np.unique(
-            ((np.arange(max(1, round(n / spacing))) + 0.5) * n / max(1, round(n / spacing))).astype(
-                int
-            )
-        )
-        for n in shape
-    ]
-    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
 
 
 def _sample(scan: Scan, settings: MapSettings) -> _Sample:

@@ -15,8 +15,8 @@ from PIL import Image
 
 from pacbed import __version__
 from pacbed.exceptions import PacbedError
-from pacbed.reading.map_store import StrainMap, for_json, long_name, units
-from pacbed.reading.scan_writing import rosetta_writer
+from pacbed.reading.maps.store import StrainMap, for_json, long_name, units
+from pacbed.reading.scans.writing import rosetta_writer
 from pacbed.storage.files import appearing_whole, check_space
 
 FORMATS = ".hspy (HyperSpy), .emd (py4DSTEM), .tif or .csv"

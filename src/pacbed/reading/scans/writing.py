@@ -12,8 +12,8 @@ import zarr
 from zarr.storage import LocalStore
 
 from pacbed.exceptions import PacbedError
-from pacbed.reading.scan_files import INSTALL
-from pacbed.reading.scans import Scan
+from pacbed.reading.scans.files import INSTALL
+from pacbed.reading.scans.scan import Scan
 from pacbed.storage.files import appearing_whole, check_space
 from pacbed.storage.zipped import zip_writer
 

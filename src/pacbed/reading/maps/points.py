@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pacbed.exceptions import PacbedError
-from pacbed.reading.calibration import NOT_KEPT, Calibration
-from pacbed.reading.map_settings import MapSettings
-from pacbed.reading.map_store import QUANTITIES, StrainMap
-from pacbed.reading.maps import MapMaker
-from pacbed.reading.scans import Scan, ScanOptions, open_scan
+from pacbed.reading.maps.calibration import NOT_KEPT, Calibration
+from pacbed.reading.maps.maker import MapMaker
+from pacbed.reading.maps.settings import MapSettings
+from pacbed.reading.maps.store import QUANTITIES, StrainMap
+from pacbed.reading.scans.scan import Scan, ScanOptions, open_scan
 from pacbed.scattering.series import ScatteringSeries
 
 T = TypeVar("T")

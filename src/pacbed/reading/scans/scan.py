@@ -332,7 +332,7 @@ def open_scan(path: Path, options: ScanOptions | None = None) -> Scan:
         If it cannot be read, holds no scan, or does not say what is needed to take it apart.
     """
     # Not before it is needed: it takes as long as the help of a command.
-    from pacbed.reading.scan_files import read_contents
+    from pacbed.reading.scans.files import read_contents
 
     options = options or ScanOptions()
     found = read_contents(path, options.scan_shape)

@@ -23,8 +23,8 @@ from pacbed.engines.planewave.settings import PlaneWaveSettings
 from pacbed.engines.request import Motion, SimulationRequest, ThermalMotion
 from pacbed.exceptions import PacbedError
 from pacbed.machine import Report, memory_limit_bytes
-from pacbed.reading.map_store import BITS, StrainMap
-from pacbed.reading.scans import Scan
+from pacbed.reading.maps.store import BITS, StrainMap
+from pacbed.reading.scans.scan import Scan
 from pacbed.scattering.image import Camera
 from pacbed.scattering.request import StateRequest
 from pacbed.scattering.state import ScatteredState, write_scattered
