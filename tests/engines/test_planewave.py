@@ -30,7 +30,7 @@ from scipy.integrate import trapezoid
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from pacbed.engines import ThermalMotion
-from pacbed.engines.planewave import PlaneWaveSettings
+from pacbed.engines.planewave import PlaneWaveSettings, check_motion
 from pacbed.engines.planewave import engine as planewave
 from pacbed.engines.planewave.atoms import AtomTransmission, analytic_form_factor, kirkland
 from pacbed.engines.planewave.engine import PlaneWaveEngine
@@ -748,6 +748,21 @@ def test_field_that_no_band_reaches_is_refused():
     with pytest.raises(RequestError, match=r"choose a field of view \(--fov") as refusal:
         patterns(requested(field=3000, pixels=64))
     assert "lets waves through up to 417.6 mrad" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("cell_A", "cells", "good"),
+    [
+        ([[3.1613, 0], [0, 5.4755]], (1, 2), "8 × 5"),  # MoS2
+        ([[2.46, 0], [1.23, 2.13]], (8, 2), "12 × 12"),  # graphene, whose cell is oblique
+    ],
+)
+def test_supercell_in_which_atoms_meet_their_images_is_refused(cell_A, cells, good):
+    settings = PlaneWaveSettings(supercell=cells)
+    with pytest.raises(RequestError, match=rf"choose a larger supercell \({good} is a good one\)"):
+        check_motion("full", settings, np.array(cell_A))
+    enough = tuple(int(n) for n in good.split(" × "))
+    check_motion("full", replace(settings, supercell=enough), np.array(cell_A))
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,10 @@ def test_a_strain_beyond_the_series_is_flagged(small_series, fit):
     images = noisy(model.images(states).reshape(1, PIXELS, PIXELS))
     starts = states.copy()
     starts[0, :3] = 0.02, 0.02, 0.0
-    assert "at the edge of the range" in fit.fit(images, starts).flags[0]
+    result = fit.fit(images, starts)
+    assert "at the edge of the range" in result.flags[0]
+    edge = [name for name, at in zip(UNKNOWNS, result.at_edge[0], strict=True) if at]
+    assert edge == ["strain_xx", "strain_yy", "strain_xy"]
 
 
 @pytest.mark.parametrize(
@@ -178,6 +181,7 @@ def test_only_the_upper_end_of_what_may_be_none_is_an_edge(
     result = Fit(small_series, APERTURE, 4, FRAME, settings).fit(images[:1], starts, bins=(2,))
     assert result.column(name)[0] == end
     assert ("at the edge of the range" in result.flags[0]) == flagged
+    assert result.at_edge[0, COLUMN[name]] == flagged
 
 
 def test_where_putting_pixels_together_leaves_too_few_all_are_compared(fit, measured):

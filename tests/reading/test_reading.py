@@ -1,12 +1,15 @@
 """What is read of patterns that a series made: the truth, within its error bars."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from pacbed.cli.read import _print
 from pacbed.exceptions import PacbedError
 from pacbed.figures.readings import measured_and_fitted
+from pacbed.reading.fit import AT_EDGE
 from pacbed.reading.patterns import Pattern, clean, find_radius_px, window
 from pacbed.reading.reading import READ, ReadSettings, read_patterns
 from pacbed.scattering.image import Camera
@@ -63,6 +66,16 @@ def readings(coherent_series):
     settings = ReadSettings(APERTURE, (1, 2), pixel_uncertainty=0.002)
     found = read_patterns(coherent_series, windows(images.values()), settings)
     return dict(zip(images, found, strict=True))
+
+
+def test_what_lies_at_the_edge_of_its_range_is_named(readings, monkeypatch, capsys):
+    monkeypatch.setattr(
+        "pacbed.cli.read.show_table", lambda table, width: print(*table.columns[-1].cells)
+    )
+    flags = ("scale differs", AT_EDGE)
+    _print([replace(readings["plain"], flags=flags, at_edge=("log_scale", "blur_px"))])
+    assert capsys.readouterr().out == f"scale differs; {AT_EDGE} (log_scale, blur_px)\n"
+    assert readings["plain"].at_edge == ()
 
 
 @pytest.mark.parametrize(

@@ -1003,6 +1003,11 @@ def test_a_perfect_camera_leaves_examples_as_they_were(config):
     assert again.dataset.camera == study.dataset.camera
 
 
+def test_of_a_long_list_only_the_beginning_is_shown(config):
+    change(config, "dataset.camera.mtf", [[n / 200, -1] for n in range(100)])
+    assert "[0.03, -1], [0.035, -1], ...]: must be a file" in the_complaint(config)
+
+
 def test_an_mtf_is_read_from_a_file_or_given(config, tmp_path):
     path = tmp_path / "mtf.csv"
     path.write_text("frequency,MTF\n0,1\n0.25,0.8\n0.5,0.4\n")

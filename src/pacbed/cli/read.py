@@ -479,6 +479,7 @@ def _predicted(network: Path, windows: Sequence[Window]) -> np.ndarray:
 
 def _print(readings: Sequence[Reading]) -> None:
     from pacbed.examples.labels import PARAMETERS, display_unit, head
+    from pacbed.reading.fit import AT_EDGE
 
     table = Table(title="What was read, and its standard deviation")
     table.add_column("pattern", overflow="fold")
@@ -493,7 +494,8 @@ def _print(readings: Sequence[Reading]) -> None:
             values.append(_with_error(factor * one.value(name), factor * one.sigma(name)))
         likely = one.probabilities[one.layers]
         number = str(one.layers) if likely > 0.995 else f"{one.layers} ({likely:.0%})"
-        flags = "; ".join(one.flags)
+        edges = f" ({', '.join(one.at_edge)})"
+        flags = "; ".join(f + edges if f == AT_EDGE else f for f in one.flags)
         table.add_row(
             Text(one.window.pattern.name),
             number,

@@ -29,7 +29,8 @@ from pacbed.scattering.image_model import (
 from pacbed.scattering.series import ScatteringSeries
 from pacbed.specimen.microscope import Aperture
 
-FLAGS = ("not converged", "at the edge of the range", "bad chi2")
+AT_EDGE = "at the edge of the range"
+FLAGS = ("not converged", AT_EDGE, "bad chi2")
 """What may be wrong with a fit."""
 
 # Nothing but the noise of counted electrons.
@@ -122,7 +123,8 @@ class FitResult:
     converged
         Whether no step would improve the fit any more.
     at_edge
-        Whether a fit ends at the edge of the range of the series or of an unknown.
+        Which unknowns end at the edge of their range or of that of the series, shape (patterns,
+        unknowns); strain and tilt with all of their components.
     pixels
         Number of pixels that were compared.
     """
@@ -145,7 +147,7 @@ class FitResult:
         """What is wrong with each fit, of :data:`FLAGS`, separated by commas."""
         spread = np.sqrt(2 / np.maximum(self.pixels, 1))
         bad = self.chi2_per_pixel > (1 + _CHI2_SHARE) * (1 + _CHI2_SIGMA * spread)
-        raised = np.stack([~self.converged, self.at_edge, bad], 1)
+        raised = np.stack([~self.converged, self.at_edge.any(axis=1), bad], 1)
         return [", ".join(f for f, on in zip(FLAGS, row, strict=True) if on) for row in raised]
 
     @classmethod
@@ -158,7 +160,7 @@ class FitResult:
             np.full(count, np.inf),
             np.full(count, np.inf),
             np.zeros(count, bool),
-            np.zeros(count, bool),
+            np.zeros((count, unknowns), bool),
             np.zeros(count),
         )
 
@@ -335,16 +337,19 @@ class Fit:
         return states
 
     def _at_edge(self, states: np.ndarray) -> np.ndarray:
-        """Return whether states would leave the range if they went on a little."""
+        """Return which unknowns of states would leave their range if they went on a little."""
         further = states.copy()
         further[:, :6] *= 1 + 1e-6
         low, high = self.series.request.strain.stretch
         further[:, :2] += 1e-6 * np.sign(states[:, :2] + states[:, 1::-1] - (low + high - 2))
-        at_edge = np.abs(self.within_range(further) - further)[:, :6].max(axis=1) > 1e-9
+        left = np.abs(self.within_range(further) - further) > 1e-9
+        at_edge = np.zeros(states.shape, bool)
+        for together in (slice(0, 3), TILT):
+            at_edge[:, together] = left[:, together].any(axis=1, keepdims=True)
         for name in set(self.settings.free) & set(_RANGE):
             ends = _RANGE[name][1:] if name in _MAY_BE_NONE else _RANGE[name]
-            at_edge |= np.isin(states[:, COLUMN[name]], ends)
-        return np.asarray(at_edge)
+            at_edge[:, COLUMN[name]] = np.isin(states[:, COLUMN[name]], ends)
+        return at_edge
 
     def _with_dose(self, states: np.ndarray, images: np.ndarray, masks: np.ndarray) -> np.ndarray:
         """Return states whose doses fit the sums of the patterns."""

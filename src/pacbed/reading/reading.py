@@ -193,6 +193,8 @@ class Reading:
         How the gain is known: ``given``, ``electrons`` or ``residuals``.
     flags
         What may be wrong.
+    at_edge
+        Names of the unknowns that lie at the edge of their range.
     image, fitted, variance
         Electrons of each pixel, measured and as fitted, and their variance, shape (ny, nx).
     """
@@ -208,6 +210,7 @@ class Reading:
     counts_per_electron: float
     gain_from: str
     flags: tuple[str, ...]
+    at_edge: tuple[str, ...]
     image: np.ndarray
     fitted: np.ndarray
     variance: np.ndarray
@@ -243,6 +246,7 @@ class Reading:
             **{key: v for n in READ for key, v in self._pair(n).items()},
             "chi2_per_pixel": self.chi2_per_pixel,
             "flags": list(self.flags),
+            "at_edge": list(self.at_edge),
             "probability_of_layers": {str(n): p for n, p in self.probabilities.items()},
             "turned_deg": self.turned_deg,
             "delta_chi2_of_opposite_turn": self.opposite,
@@ -538,6 +542,7 @@ def _refined(
                 counts_per_electron=float(batch.gains[row]),
                 gain_from=gain_from,
                 flags=tuple(dict.fromkeys(flags)),
+                at_edge=tuple(n for n in UNKNOWNS if last.at_edge[row, COLUMN[n]]),
                 image=batch.images[row],
                 fitted=expected[row],
                 variance=noise[row],

@@ -24,6 +24,8 @@ _COARSEST_STEP_mrad, _SHARE_OF_FRINGE = 2.0, 0.5
 _MARGIN = 1.1
 # An atom and its periodic image move together; their potentials, of this radius, must not meet.
 ATOM_RADIUS_A = 3.0
+# Extent of a supercell that is large enough: 8 × 5 cells of MoS2.
+_GOOD_A = 25.0
 
 
 @dataclass(frozen=True)
@@ -234,9 +236,10 @@ def check_motion(motion: Motion, settings: PlaneWaveSettings, cell_A: np.ndarray
     edges = cell_A * np.array(supercell)[:, None]
     heights = abs(np.linalg.det(edges)) / np.linalg.norm(edges[::-1], axis=1)
     if heights.min() < 2 * ATOM_RADIUS_A:
+        along, across = np.ceil(_GOOD_A * np.array(supercell) / heights).astype(int)
         raise RequestError(
             f"a supercell of {supercell[0]} × {supercell[1]} cells is {heights[0]:.1f} Å × "
             f"{heights[1]:.1f} Å, but the potential of an atom has a diameter of "
             f"{2 * ATOM_RADIUS_A:g} Å and would meet that of its own image: choose a larger "
-            "supercell (8 × 5 is a good one)"
+            f"supercell ({along} × {across} is a good one)"
         )
