@@ -24,7 +24,8 @@ from pacbed.cli.read import (
 from pacbed.examples.labels import LabelScaling
 from pacbed.exceptions import PacbedError
 from pacbed.learning.network import NetworkSettings, build_network
-from pacbed.reading.patterns import Pattern, Window
+from pacbed.reading.patterns import Pattern
+from pacbed.reading.window import Window
 from pacbed.scattering.image import Camera
 from pacbed.scattering.mtf import MTF
 from pacbed.scattering.series import ScatteringSeries

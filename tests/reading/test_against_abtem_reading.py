@@ -12,8 +12,9 @@ import pytest
 from pacbed.engines.planewave import PlaneWaveSettings
 from pacbed.engines.planewave.engine import PlaneWaveEngine
 from pacbed.reading.fit import Fit
-from pacbed.reading.patterns import Pattern, clean, window
+from pacbed.reading.patterns import Pattern, clean
 from pacbed.reading.reading import READ, ReadSettings, read_patterns
+from pacbed.reading.window import window
 from pacbed.scattering.fit import write_series
 from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame
 from pacbed.scattering.request import SeriesRequest

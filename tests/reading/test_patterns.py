@@ -8,18 +8,9 @@ import pytest
 from PIL import Image
 
 from pacbed.exceptions import PacbedError
-from pacbed.reading.patterns import (
-    Pattern,
-    centred,
-    clean,
-    filled,
-    find_centres,
-    find_radius_px,
-    noise_per_count,
-    read_file,
-    read_mask,
-    window,
-)
+from pacbed.reading.pattern_files import read_file, read_mask
+from pacbed.reading.patterns import Pattern, clean, filled, noise_per_count
+from pacbed.reading.window import centred, find_centres, find_radius_px, window
 
 RADIUS, SPACING, PIXEL = 9.0, 22.0, 0.7
 

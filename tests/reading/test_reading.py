@@ -10,8 +10,9 @@ from pacbed.cli.read import _print
 from pacbed.exceptions import PacbedError
 from pacbed.figures.readings import measured_and_fitted
 from pacbed.reading.fit import AT_EDGE
-from pacbed.reading.patterns import Pattern, clean, find_radius_px, window
+from pacbed.reading.patterns import Pattern, clean
 from pacbed.reading.reading import READ, ReadSettings, read_patterns
+from pacbed.reading.window import find_radius_px, window
 from pacbed.scattering.image import Camera
 from pacbed.scattering.image_model import COLUMN, ImageModel
 from pacbed.specimen.microscope import Aperture

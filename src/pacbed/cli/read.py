@@ -42,8 +42,9 @@ from pacbed.specimen.crystal import MOST_LAYERS
 from pacbed.specimen.microscope import Aperture
 
 if TYPE_CHECKING:
-    from pacbed.reading.patterns import Pattern, Window
+    from pacbed.reading.patterns import Pattern
     from pacbed.reading.reading import Extra, Reading
+    from pacbed.reading.window import Window
     from pacbed.scattering.mtf import MTF
     from pacbed.scattering.series import ScatteringSeries
 
@@ -286,7 +287,8 @@ def _clean_patterns(
     paths: Sequence[Path], only: Sequence[int], camera: CameraOptions
 ) -> tuple[list[Pattern], dict[str, str]]:
     """Read and clean patterns; return them, and why others cannot be read."""
-    from pacbed.reading.patterns import clean, read_file, read_mask
+    from pacbed.reading.pattern_files import read_file, read_mask
+    from pacbed.reading.patterns import clean
 
     mask = read_mask(camera.mask) if camera.mask else None
     found, refused = [], {}
@@ -314,7 +316,7 @@ def _pixels_mrad(
     If it is not known, it follows from the radius of the discs: those with equally many pixels are
     taken to be of one camera length.
     """
-    from pacbed.reading.patterns import find_radius_px
+    from pacbed.reading.window import find_radius_px
 
     known = {one.name: camera.pixel_mrad or one.pixel_mrad for one in patterns}
     found: dict[tuple[int, ...], list[float]] = {}
@@ -386,7 +388,7 @@ def _windows(
 ) -> list[Window]:
     """Cut out of each pattern what is compared with the series."""
     from pacbed.reading.discs import nearest_reflection_mrad
-    from pacbed.reading.patterns import window
+    from pacbed.reading.window import window
 
     request, found = series.request, []
     reach = request.field_of_view_mrad / 2
@@ -459,7 +461,7 @@ def _predicted(network: Path, windows: Sequence[Window]) -> np.ndarray:
     """
     from pacbed.examples.labels import PARAMETERS
     from pacbed.learning.prediction import predict_with, read_network
-    from pacbed.reading.patterns import centred
+    from pacbed.reading.window import centred
 
     trained = read_network(network / "model.keras", network / "settings.json")
     starts = np.zeros((len(windows), len(PARAMETERS)))

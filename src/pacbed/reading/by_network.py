@@ -18,7 +18,8 @@ import pandas as pd
 from pacbed.exceptions import PacbedError
 from pacbed.learning.prediction import border_share, predict_with, read_network
 from pacbed.reading.discs import nearest_reflection_mrad
-from pacbed.reading.patterns import SMALLEST_RADIUS_PX, Pattern, clean, find_centres
+from pacbed.reading.patterns import Pattern, clean
+from pacbed.reading.window import SMALLEST_RADIUS_PX, find_centres
 from pacbed.specimen.crystal import crystal_of
 
 # Centres are found on whole pixels.

@@ -13,10 +13,11 @@ from scipy.ndimage import gaussian_filter
 from pacbed.exceptions import PacbedError
 from pacbed.machine import Report
 from pacbed.reading.fit import FLAGS, Fit, FitResult, FitSettings
-from pacbed.reading.patterns import Window, noise_per_count, read_noise
+from pacbed.reading.patterns import noise_per_count, read_noise
 from pacbed.reading.pixels import FEWEST_PIXELS, shown
 from pacbed.reading.start import Dictionary, SearchRange
 from pacbed.reading.thickness import ThicknessFit
+from pacbed.reading.window import Window
 from pacbed.scattering.image_model import ALWAYS_FREE, COLUMN, SHIFT, TILT, UNKNOWNS, Frame
 from pacbed.scattering.mtf import MTF
 from pacbed.scattering.series import ScatteringSeries

@@ -21,18 +21,12 @@ from pacbed.reading.maps.calibration import COMMON, LOCAL, Calibration
 from pacbed.reading.maps.cut import Cut, scattered
 from pacbed.reading.maps.settings import CalibrationSettings, MapSettings
 from pacbed.reading.maps.windows import grid, window_sums
-from pacbed.reading.patterns import (
-    Pattern,
-    clean,
-    find_centres,
-    find_radius_px,
-    noise_per_count,
-    read_noise,
-)
+from pacbed.reading.patterns import Pattern, clean, noise_per_count, read_noise
 from pacbed.reading.pixels import finite_mean, whole
 from pacbed.reading.scans.scan import Scan
 from pacbed.reading.start import Dictionary, SearchRange, coarse_bins
 from pacbed.reading.thickness import ThicknessFit
+from pacbed.reading.window import find_centres, find_radius_px
 from pacbed.scattering.image_model import COLUMN, TILT, UNKNOWNS, Noise
 from pacbed.scattering.mtf import MTF, read_mtf
 from pacbed.scattering.series import ScatteringSeries

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pacbed.reading.discs import nearest_reflection_mrad
-from pacbed.reading.patterns import Pattern, Window, window
+from pacbed.reading.patterns import Pattern
 from pacbed.reading.pixels import put_together
+from pacbed.reading.window import Window, window
 from pacbed.scattering.image_model import Frame
 from pacbed.scattering.mtf import MTF
 from pacbed.scattering.series import ScatteringSeries

@@ -9,9 +9,10 @@ import numpy as np
 
 from pacbed.exceptions import PacbedError
 from pacbed.machine import Report
-from pacbed.reading.patterns import Pattern, clean, find_centres, find_radius_px
+from pacbed.reading.patterns import Pattern, clean
 from pacbed.reading.pixels import finite_mean
 from pacbed.reading.scans.scan import Scan
+from pacbed.reading.window import find_centres, find_radius_px
 
 # Bytes of a scan, as its file has them, that are read at most; of a larger one, some points are.
 _MOST_BYTES = 1.5e9
