@@ -181,7 +181,10 @@ def test_a_network_is_read_once_and_what_it_cannot_read_begins_with_a_dictionary
     network.save(tmp_path / "model.keras")
     scaling = LabelScaling.from_ranges("strain-rotation", (0.95, 1.05), (-10, 10), (-5, 5))
     augmentation = {"pixels": 16, "field_of_view_mrad": 32.0, "image_mean": [0.2, 0.4]}
-    settings = {"scaling": vars(scaling), "data": {"augmentation": augmentation, "simulation": {}}}
+    settings = {
+        "scaling": vars(scaling),
+        "data": {"augmentation": augmentation, "semiangle_mrad": 6.35},
+    }
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     load, loaded = keras.saving.load_model, []
     monkeypatch.setattr(

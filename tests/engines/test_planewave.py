@@ -754,7 +754,7 @@ def test_field_that_no_band_reaches_is_refused():
     ("cell_A", "cells", "good"),
     [
         ([[3.1613, 0], [0, 5.4755]], (1, 2), "8 × 5"),  # MoS2
-        ([[2.46, 0], [1.23, 2.13]], (8, 2), "12 × 12"),  # graphene, whose cell is oblique
+        ([[2.46, 0], [1.23, 2.13]], (8, 2), "10 × 10"),  # graphene, whose cell is oblique
     ],
 )
 def test_supercell_in_which_atoms_meet_their_images_is_refused(cell_A, cells, good):

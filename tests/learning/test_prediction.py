@@ -29,7 +29,7 @@ def files(request, tmp_path_factory):
     network = build_network(PIXELS, 4, widths, seed=3)
     network.save(folder / "model.keras")
     augmentation = {"pixels": PIXELS, "field_of_view_mrad": WIDTH_MRAD, "image_mean": [0.2, 0.4]}
-    data = {"augmentation": augmentation, "simulation": {}}
+    data = {"augmentation": augmentation, "semiangle_mrad": 6.35}
     settings = {"scaling": vars(SCALING), "data": data}
     (folder / "settings.json").write_text(json.dumps(settings))
     return folder / "model.keras", folder / "settings.json"
@@ -100,7 +100,7 @@ def test_patterns_that_do_not_fit_are_refused(files, images, pixel_mrad, said):
         predicted(files, images, pixel_mrad=pixel_mrad)
 
 
-@pytest.mark.parametrize("data", [{}, {"simulation": {}}, None])
+@pytest.mark.parametrize("data", [{}, {"augmentation": {"pixels": 24}}, None])
 def test_settings_that_do_not_say_how_images_were_made_are_refused(files, tmp_path, data):
     (tmp_path / "settings.json").write_text(json.dumps({"scaling": vars(SCALING), "data": data}))
     with pytest.raises(PacbedError, match=r"settings\.json is not what pacbed train writes\. Name"):

@@ -34,7 +34,7 @@ from pacbed.reading.maps.calibration import Calibration
 from pacbed.reading.maps.cut import scattered
 from pacbed.reading.maps.maker import MapMaker
 from pacbed.reading.maps.settings import CalibrationSettings, MapSettings
-from pacbed.reading.maps.windows import grid, window_sums
+from pacbed.reading.maps.sums import grid, window_sums
 from pacbed.reading.scans.scan import Scan, ScanOptions
 from pacbed.scattering.mtf import MTF
 from pacbed.scattering.request import SeriesRequest

@@ -21,7 +21,7 @@ from pacbed.reading.maps.making import _differing, make_map
 from pacbed.reading.maps.points import PointPatterns
 from pacbed.reading.maps.settings import MapSettings
 from pacbed.reading.maps.store import QUANTITIES, read_map, write_map
-from pacbed.reading.maps.windows import window_sums
+from pacbed.reading.maps.sums import window_sums
 from pacbed.reading.scans.scan import Scan, ScanOptions, open_scan
 from pacbed.reading.scans.writing import WRITERS, write_scan
 from pacbed.scattering.image_model import COLUMN

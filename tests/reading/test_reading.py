@@ -1,6 +1,7 @@
 """What is read of patterns that a series made: the truth, within its error bars."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from pacbed.reading.patterns import Pattern, clean
 from pacbed.reading.reading import READ, ReadSettings, read_patterns
 from pacbed.reading.window import find_radius_px, window
 from pacbed.scattering.image import Camera
-from pacbed.scattering.image_model import COLUMN, ImageModel
+from pacbed.scattering.image_model import COLUMN, UNKNOWNS, Frame, ImageModel
 from pacbed.specimen.microscope import Aperture
 
 pytestmark = pytest.mark.xdist_group("reading")
@@ -77,6 +78,18 @@ def test_what_lies_at_the_edge_of_its_range_is_named(readings, monkeypatch, caps
     _print([replace(readings["plain"], flags=flags, at_edge=("log_scale", "blur_px"))])
     assert capsys.readouterr().out == f"scale differs; {AT_EDGE} (log_scale, blur_px)\n"
     assert readings["plain"].at_edge == ()
+
+
+def test_strain_beyond_the_series_lies_at_its_edge(coherent_series):
+    frame = Frame.centred(PIXELS, FIELD)
+    model = ImageModel(coherent_series, APERTURE, 2, frame, UNKNOWNS[:10])
+    state = np.zeros((1, len(UNKNOWNS)))
+    state[0, :2], state[0, COLUMN["log_dose"]] = (0.05, 0.045), math.log(3e6)
+    images = np.random.default_rng(0).poisson(model.images(state)).reshape(1, PIXELS, PIXELS)
+    settings = ReadSettings(APERTURE, (2,), pixel_uncertainty=0.002)
+    [one] = read_patterns(coherent_series, windows(images.astype(float)), settings)
+    assert AT_EDGE in one.flags
+    assert one.at_edge == ("strain_xx", "strain_yy", "strain_xy")
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,18 @@ def test_a_part_that_is_damaged_is_made_again(work, name, again, content):
     assert work.rows == again
 
 
+def test_a_part_of_an_earlier_version_is_made_again(work):
+    work.stopped()
+    path = work.parts / "rows-00001.npz"
+    with np.load(path) as arrays:
+        found = dict(arrays)
+    np.savez(path, **found | {"at_edge": found["at_edge"].any(axis=1)})
+    status, said = work.run()
+    assert status == 0
+    assert "is damaged, and made again (it is of an earlier version)" in said
+    assert work.rows == [1, 2, 3]
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
 @pytest.mark.parametrize(
     ("name", "said"),

@@ -139,6 +139,14 @@ def test_patterns_of_a_physics_that_was_mended_are_not_overwritten(results, defa
         check_results(results, default)
 
 
+def test_patterns_of_unknown_physics_are_not_overwritten(results, default):
+    text = (results / "config.yaml").read_text()
+    (results / "config.yaml").write_text(text.partition("\n")[2])
+    said = rf"physics version.* was unknown, is {PHYSICS_VERSION}"
+    with pytest.raises(ConfigError, match=said):
+        check_results(results, default)
+
+
 def test_without_patterns_nothing_is_lost(results, default):
     for store in (results / "patterns").glob("*/*.zip"):
         store.unlink()

@@ -346,6 +346,11 @@ def test_all_problems_are_told_at_once(config):
         ("dataset.pixels", 250, "dataset.pixels = 250: must be a multiple of 16"),
         ("network.pooled_head", 5, "network.pooled_head = 5: must divide 16"),
         ("training.loss", "fisher", "set training.schedule: fast with fast.optimizer: adam"),
+        (
+            "training",
+            {"loss": "fisher", "schedule": "fast", "fast": {"optimizer": "sgd"}},
+            "set training.schedule: fast with fast.optimizer: adam",
+        ),
         ("variants.1.layers", [1, 7], "variants.1.layers = [1, 7]: 7 not among the configured"),
         ("training.fast.averaged_epochs", 401, "must be at most training.fast.epochs = 400"),
         (
@@ -1005,7 +1010,7 @@ def test_a_perfect_camera_leaves_examples_as_they_were(config):
 
 def test_of_a_long_list_only_the_beginning_is_shown(config):
     change(config, "dataset.camera.mtf", [[n / 200, -1] for n in range(100)])
-    assert "[0.03, -1], [0.035, -1], ...]: must be a file" in the_complaint(config)
+    assert "[0.06, -1] …: must be a file" in the_complaint(config)
 
 
 def test_an_mtf_is_read_from_a_file_or_given(config, tmp_path):

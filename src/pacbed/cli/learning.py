@@ -124,14 +124,12 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], names: Iter
 
 def _check_fit(datasets: Sequence[Path], network: TrainedNetwork) -> None:
     """Compare datasets with that on which a network was trained."""
-    from pacbed.examples.dataset import refuse_other_simulation
-    from pacbed.storage.zipped import open_store, reading
+    from pacbed.examples.dataset import read_attributes, refuse_other_simulation
 
     trained, model = flat(network.settings["data"]), network.model_file
     for path in datasets:
-        with open_store(path) as group, reading(path):
-            found = flat(dict(group.attrs))
-            refuse_other_simulation(trained, found, str(path))
+        found = flat(read_attributes(path))
+        refuse_other_simulation(trained, found, str(path))
         if differing := differences(found, trained, GEOMETRY):
             raise PacbedError(f"{path} does not fit {model}: {differing}")
         if differing := differences(found, trained, SAMPLE):

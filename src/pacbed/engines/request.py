@@ -69,7 +69,7 @@ class ThermalMotion:
     def described(stored: Mapping[str, Any]) -> str:
         """Describe the physics of what a store says; how it is computed is a matter of engines."""
         less = {"coherent": "without diffuse scattering", "none": "static atoms"}
-        return less.get(stored["motion"], "frozen phonons")
+        return less.get(str(stored.get("motion")), "frozen phonons")
 
     @property
     def configurations(self) -> int:

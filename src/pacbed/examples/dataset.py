@@ -174,6 +174,19 @@ def read_dataset(path: Path) -> Dataset:
         return Dataset(images, labels, draws, done, dict(group.attrs))
 
 
+def read_attributes(path: Path) -> dict[str, Any]:
+    """Read the provenance of a dataset, and none of its images.
+
+    Raises
+    ------
+    StoreError
+        If it is missing, damaged or of another kind.
+    """
+    with open_store(path) as group, reading(path):
+        group["images"]  # which other stores have not
+        return dict(group.attrs)
+
+
 def _read_array(archive: zipfile.ZipFile, group: zarr.Group, name: str) -> np.ndarray:
     """Read an array shard by shard, and the checksum of each, at which Zarr does not look."""
     array = group[name]
@@ -211,8 +224,13 @@ def refuse_other_simulation(
     Raises
     ------
     PacbedError
-        If they differ: in what, and both values.
+        If they differ: in what, and both values; or if one does not say.
     """
+    for which, one in (("the training set", trained_on), (name, data)):
+        if not one.get("simulation"):
+            raise PacbedError(
+                f"{which} does not say how its patterns were simulated: have it made again"
+            )
     ours, theirs = (_essentials(one["simulation"]) for one in (trained_on, data))
     differing = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
     if "formula" in differing:  # then all lengths differ too

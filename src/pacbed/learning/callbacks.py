@@ -48,7 +48,8 @@ class BestWeights(keras.callbacks.Callback):
     def restore(self, state: State) -> None:
         """Take what was remembered in another process."""
         self.losses = [(loss, validation) for loss, validation in state["losses"][0].tolist()]
-        self.weights, self.average = state["weights"], state["average"]
+        # Lists that are empty are not kept.
+        self.weights, self.average = state["weights"], state.get("average", ())
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         """Validate; add ``val_loss`` to the logs."""

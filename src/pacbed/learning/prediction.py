@@ -31,12 +31,19 @@ from pacbed.scattering.image import Camera
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A network that was read: its files, the scaling of its outputs, and all of its settings."""
+    """A network that was read.
+
+    Its files, the scaling of its outputs, pixels and field of view of its images and their mean in
+    the middle of the training, and all of its settings.
+    """
 
     model_file: Path
     settings_file: Path
     model: keras.Model
     scaling: LabelScaling
+    pixels: int
+    field_of_view_mrad: float
+    image_mean: float
     settings: Mapping[str, Any]
 
     def answer(self, images: Any) -> tuple[np.ndarray, np.ndarray | None]:
@@ -161,9 +168,7 @@ def predict_with(
         If a pattern is empty, or its field of view is smaller than that of the training.
     """
     scaling, settings = network.scaling, network.settings
-    trained = settings["data"]["augmentation"]
-    pixels, width_mrad = trained["pixels"], trained["field_of_view_mrad"]
-    mean = np.mean(trained["image_mean"])
+    pixels, width_mrad = network.pixels, network.field_of_view_mrad
     images = np.asarray(images, float)
     if images.ndim not in (2, 3):
         raise PacbedError(f"patterns have the shape (patterns, ny, nx), not {images.shape}")
@@ -178,7 +183,7 @@ def predict_with(
         )
     coarse = max(pixel_mrad)
     if coarse > FINE_PIXEL_mrad and not math.isclose(coarse, width_mrad / pixels, rel_tol=1e-3):
-        angle = settings["data"].get("semiangle_mrad", 6.35)
+        angle = settings["data"]["semiangle_mrad"]
         log(
             f"note: in the pixels of the training, {width_mrad / pixels:.3g} mrad, patterns with "
             f"pixels of {coarse:.2g} mrad differ by about "
@@ -199,7 +204,7 @@ def predict_with(
         shown = np.maximum(resample(averaged, pixel_mrad, Camera(pixels, width_mrad)), 0)
         if not shown.any():
             raise PacbedError(f"pattern {number} is empty: no pixel of the field is positive")
-        made.append(shown * (mean / shown.mean()))
+        made.append(shown * (network.image_mean / shown.mean()))
     scaled, sigma = network.answer(np.stack(made)[..., None])
     predicted = scaling.unscale(scaled)
     table: dict[str, Any] = {
@@ -250,12 +255,17 @@ def read_network(model_file: Path, settings_file: Path) -> TrainedNetwork:
     PacbedError
         If the model or its settings cannot be read, or do not fit each other.
     """
+    for path in (model_file, settings_file):
+        if not path.is_file():
+            raise PacbedError(f"{path} does not exist. {_NAME}")
     try:
         settings = json.loads(settings_file.read_text(encoding="utf-8"))
         scaling = LabelScaling.from_dict(settings["scaling"])
-        settings["data"]["simulation"], settings["data"]["augmentation"]
+        made = settings["data"]["augmentation"]
+        pixels, width_mrad = int(made["pixels"]), float(made["field_of_view_mrad"])
+        image_mean = float(np.mean(made["image_mean"]))
     except OSError as error:
-        raise PacbedError(f"cannot read {settings_file}: {error.strerror}. {_NAME}") from error
+        raise PacbedError(f"cannot read {settings_file}: {error.strerror}") from error
     except (ValueError, LookupError, TypeError) as error:
         raise PacbedError(f"{settings_file} is not what pacbed train writes. {_NAME}") from error
     model = load_network(model_file)
@@ -265,4 +275,6 @@ def read_network(model_file: Path, settings_file: Path) -> TrainedNetwork:
             f"{model_file} predicts {model.output_shape[-1]} parameters, but {settings_file} "
             f"names {outputs}"
         )
-    return TrainedNetwork(model_file, settings_file, model, scaling, settings)
+    return TrainedNetwork(
+        model_file, settings_file, model, scaling, pixels, width_mrad, image_mean, settings
+    )

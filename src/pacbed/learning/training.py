@@ -373,7 +373,7 @@ def _finished(folder: Path, fingerprint: str) -> pd.DataFrame | None:
         if isinstance(error, FileNotFoundError):
             return None
         raise StoreError(f"cannot read {error.filename}: {error.strerror}") from error
-    except (ValueError, LookupError, TypeError):  # damaged, or of an earlier version
+    except (ValueError, LookupError, TypeError):  # damaged
         return None
     finish(nameless)
     return pd.read_csv(folder / "history.csv")

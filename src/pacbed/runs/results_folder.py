@@ -94,7 +94,7 @@ def check_results(results: Path, study: Configuration) -> list[str]:
         ) from error
     physics = re.search(rf"^# {_PHYSICS} (\d+)$", text, re.MULTILINE)
     name = f"{_PHYSICS}, raised when a mistake in an engine is mended,"
-    earlier = {**before.of_patterns(), name: int(physics[1]) if physics else None}
+    earlier = {**before.of_patterns(), name: int(physics[1]) if physics else "unknown"}
     now = {**study.of_patterns(), name: PHYSICS_VERSION}
     if content := re.search(rf"^# {_CRYSTAL} (\w+)$", text, re.MULTILINE):
         earlier[_CRYSTAL], now[_CRYSTAL] = content[1], _crystal_of_file(study)

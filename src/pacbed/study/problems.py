@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
@@ -31,9 +30,8 @@ _ALLOWED = {
 }
 """By the kinds of errors of pydantic, what follows "must be"; other errors say it themselves."""
 
-_SHORT = reprlib.Repr()
-_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 8
-_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 200
+# Of a value, so many characters are shown.
+_SHOWN = 160
 
 _MEANT = {"simulation.thermal_motion = 0": " (without phonons, the discs alone: coherent)"}
 
@@ -45,7 +43,8 @@ def problems(error: ValidationError, given: Any, model: type[Section]) -> Iterat
         keys, value = _found(one["loc"], given)
         section, field = _described(keys, model)
         name = ".".join(map(str, keys))
-        what = f"{name or 'the configuration'} = {_SHORT.repr(value)}"
+        shown = repr(value) if len(repr(value)) <= _SHOWN else f"{repr(value)[:_SHOWN]} …"
+        what = f"{name or 'the configuration'} = {shown}"
         if one["type"] in ("extra_forbidden", "invalid_key"):
             known = list(section.model_fields)
             close = difflib.get_close_matches(str(keys[-1]), known, n=1)

@@ -24,8 +24,8 @@ _COARSEST_STEP_mrad, _SHARE_OF_FRINGE = 2.0, 0.5
 _MARGIN = 1.1
 # An atom and its periodic image move together; their potentials, of this radius, must not meet.
 ATOM_RADIUS_A = 3.0
-# Extent of a supercell that is large enough: 8 × 5 cells of MoS2.
-_GOOD_A = 25.0
+# Length of the edges of a supercell that is large enough, such as 8 × 5 cells of MoS2.
+_GOOD_A = 24.0
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def check_motion(motion: Motion, settings: PlaneWaveSettings, cell_A: np.ndarray
     edges = cell_A * np.array(supercell)[:, None]
     heights = abs(np.linalg.det(edges)) / np.linalg.norm(edges[::-1], axis=1)
     if heights.min() < 2 * ATOM_RADIUS_A:
-        along, across = np.ceil(_GOOD_A * np.array(supercell) / heights).astype(int)
+        along, across = np.ceil(_GOOD_A / np.linalg.norm(cell_A, axis=1)).astype(int)
         raise RequestError(
             f"a supercell of {supercell[0]} × {supercell[1]} cells is {heights[0]:.1f} Å × "
             f"{heights[1]:.1f} Å, but the potential of an atom has a diameter of "

@@ -20,7 +20,7 @@ from pacbed.reading.fit import Fit, FitSettings
 from pacbed.reading.maps.calibration import COMMON, LOCAL, Calibration
 from pacbed.reading.maps.cut import Cut, scattered
 from pacbed.reading.maps.settings import CalibrationSettings, MapSettings
-from pacbed.reading.maps.windows import grid, window_sums
+from pacbed.reading.maps.sums import grid, window_sums
 from pacbed.reading.patterns import Pattern, clean, noise_per_count, read_noise
 from pacbed.reading.pixels import finite_mean, whole
 from pacbed.reading.scans.scan import Scan

@@ -55,8 +55,16 @@ class Found:
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> Found:
-        """Return what :meth:`write` has written."""
+        """Return what :meth:`write` has written.
+
+        Raises
+        ------
+        ValueError
+            If the arrays are those of an earlier version.
+        """
         result = FitResult(**{one.name: arrays[one.name] for one in fields(FitResult)})
+        if result.at_edge.shape != result.states.shape:
+            raise ValueError("it is of an earlier version")
         return cls(result, arrays["layers"], arrays["probability"])
 
     def write(self, path: Path, **more: np.ndarray) -> None:

@@ -19,14 +19,14 @@ from scipy.spatial import cKDTree
 
 from pacbed import __version__
 from pacbed.exceptions import PacbedError
+from pacbed.reading.fit import AT_EDGE, Fit, FitSettings
 from pacbed.reading.fit import FLAGS as FIT_FLAGS
-from pacbed.reading.fit import Fit, FitSettings
 from pacbed.reading.maps.calibration import LARGE_RESIDUALS, LOCAL, Calibration
 from pacbed.reading.maps.cut import Cut, mask_without, scattered, spacing_mrad
 from pacbed.reading.maps.found import Found
 from pacbed.reading.maps.settings import MapSettings
 from pacbed.reading.maps.store import BITS, QUANTITIES, RELATIVE, StrainMap
-from pacbed.reading.maps.windows import WindowSums, grid, window_sums
+from pacbed.reading.maps.sums import WindowSums, grid, window_sums
 from pacbed.reading.patterns import Pattern
 from pacbed.reading.pixels import finite_mean, whole
 from pacbed.reading.scans.scan import Scan
@@ -449,7 +449,7 @@ class MapMaker:
         chi2 = float(np.nanmedian(values["chi2_per_pixel"]))
         if chi2 > _WRONG:
             found.append(_wrong(chi2))
-        edge = (values["flags"] & BITS["at the edge of the range"]) > 0
+        edge = (values["flags"] & BITS[AT_EDGE]) > 0
         if edge.sum() > _MANY * (values["layers"] > 0).sum():
             found.append(_EDGE)
         if not np.isfinite(values[RELATIVE[0]]).any():

@@ -19,7 +19,7 @@ from pacbed.machine import Report
 from pacbed.reading.maps.found import Found
 from pacbed.reading.maps.maker import MapMaker
 from pacbed.reading.maps.store import StrainMap
-from pacbed.reading.maps.windows import grid
+from pacbed.reading.maps.sums import grid
 from pacbed.reading.scans.scan import DAMAGED, Scan
 from pacbed.storage.files import write_text
 from pacbed.storage.zipped import plain

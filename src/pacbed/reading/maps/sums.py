@@ -1,4 +1,4 @@
-"""Sums of the patterns of windows, squares of points of a scan."""
+"""Places spread over a scan, and sums of the patterns of squares of points around them."""
 
 from __future__ import annotations
 
