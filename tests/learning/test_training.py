@@ -29,6 +29,7 @@ SIMULATION = {
     "thermal": {"motion": "full"},
     "aperture": {"edge_mrad": 0.0, "profile": "erf"},
 }
+AUGMENTATION = {"pixels": PIXELS, "field_of_view_mrad": 32.0, "image_mean": [0.2, 0.3]}
 
 
 def settings(*steps, batch_size=16, seed=1, network=NETWORK):
@@ -48,7 +49,7 @@ def spots(examples, seed):
         labels=labels.astype(np.float32),
         draws=1000 * seed + np.arange(examples),  # no two sets share a draw
         transformations=np.full((examples, 6), 1e7, np.float32),
-        attributes={"seed": seed, "simulation": SIMULATION},
+        attributes={"seed": seed, "simulation": SIMULATION, "augmentation": AUGMENTATION},
     )
 
 
