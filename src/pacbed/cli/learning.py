@@ -83,7 +83,7 @@ def evaluate(
     import pandas as pd
 
     from pacbed.examples.dataset import read_dataset
-    from pacbed.learning.prediction import predict, read_network
+    from pacbed.learning.prediction import predict_examples, read_network
     from pacbed.learning.training import configure
     from pacbed.precision.metrics import errors
     from pacbed.storage.files import check_writable
@@ -91,13 +91,13 @@ def evaluate(
 
     check_writable(output)
     paths = (dataset, *datasets)
-    model, settings = model_folder / "model.keras", model_folder / "settings.json"
     configure(threads, log=say)
-    _check_fit(paths, read_network(model, settings))
+    network = read_network(model_folder / "model.keras", model_folder / "settings.json")
+    _check_fit(paths, network)
     tables = []
     for path in paths:
         with busy(f"reading {path}"):
-            table = predict(model, settings, read_dataset(path), log=say)
+            table = predict_examples(network, read_dataset(path), log=say)
         _print_errors(errors(table, table), f"{path}, {len(table)} examples")
         tables.append(table)
     if not output:

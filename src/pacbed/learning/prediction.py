@@ -98,7 +98,20 @@ def predict(
         If the model or its settings cannot be read, or do not fit each other or the images, or if
         the network was trained on patterns of another crystal, beam or thermal motion.
     """
-    network = read_network(model_file, settings_file)
+    return predict_examples(read_network(model_file, settings_file), data, log)
+
+
+def predict_examples(
+    network: TrainedNetwork, data: Dataset, log: Callable[[str], None] = print
+) -> pd.DataFrame:
+    """Do the same with a network that was read, for any number of datasets.
+
+    Raises
+    ------
+    PacbedError
+        If the images do not fit the network, or it was trained on patterns of another crystal, beam
+        or thermal motion.
+    """
     model, scaling = network.model, network.scaling
     trained_on = network.settings["data"]
     refuse_other_simulation(trained_on, data.attributes, "the dataset")
@@ -110,7 +123,7 @@ def predict(
         log(f"warning: the network has not learnt this camera: the dataset has {unseen}")
     if model.input_shape[1] != data.images.shape[1]:
         raise PacbedError(
-            f"{model_file} takes images of {model.input_shape[1]} pixels, the dataset has "
+            f"{network.model_file} takes images of {model.input_shape[1]} pixels, the dataset has "
             f"{data.images.shape[1]}"
         )
     examples = StoredSequence(data, scaling, batch_size=256)

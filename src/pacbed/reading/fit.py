@@ -33,6 +33,12 @@ AT_EDGE = "at the edge of the range"
 FLAGS = ("not converged", AT_EDGE, "bad chi2")
 """What may be wrong with a fit."""
 
+TOLD_APART = 9.0
+"""A turn by half a circle is told from none if χ² differs by more: three standard deviations."""
+
+LARGE_RESIDUALS = 2.0
+"""Residuals so much larger than the noise between neighbours show that the model does not fit."""
+
 # Nothing but the noise of counted electrons.
 _COUNTED = Noise()
 # Largest change of an unknown in one step.

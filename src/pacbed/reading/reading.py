@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from pacbed.exceptions import PacbedError
 from pacbed.machine import Report
-from pacbed.reading.fit import FLAGS, Fit, FitResult, FitSettings
+from pacbed.reading.fit import FLAGS, LARGE_RESIDUALS, TOLD_APART, Fit, FitResult, FitSettings
 from pacbed.reading.patterns import noise_per_count, read_noise
 from pacbed.reading.pixels import FEWEST_PIXELS, shown
 from pacbed.reading.start import Dictionary, SearchRange
@@ -36,10 +36,6 @@ Extra = Literal["semiangle", "ellipticity", "blur", "background"]
 READ = UNKNOWNS[:6]
 """What is read of a pattern."""
 
-# A turn by half a circle is told from none if χ² differs by more: three standard deviations.
-_TOLD_APART = 9.0
-# Residuals so much larger than the noise between neighbours show that the model does not fit.
-_LARGE_RESIDUALS = 2.0
 # Standard deviations of a pixel that is far from a fit, and the largest part of such pixels.
 _FAR, _FEW = 8.0, 0.003
 # Flags that may be due to the start.
@@ -270,7 +266,7 @@ class Reading:
     @property
     def told_apart(self) -> bool:
         """Whether the pattern tells that it is not turned by 180°."""
-        return self.opposite > _TOLD_APART
+        return self.opposite > TOLD_APART
 
     @property
     def residuals(self) -> np.ndarray:
@@ -473,7 +469,7 @@ def _choose_turn(fits: _Fits, batch: _Batch, found: _Found) -> None:
         # In units of the noise that is there.
         likelier = np.where((opposite < 0)[:, None], two.states, one.states)
         opposite /= batch.chi2(fits.images(likelier, found.layers))
-    better = opposite < -_TOLD_APART
+    better = opposite < -TOLD_APART
     found.states = np.where(better[:, None], two.states, one.states)
     found.turned_deg = found.turned_deg + 180.0 * better
     found.opposite = np.abs(opposite)
@@ -524,11 +520,11 @@ def _refined(
         flags = [flag for flag in last.flags[row].split(", ") if flag]
         if gain_from == "residuals":
             flags.append("relative chi2")
-            if scaled[row] > _LARGE_RESIDUALS:
+            if scaled[row] > LARGE_RESIDUALS:
                 flags.append("bad chi2")
         if settings.scale_differs(last.states[row]):
             flags.append("scale differs")
-        if opposed <= _TOLD_APART:
+        if opposed <= TOLD_APART:
             flags.append("turn by 180° undetermined")
         readings.append(
             Reading(

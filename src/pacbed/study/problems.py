@@ -43,7 +43,8 @@ def problems(error: ValidationError, given: Any, model: type[Section]) -> Iterat
         keys, value = _found(one["loc"], given)
         section, field = _described(keys, model)
         name = ".".join(map(str, keys))
-        shown = repr(value) if len(repr(value)) <= _SHOWN else f"{repr(value)[:_SHOWN]} …"
+        shown = repr(value)
+        shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]} …"
         what = f"{name or 'the configuration'} = {shown}"
         if one["type"] in ("extra_forbidden", "invalid_key"):
             known = list(section.model_fields)

@@ -16,7 +16,7 @@ import numpy as np
 
 from pacbed.exceptions import PacbedError
 from pacbed.machine import Report
-from pacbed.reading.fit import Fit, FitSettings
+from pacbed.reading.fit import TOLD_APART, Fit, FitSettings
 from pacbed.reading.maps.calibration import COMMON, LOCAL, Calibration
 from pacbed.reading.maps.cut import Cut, scattered
 from pacbed.reading.maps.settings import CalibrationSettings, MapSettings
@@ -56,8 +56,6 @@ _ODD = 1.5
 _STEPS, _GAIN = 15, 0.05
 # Variance by the model error over that of counted electrons, where the gain is looked for.
 _SMALL_PART = 0.05
-# A turn by half a circle is told from none if χ² differs by more: three standard deviations.
-_TOLD_APART = 9.0
 # Thicknesses by which the orientation is looked for.
 _DICTIONARIES = 3
 
@@ -421,10 +419,10 @@ class _Joint:
         other.solve()
         difference = other._assess(other.states)[0] - before
         unit = max(1.0, float(np.median(self.chi2)))
-        if difference < -_TOLD_APART * unit:
+        if difference < -TOLD_APART * unit:
             self.states, self.chi2 = other.states, other.chi2
             self.covariance, self.response = other.covariance, other.response
-        return abs(difference) > _TOLD_APART * unit
+        return abs(difference) > TOLD_APART * unit
 
     def calibration(self, scan: Scan, told_apart: bool) -> Calibration:
         """Return what was found."""

@@ -26,9 +26,6 @@ COMMON = tuple(name for name in UNKNOWNS if name not in LOCAL)
 NOT_KEPT = (ValueError, TypeError, KeyError, AttributeError)
 """What is raised where JSON holds something else than it should."""
 
-# Residuals so much larger than the noise between neighbours show that the model does not fit.
-LARGE_RESIDUALS = 2.0
-
 # Relative difference between sizes of pixels from which on a calibration is of other ones.
 _OTHER_PIXELS = 0.1
 

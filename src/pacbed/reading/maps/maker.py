@@ -19,9 +19,9 @@ from scipy.spatial import cKDTree
 
 from pacbed import __version__
 from pacbed.exceptions import PacbedError
-from pacbed.reading.fit import AT_EDGE, Fit, FitSettings
+from pacbed.reading.fit import AT_EDGE, LARGE_RESIDUALS, Fit, FitSettings
 from pacbed.reading.fit import FLAGS as FIT_FLAGS
-from pacbed.reading.maps.calibration import LARGE_RESIDUALS, LOCAL, Calibration
+from pacbed.reading.maps.calibration import LOCAL, Calibration
 from pacbed.reading.maps.cut import Cut, mask_without, scattered, spacing_mrad
 from pacbed.reading.maps.found import Found
 from pacbed.reading.maps.settings import MapSettings
