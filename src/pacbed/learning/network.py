@@ -38,8 +38,37 @@ INTENSITIES = ("linear", "sqrt", "power")
 _UNCERTAINTY_WIDTH = 64
 """Width of the layer that reads how uncertain an answer is."""
 
-_STEP = 0.1
-"""Change of the first answer by one unit of the last layer: corrections are small."""
+LOOKS = 2
+"""How often an image is rectified, and the answer corrected."""
+
+
+@keras.saving.register_keras_serializable(package="pacbed")
+class Products(layers.Layer):
+    """Joins an answer and components, the products of answers, and those of both."""
+
+    def call(self, answer: Any, components: Any) -> Any:
+        """Join (examples, m) and (examples, n); return (examples, m + m(m + 1)/2 + n + mn)."""
+        count = answer.shape[-1]
+        among = [answer[:, n : n + 1] * answer[:, n:] for n in range(count)]
+        between = [answer[:, n : n + 1] * components for n in range(count)]
+        return ops.concatenate([answer, *among, components, *between], axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="pacbed")
+class Leading(layers.Layer):
+    """Passes on the first columns."""
+
+    def __init__(self, columns: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.columns = columns
+
+    def call(self, values: Any) -> Any:
+        """Return the first columns."""
+        return values[:, : self.columns]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments, so that a saved model can be restored."""
+        return {**super().get_config(), "columns": self.columns}
 
 
 @keras.saving.register_keras_serializable(package="pacbed")
@@ -148,6 +177,7 @@ class NetworkSettings:
     image_mean: tuple[float, float] = (0.2, 0.3)
     kind: Kind = "paper"
     uncertainty: bool = False
+    components: int = 150
 
     @property
     def looks_twice(self) -> bool:
@@ -236,28 +266,25 @@ def _look_twice(
     images = layers.Rescaling(pixels, name="normalised", **single)(images)
     x = layers.AveragePooling2D(binning(pixels, settings.kind), name="coarse", **single)(images)
     x = _look(x, settings, precision)
-    answer = layers.Dense(outputs, name="first_parameters", **single)(x)
-    nuisances = layers.Dense(len(NUISANCES), name="nuisances", **single)(x)
-    # The first part learns from its own errors alone.
-    held = Held(name="held", **single)
-    known = held(layers.Concatenate(name="first_answer", **single)([answer, nuisances]))
+    told = outputs + len(NUISANCES)
+    answer = layers.Dense(told, name="first_answer", **single)(x)
     size = rectified_size(pixels)
-    x = Rectify(
-        size,
-        RECTIFIED * pixels / size,
-        first.centre,
-        first.half_range,
-        name="rectified",
-        **single,
-    )(images, known)
-    x = layers.Flatten(name="fine", dtype=precision)(x)
-    for number, width in enumerate(settings.dense, start=1):
-        x = layers.Dense(width, activation="elu", name=f"fine_dense{number}", dtype=precision)(x)
-        if number == 1:
-            x = layers.Concatenate(name="fine_known", dtype=precision)([x, known])
-    correction = layers.Dense(outputs, kernel_initializer="zeros", name="correction", **single)(x)
-    correction = layers.Rescaling(_STEP, name="step", **single)(correction)
-    return layers.Add(name="parameters", **single)([held(answer), correction]), x
+    pitch_px = RECTIFIED * pixels / size
+    fixed = {"trainable": False, **single}
+    for look in range(1, LOOKS + 1):
+        known = Held(name=f"known{look}", **single)(answer)
+        x = Rectify(
+            size, pitch_px, first.centre, first.half_range, name=f"rectified{look}", **single
+        )(images, known)
+        x = layers.Flatten(name=f"shown{look}", **single)(x)
+        x = layers.Dense(settings.components, name=f"components{look}", **fixed)(x)
+        products = Products(name=f"products{look}", **single)(known, x)
+        correction = layers.Dense(
+            told, kernel_initializer="zeros", name=f"correction{look}", **fixed
+        )(products)
+        answer = layers.Add(name=f"answer{look}", **single)([known, correction])
+    seen = layers.Concatenate(name="seen", **single)([answer, x])
+    return Leading(outputs, name="parameters", **single)(answer), seen
 
 
 def _state_uncertainty(answer: Any, seen: Any) -> Any:
@@ -273,11 +300,9 @@ def _state_uncertainty(answer: Any, seen: Any) -> Any:
     return layers.Concatenate(name="stated", **single)([answer, log_sigma])
 
 
-def with_first_answer(network: keras.Model) -> keras.Model:
-    """Return a coarse-to-fine network with both answers as one output: final, then first."""
-    both = [network.output, network.get_layer("first_answer").output]
-    answers = layers.Concatenate(name="answers", dtype="float32")(both)
-    return keras.Model(network.input, answers, name="both_answers")
+def first_part(network: keras.Model) -> keras.Model:
+    """Return the part of a coarse-to-fine network that answers first: parameters and nuisances."""
+    return keras.Model(network.input, network.get_layer("first_answer").output, name="first_part")
 
 
 def save_network(network: keras.Model, path: Path) -> None:

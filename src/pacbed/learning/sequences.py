@@ -22,6 +22,9 @@ class ExampleSequence(keras.utils.PyDataset, ABC):
     Draws, attributes and arrays are what tells the examples from others.
     """
 
+    fresh = False
+    """Whether every epoch has examples of its own."""
+
     def __init__(
         self,
         examples: int,
@@ -88,6 +91,8 @@ class StoredSequence(ExampleSequence):
 
 class OnlineSequence(ExampleSequence):
     """Batches of what the device makes images of: every epoch has its own examples."""
+
+    fresh = True
 
     def __init__(self, source: ExampleSource, scaling: LabelScaling, batch_size: int) -> None:
         self.source = source

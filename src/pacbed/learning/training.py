@@ -21,19 +21,14 @@ from pacbed.examples.source import ExampleSource
 from pacbed.exceptions import PacbedError, StoreError
 from pacbed.learning.callbacks import BestWeights, Divergence, Resume, set_values, values_of
 from pacbed.learning.checkpoint import TrainingCheckpoint, fingerprint
-from pacbed.learning.loss import (
-    Loss,
-    of_answer,
-    of_both_answers,
-    relative_to,
-    with_uncertainty,
-)
+from pacbed.learning.fine import fit_looks, fit_uncertainty
+from pacbed.learning.loss import Loss, of_answer, relative_to, with_uncertainty
 from pacbed.learning.network import (
     NetworkSettings,
     build_network,
+    first_part,
     load_network,
     save_network,
-    with_first_answer,
 )
 from pacbed.learning.prediction import border_share
 from pacbed.learning.schedule import Schedule
@@ -113,12 +108,9 @@ class TrainingSettings:
         """
         scales = self.error_scales
         answer = relative_to(scales) if scales else keras.losses.mean_squared_error
-        trained, validated = answer, answer
-        if self.network.uncertainty:
-            trained, validated = with_uncertainty(answer, outputs), of_answer(answer, outputs)
-        if self.network.looks_twice:
-            trained = of_both_answers(trained, outputs)
-        return trained, validated
+        if self.network.uncertainty and not self.network.looks_twice:
+            return with_uncertainty(answer, outputs), of_answer(answer, outputs)
+        return answer, answer
 
 
 def configure(
@@ -211,7 +203,9 @@ def train(
         return build_network(pixels, outputs, settings.network, settings.seed, precision, learnt)
 
     network = build(settings.precision)
-    examples = StoredSequence(validation, scaling, settings.batch_size)
+    if twice:
+        network = first_part(network)
+    examples = StoredSequence(validation, learnt, settings.batch_size)
     batches, model = _batches(training, network, learnt, settings)
     _refuse_shared_draws(batches.draws, examples.draws)
     refuse_other_simulation(batches.attributes, examples.attributes, "the validation set")
@@ -273,10 +267,13 @@ def train(
             ],
         )
     network = build("float32")  # without the optimizer
-    set_values(network.weights, best.weights)
+    trained = first_part(network) if twice else network
+    set_values(trained.weights, best.weights)
     history = _history(best.losses, rate, len(batches))
     described |= {"parameters": network.count_params(), "fingerprint": digest}
-    described["validation_loss"] = _check(network, examples, history, settings, log)
+    described["validation_loss"] = _check(trained, examples, history, settings, log)
+    if twice:
+        _look_again(network, outputs, training, batches, examples, settings, log)
     shares = border_share(validation.images)
     described["border_share"] = [float(shares.min()), float(shares.max())]
     _write(folder, network, history, described)
@@ -320,11 +317,30 @@ def _batches(
     settings: TrainingSettings,
 ) -> tuple[ExampleSequence, keras.Model]:
     """Return batches and the model that takes them."""
-    model = with_first_answer(network) if settings.network.looks_twice else network
     if isinstance(training, Dataset):
-        return StoredSequence(training, scaling, settings.batch_size, settings.seed), model
+        return StoredSequence(training, scaling, settings.batch_size, settings.seed), network
     batches = OnlineSequence(training, scaling, settings.batch_size)
-    return batches, on_device(model, training)
+    return batches, on_device(network, training)
+
+
+def _look_again(
+    network: keras.Model,
+    outputs: int,
+    training: Dataset | ExampleSource,
+    batches: ExampleSequence,
+    examples: StoredSequence,
+    settings: TrainingSettings,
+    log: Callable[[str], None],
+) -> None:
+    """Find the second part of a network whose first one is trained."""
+
+    def put(model: keras.Model) -> keras.Model:
+        return model if isinstance(training, Dataset) else on_device(model, training)
+
+    epoch = settings.schedule.epochs
+    fit_looks(network, batches, examples, put, epoch, log)
+    if settings.network.uncertainty:
+        fit_uncertainty(network, outputs, batches, examples, put, epoch, settings.seed)
 
 
 def _with_nuisances(scaling: LabelScaling, training: Dataset | ExampleSource) -> LabelScaling:

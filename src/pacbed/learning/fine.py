@@ -1,0 +1,215 @@
+"""The second part of a coarse-to-fine network, found by least squares instead of steps.
+
+A rectified image differs little from that of the undeformed crystal, and what is still to be read
+changes it almost linearly. So the principal components of such images, and their products with the
+answer so far, are regressed on the errors of this answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+from keras import ops
+from threadpoolctl import threadpool_limits
+
+from pacbed.learning.callbacks import set_values
+from pacbed.learning.network import LOOKS
+from pacbed.learning.sequences import ExampleSequence
+from pacbed.seeding import stream
+
+# Examples of which principal components are taken, and all that are regressed.
+_FEWER, _EXAMPLES = 8192, 20480
+# Further directions, and rounds, by which the components are found (Halko, Martinsson & Tropp 2011).
+_MORE, _ROUNDS = 30, 3
+# Ridges, in units of the mean square of a feature; the validation set chooses one of each column.
+_RIDGES = (1e-5, 1e-4, 1e-3, 1e-2)
+# Training of the uncertainty.
+_UNCERTAIN_EPOCHS, _UNCERTAIN_BATCH, _UNCERTAIN_RATE = 30, 256, 2e-3
+
+Put = Callable[[keras.Model], keras.Model]
+"""Puts the making of examples in front of a model, if batches need it."""
+
+
+def fit_looks(
+    network: keras.Model,
+    batches: ExampleSequence,
+    validation: ExampleSequence,
+    put: Put,
+    epoch: int,
+    log: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Find the components and corrections of a network whose first part is trained.
+
+    Parameters
+    ----------
+    network
+        Of the kind ``coarse-to-fine``.
+    batches
+        Examples of the training, whose labels end with the nuisances.
+    validation
+        Examples by which the ridges are chosen, with the same labels.
+    put
+        See :data:`Put`.
+    epoch
+        The first epoch of the batches that the training has not used.
+    log
+        Receives a line for each look.
+    """
+    with threadpool_limits(1, "blas"):  # sums would depend on the number of threads
+        for look in range(1, LOOKS + 1):
+            components = network.get_layer(f"components{look}")
+            correction = network.get_layer(f"correction{look}")
+            shown = put(keras.Model(network.input, components.input))
+            images = [seen for (seen,), _ in _seen(shown, batches, epoch, _FEWER)]
+            set_values(components.weights, _principal(np.concatenate(images), components.units))
+            outputs = [correction.input, network.get_layer(f"known{look}").output]
+            features = keras.Model(network.input, outputs)
+            sums = _sums(put(features), batches, epoch)
+            tested = list(_seen(features, validation, 0, len(validation) * validation.batch_size))
+            set_values(correction.weights, _regressed(*sums, tested))
+            log(f"look {look} of {LOOKS}: {sums[2]:,} examples regressed")
+
+
+def _seen(
+    model: keras.Model, batches: ExampleSequence, epoch: int, examples: int
+) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
+    """Yield what a model makes of at least so many examples, or all there are, and the labels."""
+    count = 0
+    while count < examples:
+        batches.begin_epoch(epoch)
+        for number in range(len(batches)):
+            inputs, targets = batches[number]
+            found = model.predict_on_batch(inputs)
+            yield found if isinstance(found, list) else [found], targets
+            count += len(targets)
+            if count >= examples:
+                return
+        epoch += 1
+        if not batches.fresh:
+            return
+
+
+def _principal(shown: np.ndarray, components: int) -> list[np.ndarray]:
+    """Return kernel and bias of the principal components of images, each with unit variance."""
+    shown = shown.reshape(len(shown), -1)
+    mean = shown.mean(axis=0)
+    shown = shown - mean
+    wanted = min(components + _MORE, *shown.shape)
+    basis = stream(0, "components").standard_normal((shown.shape[1], wanted)).astype(np.float32)
+    for _ in range(_ROUNDS):
+        basis = np.linalg.qr(shown.T @ (shown @ basis))[0]
+    _, sizes, turned = np.linalg.svd(shown @ basis, full_matrices=False)
+    sizes = np.maximum(sizes, 1e-6 * sizes[0])
+    kernel = (basis @ turned.T / sizes * np.sqrt(len(shown)))[:, :components]
+    kernel = np.pad(kernel, ((0, 0), (0, components - kernel.shape[1])))
+    return [kernel.astype(np.float32), -mean @ kernel]
+
+
+def _sums(
+    model: keras.Model, batches: ExampleSequence, epoch: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return the normal equations of features and a constant: both sides, and the examples."""
+    left: np.ndarray | float = 0.0
+    right: np.ndarray | float = 0.0
+    count = 0
+    for (features, known), targets in _together(_seen(model, batches, epoch, _EXAMPLES)):
+        features = _with_constant(features)
+        left = left + features.T @ features
+        right = right + features.T @ (targets.astype(float) - known)
+        count += len(targets)
+    assert isinstance(left, np.ndarray) and isinstance(right, np.ndarray)
+    return left, right, count
+
+
+def _together(
+    seen: Iterator[tuple[list[np.ndarray], np.ndarray]], most: int = 1024
+) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
+    """Put batches together: sums of few rows are slow."""
+    kept: list[tuple[list[np.ndarray], np.ndarray]] = []
+    for one in seen:
+        kept.append(one)
+        if sum(len(targets) for _, targets in kept) >= most:
+            yield _joined(kept)
+            kept = []
+    if kept:
+        yield _joined(kept)
+
+
+def _joined(
+    parts: list[tuple[list[np.ndarray], np.ndarray]],
+) -> tuple[list[np.ndarray], np.ndarray]:
+    found = [np.concatenate(some) for some in zip(*(outputs for outputs, _ in parts), strict=True)]
+    return found, np.concatenate([targets for _, targets in parts])
+
+
+def _with_constant(features: np.ndarray) -> np.ndarray:
+    return np.hstack([features.astype(float), np.ones((len(features), 1))])
+
+
+def _regressed(
+    left: np.ndarray,
+    right: np.ndarray,
+    count: int,
+    tested: list[tuple[list[np.ndarray], np.ndarray]],
+) -> list[np.ndarray]:
+    """Return kernel and bias of the regression that is best on the validation set."""
+    scale = np.sqrt(np.maximum(np.diag(left) / count, 1e-12))
+    left, right = left / np.outer(scale, scale), right / scale[:, None]
+    (features, known), targets = _joined(tested)
+    features, wrong = _with_constant(features), targets - known
+    tried = [
+        np.linalg.solve(left + ridge * count * np.eye(len(left)), right) / scale[:, None]
+        for ridge in _RIDGES
+    ]
+    errors = np.array([np.abs(features @ weights - wrong).mean(axis=0) for weights in tried])
+    best = errors.argmin(axis=0)
+    weights = np.stack([tried[n][:, column] for column, n in enumerate(best)], axis=1)
+    return [weights[:-1].astype(np.float32), weights[-1].astype(np.float32)]
+
+
+def fit_uncertainty(
+    network: keras.Model,
+    outputs: int,
+    batches: ExampleSequence,
+    validation: ExampleSequence,
+    put: Put,
+    epoch: int,
+    seed: int,
+) -> None:
+    """Train what states the standard deviations of the answers of a network, which stay.
+
+    The loss is the negative logarithm of the likelihood of the errors, if they are normal (Nix &
+    Weigend 1994). Then each is scaled so that it is right on the validation set.
+    """
+    dense, last = network.get_layer("uncertainty_dense"), network.get_layer("log_sigma")
+    model = keras.Model(network.input, [dense.input, network.output])
+
+    def looked(put_: Put, of: ExampleSequence, at: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+        (seen, answer), targets = _joined(list(_seen(put_(model), of, at, most)))
+        return seen, targets[:, :outputs] - answer[:, :outputs]
+
+    seen, errors = looked(put, batches, epoch, _EXAMPLES)
+    inputs = keras.Input(seen.shape[1:])
+    stating = keras.Model(inputs, last(dense(inputs)))
+    steps = _UNCERTAIN_EPOCHS * -(-len(seen) // _UNCERTAIN_BATCH)
+    rate = keras.optimizers.schedules.CosineDecay(_UNCERTAIN_RATE, steps)
+
+    def score(errors: np.ndarray, log_sigma: np.ndarray) -> np.ndarray:
+        return ops.mean(log_sigma + ops.square(errors * ops.exp(-log_sigma)) / 2, axis=-1)
+
+    stating.compile(keras.optimizers.Adam(rate), loss=score, jit_compile=False)
+    last.bias.assign(np.log(np.sqrt((errors**2).mean(axis=0))))
+    order = stream(seed, "uncertainty").permutation(len(seen))
+    stating.fit(
+        seen[order],
+        errors[order],
+        epochs=_UNCERTAIN_EPOCHS,
+        batch_size=_UNCERTAIN_BATCH,
+        shuffle=False,
+        verbose=0,
+    )
+    seen, errors = looked(lambda one: one, validation, 0, len(validation) * validation.batch_size)
+    relative = errors * np.exp(-stating.predict(seen, verbose=0))
+    last.bias.assign(last.bias + np.log(np.sqrt((relative**2).mean(axis=0))))
