@@ -8,6 +8,7 @@ answer so far, are regressed on the errors of this answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import keras
 import numpy as np
@@ -15,13 +16,15 @@ from keras import ops
 from threadpoolctl import threadpool_limits
 
 from pacbed.learning.callbacks import set_values
-from pacbed.learning.network import LOOKS
 from pacbed.learning.sequences import ExampleSequence
+from pacbed.learning.sizes import LOOKS, corrected_by
 from pacbed.seeding import stream
 
-# Examples of which principal components are taken, and all that are regressed.
-_FEWER, _EXAMPLES = 8192, 20480
-# Further directions, and rounds, by which the components are found (Halko, Martinsson & Tropp 2011).
+# Epochs whose examples are regressed, and examples at most of which principal components are taken.
+_EPOCHS, _FEWER = 4, 8192
+# Examples, at least, for each feature.
+_PER_FEATURE = 8
+# Further directions, and rounds, by which components are found (Halko, Martinsson & Tropp 2011).
 _MORE, _ROUNDS = 30, 3
 # Ridges, in units of the mean square of a feature; the validation set chooses one of each column.
 _RIDGES = (1e-5, 1e-4, 1e-3, 1e-2)
@@ -62,37 +65,36 @@ def fit_looks(
             components = network.get_layer(f"components{look}")
             correction = network.get_layer(f"correction{look}")
             shown = put(keras.Model(network.input, components.input))
-            images = [seen for (seen,), _ in _seen(shown, batches, epoch, _FEWER)]
-            set_values(components.weights, _principal(np.concatenate(images), components.units))
+            enough = -(-_FEWER // batches.batch_size)
+            some = islice(_seen(shown, batches, epoch, _EPOCHS), enough)
+            images = np.concatenate([seen for (seen,), _ in some])
+            regressed = batches.examples * (_EPOCHS if batches.fresh else 1)
+            told = correction.units
+            most = (regressed / _PER_FEATURE - corrected_by(told, 0)) / (1 + told)
+            count = int(np.clip(most, 1, components.units))
+            set_values(components.weights, _principal(images, count, components.units))
             outputs = [correction.input, network.get_layer(f"known{look}").output]
             features = keras.Model(network.input, outputs)
             sums = _sums(put(features), batches, epoch)
-            tested = list(_seen(features, validation, 0, len(validation) * validation.batch_size))
+            tested = list(_seen(features, validation, 0))
             set_values(correction.weights, _regressed(*sums, tested))
             log(f"look {look} of {LOOKS}: {sums[2]:,} examples regressed")
 
 
 def _seen(
-    model: keras.Model, batches: ExampleSequence, epoch: int, examples: int
+    model: keras.Model, batches: ExampleSequence, epoch: int, epochs: int = 1
 ) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
-    """Yield what a model makes of at least so many examples, or all there are, and the labels."""
-    count = 0
-    while count < examples:
-        batches.begin_epoch(epoch)
+    """Yield what a model makes of the batches of some epochs, and the labels."""
+    for later in range(epochs if batches.fresh else 1):
+        batches.begin_epoch(epoch + later)
         for number in range(len(batches)):
             inputs, targets = batches[number]
             found = model.predict_on_batch(inputs)
             yield found if isinstance(found, list) else [found], targets
-            count += len(targets)
-            if count >= examples:
-                return
-        epoch += 1
-        if not batches.fresh:
-            return
 
 
-def _principal(shown: np.ndarray, components: int) -> list[np.ndarray]:
-    """Return kernel and bias of the principal components of images, each with unit variance."""
+def _principal(shown: np.ndarray, components: int, units: int) -> list[np.ndarray]:
+    """Return kernel and bias of principal components of images, of unit variance; others are 0."""
     shown = shown.reshape(len(shown), -1)
     mean = shown.mean(axis=0)
     shown = shown - mean
@@ -103,7 +105,7 @@ def _principal(shown: np.ndarray, components: int) -> list[np.ndarray]:
     _, sizes, turned = np.linalg.svd(shown @ basis, full_matrices=False)
     sizes = np.maximum(sizes, 1e-6 * sizes[0])
     kernel = (basis @ turned.T / sizes * np.sqrt(len(shown)))[:, :components]
-    kernel = np.pad(kernel, ((0, 0), (0, components - kernel.shape[1])))
+    kernel = np.pad(kernel, ((0, 0), (0, units - kernel.shape[1])))
     return [kernel.astype(np.float32), -mean @ kernel]
 
 
@@ -114,12 +116,13 @@ def _sums(
     left: np.ndarray | float = 0.0
     right: np.ndarray | float = 0.0
     count = 0
-    for (features, known), targets in _together(_seen(model, batches, epoch, _EXAMPLES)):
+    for (features, known), targets in _together(_seen(model, batches, epoch, _EPOCHS)):
         features = _with_constant(features)
         left = left + features.T @ features
         right = right + features.T @ (targets.astype(float) - known)
         count += len(targets)
-    assert isinstance(left, np.ndarray) and isinstance(right, np.ndarray)
+    assert isinstance(left, np.ndarray)
+    assert isinstance(right, np.ndarray)
     return left, right, count
 
 
@@ -186,11 +189,11 @@ def fit_uncertainty(
     dense, last = network.get_layer("uncertainty_dense"), network.get_layer("log_sigma")
     model = keras.Model(network.input, [dense.input, network.output])
 
-    def looked(put_: Put, of: ExampleSequence, at: int, most: int) -> tuple[np.ndarray, np.ndarray]:
-        (seen, answer), targets = _joined(list(_seen(put_(model), of, at, most)))
+    def looked(model: keras.Model, of: ExampleSequence) -> tuple[np.ndarray, np.ndarray]:
+        (seen, answer), targets = _joined(list(_seen(model, of, epoch, _EPOCHS)))
         return seen, targets[:, :outputs] - answer[:, :outputs]
 
-    seen, errors = looked(put, batches, epoch, _EXAMPLES)
+    seen, errors = looked(put(model), batches)
     inputs = keras.Input(seen.shape[1:])
     stating = keras.Model(inputs, last(dense(inputs)))
     steps = _UNCERTAIN_EPOCHS * -(-len(seen) // _UNCERTAIN_BATCH)
@@ -210,6 +213,6 @@ def fit_uncertainty(
         shuffle=False,
         verbose=0,
     )
-    seen, errors = looked(lambda one: one, validation, 0, len(validation) * validation.batch_size)
+    seen, errors = looked(model, validation)
     relative = errors * np.exp(-stating.predict(seen, verbose=0))
     last.bias.assign(last.bias + np.log(np.sqrt((relative**2).mean(axis=0))))

@@ -19,7 +19,7 @@ from keras import layers, ops
 from pacbed.examples.labels import NUISANCES, LabelScaling
 from pacbed.exceptions import PacbedError
 from pacbed.learning.rectify import Held, Rectify
-from pacbed.learning.sizes import RECTIFIED, Kind, binning, rectified_size
+from pacbed.learning.sizes import COMPONENTS, LOOKS, RECTIFIED, Kind, binning, rectified_size
 from pacbed.storage.files import appearing_whole
 
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
@@ -37,9 +37,6 @@ INTENSITIES = ("linear", "sqrt", "power")
 
 _UNCERTAINTY_WIDTH = 64
 """Width of the layer that reads how uncertain an answer is."""
-
-LOOKS = 2
-"""How often an image is rectified, and the answer corrected."""
 
 
 @keras.saving.register_keras_serializable(package="pacbed")
@@ -177,7 +174,6 @@ class NetworkSettings:
     image_mean: tuple[float, float] = (0.2, 0.3)
     kind: Kind = "paper"
     uncertainty: bool = False
-    components: int = 150
 
     @property
     def looks_twice(self) -> bool:
@@ -277,7 +273,7 @@ def _look_twice(
             size, pitch_px, first.centre, first.half_range, name=f"rectified{look}", **single
         )(images, known)
         x = layers.Flatten(name=f"shown{look}", **single)(x)
-        x = layers.Dense(settings.components, name=f"components{look}", **fixed)(x)
+        x = layers.Dense(COMPONENTS, name=f"components{look}", **fixed)(x)
         products = Products(name=f"products{look}", **single)(known, x)
         correction = layers.Dense(
             told, kernel_initializer="zeros", name=f"correction{look}", **fixed

@@ -10,7 +10,18 @@ Kind = Literal["paper", "coarse-to-fine"]
 RECTIFIED = 0.75
 """Part of the field, along each axis, that is rectified."""
 
+LOOKS, COMPONENTS = 2, 150
+"""How often an image is rectified and an answer corrected, and principal components each time."""
+
 _COARSE_PIXELS, _MOST_RECTIFIED = 64, 128
+
+
+def corrected_by(outputs: int, components: int = COMPONENTS) -> int:
+    """Return by how many values a correction of so many outputs is computed.
+
+    Outputs, their products, components, and the products of both.
+    """
+    return outputs + outputs * (outputs + 1) // 2 + components * (1 + outputs)
 
 
 def binning(pixels: int, kind: Kind) -> int:

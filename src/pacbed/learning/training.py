@@ -362,7 +362,10 @@ def _refuse_shared_draws(training: np.ndarray, validation: np.ndarray) -> None:
 
 def _begin_with(network: keras.Model, initial: Path) -> str:
     """Take the weights of a trained network, and return the digest of its file."""
-    given, own = load_network(initial).weights, network.weights
+    loaded = load_network(initial)
+    twice = any(layer.name == "first_answer" for layer in loaded.layers)
+    given = (first_part(loaded) if twice else loaded).weights
+    own = network.weights
     if [weight.shape for weight in given] != [weight.shape for weight in own]:
         raise PacbedError(
             f"cannot begin with the weights of {initial}: that network has other widths, outputs "

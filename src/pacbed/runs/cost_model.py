@@ -22,7 +22,7 @@ from pacbed.engines.planewave.waves import IncidentGrid, ReciprocalGrid
 from pacbed.engines.prismatic import Layout
 from pacbed.engines.request import SimulationRequest
 from pacbed.examples.labels import NUISANCES, OUTPUTS
-from pacbed.learning.sizes import binning, rectified_size
+from pacbed.learning.sizes import COMPONENTS, LOOKS, binning, corrected_by, rectified_size
 from pacbed.scattering.request import SeriesRequest
 from pacbed.specimen.crystal import slab
 from pacbed.specimen.deformation import Deformation
@@ -339,11 +339,9 @@ def network_size(network: NetworkSection, pixels: int, outputs: int) -> tuple[in
     if network.kind == "paper":
         chains = [(features, (*network.dense, outputs))]
     else:
-        first = outputs + len(NUISANCES)
-        chains = [(features, (*network.dense, first)), (fine, (*network.dense, outputs))]
-        if network.dense:  # the first answer is among what the layer after the first one sees
-            extra = (*network.dense[1:], outputs)[0] * first
-            weights, products = weights + extra, products + extra
+        told = outputs + len(NUISANCES)
+        looks = LOOKS * [(fine, (COMPONENTS,)), (corrected_by(told), (told,))]
+        chains = [(features, (*network.dense, told)), *looks]
     for features, widths in chains:
         for width in widths:
             weights += (features + 1) * width
