@@ -17,11 +17,11 @@ from threadpoolctl import threadpool_limits
 
 from pacbed.learning.callbacks import set_values
 from pacbed.learning.sequences import ExampleSequence
-from pacbed.learning.sizes import LOOKS, corrected_by
+from pacbed.learning.sizes import FITTED_EPOCHS, LOOKS, corrected_by
 from pacbed.seeding import stream
 
-# Epochs whose examples are regressed, and examples at most of which principal components are taken.
-_EPOCHS, _FEWER = 4, 8192
+# Examples at most of which principal components are taken.
+_FEWER = 8192
 # Examples, at least, for each feature.
 _PER_FEATURE = 8
 # Further directions, and rounds, by which components are found (Halko, Martinsson & Tropp 2011).
@@ -66,9 +66,9 @@ def fit_looks(
             correction = network.get_layer(f"correction{look}")
             shown = put(keras.Model(network.input, components.input))
             enough = -(-_FEWER // batches.batch_size)
-            some = islice(_seen(shown, batches, epoch, _EPOCHS), enough)
+            some = islice(_seen(shown, batches, epoch, FITTED_EPOCHS), enough)
             images = np.concatenate([seen for (seen,), _ in some])
-            regressed = batches.examples * (_EPOCHS if batches.fresh else 1)
+            regressed = batches.examples * (FITTED_EPOCHS if batches.fresh else 1)
             told = correction.units
             most = (regressed / _PER_FEATURE - corrected_by(told, 0)) / (1 + told)
             count = int(np.clip(most, 1, components.units))
@@ -116,7 +116,7 @@ def _sums(
     left: np.ndarray | float = 0.0
     right: np.ndarray | float = 0.0
     count = 0
-    for (features, known), targets in _together(_seen(model, batches, epoch, _EPOCHS)):
+    for (features, known), targets in _together(_seen(model, batches, epoch, FITTED_EPOCHS)):
         features = _with_constant(features)
         left = left + features.T @ features
         right = right + features.T @ (targets.astype(float) - known)
@@ -190,7 +190,7 @@ def fit_uncertainty(
     model = keras.Model(network.input, [dense.input, network.output])
 
     def looked(model: keras.Model, of: ExampleSequence) -> tuple[np.ndarray, np.ndarray]:
-        (seen, answer), targets = _joined(list(_seen(model, of, epoch, _EPOCHS)))
+        (seen, answer), targets = _joined(list(_seen(model, of, epoch, FITTED_EPOCHS)))
         return seen, targets[:, :outputs] - answer[:, :outputs]
 
     seen, errors = looked(put(model), batches)

@@ -13,6 +13,9 @@ RECTIFIED = 0.75
 LOOKS, COMPONENTS = 2, 150
 """How often an image is rectified and an answer corrected, and principal components each time."""
 
+FITTED_EPOCHS = 4
+"""Epochs whose examples are regressed, if every epoch has its own."""
+
 _COARSE_PIXELS, _MOST_RECTIFIED = 64, 128
 
 

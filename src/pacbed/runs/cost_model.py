@@ -22,7 +22,14 @@ from pacbed.engines.planewave.waves import IncidentGrid, ReciprocalGrid
 from pacbed.engines.prismatic import Layout
 from pacbed.engines.request import SimulationRequest
 from pacbed.examples.labels import NUISANCES, OUTPUTS
-from pacbed.learning.sizes import COMPONENTS, LOOKS, binning, corrected_by, rectified_size
+from pacbed.learning.sizes import (
+    COMPONENTS,
+    FITTED_EPOCHS,
+    LOOKS,
+    binning,
+    corrected_by,
+    rectified_size,
+)
 from pacbed.scattering.request import SeriesRequest
 from pacbed.specimen.crystal import slab
 from pacbed.specimen.deformation import Deformation
@@ -320,11 +327,14 @@ def fits(config: Configuration, semiangle_mrad: float, patterns: int) -> Cost:
     return Cost(start + patterns * each, 2 * 150e-6 * patterns, _SERIES)
 
 
-def network_size(network: NetworkSection, pixels: int, outputs: int) -> tuple[int, float]:
+def network_size(
+    network: NetworkSection, pixels: int, outputs: int, first: bool = False
+) -> tuple[int, float]:
     """Return the number of weights, and of floating-point operations of a forward pass.
 
     Of convolutions and dense layers of :func:`pacbed.learning.network.build_network`; a
-    multiplication and an addition are two operations.
+    multiplication and an addition are two operations. With `first`, only of the part that is
+    trained by steps.
     """
     weights, products, channels = 0, 0, 1
     fine = rectified_size(pixels) ** 2
@@ -341,7 +351,7 @@ def network_size(network: NetworkSection, pixels: int, outputs: int) -> tuple[in
     else:
         told = outputs + len(NUISANCES)
         looks = LOOKS * [(fine, (COMPONENTS,)), (corrected_by(told), (told,))]
-        chains = [(features, (*network.dense, told)), *looks]
+        chains = [(features, (*network.dense, told)), *([] if first else looks)]
     for features, widths in chains:
         for width in widths:
             weights += (features + 1) * width
@@ -373,7 +383,9 @@ def training(config: Configuration, outputs: str, threads: int, gpus: int) -> Co
         Graphics cards of the job; a network takes no more than one.
     """
     section, pixels = config.training, config.dataset.pixels**2
-    weights, forward = network_size(config.network, config.dataset.pixels, len(OUTPUTS[outputs]))
+    size = config.network, config.dataset.pixels, len(OUTPUTS[outputs])
+    weights, whole = network_size(*size)
+    _, forward = network_size(*size, first=True)
     train, validation = config.dataset.examples.train, config.dataset.examples.validation
     steps = sum(math.ceil(n / section.examples_per_step) for n in (train, validation))
     operations = ((1 + _BACKWARD) * train + validation) * forward
@@ -394,6 +406,10 @@ def training(config: Configuration, outputs: str, threads: int, gpus: int) -> Co
             epoch += train * pixels * _ONLINE_PIXEL_s / threads
     start = _START_TENSORFLOW_s + read * pixels * _READ_PIXEL_s
     seconds = start + section.total_epochs * epoch
+    if config.network.kind == "coarse-to-fine":
+        # Every look sees the examples twice, for components and for the regression.
+        again = 2 * LOOKS * (FITTED_EPOCHS if section.data == "online" else 1) * train
+        seconds += again * (whole / _CORE_FLOPS + pixels * _ONLINE_PIXEL_s) / threads
     return Cost(seconds, _MODEL_MB + 4e-6 * weights, source)
 
 
