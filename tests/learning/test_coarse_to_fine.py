@@ -22,8 +22,8 @@ from pacbed.learning.network import (
     NetworkSettings,
     Products,
     build_network,
-    first_part,
     load_network,
+    part_of_steps,
 )
 from pacbed.learning.prediction import predict
 from pacbed.learning.rectify import Rectify
@@ -96,15 +96,6 @@ def test_the_right_answer_shows_the_undeformed_pattern(scaling, size, pitch_px):
     assert np.abs(wrong[0, ..., 0] - expected).max() > 0.3
 
 
-def test_no_gradient_passes_where_an_image_is_rectified():
-    network = built()
-    model = keras.Model(network.input, network.get_layer("rectified1").output)
-    model.compile(keras.optimizers.SGD(1.0), loss="mse", jit_compile=False)
-    images = np.zeros((4, PIXELS, PIXELS, 1))
-    with pytest.raises(ValueError, match="No gradients provided for any variable"):
-        model.fit(images, np.zeros((4, *model.output_shape[1:])), verbose=0)
-
-
 # The network
 
 
@@ -132,7 +123,7 @@ def test_the_outputs_are_the_first_answer_and_its_corrections():
         layer.bias.assign(bias)
     images = np.random.default_rng(1).gamma(1.0, size=(2, PIXELS, PIXELS, 1))
     np.testing.assert_allclose(array(network(images)), 2 * [1.22 * first[:6]], rtol=1e-5)
-    np.testing.assert_allclose(array(first_part(network)(images)), 2 * [first], rtol=1e-5)
+    np.testing.assert_allclose(array(part_of_steps(network)(images)), 2 * [first], rtol=1e-5)
     seen = keras.Model(network.input, network.get_layer("known2").output)
     np.testing.assert_allclose(array(seen(images)), 2 * [1.2 * first], rtol=1e-5)
     whole = learnt(TILT_TOO)
@@ -147,12 +138,12 @@ def test_answers_and_components_are_joined_with_all_products():
     assert array(Products()(answer, components)).tolist() == [joined]
 
 
-def test_steps_teach_the_first_part_alone():
+def test_steps_teach_the_part_of_steps_alone():
     network = built()
     names = {weight.path.split("/")[0] for weight in network.trainable_weights}
     blocks = {"block1_conv1", "block1_conv2"}
     assert names == blocks | {"dense1", "dense2", "first_answer"}
-    assert [w.path for w in first_part(network).weights if "correction" in w.path] == []
+    assert [w.path for w in part_of_steps(network).weights if "correction" in w.path] == []
 
 
 def test_an_answer_that_is_no_number_comes_through():
@@ -236,7 +227,7 @@ def test_a_stopped_training_goes_on_to_the_same_end(tmp_path):
     for name in ("model.keras", "history.csv"):
         assert (stopped / name).read_bytes() == (whole / name).read_bytes()
     # The best weights are those of the best first answer.
-    kept = first_part(load_network(whole / "model.keras"))
+    kept = part_of_steps(load_network(whole / "model.keras"))
     told = StoredSequence(ONLINE[1], learnt(SCALING), 1000)[0]
     wrong = kept.predict(told[0], verbose=0) - told[1]
     assert np.mean(wrong**2) == pytest.approx(history["validation_loss"].min(), rel=1e-3)
@@ -252,14 +243,17 @@ def test_it_reads_patterns_that_it_has_not_seen_and_better_at_each_look(tmp_path
     data = stored(60, 120, 9)
     table = predict(tmp_path / "model.keras", tmp_path / "settings.json", data)
     found = errors(table, table).set_index("parameter")
+    said = json.loads((tmp_path / "settings.json").read_text())["validation_mae"]
+    assert list(said) == list(SCALING.parameters)
     for name in ("strain_xx", "strain_yy"):
         assert found.loc[name, "mae"] < found.loc[name, "baseline_mae"] / 6
+        assert said[name] == pytest.approx(found.loc[name, "mae"], rel=0.5)
     network = load_network(tmp_path / "model.keras")
-    truth = SCALING.scale(data.columns(SCALING.parameters))
+    truth = SCALING.scale(data.columns(SCALING.parameters))[:, :2]  # strain xy moves nothing
     outputs = [network.get_layer(name).output for name in ("known1", "known2")]
     answers = keras.Model(network.input, outputs).predict(data.images[..., None], verbose=0)
-    sizes = [np.abs(answer[:, :4] - truth).mean() for answer in answers]
-    assert sizes[1] < 0.7 * sizes[0]
+    first, second = (np.abs(answer[:, :2] - truth).mean(axis=0) for answer in answers)
+    assert (second < 0.9 * first).all()
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -30,6 +30,8 @@ _MORE, _ROUNDS = 30, 3
 _RIDGES = (1e-5, 1e-4, 1e-3, 1e-2)
 # Training of the uncertainty.
 _UNCERTAIN_EPOCHS, _UNCERTAIN_BATCH, _UNCERTAIN_RATE = 30, 256, 2e-3
+# Median of what is normal with unit variance, without its sign.
+_NORMAL_MEDIAN = 0.6745
 
 Put = Callable[[keras.Model], keras.Model]
 """Puts the making of examples in front of a model, if batches need it."""
@@ -184,7 +186,8 @@ def fit_uncertainty(
     """Train what states the standard deviations of the answers of a network, which stay.
 
     The loss is the negative logarithm of the likelihood of the errors, if they are normal (Nix &
-    Weigend 1994). Then each is scaled so that it is right on the validation set.
+    Weigend 1994). Errors on examples that have been learnt are too small: then each standard
+    deviation is scaled by the validation set. Parameters are as of :func:`fit_looks`.
     """
     dense, last = network.get_layer("uncertainty_dense"), network.get_layer("log_sigma")
     model = keras.Model(network.input, [dense.input, network.output])
@@ -213,6 +216,8 @@ def fit_uncertainty(
         shuffle=False,
         verbose=0,
     )
-    seen, errors = looked(model, validation)
-    relative = errors * np.exp(-stating.predict(seen, verbose=0))
-    last.bias.assign(last.bias + np.log(np.sqrt((relative**2).mean(axis=0))))
+    if not batches.fresh:
+        seen, errors = looked(model, validation)
+        relative = np.abs(errors) * np.exp(-stating.predict(seen, verbose=0))
+        # By medians: a validation set has few draws, and one of them may be read badly.
+        last.bias.assign(last.bias + np.log(np.median(relative, axis=0) / _NORMAL_MEDIAN))

@@ -18,7 +18,7 @@ from keras import layers, ops
 
 from pacbed.examples.labels import NUISANCES, LabelScaling
 from pacbed.exceptions import PacbedError
-from pacbed.learning.rectify import Held, Rectify
+from pacbed.learning.rectify import Rectify
 from pacbed.learning.sizes import COMPONENTS, LOOKS, RECTIFIED, Kind, binning, rectified_size
 from pacbed.storage.files import appearing_whole
 
@@ -153,7 +153,7 @@ class NetworkSettings:
     filters
         Filters of each block of two convolutions and a pool.
     dense
-        Widths of the hidden dense layers; of both parts, if there are two.
+        Widths of the hidden dense layers.
     pooled_head
         If given, average-pool the last feature maps to this many pixels per axis.
     intensity
@@ -161,8 +161,8 @@ class NetworkSettings:
     image_mean
         Range of the image mean drawn in training.
     kind
-        ``paper``, or ``coarse-to-fine``: the network of the paper on a coarse image, and dense
-        layers that correct its answer, on the image that is rectified by it.
+        ``paper``, or ``coarse-to-fine``: the network of the paper on a coarse image, and least
+        squares that correct its answer, on the image that is rectified by it.
     uncertainty
         Whether each answer is followed by the logarithms of its standard deviations.
     """
@@ -268,7 +268,7 @@ def _look_twice(
     pitch_px = RECTIFIED * pixels / size
     fixed = {"trainable": False, **single}
     for look in range(1, LOOKS + 1):
-        known = Held(name=f"known{look}", **single)(answer)
+        known = layers.Identity(name=f"known{look}", **single)(answer)
         x = Rectify(
             size, pitch_px, first.centre, first.half_range, name=f"rectified{look}", **single
         )(images, known)
@@ -284,21 +284,25 @@ def _look_twice(
 
 
 def _state_uncertainty(answer: Any, seen: Any) -> Any:
-    """Add what reads the uncertainty of an answer; the answer does not change by it."""
-    single = {"dtype": "float32"}
-    held = Held(name="held_answer", **single)
-    x = layers.Concatenate(name="uncertainty_of", **single)([held(answer), held(seen)])
-    x = layers.Dense(_UNCERTAINTY_WIDTH, activation="elu", name="uncertainty_dense", **single)(x)
-    # A training begins with half of each range: from below, steps would be too large.
+    """Add what reads the uncertainty of an answer."""
+    fixed = {"trainable": False, "dtype": "float32"}
+    x = layers.Concatenate(name="uncertainty_of", dtype="float32")([answer, seen])
+    x = layers.Dense(_UNCERTAINTY_WIDTH, activation="elu", name="uncertainty_dense", **fixed)(x)
     log_sigma = layers.Dense(
-        answer.shape[-1], kernel_initializer="zeros", name="log_sigma", **single
+        answer.shape[-1], kernel_initializer="zeros", name="log_sigma", **fixed
     )(x)
-    return layers.Concatenate(name="stated", **single)([answer, log_sigma])
+    return layers.Concatenate(name="stated", dtype="float32")([answer, log_sigma])
 
 
-def first_part(network: keras.Model) -> keras.Model:
-    """Return the part of a coarse-to-fine network that answers first: parameters and nuisances."""
-    return keras.Model(network.input, network.get_layer("first_answer").output, name="first_part")
+def part_of_steps(network: keras.Model) -> keras.Model:
+    """Return the part of a network that steps of an optimizer train, with the answer to it.
+
+    Of the kind ``coarse-to-fine`` it is that which answers first: parameters and nuisances. What
+    states an uncertainty is never among it.
+    """
+    names = {layer.name for layer in network.layers}
+    last = "first_answer" if "first_answer" in names else "parameters"
+    return keras.Model(network.input, network.get_layer(last).output, name="part_of_steps")
 
 
 def save_network(network: keras.Model, path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 import pandas as pd
+from keras.losses import mean_squared_error
 
 from pacbed.examples.augment_layer import Augmentation
 from pacbed.examples.dataset import Dataset, refuse_other_simulation
@@ -22,17 +23,18 @@ from pacbed.exceptions import PacbedError, StoreError
 from pacbed.learning.callbacks import BestWeights, Divergence, Resume, set_values, values_of
 from pacbed.learning.checkpoint import TrainingCheckpoint, fingerprint
 from pacbed.learning.fine import fit_looks, fit_uncertainty
-from pacbed.learning.loss import Loss, of_answer, relative_to, with_uncertainty
+from pacbed.learning.loss import Loss, relative_to
 from pacbed.learning.network import (
     NetworkSettings,
     build_network,
-    first_part,
     load_network,
+    part_of_steps,
     save_network,
 )
 from pacbed.learning.prediction import border_share
 from pacbed.learning.schedule import Schedule
 from pacbed.learning.sequences import ExampleSequence, OnlineSequence, StoredSequence
+from pacbed.learning.sizes import FITTED_EPOCHS
 from pacbed.machine import noting_sigterm
 from pacbed.storage.files import write_text
 from pacbed.storage.waiting import finish, waiting
@@ -98,19 +100,10 @@ class TrainingSettings:
     optimizer: Literal["sgd", "adam"] = "sgd"
     error_scales: tuple[float, ...] | None = None
 
-    def losses(self, outputs: int) -> tuple[Loss, Loss]:
-        """Return what a training makes small, and what validates the network that is kept.
-
-        Parameters
-        ----------
-        outputs
-            Number of predicted parameters.
-        """
-        scales = self.error_scales
-        answer = relative_to(scales) if scales else keras.losses.mean_squared_error
-        if self.network.uncertainty and not self.network.looks_twice:
-            return with_uncertainty(answer, outputs), of_answer(answer, outputs)
-        return answer, answer
+    @property
+    def loss(self) -> Loss:
+        """What steps make small, and what chooses the epoch that is kept."""
+        return relative_to(self.error_scales) if self.error_scales else mean_squared_error
 
 
 def configure(
@@ -202,9 +195,7 @@ def train(
     def build(precision: str) -> keras.Model:
         return build_network(pixels, outputs, settings.network, settings.seed, precision, learnt)
 
-    network = build(settings.precision)
-    if twice:
-        network = first_part(network)
+    network = part_of_steps(build(settings.precision))
     examples = StoredSequence(validation, learnt, settings.batch_size)
     batches, model = _batches(training, network, learnt, settings)
     _refuse_shared_draws(batches.draws, examples.draws)
@@ -222,9 +213,8 @@ def train(
         from pacbed.scattering import xla
 
         xla.begin()
-    trained_on, validated = settings.losses(outputs)
-    network.compile(loss=validated, jit_compile=compiled)
-    model.compile(make_optimizer(rate, settings), loss=trained_on, jit_compile=compiled)
+    network.compile(loss=settings.loss, jit_compile=compiled)
+    model.compile(make_optimizer(rate, settings), loss=settings.loss, jit_compile=compiled)
     model.optimizer.build(model.trainable_variables)
     variables = [*network.variables, *model.optimizer.variables]
 
@@ -267,13 +257,25 @@ def train(
             ],
         )
     network = build("float32")  # without the optimizer
-    trained = first_part(network) if twice else network
+    trained = part_of_steps(network)
     set_values(trained.weights, best.weights)
     history = _history(best.losses, rate, len(batches))
     described |= {"parameters": network.count_params(), "fingerprint": digest}
     described["validation_loss"] = _check(trained, examples, history, settings, log)
+
+    def put(model: keras.Model) -> keras.Model:
+        return model if isinstance(training, Dataset) else on_device(model, training)
+
     if twice:
-        _look_again(network, outputs, training, batches, examples, settings, log)
+        fit_looks(network, batches, examples, put, epochs, log)
+    if settings.network.uncertainty:
+        unseen = epochs + FITTED_EPOCHS
+        fit_uncertainty(network, outputs, batches, examples, put, unseen, settings.seed)
+    answers = network.predict(examples, verbose=0)[:, :outputs]
+    wrong = np.abs(answers - examples.targets[:, :outputs]).mean(axis=0)
+    described["validation_mae"] = dict(
+        zip(scaling.parameters, map(float, wrong * scaling.half_range), strict=True)
+    )
     shares = border_share(validation.images)
     described["border_share"] = [float(shares.min()), float(shares.max())]
     _write(folder, network, history, described)
@@ -323,26 +325,6 @@ def _batches(
     return batches, on_device(network, training)
 
 
-def _look_again(
-    network: keras.Model,
-    outputs: int,
-    training: Dataset | ExampleSource,
-    batches: ExampleSequence,
-    examples: StoredSequence,
-    settings: TrainingSettings,
-    log: Callable[[str], None],
-) -> None:
-    """Find the second part of a network whose first one is trained."""
-
-    def put(model: keras.Model) -> keras.Model:
-        return model if isinstance(training, Dataset) else on_device(model, training)
-
-    epoch = settings.schedule.epochs
-    fit_looks(network, batches, examples, put, epoch, log)
-    if settings.network.uncertainty:
-        fit_uncertainty(network, outputs, batches, examples, put, epoch, settings.seed)
-
-
 def _with_nuisances(scaling: LabelScaling, training: Dataset | ExampleSource) -> LabelScaling:
     """Return the scaling of all that moves discs in the training examples."""
     made = training.attributes["augmentation"]
@@ -363,8 +345,7 @@ def _refuse_shared_draws(training: np.ndarray, validation: np.ndarray) -> None:
 def _begin_with(network: keras.Model, initial: Path) -> str:
     """Take the weights of a trained network, and return the digest of its file."""
     loaded = load_network(initial)
-    twice = any(layer.name == "first_answer" for layer in loaded.layers)
-    given = (first_part(loaded) if twice else loaded).weights
+    given = part_of_steps(loaded).weights
     own = network.weights
     if [weight.shape for weight in given] != [weight.shape for weight in own]:
         raise PacbedError(
@@ -429,8 +410,7 @@ def _check(
     if keras.backend.backend() == "tensorflow":
         network.jit_compile = False
     predicted = network.predict(examples, verbose=0)
-    _, loss = settings.losses(examples.targets.shape[1])
-    kept = float(np.mean(loss(examples.targets, predicted)))
+    kept = float(np.mean(settings.loss(examples.targets, predicted)))
     if abs(kept / seen - 1) > _TOLERANCE:
         log(
             f"warning: the validation loss was {seen:.3g} in training ({settings.precision}"
