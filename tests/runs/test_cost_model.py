@@ -217,14 +217,16 @@ def test_weights_are_those_that_keras_counts(head):
 @pytest.mark.parametrize(("dense", "pixels"), [((16, 8), 128), ((6,), 32)])
 def test_weights_of_a_network_that_looks_twice_are_those_that_keras_counts(dense, pixels):
     from pacbed.examples.labels import LabelScaling
-    from pacbed.learning.network import NetworkSettings, build_network
+    from pacbed.learning.network import NetworkSettings, build_network, part_of_steps
 
     section = NetworkSection(filters=(4, 8), dense=dense, kind="coarse-to-fine")
     ranges = LabelScaling.from_ranges("strain-rotation", (0.95, 1.05), (-10, 10), (-5, 5))
     settings = NetworkSettings(section.filters, section.dense, kind=section.kind)
     built = build_network(pixels, 4, settings, first=ranges.with_nuisances(5, 0.05))
-    own = sum(math.prod(v.shape) for v in built.trainable_variables)
+    own = sum(math.prod(v.shape) for v in built.weights)
     assert costs.network_size(section, pixels, 4)[0] == own
+    by_steps = sum(math.prod(v.shape) for v in part_of_steps(built).weights)
+    assert costs.network_size(section, pixels, 4, first=True)[0] == by_steps
 
 
 def test_operations_of_a_network_by_hand():
