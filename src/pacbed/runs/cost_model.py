@@ -84,6 +84,8 @@ _SAMPLE = 8
 _CORE_FLOPS = 105e9
 # What a step costs whatever its size and threads; the end of an epoch.
 _STEP_s, _EPOCH_s = 10e-3, 0.06
+# How much longer operations in double precision take.
+_DOUBLE = 4
 # Of a pixel of an example: made while a network learns, on a processor; read from a file.
 _ONLINE_PIXEL_s, _READ_PIXEL_s = 45e-9, 10e-9
 _BACKWARD = 2  # of the operations of a forward pass
@@ -407,9 +409,13 @@ def training(config: Configuration, outputs: str, threads: int, gpus: int) -> Co
     start = _START_TENSORFLOW_s + read * pixels * _READ_PIXEL_s
     seconds = start + section.total_epochs * epoch
     if config.network.kind == "coarse-to-fine":
-        # Every look sees the examples twice, for components and for the regression.
-        again = 2 * LOOKS * (FITTED_EPOCHS if section.data == "online" else 1) * train
-        seconds += again * (whole / _CORE_FLOPS + pixels * _ONLINE_PIXEL_s) / threads
+        regressed = LOOKS * (FITTED_EPOCHS if section.data == "online" else 1) * train
+        sums = 2 * corrected_by(len(OUTPUTS[outputs]) + len(NUISANCES)) ** 2
+        made_s = whole / _card_flops() if gpus else whole / (_CORE_FLOPS * threads)
+        if section.data == "online" and not gpus:
+            made_s += pixels * _ONLINE_PIXEL_s / threads
+        # Sums are in double precision, on one core.
+        seconds += regressed * (made_s + _DOUBLE * sums / _CORE_FLOPS)
     return Cost(seconds, _MODEL_MB + 4e-6 * weights, source)
 
 
