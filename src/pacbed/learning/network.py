@@ -266,17 +266,16 @@ def _look_twice(
     answer = layers.Dense(told, name="first_answer", **single)(x)
     size = rectified_size(pixels)
     pitch_px = RECTIFIED * pixels / size
-    fixed = {"trainable": False, **single}
     for look in range(1, LOOKS + 1):
         known = layers.Identity(name=f"known{look}", **single)(answer)
         x = Rectify(
             size, pitch_px, first.centre, first.half_range, name=f"rectified{look}", **single
         )(images, known)
         x = layers.Flatten(name=f"shown{look}", **single)(x)
-        x = layers.Dense(COMPONENTS, name=f"components{look}", **fixed)(x)
+        x = layers.Dense(COMPONENTS, name=f"components{look}", **single)(x)
         products = Products(name=f"products{look}", **single)(known, x)
         correction = layers.Dense(
-            told, kernel_initializer="zeros", name=f"correction{look}", **fixed
+            told, kernel_initializer="zeros", name=f"correction{look}", **single
         )(products)
         answer = layers.Add(name=f"answer{look}", **single)([known, correction])
     seen = layers.Concatenate(name="seen", **single)([answer, x])
@@ -285,13 +284,13 @@ def _look_twice(
 
 def _state_uncertainty(answer: Any, seen: Any) -> Any:
     """Add what reads the uncertainty of an answer."""
-    fixed = {"trainable": False, "dtype": "float32"}
-    x = layers.Concatenate(name="uncertainty_of", dtype="float32")([answer, seen])
-    x = layers.Dense(_UNCERTAINTY_WIDTH, activation="elu", name="uncertainty_dense", **fixed)(x)
+    single = {"dtype": "float32"}
+    x = layers.Concatenate(name="uncertainty_of", **single)([answer, seen])
+    x = layers.Dense(_UNCERTAINTY_WIDTH, activation="elu", name="uncertainty_dense", **single)(x)
     log_sigma = layers.Dense(
-        answer.shape[-1], kernel_initializer="zeros", name="log_sigma", **fixed
+        answer.shape[-1], kernel_initializer="zeros", name="log_sigma", **single
     )(x)
-    return layers.Concatenate(name="stated", dtype="float32")([answer, log_sigma])
+    return layers.Concatenate(name="stated", **single)([answer, log_sigma])
 
 
 def part_of_steps(network: keras.Model) -> keras.Model:
