@@ -179,7 +179,7 @@ def report(name: str, bench: Bench, rounds: int, card: bool, peak: float | None)
         print(f"  {source:13} {rate:9.1f} images/s  {rate / best['constant']:.3f} of constant")
     pixels = bench.config.dataset.pixels
     outputs = len(labels.OUTPUTS[OUTPUTS])
-    _, forward = network_size(bench.config.network, pixels, outputs, first=True)
+    _, forward = network_size(bench.config.network, pixels, outputs, by_steps=True)
     flops = PASSES * forward * best["materialised"]
     share = f", {1e-12 * flops / peak:.0%} of the peak" if peak else ""
     print(f"  {1e-9 * flops:,.0f} GFLOP/s{share}")

@@ -215,7 +215,7 @@ def test_weights_are_those_that_keras_counts(head):
 
 
 @pytest.mark.parametrize(("dense", "pixels"), [((16, 8), 128), ((6,), 32)])
-def test_weights_of_a_network_that_looks_twice_are_those_that_keras_counts(dense, pixels):
+def test_weights_of_a_network_that_corrects_itself_are_those_that_keras_counts(dense, pixels):
     from pacbed.examples.labels import LabelScaling
     from pacbed.learning.network import NetworkSettings, build_network, part_of_steps
 
@@ -226,7 +226,7 @@ def test_weights_of_a_network_that_looks_twice_are_those_that_keras_counts(dense
     own = sum(math.prod(v.shape) for v in built.weights)
     assert costs.network_size(section, pixels, 4)[0] == own
     by_steps = sum(math.prod(v.shape) for v in part_of_steps(built).weights)
-    assert costs.network_size(section, pixels, 4, first=True)[0] == by_steps
+    assert costs.network_size(section, pixels, 4, by_steps=True)[0] == by_steps
 
 
 def test_operations_of_a_network_by_hand():
@@ -246,6 +246,20 @@ def test_training_grows_with_epochs(paper, gpus):
     assert training_h(fast, gpus=gpus) == pytest.approx(
         share * training_h(paper, gpus=gpus), rel=0.05
     )
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_what_follows_the_steps_is_counted(paper, gpus):
+    def hours(epochs, kind="coarse-to-fine", uncertainty=False):
+        training = {"schedule": "fast", "data": "online", "fast": {"epochs": epochs}}
+        network = {"kind": kind, "uncertainty": uncertainty}
+        return training_h(paper.changed({"training": training, "network": network}), gpus=gpus)
+
+    epoch = hours(2) - hours(1)
+    # Two looks at the examples of four epochs, forward only, and one for the uncertainty.
+    assert 1.5 < (hours(1) - epoch) / epoch < 20
+    assert hours(1, uncertainty=True) > hours(1) + 0.5 * epoch
+    assert hours(1, "paper") == pytest.approx(hours(2, "paper") / 2, rel=0.05)
 
 
 def test_threads_and_cards_shorten_a_training(paper, demo):

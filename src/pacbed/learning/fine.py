@@ -12,11 +12,10 @@ from itertools import islice
 
 import keras
 import numpy as np
-from keras import ops
 from threadpoolctl import threadpool_limits
 
 from pacbed.learning.callbacks import set_values
-from pacbed.learning.sequences import ExampleSequence
+from pacbed.learning.sequences import ExampleSequence, joined, outputs_of
 from pacbed.learning.sizes import FITTED_EPOCHS, LOOKS, corrected_by
 from pacbed.seeding import stream
 
@@ -28,10 +27,6 @@ _PER_FEATURE = 8
 _MORE, _ROUNDS = 30, 3
 # Ridges, in units of the mean square of a feature; the validation set chooses one of each column.
 _RIDGES = (1e-5, 1e-4, 1e-3, 1e-2)
-# Training of the uncertainty.
-_UNCERTAIN_EPOCHS, _UNCERTAIN_BATCH, _UNCERTAIN_RATE = 30, 256, 2e-3
-# Median of what is normal with unit variance, without its sign.
-_NORMAL_MEDIAN = 0.6745
 
 Put = Callable[[keras.Model], keras.Model]
 """Puts the making of examples in front of a model, if batches need it."""
@@ -67,37 +62,23 @@ def fit_looks(
             components = network.get_layer(f"components{look}")
             correction = network.get_layer(f"correction{look}")
             shown = put(keras.Model(network.input, components.input))
-            enough = -(-_FEWER // batches.batch_size)
-            some = islice(_seen(shown, batches, epoch, FITTED_EPOCHS), enough)
-            images = np.concatenate([seen for (seen,), _ in some])
+            some = islice(outputs_of(shown, batches, epoch), -(-_FEWER // batches.batch_size))
             regressed = batches.examples * (FITTED_EPOCHS if batches.fresh else 1)
             told = correction.units
             most = (regressed / _PER_FEATURE - corrected_by(told, 0)) / (1 + told)
             count = int(np.clip(most, 1, components.units))
-            set_values(components.weights, _principal(images, count, components.units))
+            found = _principal(joined(some)[0][0], count, components.units)
+            set_values(components.weights, found)
             outputs = [correction.input, network.get_layer(f"known{look}").output]
             features = keras.Model(network.input, outputs)
             sums = _sums(put(features), batches, epoch)
-            tested = list(_seen(features, validation, 0))
+            tested = joined(outputs_of(features, validation, 0))
             set_values(correction.weights, _regressed(*sums, tested))
             log(f"look {look} of {LOOKS}: {sums[2]:,} examples regressed")
 
 
-def _seen(
-    model: keras.Model, batches: ExampleSequence, epoch: int, epochs: int = 1
-) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
-    """Yield what a model makes of the batches of some epochs, and the labels."""
-    for later in range(epochs if batches.fresh else 1):
-        batches.begin_epoch(epoch + later)
-        for number in range(len(batches)):
-            inputs, targets = batches[number]
-            found = model.predict_on_batch(inputs)
-            yield found if isinstance(found, list) else [found], targets
-
-
 def _principal(shown: np.ndarray, components: int, units: int) -> list[np.ndarray]:
     """Return kernel and bias of principal components of images, of unit variance; others are 0."""
-    shown = shown.reshape(len(shown), -1)
     mean = shown.mean(axis=0)
     shown = shown - mean
     wanted = min(components + _MORE, *shown.shape)
@@ -115,16 +96,14 @@ def _sums(
     model: keras.Model, batches: ExampleSequence, epoch: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Return the normal equations of features and a constant: both sides, and the examples."""
-    left: np.ndarray | float = 0.0
-    right: np.ndarray | float = 0.0
+    features, outputs = (shape[-1] for shape in model.output_shape)
+    left, right = np.zeros((features + 1,) * 2), np.zeros((features + 1, outputs))
     count = 0
-    for (features, known), targets in _together(_seen(model, batches, epoch, FITTED_EPOCHS)):
-        features = _with_constant(features)
-        left = left + features.T @ features
-        right = right + features.T @ (targets.astype(float) - known)
+    for (seen, known), targets in _together(outputs_of(model, batches, epoch)):
+        seen = _with_constant(seen)
+        left += seen.T @ seen
+        right += seen.T @ (targets.astype(float) - known)
         count += len(targets)
-    assert isinstance(left, np.ndarray)
-    assert isinstance(right, np.ndarray)
     return left, right, count
 
 
@@ -136,17 +115,10 @@ def _together(
     for one in seen:
         kept.append(one)
         if sum(len(targets) for _, targets in kept) >= most:
-            yield _joined(kept)
+            yield joined(kept)
             kept = []
     if kept:
-        yield _joined(kept)
-
-
-def _joined(
-    parts: list[tuple[list[np.ndarray], np.ndarray]],
-) -> tuple[list[np.ndarray], np.ndarray]:
-    found = [np.concatenate(some) for some in zip(*(outputs for outputs, _ in parts), strict=True)]
-    return found, np.concatenate([targets for _, targets in parts])
+        yield joined(kept)
 
 
 def _with_constant(features: np.ndarray) -> np.ndarray:
@@ -157,12 +129,12 @@ def _regressed(
     left: np.ndarray,
     right: np.ndarray,
     count: int,
-    tested: list[tuple[list[np.ndarray], np.ndarray]],
+    tested: tuple[list[np.ndarray], np.ndarray],
 ) -> list[np.ndarray]:
     """Return kernel and bias of the regression that is best on the validation set."""
     scale = np.sqrt(np.maximum(np.diag(left) / count, 1e-12))
     left, right = left / np.outer(scale, scale), right / scale[:, None]
-    (features, known), targets = _joined(tested)
+    (features, known), targets = tested
     features, wrong = _with_constant(features), targets - known
     tried = [
         np.linalg.solve(left + ridge * count * np.eye(len(left)), right) / scale[:, None]
@@ -172,52 +144,3 @@ def _regressed(
     best = errors.argmin(axis=0)
     weights = np.stack([tried[n][:, column] for column, n in enumerate(best)], axis=1)
     return [weights[:-1].astype(np.float32), weights[-1].astype(np.float32)]
-
-
-def fit_uncertainty(
-    network: keras.Model,
-    outputs: int,
-    batches: ExampleSequence,
-    validation: ExampleSequence,
-    put: Put,
-    epoch: int,
-    seed: int,
-) -> None:
-    """Train what states the standard deviations of the answers of a network, which stay.
-
-    The loss is the negative logarithm of the likelihood of the errors, if they are normal (Nix &
-    Weigend 1994). Errors on examples that have been learnt are too small: then each standard
-    deviation is scaled by the validation set. Parameters are as of :func:`fit_looks`.
-    """
-    dense, last = network.get_layer("uncertainty_dense"), network.get_layer("log_sigma")
-    model = keras.Model(network.input, [dense.input, network.output])
-
-    def looked(model: keras.Model, of: ExampleSequence) -> tuple[np.ndarray, np.ndarray]:
-        (seen, answer), targets = _joined(list(_seen(model, of, epoch, FITTED_EPOCHS)))
-        return seen, targets[:, :outputs] - answer[:, :outputs]
-
-    seen, errors = looked(put(model), batches)
-    inputs = keras.Input(seen.shape[1:])
-    stating = keras.Model(inputs, last(dense(inputs)))
-    steps = _UNCERTAIN_EPOCHS * -(-len(seen) // _UNCERTAIN_BATCH)
-    rate = keras.optimizers.schedules.CosineDecay(_UNCERTAIN_RATE, steps)
-
-    def score(errors: np.ndarray, log_sigma: np.ndarray) -> np.ndarray:
-        return ops.mean(log_sigma + ops.square(errors * ops.exp(-log_sigma)) / 2, axis=-1)
-
-    stating.compile(keras.optimizers.Adam(rate), loss=score, jit_compile=False)
-    last.bias.assign(np.log(np.sqrt((errors**2).mean(axis=0))))
-    order = stream(seed, "uncertainty").permutation(len(seen))
-    stating.fit(
-        seen[order],
-        errors[order],
-        epochs=_UNCERTAIN_EPOCHS,
-        batch_size=_UNCERTAIN_BATCH,
-        shuffle=False,
-        verbose=0,
-    )
-    if not batches.fresh:
-        seen, errors = looked(model, validation)
-        relative = np.abs(errors) * np.exp(-stating.predict(seen, verbose=0))
-        # By medians: a validation set has few draws, and one of them may be read badly.
-        last.bias.assign(last.bias + np.log(np.median(relative, axis=0) / _NORMAL_MEDIAN))

@@ -18,7 +18,7 @@ from keras import layers, ops
 
 from pacbed.examples.labels import NUISANCES, LabelScaling
 from pacbed.exceptions import PacbedError
-from pacbed.learning.rectify import Rectify
+from pacbed.learning.rectify import BEYOND, Rectify
 from pacbed.learning.sizes import COMPONENTS, LOOKS, RECTIFIED, Kind, binning, rectified_size
 from pacbed.storage.files import appearing_whole
 
@@ -41,31 +41,17 @@ _UNCERTAINTY_WIDTH = 64
 
 @keras.saving.register_keras_serializable(package="pacbed")
 class Products(layers.Layer):
-    """Joins an answer and components, the products of answers, and those of both."""
+    """Joins an answer and components, the products of answers, and those of both.
+
+    An answer far out of its range is cut off: its products would outweigh all others.
+    """
 
     def call(self, answer: Any, components: Any) -> Any:
         """Join (examples, m) and (examples, n); return (examples, m + m(m + 1)/2 + n + mn)."""
-        count = answer.shape[-1]
+        answer, count = ops.clip(answer, -BEYOND, BEYOND), answer.shape[-1]
         among = [answer[:, n : n + 1] * answer[:, n:] for n in range(count)]
         between = [answer[:, n : n + 1] * components for n in range(count)]
         return ops.concatenate([answer, *among, components, *between], axis=-1)
-
-
-@keras.saving.register_keras_serializable(package="pacbed")
-class Leading(layers.Layer):
-    """Passes on the first columns."""
-
-    def __init__(self, columns: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.columns = columns
-
-    def call(self, values: Any) -> Any:
-        """Return the first columns."""
-        return values[:, : self.columns]
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments, so that a saved model can be restored."""
-        return {**super().get_config(), "columns": self.columns}
 
 
 @keras.saving.register_keras_serializable(package="pacbed")
@@ -176,7 +162,7 @@ class NetworkSettings:
     uncertainty: bool = False
 
     @property
-    def looks_twice(self) -> bool:
+    def corrects(self) -> bool:
         """Whether a first answer is corrected."""
         return self.kind == "coarse-to-fine"
 
@@ -221,10 +207,10 @@ def build_network(
     images = keras.Input((pixels, pixels, 1), name="image")
     intensity = settings.intensity, settings.image_mean, seed
     x = Intensity(*intensity, name="intensity", dtype="float32")(images)
-    if settings.looks_twice:
+    if settings.corrects:
         if first is None:
             raise ValueError("a coarse-to-fine network needs the scaling of its first answer")
-        answer, x = _look_twice(x, outputs, settings, precision, first)
+        answer, x = _look_and_correct(x, outputs, settings, precision, first)
     else:
         x = _look(x, settings, precision)
         answer = layers.Dense(outputs, name="parameters", dtype="float32")(x)
@@ -249,12 +235,12 @@ def _look(x: Any, settings: NetworkSettings, precision: str) -> Any:
     return x
 
 
-def _look_twice(
+def _look_and_correct(
     images: Any, outputs: int, settings: NetworkSettings, precision: str, first: LabelScaling
 ) -> tuple[Any, Any]:
-    """Add a network on coarse images, and one that corrects its answer on rectified ones.
+    """Add a network on coarse images, and corrections of its answer on rectified ones.
 
-    Returns the answer, and what the last hidden layer has seen.
+    Returns the parameters, and what an uncertainty is read from: all answers and components.
     """
     single, pixels = {"dtype": "float32"}, images.shape[1]
     # Means vary in training, and what is to be read changes a pixel by less.
@@ -279,7 +265,7 @@ def _look_twice(
         )(products)
         answer = layers.Add(name=f"answer{look}", **single)([known, correction])
     seen = layers.Concatenate(name="seen", **single)([answer, x])
-    return Leading(outputs, name="parameters", **single)(answer), seen
+    return answer[:, :outputs], seen
 
 
 def _state_uncertainty(answer: Any, seen: Any) -> Any:

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-_BEYOND = 1.3
-"""A first answer may lie outside of its range; what is farther away than this is cut off."""
+BEYOND = 1.3
+"""An answer may lie outside of its range; what is farther away than this is cut off."""
 
 
 @keras.saving.register_keras_serializable(package="pacbed")
@@ -48,7 +48,7 @@ class Rectify(layers.Layer):
         pixels = images.shape[1]
         # An answer that is no number is no place in the image.
         answers = ops.where(ops.isfinite(answers), answers, 0.0)
-        scaled = ops.clip(answers, -_BEYOND, _BEYOND)
+        scaled = ops.clip(answers, -BEYOND, BEYOND)
         physical = scaled * ops.array(self.half_range) + ops.array(self.centre)
         x, left = _neighbour(self._positions(physical, 0) + pixels // 2, pixels)
         y, below = _neighbour(self._positions(physical, 1) + pixels // 2, pixels)

@@ -1,4 +1,4 @@
-"""Pixels of what the parts of a network see; computed without Keras."""
+"""Sizes of the parts of a network, which plans need; computed without Keras."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from pacbed.examples.source import ExampleSource
 from pacbed.exceptions import PacbedError, StoreError
 from pacbed.learning.callbacks import BestWeights, Divergence, Resume, set_values, values_of
 from pacbed.learning.checkpoint import TrainingCheckpoint, fingerprint
-from pacbed.learning.fine import fit_looks, fit_uncertainty
+from pacbed.learning.fine import fit_looks
 from pacbed.learning.loss import Loss, relative_to
 from pacbed.learning.network import (
     NetworkSettings,
@@ -35,6 +35,7 @@ from pacbed.learning.prediction import border_share
 from pacbed.learning.schedule import Schedule
 from pacbed.learning.sequences import ExampleSequence, OnlineSequence, StoredSequence
 from pacbed.learning.sizes import FITTED_EPOCHS
+from pacbed.learning.uncertainty import fit_uncertainty
 from pacbed.machine import noting_sigterm
 from pacbed.storage.files import write_text
 from pacbed.storage.waiting import finish, waiting
@@ -87,6 +88,7 @@ class TrainingSettings:
     error_scales
         If given, errors of each output are weighted by the inverse of this, in the unit of the
         scaled labels (:func:`pacbed.learning.loss.relative_to`); None is the mean squared error.
+        For the kind ``paper`` only: the other's first part has further outputs.
     """
 
     network: NetworkSettings
@@ -99,6 +101,10 @@ class TrainingSettings:
     xla: bool = False
     optimizer: Literal["sgd", "adam"] = "sgd"
     error_scales: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.error_scales and self.network.corrects:
+            raise ValueError("scales of errors are for networks of the kind paper")
 
     @property
     def loss(self) -> Loss:
@@ -153,6 +159,10 @@ def train(
 ) -> pd.DataFrame:
     """Train a network and keep the weights with the lowest validation loss.
 
+    What is found otherwise than by steps of the optimizer follows after these: corrections
+    (:mod:`pacbed.learning.fine`), and what states an uncertainty
+    (:mod:`pacbed.learning.uncertainty`).
+
     Parameters
     ----------
     training
@@ -170,7 +180,8 @@ def train(
     report
         Called after each epoch.
     log
-        Receives a line when the training resumes, cannot do so, or is stopped.
+        Receives a line when the training resumes, cannot do so, or is stopped, and for each
+        correction.
     initial
         Trained network of the same widths and outputs, with whose weights the training begins.
 
@@ -189,8 +200,7 @@ def train(
         After SIGTERM, see :class:`pacbed.learning.callbacks.Resume`.
     """
     pixels, outputs = validation.images.shape[1], len(scaling.parameters)
-    twice = settings.network.looks_twice
-    learnt = _with_nuisances(scaling, training) if twice else scaling
+    learnt = _with_nuisances(scaling, training) if settings.network.corrects else scaling
 
     def build(precision: str) -> keras.Model:
         return build_network(pixels, outputs, settings.network, settings.seed, precision, learnt)
@@ -263,19 +273,18 @@ def train(
     described |= {"parameters": network.count_params(), "fingerprint": digest}
     described["validation_loss"] = _check(trained, examples, history, settings, log)
 
-    def put(model: keras.Model) -> keras.Model:
-        return model if isinstance(training, Dataset) else on_device(model, training)
+    def put(part: keras.Model) -> keras.Model:
+        if not batches.fresh:
+            return part
+        # As the model of the steps, which holds the patterns on the device.
+        return keras.Model(model.inputs, part(model.get_layer("augmentation").output))
 
-    if twice:
+    if settings.network.corrects:
         fit_looks(network, batches, examples, put, epochs, log)
+        epochs += FITTED_EPOCHS
     if settings.network.uncertainty:
-        unseen = epochs + FITTED_EPOCHS
-        fit_uncertainty(network, outputs, batches, examples, put, unseen, settings.seed)
-    answers = network.predict(examples, verbose=0)[:, :outputs]
-    wrong = np.abs(answers - examples.targets[:, :outputs]).mean(axis=0)
-    described["validation_mae"] = dict(
-        zip(scaling.parameters, map(float, wrong * scaling.half_range), strict=True)
-    )
+        fit_uncertainty(network, outputs, batches, examples, put, epochs, settings.seed)
+    described["validation_mae"] = _errors(network, examples, scaling)
     shares = border_share(validation.images)
     described["border_share"] = [float(shares.min()), float(shares.max())]
     _write(folder, network, history, described)
@@ -418,6 +427,21 @@ def _check(
             "it: compare with a training in that"
         )
     return {"in_training": seen, "of_the_model": kept}
+
+
+def _errors(
+    network: keras.Model, examples: StoredSequence, scaling: LabelScaling
+) -> dict[str, float]:
+    """Return the mean absolute error of each parameter, in its unit."""
+    count = len(scaling.parameters)
+    answers = network.predict(examples, verbose=0)[:, :count]
+    found = np.abs(answers - examples.targets[:, :count]).mean(axis=0) * scaling.half_range
+    if not np.isfinite(found).all():
+        raise PacbedError(
+            "the answers of the trained network are no finite numbers: lower the rate of the "
+            "training (training.fast.peak_rate), and look at history.csv of an earlier one"
+        )
+    return dict(zip(scaling.parameters, map(float, found), strict=True))
 
 
 def _write(

@@ -330,13 +330,13 @@ def fits(config: Configuration, semiangle_mrad: float, patterns: int) -> Cost:
 
 
 def network_size(
-    network: NetworkSection, pixels: int, outputs: int, first: bool = False
+    network: NetworkSection, pixels: int, outputs: int, by_steps: bool = False
 ) -> tuple[int, float]:
     """Return the number of weights, and of floating-point operations of a forward pass.
 
     Of convolutions and dense layers of :func:`pacbed.learning.network.build_network`; a
-    multiplication and an addition are two operations. With `first`, only of the part that is
-    trained by steps.
+    multiplication and an addition are two operations. With `by_steps`, only of the part that
+    steps of the optimizer train.
     """
     weights, products, channels = 0, 0, 1
     fine = rectified_size(pixels) ** 2
@@ -353,7 +353,7 @@ def network_size(
     else:
         told = outputs + len(NUISANCES)
         looks = LOOKS * [(fine, (COMPONENTS,)), (corrected_by(told), (told,))]
-        chains = [(features, (*network.dense, told)), *([] if first else looks)]
+        chains = [(features, (*network.dense, told)), *([] if by_steps else looks)]
     for features, widths in chains:
         for width in widths:
             weights += (features + 1) * width
@@ -386,8 +386,8 @@ def training(config: Configuration, outputs: str, threads: int, gpus: int) -> Co
     """
     section, pixels = config.training, config.dataset.pixels**2
     size = config.network, config.dataset.pixels, len(OUTPUTS[outputs])
-    weights, whole = network_size(*size)
-    _, forward = network_size(*size, first=True)
+    weights, _ = network_size(*size)
+    _, forward = network_size(*size, by_steps=True)
     train, validation = config.dataset.examples.train, config.dataset.examples.validation
     steps = sum(math.ceil(n / section.examples_per_step) for n in (train, validation))
     operations = ((1 + _BACKWARD) * train + validation) * forward
@@ -407,16 +407,24 @@ def training(config: Configuration, outputs: str, threads: int, gpus: int) -> Co
         if not gpus:  # a card makes examples in no time while its network learns
             epoch += train * pixels * _ONLINE_PIXEL_s / threads
     start = _START_TENSORFLOW_s + read * pixels * _READ_PIXEL_s
-    seconds = start + section.total_epochs * epoch
-    if config.network.kind == "coarse-to-fine":
-        regressed = LOOKS * (FITTED_EPOCHS if section.data == "online" else 1) * train
-        sums = 2 * corrected_by(len(OUTPUTS[outputs]) + len(NUISANCES)) ** 2
-        made_s = whole / _card_flops() if gpus else whole / (_CORE_FLOPS * threads)
-        if section.data == "online" and not gpus:
-            made_s += pixels * _ONLINE_PIXEL_s / threads
-        # Sums are in double precision, on one core.
-        seconds += regressed * (made_s + _DOUBLE * sums / _CORE_FLOPS)
+    seconds = start + section.total_epochs * epoch + _after_steps_s(config, outputs, threads, gpus)
     return Cost(seconds, _MODEL_MB + 4e-6 * weights, source)
+
+
+def _after_steps_s(config: Configuration, outputs: str, threads: int, gpus: int) -> float:
+    """Return the time of what is not trained by the steps: corrections, and the uncertainty."""
+    section, network, pixels = config.training, config.network, config.dataset.pixels
+    online, looks = section.data == "online", LOOKS * (network.kind == "coarse-to-fine")
+    examples = (FITTED_EPOCHS if online else 1) * config.dataset.examples.train
+    _, forward = network_size(network, pixels, len(OUTPUTS[outputs]))
+    seen_s = forward / (_card_flops() if gpus else _CORE_FLOPS * threads)
+    seen_s += _STEP_s / section.examples_per_step
+    if online and not gpus:
+        seen_s += pixels**2 * _ONLINE_PIXEL_s / threads
+    # Normal equations, on one core.
+    sums = 2 * corrected_by(len(OUTPUTS[outputs]) + len(NUISANCES)) ** 2
+    sums_s = _DOUBLE * sums / _CORE_FLOPS
+    return examples * (looks * (seen_s + sums_s) + network.uncertainty * seen_s)
 
 
 def other(kind: str, units: float, threads: int = 1, output_MB: float = 0.0) -> Cost:
