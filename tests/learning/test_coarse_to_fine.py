@@ -134,9 +134,11 @@ def test_the_outputs_are_the_first_answer_and_its_corrections():
 
 
 def test_answers_and_components_are_joined_with_all_products():
-    answer, components = np.array([[2.0, 3.0]]), np.array([[5.0, 7.0, 11.0]])
-    joined = [2, 3, 4, 6, 9, 5, 7, 11, 10, 14, 22, 15, 21, 33]
+    answer, components = np.array([[0.5, -1.0]]), np.array([[5.0, 7.0, 11.0]])
+    joined = [0.5, -1, 0.25, -0.5, 1, 5, 7, 11, 2.5, 3.5, 5.5, -5, -7, -11]
     assert array(Products()(answer, components)).tolist() == [joined]
+    far = array(Products()(np.array([[1e4, -1e4]]), components))
+    np.testing.assert_allclose(far, Products()(np.array([[1.3, -1.3]]), components))
 
 
 def test_steps_teach_the_part_of_steps_alone():

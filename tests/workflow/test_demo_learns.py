@@ -159,7 +159,7 @@ def below_the_bound(predictions, config, bound):
     return table.loc[below, ["parameter", "dose"]]
 
 
-def test_strains_are_read_to_half_a_tenth_of_a_percent(predictions):
+def test_strains_are_read_to_a_twentieth_of_a_percent(predictions):
     table = errors(predictions["test"], predictions["train"]).set_index("parameter")
     for parameter in ("strain_xx", "strain_yy", "strain_xy"):
         assert table.loc[parameter, "mae"] <= 0.0005, parameter

@@ -55,6 +55,23 @@ class Products(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="pacbed")
+class Leading(layers.Layer):
+    """Passes on the first columns, as a slice does, whose name would not repeat."""
+
+    def __init__(self, columns: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.columns = columns
+
+    def call(self, values: Any) -> Any:
+        """Return the first columns."""
+        return values[:, : self.columns]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments, so that a saved model can be restored."""
+        return {**super().get_config(), "columns": self.columns}
+
+
+@keras.saving.register_keras_serializable(package="pacbed")
 class Intensity(layers.Layer):
     """Intensity scale and mean of the images.
 
@@ -265,7 +282,7 @@ def _look_and_correct(
         )(products)
         answer = layers.Add(name=f"answer{look}", **single)([known, correction])
     seen = layers.Concatenate(name="seen", **single)([answer, x])
-    return answer[:, :outputs], seen
+    return Leading(outputs, name="answer", **single)(answer), seen
 
 
 def _state_uncertainty(answer: Any, seen: Any) -> Any:

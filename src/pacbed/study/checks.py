@@ -249,6 +249,11 @@ def _of_networks(study: Configuration) -> Iterator[str]:
             f"training.loss = fisher: for network.kind: paper only; of {study.network.kind} steps "
             "teach the first part, least squares the second: set training.loss: mse"
         )
+    if study.network.uncertainty and not study.network.dense and study.network.kind == "paper":
+        yield (
+            "network.uncertainty = true: is read from what the last hidden dense layer says; give "
+            "widths of such layers as network.dense"
+        )
     if fast.averaged_epochs > fast.epochs:
         yield (
             f"training.fast.averaged_epochs = {fast.averaged_epochs}: must be at most "
