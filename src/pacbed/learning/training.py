@@ -272,18 +272,7 @@ def train(
     history = _history(best.losses, rate, len(batches))
     described |= {"parameters": network.count_params(), "fingerprint": digest}
     described["validation_loss"] = _check(trained, examples, history, settings, log)
-
-    def put(part: keras.Model) -> keras.Model:
-        if not batches.fresh:
-            return part
-        # As the model of the steps, which holds the patterns on the device.
-        return keras.Model(model.inputs, part(model.get_layer("augmentation").output))
-
-    if settings.network.corrects:
-        fit_looks(network, batches, examples, put, epochs, log)
-        epochs += FITTED_EPOCHS
-    if settings.network.uncertainty:
-        fit_uncertainty(network, outputs, batches, examples, put, epochs, settings.seed)
+    _complete(network, model, outputs, batches, examples, settings, log)
     described["validation_mae"] = _errors(network, examples, scaling)
     shares = border_share(validation.images)
     described["border_share"] = [float(shares.min()), float(shares.max())]
@@ -332,6 +321,31 @@ def _batches(
         return StoredSequence(training, scaling, settings.batch_size, settings.seed), network
     batches = OnlineSequence(training, scaling, settings.batch_size)
     return batches, on_device(network, training)
+
+
+def _complete(
+    network: keras.Model,
+    model: keras.Model,
+    outputs: int,
+    batches: ExampleSequence,
+    examples: StoredSequence,
+    settings: TrainingSettings,
+    log: Callable[[str], None],
+) -> None:
+    """Find what is not trained by the steps that trained a model."""
+
+    def put(part: keras.Model) -> keras.Model:
+        if not batches.fresh:
+            return part
+        # As in the model of the steps, which holds the patterns on the device.
+        return keras.Model(model.inputs, part(model.get_layer("augmentation").output))
+
+    epoch = settings.schedule.epochs
+    if settings.network.corrects:
+        fit_looks(network, batches, examples, put, epoch, log)
+        epoch += FITTED_EPOCHS
+    if settings.network.uncertainty:
+        fit_uncertainty(network, outputs, batches, examples, put, epoch, settings.seed)
 
 
 def _with_nuisances(scaling: LabelScaling, training: Dataset | ExampleSource) -> LabelScaling:
