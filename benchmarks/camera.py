@@ -55,8 +55,6 @@ CHANGE = {
         "noise": "poisson",
     },
 }
-# Of the loss, in units of the half-ranges: strains, rotation, tilts.
-ERROR_SCALES = (0.01, 0.01, 0.01, 0.01, 0.03, 0.03)
 POOL, EXAMPLES, TESTED, FITTED = 6000, 6144, 400, 48
 UNKNOWN = CameraSettings(ellipticity=(0.0, 0.02))
 TRAINED = {"perfect cameras": None, "elliptical cameras": UNKNOWN}
@@ -149,7 +147,6 @@ class Study:
             0.9,
             1,
             optimizer="adam",
-            error_scales=ERROR_SCALES,
         )
         train(
             self.source("train", name, camera),

@@ -7,7 +7,8 @@
 recipes
     Test error against core-minutes of training, for four recipes, each with one change more than
     the one before: the paper's network and loss, with 500 draws of strain and tilt, each in 20
-    images; 10,000 draws, each in one; the loss `fisher`; the coarse-to-fine network.
+    images; 10,000 draws, each in one; and then either the loss `fisher` or the coarse-to-fine
+    network.
 draws
     Test error of the last recipe against the number of draws, in as many images.
 
@@ -20,8 +21,7 @@ one, otherwise than a series (see direct.py). The figure has the mean and the ra
 The epochs of a training follow from the measured cost of an example of its network and loss, so
 that --core-minutes are about what it takes; the table has the CPU time that it took. Each training
 is a process of one thread, --jobs at a time. Default sizes take about ten core-minutes for states
-and images, and half of one to measure each network and loss; then 72 for `recipes` and 36 for
-`draws`.
+and images, and one to measure each network and loss; then 72 for `recipes` and 36 for `draws`.
 
 Each finished training is kept as a line of CSV in --folder and not done again; one that was stopped
 begins again. A folder is for one series. Writes a table and a figure there.
@@ -84,7 +84,6 @@ DRAWS = (FEW, 2000)  # of the study of draws, besides as many as images
 STATES, VALIDATING = 25, 5
 EXAMPLES = {"validation": 256, "test": 512}
 LENGTHS = {"recipes": [1.5, 4.5], "draws": [4.0]}
-MEASURED = 16 * BATCH  # examples of the epoch whose cost is measured
 STRAINS = PARAMETERS[:3]
 PANELS = {
     "strain, mean of three": STRAINS,
@@ -100,7 +99,7 @@ class Recipe:
 
     label: str
     few: bool = False
-    fisher: bool = True
+    fisher: bool = False
     kind: Kind = "paper"
 
     def draws(self, images: int) -> int:
@@ -114,9 +113,9 @@ class Recipe:
 
 
 RECIPES = {
-    "paper": Recipe("{draws:,} draws", few=True, fisher=False),
-    "more-draws": Recipe("{draws:,} draws", fisher=False),
-    "fisher": Recipe("+ loss fisher"),
+    "paper": Recipe("{draws:,} draws", few=True),
+    "more-draws": Recipe("{draws:,} draws"),
+    "fisher": Recipe("+ loss fisher", fisher=True),
     "coarse-to-fine": Recipe("+ coarse to fine", kind="coarse-to-fine"),
 }
 LAST = "coarse-to-fine"
@@ -266,7 +265,7 @@ class Study:
     def train(
         self, run: Run, epochs: int, examples: int, validation: Dataset, folder: Path
     ) -> tuple[list[float], pd.DataFrame]:
-        """Train a network; return CPU seconds until the end of each epoch, and the history."""
+        """Train a network; return CPU seconds until each epoch ended and until all, and history."""
         recipe, angle = RECIPES[run.recipe], self.options.semiangle
         scales = None
         if recipe.fisher:
@@ -289,21 +288,23 @@ class Study:
             lambda *_: spent.append(time.process_time() - started),
             print,
         )
-        return spent, history
+        return [*spent, time.process_time() - started], history
 
     def measure(self, recipe: str) -> None:
-        """Measure what beginning a training costs, and an example."""
+        """Measure what an example of a training costs, and all that is not of its epochs."""
         known = RECIPES[recipe]
         few = first(read_dataset(self.dataset("validation")), BATCH)
         run = Run(recipe, known.draws(self.options.images), 0, 1)
         with tempfile.TemporaryDirectory() as folder:
             # The last epoch writes a state, the first one compiles.
-            (one, two, _), _ = self.train(run, 3, MEASURED, few, Path(folder))
+            examples = self.options.examples
+            (one, two, three, end), _ = self.train(run, 3, examples, few, Path(folder))
+        each_s, rest_s = (two - one) / examples, 2 * one - two + end - three
         print(
-            f"{known.costs_like}: {1e3 * (two - one) / MEASURED:.2f} core-ms per example",
+            f"{known.costs_like}: {1e3 * each_s:.2f} core-ms per example, {rest_s:.0f} s besides",
             flush=True,
         )
-        cost = {"begin_s": 2 * one - two, "example_s": (two - one) / MEASURED}
+        cost = {"rest_s": rest_s, "example_s": each_s}
         write_text(self.cost(recipe), json.dumps(cost) + "\n")
 
     def cost(self, recipe: str) -> Path:
@@ -315,7 +316,7 @@ class Study:
         run, examples = Run(*values), self.options.examples
         cost = json.loads(self.cost(run.recipe).read_text(encoding="utf-8"))
         epoch_s = examples * cost["example_s"]
-        epochs = max(1, round((60 * run.core_minutes - cost["begin_s"]) / epoch_s))
+        epochs = max(1, round((60 * run.core_minutes - cost["rest_s"]) / epoch_s))
         validation, test = (read_dataset(self.dataset(split)) for split in EXAMPLES)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)

@@ -27,7 +27,7 @@ from pacbed.examples import labels
 from pacbed.examples.dataset import read_dataset, write_dataset
 from pacbed.examples.pattern_set import PatternSet
 from pacbed.examples.source import ExampleSource
-from pacbed.learning.network import build_network, with_first_answer
+from pacbed.learning.network import build_network, part_of_steps
 from pacbed.learning.sequences import OnlineSequence, StoredSequence
 from pacbed.learning.training import configure, make_optimizer, on_device
 from pacbed.machine import usable_cores
@@ -108,17 +108,16 @@ class Bench:
         changed = {"precision": precision, "xla": xla, "loss": "mse"}
         study = config.changed({"seed": 0, "training": changed})
         training = training_settings(study, "linear")
-        loss, _ = training.losses(6)
         for model, _ in self.sources.values():
             rate = training.schedule.of_batches(batches)
             optimizer = make_optimizer(rate, training)
-            model.compile(optimizer=optimizer, loss=loss, jit_compile=self.xla)
+            model.compile(optimizer=optimizer, loss=training.loss, jit_compile=self.xla)
 
     def network(self) -> keras.Model:
-        """Return what is trained of the network of the configuration."""
+        """Return what steps train of the network of the configuration."""
         settings, pixels = network_settings(self.config, "linear"), self.config.dataset.pixels
         made = build_network(pixels, 6, settings, precision=self.precision, first=self.first)
-        return with_first_answer(made) if settings.looks_twice else made
+        return part_of_steps(made)
 
     def images_per_second(self, name: str) -> float:
         """Train for one round."""
@@ -179,7 +178,8 @@ def report(name: str, bench: Bench, rounds: int, card: bool, peak: float | None)
     for source, rate in best.items():
         print(f"  {source:13} {rate:9.1f} images/s  {rate / best['constant']:.3f} of constant")
     pixels = bench.config.dataset.pixels
-    _, forward = network_size(bench.config.network, pixels, len(labels.OUTPUTS[OUTPUTS]))
+    outputs = len(labels.OUTPUTS[OUTPUTS])
+    _, forward = network_size(bench.config.network, pixels, outputs, by_steps=True)
     flops = PASSES * forward * best["materialised"]
     share = f", {1e-12 * flops / peak:.0%} of the peak" if peak else ""
     print(f"  {1e-9 * flops:,.0f} GFLOP/s{share}")

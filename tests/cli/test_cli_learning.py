@@ -319,7 +319,7 @@ def test_the_network_to_begin_with_is_that_of_the_next_thickness(complaint, tmp_
 
 def test_errors_are_weighted_by_a_table_of_bounds(complaint, tmp_path):
     fisher = {"loss": "fisher", "schedule": "fast", "fast": {"epochs": 1, "batch_size": 16}}
-    change = {"training": fisher, "network": {"kind": "coarse-to-fine"}}
+    change = {"training": fisher}
     said = failing(complaint, tmp_path, change=change)
     table = "results/tables/bounds_mean.parquet"
     assert f"{table} does not exist" in said

@@ -1,17 +1,14 @@
 """Networks that state the standard deviation of each answer."""
 
 import json
-import math
 from dataclasses import replace
 
-import keras
 import numpy as np
 import pytest
-from test_coarse_to_fine import SMALL, TWICE, array
+from test_coarse_to_fine import SMALL, TWICE
 from test_online import ONLINE, PIXELS, online, stored
 from test_training import SCALING, deterministic
 
-from pacbed.learning.loss import of_answer, with_uncertainty
 from pacbed.learning.prediction import predict, predict_with, read_network
 from pacbed.learning.schedule import OneCycleSchedule
 from pacbed.learning.training import train
@@ -27,27 +24,6 @@ def _deterministic():
 
 def files(folder):
     return folder / "model.keras", folder / "settings.json"
-
-
-def test_the_score_is_least_where_errors_are_as_large_as_stated():
-    rng = np.random.default_rng(1)
-    truth = rng.normal(0, [0.01, 0.3], (20_000, 2)).astype(np.float32)
-    loss = with_uncertainty(keras.losses.mean_squared_error, 2)
-
-    def score(sigma):
-        stated = np.broadcast_to(np.log(sigma), truth.shape)
-        predicted = np.hstack([0 * truth, stated]).astype(np.float32)
-        return float(np.mean(array(loss(truth, predicted))))
-
-    right = score((0.01, 0.3))
-    for factor in (0.8, 1.25):
-        assert score((0.01 * factor, 0.3)) > right + 0.01
-        assert score((0.01, 0.3 * factor)) > right + 0.01
-    squared = float(np.mean(truth**2))
-    assert right == pytest.approx(squared + (math.log(0.01) + math.log(0.3) + 1) / 2, abs=0.02)
-    predicted = np.hstack([0 * truth, 5 + 0 * truth])
-    alone = of_answer(keras.losses.mean_squared_error, 2)(truth, predicted)
-    assert float(np.mean(array(alone))) == pytest.approx(squared)
 
 
 @pytest.mark.parametrize("kind", ["paper", "coarse-to-fine"])
@@ -77,8 +53,10 @@ def test_errors_of_a_trained_network_are_about_as_large_as_it_states(tmp_path):
     assert list(found.index) == list(SCALING.parameters)
     assert found["spread"].between(0.6, 1.6).all()
     assert (found["flagged"] == 0).all()
+    stated = table.filter(like="sigma_")
+    assert (stated.std() > 0.02 * stated.mean()).all()  # each pattern has its own
     ranges = table[[f"true_{name}" for name in SCALING.parameters]].std().to_numpy()
-    assert (table.filter(like="sigma_").mean().to_numpy() < 1.2 * ranges).all()
+    assert (stated.mean().to_numpy() < 1.2 * ranges).all()
 
 
 def test_a_measured_pattern_has_error_bars_too(tmp_path):

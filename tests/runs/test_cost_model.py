@@ -215,16 +215,18 @@ def test_weights_are_those_that_keras_counts(head):
 
 
 @pytest.mark.parametrize(("dense", "pixels"), [((16, 8), 128), ((6,), 32)])
-def test_weights_of_a_network_that_looks_twice_are_those_that_keras_counts(dense, pixels):
+def test_weights_of_a_network_that_corrects_itself_are_those_that_keras_counts(dense, pixels):
     from pacbed.examples.labels import LabelScaling
-    from pacbed.learning.network import NetworkSettings, build_network
+    from pacbed.learning.network import NetworkSettings, build_network, part_of_steps
 
     section = NetworkSection(filters=(4, 8), dense=dense, kind="coarse-to-fine")
     ranges = LabelScaling.from_ranges("strain-rotation", (0.95, 1.05), (-10, 10), (-5, 5))
     settings = NetworkSettings(section.filters, section.dense, kind=section.kind)
     built = build_network(pixels, 4, settings, first=ranges.with_nuisances(5, 0.05))
-    own = sum(math.prod(v.shape) for v in built.trainable_variables)
+    own = sum(math.prod(v.shape) for v in built.weights)
     assert costs.network_size(section, pixels, 4)[0] == own
+    by_steps = sum(math.prod(v.shape) for v in part_of_steps(built).weights)
+    assert costs.network_size(section, pixels, 4, by_steps=True)[0] == by_steps
 
 
 def test_operations_of_a_network_by_hand():
@@ -244,6 +246,20 @@ def test_training_grows_with_epochs(paper, gpus):
     assert training_h(fast, gpus=gpus) == pytest.approx(
         share * training_h(paper, gpus=gpus), rel=0.05
     )
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_what_follows_the_steps_is_counted(paper, gpus):
+    def hours(epochs, kind="coarse-to-fine", uncertainty=False):
+        training = {"schedule": "fast", "data": "online", "fast": {"epochs": epochs}}
+        network = {"kind": kind, "uncertainty": uncertainty}
+        return training_h(paper.changed({"training": training, "network": network}), gpus=gpus)
+
+    epoch = hours(2) - hours(1)
+    # Two looks at the examples of four epochs, forward only, and one for the uncertainty.
+    assert 1.5 < (hours(1) - epoch) / epoch < 20
+    assert hours(1, uncertainty=True) > hours(1) + 0.5 * epoch
+    assert hours(1, "paper") == pytest.approx(hours(2, "paper") / 2, rel=0.05, abs=0.005)
 
 
 def test_threads_and_cards_shorten_a_training(paper, demo):

@@ -388,6 +388,20 @@ def test_values_that_do_not_fit_together_are_named(config, key, value, message):
     assert message in the_complaint(config)
 
 
+def test_an_uncertainty_is_read_from_a_hidden_layer(config):
+    config["network"] |= {"uncertainty": True, "dense": []}
+    assert "network.uncertainty = true: is read from" in the_complaint(config)
+    change(config, "network.kind", "coarse-to-fine")
+    checked(config)
+
+
+def test_only_the_network_of_the_paper_has_the_loss_fisher(config):
+    change(config, "training", {"loss": "fisher", "schedule": "fast"})
+    checked(config)
+    change(config, "network.kind", "coarse-to-fine")
+    assert "training.loss = fisher: for network.kind: paper only" in the_complaint(config)
+
+
 @pytest.mark.parametrize(
     ("formula", "displacements"), [("SnS2", {"Sn": 0.1, "S": 0.1}), ("WTe2", {"W": 0.1, "Te": 0.1})]
 )

@@ -53,11 +53,11 @@ def test_a_table_without_the_thickness_is_refused(bounds):
 
 def test_a_training_takes_the_scales_and_the_kind():
     training = {"schedule": "fast", "loss": "fisher"}
-    study = Configuration(network={"kind": "coarse-to-fine"}, training=training)
-    made = training_settings(study, "sqrt", (0.1,))
+    study = Configuration(training=training)
+    assert training_settings(study, "sqrt", (0.1,)).error_scales == (0.1,)
+    made = training_settings(Configuration(network={"kind": "coarse-to-fine"}), "sqrt")
     assert (made.network.kind, made.network.intensity) == ("coarse-to-fine", "sqrt")
-    assert made.error_scales == (0.1,)
-    assert training_settings(Configuration(), "sqrt").error_scales is None
+    assert made.error_scales is None
     with pytest.raises(ValueError, match="belong to the loss fisher"):
         training_settings(study, "sqrt")
     with pytest.raises(ValueError, match="belong to the loss fisher"):

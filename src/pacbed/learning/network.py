@@ -18,8 +18,8 @@ from keras import layers, ops
 
 from pacbed.examples.labels import NUISANCES, LabelScaling
 from pacbed.exceptions import PacbedError
-from pacbed.learning.rectify import Held, Rectify
-from pacbed.learning.sizes import RECTIFIED, Kind, binning, rectified_size
+from pacbed.learning.rectify import BEYOND, Rectify
+from pacbed.learning.sizes import COMPONENTS, LOOKS, RECTIFIED, Kind, binning, rectified_size
 from pacbed.storage.files import appearing_whole
 
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
@@ -38,8 +38,37 @@ INTENSITIES = ("linear", "sqrt", "power")
 _UNCERTAINTY_WIDTH = 64
 """Width of the layer that reads how uncertain an answer is."""
 
-_STEP = 0.1
-"""Change of the first answer by one unit of the last layer: corrections are small."""
+
+@keras.saving.register_keras_serializable(package="pacbed")
+class Products(layers.Layer):
+    """Joins an answer and components, the products of answers, and those of both.
+
+    An answer far out of its range is cut off: its products would outweigh all others.
+    """
+
+    def call(self, answer: Any, components: Any) -> Any:
+        """Join (examples, m) and (examples, n); return (examples, m + m(m + 1)/2 + n + mn)."""
+        answer, count = ops.clip(answer, -BEYOND, BEYOND), answer.shape[-1]
+        among = [answer[:, n : n + 1] * answer[:, n:] for n in range(count)]
+        between = [answer[:, n : n + 1] * components for n in range(count)]
+        return ops.concatenate([answer, *among, components, *between], axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="pacbed")
+class Leading(layers.Layer):
+    """Passes on the first columns, as a slice does, whose name would not repeat."""
+
+    def __init__(self, columns: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.columns = columns
+
+    def call(self, values: Any) -> Any:
+        """Return the first columns."""
+        return values[:, : self.columns]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments, so that a saved model can be restored."""
+        return {**super().get_config(), "columns": self.columns}
 
 
 @keras.saving.register_keras_serializable(package="pacbed")
@@ -127,7 +156,7 @@ class NetworkSettings:
     filters
         Filters of each block of two convolutions and a pool.
     dense
-        Widths of the hidden dense layers; of both parts, if there are two.
+        Widths of the hidden dense layers.
     pooled_head
         If given, average-pool the last feature maps to this many pixels per axis.
     intensity
@@ -135,8 +164,8 @@ class NetworkSettings:
     image_mean
         Range of the image mean drawn in training.
     kind
-        ``paper``, or ``coarse-to-fine``: the network of the paper on a coarse image, and dense
-        layers that correct its answer, on the image that is rectified by it.
+        ``paper``, or ``coarse-to-fine``: the network of the paper on a coarse image, and least
+        squares that correct its answer, on the image that is rectified by it.
     uncertainty
         Whether each answer is followed by the logarithms of its standard deviations.
     """
@@ -150,7 +179,7 @@ class NetworkSettings:
     uncertainty: bool = False
 
     @property
-    def looks_twice(self) -> bool:
+    def corrects(self) -> bool:
         """Whether a first answer is corrected."""
         return self.kind == "coarse-to-fine"
 
@@ -195,10 +224,10 @@ def build_network(
     images = keras.Input((pixels, pixels, 1), name="image")
     intensity = settings.intensity, settings.image_mean, seed
     x = Intensity(*intensity, name="intensity", dtype="float32")(images)
-    if settings.looks_twice:
+    if settings.corrects:
         if first is None:
             raise ValueError("a coarse-to-fine network needs the scaling of its first answer")
-        answer, x = _look_twice(x, outputs, settings, precision, first)
+        answer, x = _look_and_correct(x, outputs, settings, precision, first)
     else:
         x = _look(x, settings, precision)
         answer = layers.Dense(outputs, name="parameters", dtype="float32")(x)
@@ -223,12 +252,12 @@ def _look(x: Any, settings: NetworkSettings, precision: str) -> Any:
     return x
 
 
-def _look_twice(
+def _look_and_correct(
     images: Any, outputs: int, settings: NetworkSettings, precision: str, first: LabelScaling
 ) -> tuple[Any, Any]:
-    """Add a network on coarse images, and one that corrects its answer on rectified ones.
+    """Add a network on coarse images, and corrections of its answer on rectified ones.
 
-    Returns the answer, and what the last hidden layer has seen.
+    Returns the parameters, and what an uncertainty is read from: all answers and components.
     """
     single, pixels = {"dtype": "float32"}, images.shape[1]
     # Means vary in training, and what is to be read changes a pixel by less.
@@ -236,48 +265,46 @@ def _look_twice(
     images = layers.Rescaling(pixels, name="normalised", **single)(images)
     x = layers.AveragePooling2D(binning(pixels, settings.kind), name="coarse", **single)(images)
     x = _look(x, settings, precision)
-    answer = layers.Dense(outputs, name="first_parameters", **single)(x)
-    nuisances = layers.Dense(len(NUISANCES), name="nuisances", **single)(x)
-    # The first part learns from its own errors alone.
-    held = Held(name="held", **single)
-    known = held(layers.Concatenate(name="first_answer", **single)([answer, nuisances]))
+    told = outputs + len(NUISANCES)
+    answer = layers.Dense(told, name="first_answer", **single)(x)
     size = rectified_size(pixels)
-    x = Rectify(
-        size,
-        RECTIFIED * pixels / size,
-        first.centre,
-        first.half_range,
-        name="rectified",
-        **single,
-    )(images, known)
-    x = layers.Flatten(name="fine", dtype=precision)(x)
-    for number, width in enumerate(settings.dense, start=1):
-        x = layers.Dense(width, activation="elu", name=f"fine_dense{number}", dtype=precision)(x)
-        if number == 1:
-            x = layers.Concatenate(name="fine_known", dtype=precision)([x, known])
-    correction = layers.Dense(outputs, kernel_initializer="zeros", name="correction", **single)(x)
-    correction = layers.Rescaling(_STEP, name="step", **single)(correction)
-    return layers.Add(name="parameters", **single)([held(answer), correction]), x
+    pitch_px = RECTIFIED * pixels / size
+    for look in range(1, LOOKS + 1):
+        known = layers.Identity(name=f"known{look}", **single)(answer)
+        x = Rectify(
+            size, pitch_px, first.centre, first.half_range, name=f"rectified{look}", **single
+        )(images, known)
+        x = layers.Flatten(name=f"shown{look}", **single)(x)
+        x = layers.Dense(COMPONENTS, name=f"components{look}", **single)(x)
+        products = Products(name=f"products{look}", **single)(known, x)
+        correction = layers.Dense(
+            told, kernel_initializer="zeros", name=f"correction{look}", **single
+        )(products)
+        answer = layers.Add(name=f"answer{look}", **single)([known, correction])
+    seen = layers.Concatenate(name="seen", **single)([answer, x])
+    return Leading(outputs, name="answer", **single)(answer), seen
 
 
 def _state_uncertainty(answer: Any, seen: Any) -> Any:
-    """Add what reads the uncertainty of an answer; the answer does not change by it."""
+    """Add what reads the uncertainty of an answer."""
     single = {"dtype": "float32"}
-    held = Held(name="held_answer", **single)
-    x = layers.Concatenate(name="uncertainty_of", **single)([held(answer), held(seen)])
+    x = layers.Concatenate(name="uncertainty_of", **single)([answer, seen])
     x = layers.Dense(_UNCERTAINTY_WIDTH, activation="elu", name="uncertainty_dense", **single)(x)
-    # A training begins with half of each range: from below, steps would be too large.
     log_sigma = layers.Dense(
         answer.shape[-1], kernel_initializer="zeros", name="log_sigma", **single
     )(x)
     return layers.Concatenate(name="stated", **single)([answer, log_sigma])
 
 
-def with_first_answer(network: keras.Model) -> keras.Model:
-    """Return a coarse-to-fine network with both answers as one output: final, then first."""
-    both = [network.output, network.get_layer("first_answer").output]
-    answers = layers.Concatenate(name="answers", dtype="float32")(both)
-    return keras.Model(network.input, answers, name="both_answers")
+def part_of_steps(network: keras.Model) -> keras.Model:
+    """Return the part of a network that steps of an optimizer train, with the answer to it.
+
+    Of the kind ``coarse-to-fine`` it is that which answers first: parameters and nuisances. What
+    states an uncertainty is never among it.
+    """
+    names = {layer.name for layer in network.layers}
+    last = "first_answer" if "first_answer" in names else "parameters"
+    return keras.Model(network.input, network.get_layer(last).output, name="part_of_steps")
 
 
 def save_network(network: keras.Model, path: Path) -> None:

@@ -9,17 +9,8 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-_BEYOND = 1.3
-"""A first answer may lie outside of its range; what is farther away than this is cut off."""
-
-
-@keras.saving.register_keras_serializable(package="pacbed")
-class Held(layers.Layer):
-    """Passes on what it gets, and no gradient back."""
-
-    def call(self, values: Any) -> Any:
-        """Return the values."""
-        return ops.stop_gradient(values)
+BEYOND = 1.3
+"""An answer may lie outside of its range; what is farther away than this is cut off."""
 
 
 @keras.saving.register_keras_serializable(package="pacbed")
@@ -27,7 +18,7 @@ class Rectify(layers.Layer):
     """Shows images as those of the undeformed crystal, according to an answer that was read.
 
     Rotation, strain, shift and scale are undone by one bilinear interpolation. Discs then lie where
-    those of the undeformed crystal lie, if the answer is right. No gradient passes.
+    those of the undeformed crystal lie, if the answer is right.
 
     Parameters
     ----------
@@ -55,9 +46,9 @@ class Rectify(layers.Layer):
     def call(self, images: Any, answers: Any) -> Any:
         """Rectify images (examples, pixels, pixels, 1); return (examples, size, size, 1)."""
         pixels = images.shape[1]
-        # A diverged answer is no place in the image; the loss says so.
+        # An answer that is no number is no place in the image.
         answers = ops.where(ops.isfinite(answers), answers, 0.0)
-        scaled = ops.clip(answers, -_BEYOND, _BEYOND)
+        scaled = ops.clip(answers, -BEYOND, BEYOND)
         physical = scaled * ops.array(self.half_range) + ops.array(self.centre)
         x, left = _neighbour(self._positions(physical, 0) + pixels // 2, pixels)
         y, below = _neighbour(self._positions(physical, 1) + pixels // 2, pixels)
@@ -70,7 +61,7 @@ class Rectify(layers.Layer):
 
         upper = (1 - x) * shown(pixels) + x * shown(pixels + 1)
         image = (1 - y) * ((1 - x) * shown(0) + x * shown(1)) + y * upper
-        return ops.stop_gradient(image)[..., None]
+        return image[..., None]
 
     def _positions(self, physical: Any, axis: int) -> Any:
         """Return where the pixels of the result lie in an image, from its middle, along an axis."""

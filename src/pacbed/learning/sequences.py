@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,6 +13,7 @@ from pacbed.examples.augment import label_columns
 from pacbed.examples.dataset import Dataset
 from pacbed.examples.labels import LabelScaling
 from pacbed.examples.source import ExampleSource
+from pacbed.learning.sizes import FITTED_EPOCHS
 from pacbed.seeding import stream
 
 
@@ -21,6 +22,9 @@ class ExampleSequence(keras.utils.PyDataset, ABC):
 
     Draws, attributes and arrays are what tells the examples from others.
     """
+
+    fresh = False
+    """Whether every epoch has examples of its own."""
 
     def __init__(
         self,
@@ -89,6 +93,8 @@ class StoredSequence(ExampleSequence):
 class OnlineSequence(ExampleSequence):
     """Batches of what the device makes images of: every epoch has its own examples."""
 
+    fresh = True
+
     def __init__(self, source: ExampleSource, scaling: LabelScaling, batch_size: int) -> None:
         self.source = source
         self.scaling = scaling
@@ -109,3 +115,26 @@ class OnlineSequence(ExampleSequence):
         )
         targets = self.scaling.scale(labels).astype(np.float32)
         return (pattern, transformation, key), targets
+
+
+def outputs_of(
+    model: keras.Model, batches: ExampleSequence, epoch: int
+) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
+    """Yield what a model makes of each batch, a list of its outputs, and the labels.
+
+    Of :data:`pacbed.learning.sizes.FITTED_EPOCHS` epochs, if these differ.
+    """
+    for later in range(FITTED_EPOCHS if batches.fresh else 1):
+        batches.begin_epoch(epoch + later)
+        for number in range(len(batches)):
+            inputs, targets = batches[number]
+            found = model.predict_on_batch(inputs)
+            yield found if isinstance(found, list) else [found], targets
+
+
+def joined(
+    parts: Iterable[tuple[list[np.ndarray], np.ndarray]],
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Put such outputs and labels of batches together."""
+    outputs, targets = zip(*parts, strict=True)
+    return [np.concatenate(some) for some in zip(*outputs, strict=True)], np.concatenate(targets)

@@ -1,4 +1,4 @@
-"""Pixels of what the parts of a network see; computed without Keras."""
+"""Sizes of the parts of a network, which plans need; computed without Keras."""
 
 from __future__ import annotations
 
@@ -10,7 +10,21 @@ Kind = Literal["paper", "coarse-to-fine"]
 RECTIFIED = 0.75
 """Part of the field, along each axis, that is rectified."""
 
+LOOKS, COMPONENTS = 2, 150
+"""How often an image is rectified and an answer corrected, and principal components each time."""
+
+FITTED_EPOCHS = 4
+"""Epochs whose examples are regressed, if every epoch has its own."""
+
 _COARSE_PIXELS, _MOST_RECTIFIED = 64, 128
+
+
+def corrected_by(outputs: int, components: int = COMPONENTS) -> int:
+    """Return by how many values a correction of so many outputs is computed.
+
+    Outputs, their products, components, and the products of both.
+    """
+    return outputs + outputs * (outputs + 1) // 2 + components * (1 + outputs)
 
 
 def binning(pixels: int, kind: Kind) -> int:

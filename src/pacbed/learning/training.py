@@ -13,6 +13,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 import pandas as pd
+from keras.losses import mean_squared_error
 
 from pacbed.examples.augment_layer import Augmentation
 from pacbed.examples.dataset import Dataset, refuse_other_simulation
@@ -21,23 +22,20 @@ from pacbed.examples.source import ExampleSource
 from pacbed.exceptions import PacbedError, StoreError
 from pacbed.learning.callbacks import BestWeights, Divergence, Resume, set_values, values_of
 from pacbed.learning.checkpoint import TrainingCheckpoint, fingerprint
-from pacbed.learning.loss import (
-    Loss,
-    of_answer,
-    of_both_answers,
-    relative_to,
-    with_uncertainty,
-)
+from pacbed.learning.fine import fit_looks
+from pacbed.learning.loss import Loss, relative_to
 from pacbed.learning.network import (
     NetworkSettings,
     build_network,
     load_network,
+    part_of_steps,
     save_network,
-    with_first_answer,
 )
 from pacbed.learning.prediction import border_share
 from pacbed.learning.schedule import Schedule
 from pacbed.learning.sequences import ExampleSequence, OnlineSequence, StoredSequence
+from pacbed.learning.sizes import FITTED_EPOCHS
+from pacbed.learning.uncertainty import fit_uncertainty
 from pacbed.machine import noting_sigterm
 from pacbed.storage.files import write_text
 from pacbed.storage.waiting import finish, waiting
@@ -90,6 +88,7 @@ class TrainingSettings:
     error_scales
         If given, errors of each output are weighted by the inverse of this, in the unit of the
         scaled labels (:func:`pacbed.learning.loss.relative_to`); None is the mean squared error.
+        For the kind ``paper`` only: the other's first part has further outputs.
     """
 
     network: NetworkSettings
@@ -103,22 +102,14 @@ class TrainingSettings:
     optimizer: Literal["sgd", "adam"] = "sgd"
     error_scales: tuple[float, ...] | None = None
 
-    def losses(self, outputs: int) -> tuple[Loss, Loss]:
-        """Return what a training makes small, and what validates the network that is kept.
+    def __post_init__(self) -> None:
+        if self.error_scales and self.network.corrects:
+            raise ValueError("scales of errors are for networks of the kind paper")
 
-        Parameters
-        ----------
-        outputs
-            Number of predicted parameters.
-        """
-        scales = self.error_scales
-        answer = relative_to(scales) if scales else keras.losses.mean_squared_error
-        trained, validated = answer, answer
-        if self.network.uncertainty:
-            trained, validated = with_uncertainty(answer, outputs), of_answer(answer, outputs)
-        if self.network.looks_twice:
-            trained = of_both_answers(trained, outputs)
-        return trained, validated
+    @property
+    def loss(self) -> Loss:
+        """What steps make small, and what chooses the epoch that is kept."""
+        return relative_to(self.error_scales) if self.error_scales else mean_squared_error
 
 
 def configure(
@@ -168,6 +159,10 @@ def train(
 ) -> pd.DataFrame:
     """Train a network and keep the weights with the lowest validation loss.
 
+    What is found otherwise than by steps of the optimizer follows after these: corrections
+    (:mod:`pacbed.learning.fine`), and what states an uncertainty
+    (:mod:`pacbed.learning.uncertainty`).
+
     Parameters
     ----------
     training
@@ -185,7 +180,8 @@ def train(
     report
         Called after each epoch.
     log
-        Receives a line when the training resumes, cannot do so, or is stopped.
+        Receives a line when the training resumes, cannot do so, or is stopped, and for each
+        correction.
     initial
         Trained network of the same widths and outputs, with whose weights the training begins.
 
@@ -204,14 +200,13 @@ def train(
         After SIGTERM, see :class:`pacbed.learning.callbacks.Resume`.
     """
     pixels, outputs = validation.images.shape[1], len(scaling.parameters)
-    twice = settings.network.looks_twice
-    learnt = _with_nuisances(scaling, training) if twice else scaling
+    learnt = _with_nuisances(scaling, training) if settings.network.corrects else scaling
 
     def build(precision: str) -> keras.Model:
         return build_network(pixels, outputs, settings.network, settings.seed, precision, learnt)
 
-    network = build(settings.precision)
-    examples = StoredSequence(validation, scaling, settings.batch_size)
+    network = part_of_steps(build(settings.precision))
+    examples = StoredSequence(validation, learnt, settings.batch_size)
     batches, model = _batches(training, network, learnt, settings)
     _refuse_shared_draws(batches.draws, examples.draws)
     refuse_other_simulation(batches.attributes, examples.attributes, "the validation set")
@@ -228,9 +223,8 @@ def train(
         from pacbed.scattering import xla
 
         xla.begin()
-    trained_on, validated = settings.losses(outputs)
-    network.compile(loss=validated, jit_compile=compiled)
-    model.compile(make_optimizer(rate, settings), loss=trained_on, jit_compile=compiled)
+    network.compile(loss=settings.loss, jit_compile=compiled)
+    model.compile(make_optimizer(rate, settings), loss=settings.loss, jit_compile=compiled)
     model.optimizer.build(model.trainable_variables)
     variables = [*network.variables, *model.optimizer.variables]
 
@@ -273,10 +267,13 @@ def train(
             ],
         )
     network = build("float32")  # without the optimizer
-    set_values(network.weights, best.weights)
+    trained = part_of_steps(network)
+    set_values(trained.weights, best.weights)
     history = _history(best.losses, rate, len(batches))
     described |= {"parameters": network.count_params(), "fingerprint": digest}
-    described["validation_loss"] = _check(network, examples, history, settings, log)
+    described["validation_loss"] = _check(trained, examples, history, settings, log)
+    _complete(network, model, outputs, batches, examples, settings, log)
+    described["validation_mae"] = _errors(network, examples, scaling)
     shares = border_share(validation.images)
     described["border_share"] = [float(shares.min()), float(shares.max())]
     _write(folder, network, history, described)
@@ -320,11 +317,35 @@ def _batches(
     settings: TrainingSettings,
 ) -> tuple[ExampleSequence, keras.Model]:
     """Return batches and the model that takes them."""
-    model = with_first_answer(network) if settings.network.looks_twice else network
     if isinstance(training, Dataset):
-        return StoredSequence(training, scaling, settings.batch_size, settings.seed), model
+        return StoredSequence(training, scaling, settings.batch_size, settings.seed), network
     batches = OnlineSequence(training, scaling, settings.batch_size)
-    return batches, on_device(model, training)
+    return batches, on_device(network, training)
+
+
+def _complete(
+    network: keras.Model,
+    model: keras.Model,
+    outputs: int,
+    batches: ExampleSequence,
+    examples: StoredSequence,
+    settings: TrainingSettings,
+    log: Callable[[str], None],
+) -> None:
+    """Find what is not trained by the steps that trained a model."""
+
+    def put(part: keras.Model) -> keras.Model:
+        if not batches.fresh:
+            return part
+        # As in the model of the steps, which holds the patterns on the device.
+        return keras.Model(model.inputs, part(model.get_layer("augmentation").output))
+
+    epoch = settings.schedule.epochs
+    if settings.network.corrects:
+        fit_looks(network, batches, examples, put, epoch, log)
+        epoch += FITTED_EPOCHS
+    if settings.network.uncertainty:
+        fit_uncertainty(network, outputs, batches, examples, put, epoch, settings.seed)
 
 
 def _with_nuisances(scaling: LabelScaling, training: Dataset | ExampleSource) -> LabelScaling:
@@ -346,7 +367,9 @@ def _refuse_shared_draws(training: np.ndarray, validation: np.ndarray) -> None:
 
 def _begin_with(network: keras.Model, initial: Path) -> str:
     """Take the weights of a trained network, and return the digest of its file."""
-    given, own = load_network(initial).weights, network.weights
+    loaded = load_network(initial)
+    given = part_of_steps(loaded).weights
+    own = network.weights
     if [weight.shape for weight in given] != [weight.shape for weight in own]:
         raise PacbedError(
             f"cannot begin with the weights of {initial}: that network has other widths, outputs "
@@ -410,8 +433,7 @@ def _check(
     if keras.backend.backend() == "tensorflow":
         network.jit_compile = False
     predicted = network.predict(examples, verbose=0)
-    _, loss = settings.losses(examples.targets.shape[1])
-    kept = float(np.mean(loss(examples.targets, predicted)))
+    kept = float(np.mean(settings.loss(examples.targets, predicted)))
     if abs(kept / seen - 1) > _TOLERANCE:
         log(
             f"warning: the validation loss was {seen:.3g} in training ({settings.precision}"
@@ -419,6 +441,21 @@ def _check(
             "it: compare with a training in that"
         )
     return {"in_training": seen, "of_the_model": kept}
+
+
+def _errors(
+    network: keras.Model, examples: StoredSequence, scaling: LabelScaling
+) -> dict[str, float]:
+    """Return the mean absolute error of each parameter, in its unit."""
+    count = len(scaling.parameters)
+    answers = network.predict(examples, verbose=0)[:, :count]
+    found = np.abs(answers - examples.targets[:, :count]).mean(axis=0) * scaling.half_range
+    if not np.isfinite(found).all():
+        raise PacbedError(
+            "the answers of the trained network are no finite numbers: lower the rate of the "
+            "training (training.fast.peak_rate), and look at history.csv of an earlier one"
+        )
+    return dict(zip(scaling.parameters, map(float, found), strict=True))
 
 
 def _write(

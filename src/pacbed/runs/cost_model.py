@@ -22,7 +22,14 @@ from pacbed.engines.planewave.waves import IncidentGrid, ReciprocalGrid
 from pacbed.engines.prismatic import Layout
 from pacbed.engines.request import SimulationRequest
 from pacbed.examples.labels import NUISANCES, OUTPUTS
-from pacbed.learning.sizes import binning, rectified_size
+from pacbed.learning.sizes import (
+    COMPONENTS,
+    FITTED_EPOCHS,
+    LOOKS,
+    binning,
+    corrected_by,
+    rectified_size,
+)
 from pacbed.scattering.request import SeriesRequest
 from pacbed.specimen.crystal import slab
 from pacbed.specimen.deformation import Deformation
@@ -77,6 +84,8 @@ _SAMPLE = 8
 _CORE_FLOPS = 105e9
 # What a step costs whatever its size and threads; the end of an epoch.
 _STEP_s, _EPOCH_s = 10e-3, 0.06
+# How much longer operations in double precision take.
+_DOUBLE = 4
 # Of a pixel of an example: made while a network learns, on a processor; read from a file.
 _ONLINE_PIXEL_s, _READ_PIXEL_s = 45e-9, 10e-9
 _BACKWARD = 2  # of the operations of a forward pass
@@ -320,11 +329,14 @@ def fits(config: Configuration, semiangle_mrad: float, patterns: int) -> Cost:
     return Cost(start + patterns * each, 2 * 150e-6 * patterns, _SERIES)
 
 
-def network_size(network: NetworkSection, pixels: int, outputs: int) -> tuple[int, float]:
+def network_size(
+    network: NetworkSection, pixels: int, outputs: int, by_steps: bool = False
+) -> tuple[int, float]:
     """Return the number of weights, and of floating-point operations of a forward pass.
 
     Of convolutions and dense layers of :func:`pacbed.learning.network.build_network`; a
-    multiplication and an addition are two operations.
+    multiplication and an addition are two operations. With `by_steps`, only of the part that
+    steps of the optimizer train.
     """
     weights, products, channels = 0, 0, 1
     fine = rectified_size(pixels) ** 2
@@ -339,11 +351,9 @@ def network_size(network: NetworkSection, pixels: int, outputs: int) -> tuple[in
     if network.kind == "paper":
         chains = [(features, (*network.dense, outputs))]
     else:
-        first = outputs + len(NUISANCES)
-        chains = [(features, (*network.dense, first)), (fine, (*network.dense, outputs))]
-        if network.dense:  # the first answer is among what the layer after the first one sees
-            extra = (*network.dense[1:], outputs)[0] * first
-            weights, products = weights + extra, products + extra
+        told = outputs + len(NUISANCES)
+        looks = LOOKS * [(fine, (COMPONENTS,)), (corrected_by(told), (told,))]
+        chains = [(features, (*network.dense, told)), *([] if by_steps else looks)]
     for features, widths in chains:
         for width in widths:
             weights += (features + 1) * width
@@ -375,7 +385,9 @@ def training(config: Configuration, outputs: str, threads: int, gpus: int) -> Co
         Graphics cards of the job; a network takes no more than one.
     """
     section, pixels = config.training, config.dataset.pixels**2
-    weights, forward = network_size(config.network, config.dataset.pixels, len(OUTPUTS[outputs]))
+    size = config.network, config.dataset.pixels, len(OUTPUTS[outputs])
+    weights, _ = network_size(*size)
+    _, forward = network_size(*size, by_steps=True)
     train, validation = config.dataset.examples.train, config.dataset.examples.validation
     steps = sum(math.ceil(n / section.examples_per_step) for n in (train, validation))
     operations = ((1 + _BACKWARD) * train + validation) * forward
@@ -395,8 +407,24 @@ def training(config: Configuration, outputs: str, threads: int, gpus: int) -> Co
         if not gpus:  # a card makes examples in no time while its network learns
             epoch += train * pixels * _ONLINE_PIXEL_s / threads
     start = _START_TENSORFLOW_s + read * pixels * _READ_PIXEL_s
-    seconds = start + section.total_epochs * epoch
+    seconds = start + section.total_epochs * epoch + _after_steps_s(config, outputs, threads, gpus)
     return Cost(seconds, _MODEL_MB + 4e-6 * weights, source)
+
+
+def _after_steps_s(config: Configuration, outputs: str, threads: int, gpus: int) -> float:
+    """Return the time of what is not trained by the steps: corrections, and the uncertainty."""
+    section, network, pixels = config.training, config.network, config.dataset.pixels
+    online, looks = section.data == "online", LOOKS * (network.kind == "coarse-to-fine")
+    examples = (FITTED_EPOCHS if online else 1) * config.dataset.examples.train
+    _, forward = network_size(network, pixels, len(OUTPUTS[outputs]))
+    seen_s = forward / (_card_flops() if gpus else _CORE_FLOPS * threads)
+    seen_s += _STEP_s / section.examples_per_step
+    if online and not gpus:
+        seen_s += pixels**2 * _ONLINE_PIXEL_s / threads
+    # Normal equations, on one core.
+    sums = 2 * corrected_by(len(OUTPUTS[outputs]) + len(NUISANCES)) ** 2
+    sums_s = _DOUBLE * sums / _CORE_FLOPS
+    return examples * (looks * (seen_s + sums_s) + network.uncertainty * seen_s)
 
 
 def other(kind: str, units: float, threads: int = 1, output_MB: float = 0.0) -> Cost:

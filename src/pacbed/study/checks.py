@@ -244,6 +244,16 @@ def _of_networks(study: Configuration) -> Iterator[str]:
             "training.loss = fisher: its gradients are in units of the bound, other ones for every "
             "network; set training.schedule: fast with fast.optimizer: adam, which scales its steps"
         )
+    if study.training.loss == "fisher" and study.network.kind != "paper":
+        yield (
+            f"training.loss = fisher: for network.kind: paper only; of {study.network.kind} steps "
+            "teach the first part, least squares the second: set training.loss: mse"
+        )
+    if study.network.uncertainty and not study.network.dense and study.network.kind == "paper":
+        yield (
+            "network.uncertainty = true: is read from what the last hidden dense layer says; give "
+            "widths of such layers as network.dense"
+        )
     if fast.averaged_epochs > fast.epochs:
         yield (
             f"training.fast.averaged_epochs = {fast.averaged_epochs}: must be at most "

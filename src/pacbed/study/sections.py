@@ -669,11 +669,11 @@ class NetworkSection(Section):
 
     kind: Kind = "paper"
     """paper, one network from image to parameters; coarse-to-fine, the same on an image of
-    32² to 64² pixels, and dense layers that correct its answer on the image rectified by it."""
+    32² to 64² pixels, and least squares that correct its answer on the image rectified by it."""
     filters: Some[Count] = (32, 64, 128, 256)
     """Filters of each block of two 3 × 3 convolutions and a 2 × 2 average pool."""
     dense: tuple[Count, ...] = (512, 384, 256, 128)
-    """Widths of the hidden dense layers; of coarse-to-fine, of both parts."""
+    """Widths of the hidden dense layers."""
     pooled_head: Count | None = None
     """null flattens the last feature maps; n average-pools them to n × n first."""
     uncertainty: Flag = False
@@ -719,7 +719,8 @@ class TrainingSection(Section):
     """Learning rate. paper, the steps of learning_rate_steps; fast, the one cycle of fast."""
     loss: Literal["mse", "fisher"] = "mse"
     """What the training makes small. mse, the mean squared error of parameters in units of their
-    ranges; fisher, errors in units of the Cramér–Rao bound of the semi-angle and thickness."""
+    ranges; fisher, errors in units of the Cramér–Rao bound of the semi-angle and thickness, for
+    network.kind: paper."""
     batch_size: Count = 256
     """Examples per step, with the schedule paper."""
     momentum: LessThanOne = 0.9
