@@ -113,12 +113,13 @@ def test_the_interval_counts_draws_not_examples():
     assert width[1] == pytest.approx(width[0], rel=0.3)
 
 
-def test_the_interval_is_absent_for_one_draw_and_nothing_wide_without_errors():
+def test_the_interval_is_absent_for_two_draws_and_nothing_wide_without_errors():
     perfect = PREDICTIONS.assign(predicted_rotation_deg=PREDICTIONS["true_rotation_deg"])
     row = errors(perfect, TRAINING).iloc[0]
     assert (row[["mae", "mae_low", "mae_high", "rmse", "bias", "p95"]] == 0).all()
-    row = errors(many(draws=1), TRAINING).iloc[0]
-    assert row[["mae_low", "mae_high"]].isna().all()
+    for draws in (1, 2, 3):
+        row = errors(many(draws=draws), TRAINING).iloc[0]
+        assert row[["mae_low", "mae_high"]].isna().all() == (draws < 3)
 
 
 def test_each_tenth_of_the_doses_has_its_rows():

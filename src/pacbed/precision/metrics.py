@@ -26,6 +26,8 @@ DOSES = 10
 _FAILED = 10.0
 # True values that differ by less are the same but for rounding: strain, degrees, mrad.
 _SAME = 1e-6
+# Draws from which an interval says something.
+_FEWEST = 3
 # Columns besides those that end in mae that have the unit of the parameter.
 _LENGTHS = ("mae_low", "mae_high", "rmse", "bias", "sd", "p95")
 
@@ -61,7 +63,8 @@ def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
     are. The interval is that of Student's t for the logarithm of the MAE, which is less skewed than
     the MAE itself, with the standard error of the jackknife that leaves out one draw at a time
     (Miller, Biometrika 61 (1974) 1). For skewed errors, it contains the MAE of infinitely many
-    draws in 93 to 95 % of all cases, from five draws on.
+    draws in 93 to 95 % of all cases, from five draws on. Of less than three draws it would be many
+    decades wide, and is NaN.
 
     Raises
     ------
@@ -239,7 +242,7 @@ def interval(sums: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
         Sum over the examples of each draw, and their number, shape (draws,).
     """
     draws, mean = len(counts), sums.sum() / counts.sum()
-    if draws < 2:
+    if draws < _FEWEST:
         return math.nan, math.nan
     if not mean:
         return 0.0, 0.0
