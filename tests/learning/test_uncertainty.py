@@ -38,7 +38,7 @@ def test_answers_are_those_of_a_network_that_states_nothing(tmp_path, kind):
     (silent, losses), (stating, same) = tables
     np.testing.assert_array_equal(losses, same)
     # But for rounding: operations are put together otherwise.
-    pd.testing.assert_frame_equal(silent, stating[silent.columns], rtol=1e-5, atol=1e-6)
+    pd.testing.assert_frame_equal(silent, stating[silent.columns], rtol=1e-5, atol=1e-5)
     added = set(stating) - set(silent)
     assert added == {f"sigma_{name}" for name in SCALING.parameters}
     assert (stating[sorted(added)] > 0).all(axis=None)
