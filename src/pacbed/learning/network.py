@@ -28,6 +28,9 @@ PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 _FAINTEST = 1e-6
 """Smallest intensity of which a learnt power is taken; images have a mean around 0.25."""
 
+_SMALLEST = 1e-4
+"""Of a correction, in units of the scaled answer: smaller ones look alike."""
+
 _DARKEST = 1e-12
 """Mean of an image in which there is nothing."""
 
@@ -52,6 +55,15 @@ class Products(layers.Layer):
         among = [answer[:, n : n + 1] * answer[:, n:] for n in range(count)]
         between = [answer[:, n : n + 1] * components for n in range(count)]
         return ops.concatenate([answer, *among, components, *between], axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="pacbed")
+class Sizes(layers.Layer):
+    """Tells how large values are, without their sign: the logarithm, about within ± 2."""
+
+    def call(self, values: Any) -> Any:
+        """Return as many numbers."""
+        return ops.log(ops.abs(values) + _SMALLEST) / 2 + 2
 
 
 @keras.saving.register_keras_serializable(package="pacbed")
@@ -257,7 +269,8 @@ def _look_and_correct(
 ) -> tuple[Any, Any]:
     """Add a network on coarse images, and corrections of its answer on rectified ones.
 
-    Returns the parameters, and what an uncertainty is read from: all answers and components.
+    Returns the parameters, and what an uncertainty is read from: all that is answered, and how much
+    it was corrected. An answer that was corrected much is not there yet.
     """
     single, pixels = {"dtype": "float32"}, images.shape[1]
     # Means vary in training, and what is to be read changes a pixel by less.
@@ -267,7 +280,7 @@ def _look_and_correct(
     x = _look(x, settings, precision)
     told = outputs + len(NUISANCES)
     answer = layers.Dense(told, name="first_answer", **single)(x)
-    size = rectified_size(pixels)
+    size, sizes = rectified_size(pixels), []
     pitch_px = RECTIFIED * pixels / size
     for look in range(1, LOOKS + 1):
         known = layers.Identity(name=f"known{look}", **single)(answer)
@@ -281,7 +294,8 @@ def _look_and_correct(
             told, kernel_initializer="zeros", name=f"correction{look}", **single
         )(products)
         answer = layers.Add(name=f"answer{look}", **single)([known, correction])
-    seen = layers.Concatenate(name="seen", **single)([answer, x])
+        sizes.append(Sizes(name=f"size{look}", **single)(correction))
+    seen = layers.Concatenate(name="seen", **single)([answer, *sizes])
     return Leading(outputs, name="answer", **single)(answer), seen
 
 
