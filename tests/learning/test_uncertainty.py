@@ -10,6 +10,8 @@ from test_coarse_to_fine import SMALL, TWICE
 from test_online import ONLINE, PIXELS, online, stored
 from test_training import SCALING, deterministic
 
+from pacbed.exceptions import PacbedError
+from pacbed.learning import training
 from pacbed.learning.prediction import predict, predict_with, read_network
 from pacbed.learning.schedule import OneCycleSchedule
 from pacbed.learning.training import train
@@ -70,3 +72,15 @@ def test_a_measured_pattern_has_error_bars_too(tmp_path):
     sigma = table.filter(like="sigma_").to_numpy()[0]
     assert sigma.shape == (4,)
     assert (sigma > 0).all()
+
+
+def test_a_network_without_finite_numbers_is_not_kept(tmp_path, monkeypatch):
+    def spoil(network, *_):
+        bias = network.get_layer("log_sigma").bias
+        bias.assign(bias + np.nan)
+
+    monkeypatch.setattr(training, "fit_uncertainty", spoil)
+    network = replace(STATING, kind="paper")
+    with pytest.raises(PacbedError, match="numbers that are not finite: lower the rate"):
+        train(*ONLINE, SCALING, replace(SMALL, network=network), tmp_path)
+    assert not (tmp_path / "model.keras").exists()

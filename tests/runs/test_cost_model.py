@@ -257,9 +257,12 @@ def test_what_follows_the_steps_is_counted(paper, gpus):
 
     epoch = hours(2) - hours(1)
     # Two looks at the examples of four epochs, forward only, and one for the uncertainty.
-    assert 1.5 < (hours(1) - epoch) / epoch < 20
-    assert hours(1, uncertainty=True) > hours(1) + 0.5 * epoch
-    assert hours(1, "paper") == pytest.approx(hours(2, "paper") / 2, rel=0.05, abs=0.005)
+    after = hours(1, uncertainty=True) - hours(1)
+    assert after > 0.5 * epoch
+    looks = hours(1) - epoch - costs._START_TENSORFLOW_s / 3600
+    assert 2 * after < looks < (3 if not gpus else 12) * after
+    paper_h = 2 * hours(1, "paper") - hours(2, "paper")
+    assert 0 < paper_h < 0.01  # start, and reading the validation set
 
 
 def test_threads_and_cards_shorten_a_training(paper, demo):

@@ -25,6 +25,8 @@ _FEWER = 8192
 _PER_FEATURE = 8
 # Further directions, and rounds, by which components are found (Halko, Martinsson & Tropp 2011).
 _MORE, _ROUNDS = 30, 3
+# Examples that are added up at a time.
+_TOGETHER = 1024
 # Ridges, in units of the mean square of a feature; the validation set chooses one of each column.
 _RIDGES = (1e-5, 1e-4, 1e-3, 1e-2)
 
@@ -108,13 +110,13 @@ def _sums(
 
 
 def _together(
-    seen: Iterator[tuple[list[np.ndarray], np.ndarray]], most: int = 1024
+    seen: Iterator[tuple[list[np.ndarray], np.ndarray]],
 ) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
     """Put batches together: sums of few rows are slow."""
     kept: list[tuple[list[np.ndarray], np.ndarray]] = []
     for one in seen:
         kept.append(one)
-        if sum(len(targets) for _, targets in kept) >= most:
+        if sum(len(targets) for _, targets in kept) >= _TOGETHER:
             yield joined(kept)
             kept = []
     if kept:

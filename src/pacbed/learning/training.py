@@ -205,7 +205,8 @@ def train(
     def build(precision: str) -> keras.Model:
         return build_network(pixels, outputs, settings.network, settings.seed, precision, learnt)
 
-    network = part_of_steps(build(settings.precision))
+    whole = build(settings.precision)
+    network = part_of_steps(whole)
     examples = StoredSequence(validation, learnt, settings.batch_size)
     batches, model = _batches(training, network, learnt, settings)
     _refuse_shared_draws(batches.draws, examples.draws)
@@ -232,7 +233,8 @@ def train(
     depends_on = {
         **described,
         "validation": dict(examples.attributes),
-        "variables": [tuple(variable.shape) for variable in variables],
+        "variables": [tuple(variable.shape) for variable in (*variables, *whole.weights)],
+        "fitted_epochs": FITTED_EPOCHS,
         "keras": [keras.__version__, keras.backend.backend()],
     }
     digest = fingerprint(depends_on, [*batches.arrays, *examples.arrays])
@@ -448,14 +450,14 @@ def _errors(
 ) -> dict[str, float]:
     """Return the mean absolute error of each parameter, in its unit."""
     count = len(scaling.parameters)
-    answers = network.predict(examples, verbose=0)[:, :count]
-    found = np.abs(answers - examples.targets[:, :count]).mean(axis=0) * scaling.half_range
-    if not np.isfinite(found).all():
+    answers = network.predict(examples, verbose=0)
+    if not np.isfinite(answers).all():
         raise PacbedError(
-            "the answers of the trained network are no finite numbers: lower the rate of the "
-            "training (training.fast.peak_rate), and look at history.csv of an earlier one"
+            "the trained network answers with numbers that are not finite: lower the rate of the "
+            "training (training.fast.peak_rate, or training.learning_rate_steps)"
         )
-    return dict(zip(scaling.parameters, map(float, found), strict=True))
+    wrong = np.abs(answers[:, :count] - examples.targets[:, :count]).mean(axis=0)
+    return dict(zip(scaling.parameters, map(float, wrong * scaling.half_range), strict=True))
 
 
 def _write(

@@ -61,7 +61,9 @@ def fit_uncertainty(
     def score(errors: np.ndarray, log_sigma: np.ndarray) -> np.ndarray:
         return ops.mean(log_sigma + ops.square(errors * ops.exp(-log_sigma)) / 2, axis=-1)
 
-    stating.compile(keras.optimizers.Adam(rate), loss=score, jit_compile=False)
+    # Others than TensorFlow compile in ways of their own, or would compute step by step.
+    compiled = False if keras.backend.backend() == "tensorflow" else "auto"
+    stating.compile(keras.optimizers.Adam(rate), loss=score, jit_compile=compiled)
     last.bias.assign(np.log(np.sqrt((errors**2).mean(axis=0))))
     order = stream(seed, "uncertainty").permutation(len(seen))
     stating.fit(
