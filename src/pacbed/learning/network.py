@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import layers, ops
@@ -308,6 +308,14 @@ def _state_uncertainty(answer: Any, seen: Any) -> Any:
         answer.shape[-1], kernel_initializer="zeros", name="log_sigma", **single
     )(x)
     return layers.Concatenate(name="stated", **single)([answer, log_sigma])
+
+
+def jit_compile(xla: bool) -> bool | Literal["auto"]:
+    """Return how steps are compiled, as Keras asks for it: with TensorFlow by XLA, or not.
+
+    Others compile in ways of their own, or would compute step by step.
+    """
+    return xla if keras.backend.backend() == "tensorflow" else "auto"
 
 
 def part_of_steps(network: keras.Model) -> keras.Model:

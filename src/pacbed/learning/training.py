@@ -27,6 +27,7 @@ from pacbed.learning.loss import Loss, relative_to
 from pacbed.learning.network import (
     NetworkSettings,
     build_network,
+    jit_compile,
     load_network,
     part_of_steps,
     save_network,
@@ -218,8 +219,7 @@ def train(
     if initial:
         described["initial"] = _begin_with(network, initial)
     rate = settings.schedule.of_batches(len(batches))
-    # Others than TensorFlow compile in ways of their own, or would compute step by step.
-    compiled = settings.xla if keras.backend.backend() == "tensorflow" else "auto"
+    compiled = jit_compile(settings.xla)
     if compiled is True:
         from pacbed.scattering import xla
 

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from pacbed.learning.fine import Put
+from pacbed.learning.network import jit_compile
 from pacbed.learning.sequences import ExampleSequence, joined, outputs_of
 from pacbed.seeding import stream
 
@@ -61,9 +62,8 @@ def fit_uncertainty(
     def score(errors: np.ndarray, log_sigma: np.ndarray) -> np.ndarray:
         return ops.mean(log_sigma + ops.square(errors * ops.exp(-log_sigma)) / 2, axis=-1)
 
-    # Others than TensorFlow compile in ways of their own, or would compute step by step.
-    compiled = False if keras.backend.backend() == "tensorflow" else "auto"
-    stating.compile(keras.optimizers.Adam(rate), loss=score, jit_compile=compiled)
+    optimizer = keras.optimizers.Adam(rate)
+    stating.compile(optimizer, loss=score, jit_compile=jit_compile(xla=False))
     last.bias.assign(np.log(np.sqrt((errors**2).mean(axis=0))))
     order = stream(seed, "uncertainty").permutation(len(seen))
     stating.fit(
