@@ -329,13 +329,25 @@ def test_the_page_of_another_crystal_names_it(page, config):
     assert "tilt of graphene from one PACBED pattern" in text(written)
 
 
-def test_error_bars_of_fits_have_a_table(page):
-    of_sample = {"semiangle_mrad": 6.35, "layers": 5, "split": "test", "method": "fit"}
+def test_error_bars_have_a_table(page):
+    of_sample = {"semiangle_mrad": 6.35, "layers": 5, "intensity": "sqrt"}
     quantiles = dict(zip(("q025", "q16", "q50", "q84", "q975"), (-1.9, -1, 0, 1, 2.1), strict=True))
     of_fit = {"flagged": 0.03, "spread": 1.07, "failed": 0.01, "failed_unflagged": 0.0, **quantiles}
-    rows = [{"parameter": name, "examples": 100, **of_sample, **of_fit} for name in PARAMETERS]
+    tilt_too = "strain-rotation-tilt"
+    readers = ("fit", tilt_too), ("network", tilt_too), ("network", "strain-rotation")
+    rows = [
+        {"parameter": name, "examples": 100, "method": method, "outputs": outputs}
+        | of_sample
+        | of_fit
+        for method, outputs in readers
+        for name in PARAMETERS
+    ]
     shown = text(page(calibration=pd.DataFrame(rows)), "errorbars")
-    assert "fit without network" in shown
+    places = [
+        shown.index(label)
+        for label in ("with tilt, square-root", "without tilt, square-root", "fit without network")
+    ]
+    assert places == sorted(places)
     assert "1.1" in shown
     assert "-1.9 to 2.1" in shown
     assert "errorbars" not in page()

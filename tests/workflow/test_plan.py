@@ -135,6 +135,9 @@ def test_error_bars_of_networks_are_compared_with_their_errors(workspace):
     assert outcome.jobs == {"calibration": 1, **EVERYTHING}
     # It is a result, which is made again if it is lost.
     assert re.search(r"rule all:\n +input: .*calibration\.csv", outcome.text)
+    # Of all networks, also of those that do not read tilt.
+    inputs = re.search(r"rule calibration:\n +input: (.*)", outcome.text)
+    assert inputs.group(1).count("predictions_test") == EVERYTHING["predict"]
 
 
 def test_another_semiangle_leaves_those_that_exist(finished):

@@ -233,16 +233,13 @@ def network_of_fit(wildcards):
     return for_networks(f"{MODELS}/predictions_test.parquet", chosen)
 
 
-def fits_by(method):
-    """The tables of what fits of one kind have read, one for each of their samples."""
-    return for_networks(f"{FITS}/{method}_test.parquet", FITTING)
-
-
-def tables_with_error_bars():
-    """The tables of whatever states the uncertainty of what it reads, by method."""
-    stating = {"network": for_networks(f"{MODELS}/predictions_test.parquet", STATING)}
-    found = stating | {method: fits_by(method) for method in FIT_METHODS}
-    return {method: files for method, files in found.items() if files}
+def fits_of_examples():
+    """The tables of what fits have read: of each method, one for each of their samples."""
+    return [
+        file
+        for method in FIT_METHODS
+        for file in for_networks(f"{FITS}/{method}_test.parquet", FITTING)
+    ]
 
 
 def initial_network(wildcards):
@@ -308,7 +305,7 @@ FITTING = selection.fitted(NETWORKS) if FITTED else []
 FITTED_PER_JOB = 250
 FIT_PARTS = math.ceil(FITTED / FITTED_PER_JOB)
 FIT_METHODS = ["network+fit", "fit"]
-STATING = selection.fitted(NETWORKS) if STUDY.network.uncertainty else []
+STATING = NETWORKS if STUDY.network.uncertainty else []
 # Maps of measured scans; nothing of them is imported where there are none.
 MAP = f"{RESULTS}/maps/{{scan}}"
 MAP_FILES = dict(

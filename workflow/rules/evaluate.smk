@@ -118,7 +118,7 @@ rule errors:
         ],
         discs=for_networks(f"{CLASSICAL}/discs_test.parquet", DISCS),
         calibrated=for_networks(f"{CLASSICAL}/discs-calibrated_test.parquet", DISCS),
-        fits=[file for method in FIT_METHODS for file in fits_by(method)],
+        fits=fits_of_examples(),
         bounds=f"{RESULTS}/tables/bounds.parquet",
     output:
         table("errors", "Errors"),

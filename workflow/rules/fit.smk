@@ -40,7 +40,8 @@ rule fit:
 rule calibration:
     # Whether errors are as large as what reads the examples says.
     input:
-        [file for files in tables_with_error_bars().values() for file in files],
+        networks=for_networks(f"{MODELS}/predictions_test.parquet", STATING),
+        fits=fits_of_examples(),
     output:
         table("calibration", "Error bars"),
     log:
@@ -49,9 +50,9 @@ rule calibration:
     conda:
         "../envs/analyse.yaml"
     params:
-        methods=[
-            method for method, files in tables_with_error_bars().items() for _ in files
-        ],
+        networks=[vars(network) for network in STATING],
+        fitted=[vars(network) for network in FITTING],
+        fit_methods=FIT_METHODS,
     script:
         "../scripts/calibration.py"
 

@@ -107,10 +107,10 @@ def write_report(
         above_best=ABOVE_BEST,
         figures=[_figure(file, captions) for file in figures],
         parameters=shown_parameters(shown),
-        errors=_error_rows(shown),
+        errors=_reader_rows(shown),
         bounds=_bound_rows(bounds),
         bound_parameters=shown_parameters(bounds),
-        calibration=_calibration_rows(calibration),
+        calibration=[] if calibration is None else _reader_rows(calibration),
         captions=captions,
         costs=costs.to_dict("records"),
         total=costs.sum(numeric_only=True).to_dict(),
@@ -165,11 +165,11 @@ def _sample(row: Mapping[str, Any]) -> str:
 # Tables
 
 
-def _error_rows(shown: pd.DataFrame) -> list[dict[str, Any]]:
+def _reader_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows by parameter for every network, and after those of a sample other methods."""
     ranks = {"method": list(METHODS), "outputs": list(OUTPUTS)}
     keys = [*SAMPLE, "method", "outputs", "intensity"]
-    ordered = shown.sort_values(
+    ordered = table.sort_values(
         keys, key=lambda c: c.map(ranks[c.name].index) if c.name in ranks else c, kind="stable"
     )
     rows = []
@@ -180,17 +180,6 @@ def _error_rows(shown: pd.DataFrame) -> list[dict[str, Any]]:
         if network:
             label = variant_label(first["outputs"], first["intensity"])
         rows.append({**first, "network": network, "label": label, "of": of})
-    return rows
-
-
-def _calibration_rows(table: pd.DataFrame | None) -> list[dict[str, Any]]:
-    """Return a row for the fits of each sample and method."""
-    if table is None:
-        return []
-    rows = []
-    for _, group in table.groupby([*SAMPLE, "method"], sort=True):
-        of = {row["parameter"]: row for row in group.to_dict("records")}
-        rows.append({**group.iloc[0], "label": METHODS[group["method"].iloc[0]][0], "of": of})
     return rows
 
 
