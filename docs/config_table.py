@@ -13,7 +13,7 @@ HEAD = """# Configuration
 
 `config.yaml` is the protocol of Yankovich, Röding & Olsson, Ultramicroscopy 279 (2026) 114246,
 complete. Do not edit it for a study of your own: write an overlay with the keys that differ, as
-`demo.yaml` does, and give it to Snakemake:
+`demo.yaml`, `laptop.yaml` and `recommended.yaml` do, and give it to Snakemake:
 
     snakemake --profile profiles/local --configfile my-study.yaml
 

@@ -245,8 +245,10 @@ def test_a_stopped_training_goes_on_to_the_same_end(tmp_path):
 def test_it_reads_patterns_that_it_has_not_seen_and_better_with_corrections(tmp_path):
     one = replace(SMALL, schedule=OneCycleSchedule(8, 0.01, 0.25), optimizer="adam")
     lines = []
-    train(online(300, 200, 1), stored(40, 80, 2), SCALING, one, tmp_path, log=lines.append)
-    assert lines == [f"look {look} of 2: 1,200 examples regressed" for look in (1, 2)]
+    validation = stored(40, 80, 2)
+    train(online(300, 200, 1), validation, SCALING, one, tmp_path, log=lines.append)
+    said = [f"look {look} of 2: 1,200 examples regressed on 14 components" for look in (1, 2)]
+    assert lines == said
     data = stored(60, 120, 9)
     table = predict(tmp_path / "model.keras", tmp_path / "settings.json", data)
     found = errors(table, table).set_index("parameter")
@@ -258,10 +260,17 @@ def test_it_reads_patterns_that_it_has_not_seen_and_better_with_corrections(tmp_
     network = load_network(tmp_path / "model.keras")
     truth = SCALING.scale(data.columns(SCALING.parameters))[:, :2]  # strain xy moves nothing
     outputs = [network.get_layer(name).output for name in ("known1", "known2", "answer2")]
-    answers = keras.Model(network.input, outputs).predict(data.images[..., None], verbose=0)
+    looks = keras.Model(network.input, outputs)
+    answers = looks.predict(data.images[..., None], verbose=0)
     first, second, third = (np.abs(answer[:, :2] - truth).mean(axis=0) for answer in answers)
     assert (second < 0.9 * first).all()
     assert (third < 0.9 * first).all()
+    # What cannot be read is not made worse.
+    truth = learnt(SCALING).scale(validation.columns(learnt(SCALING).parameters))
+    answers = looks.predict(validation.images[..., None], verbose=0)
+    first, second, third = (np.abs(answer - truth).mean(axis=0) for answer in answers)
+    assert (second <= first + 1e-6).all()
+    assert (third <= second + 1e-6).all()
 
 
 def test_the_second_part_does_not_depend_on_threads():
@@ -295,3 +304,13 @@ def test_a_network_of_another_kind_is_no_beginning(tmp_path):
     build_network(PIXELS, 4, replace(TWICE, kind="paper")).save(tmp_path / "paper.keras")
     with pytest.raises(PacbedError, match="cannot begin with the weights of"):
         train(*ONLINE, SCALING, SMALL, tmp_path / "new", initial=tmp_path / "paper.keras")
+
+
+@pytest.mark.filterwarnings("ignore:You are saving a model")
+@pytest.mark.parametrize("built", [True, False])
+def test_a_network_from_elsewhere_is_no_beginning(built, tmp_path):
+    layers = [keras.layers.Flatten(), keras.layers.Dense(3)]
+    foreign = keras.Sequential(([keras.Input((PIXELS, PIXELS, 1))] if built else []) + layers)
+    foreign.save(tmp_path / "foreign.keras")
+    with pytest.raises(PacbedError, match="cannot begin with the weights of"):
+        train(*ONLINE, SCALING, SMALL, tmp_path / "new", initial=tmp_path / "foreign.keras")

@@ -299,7 +299,9 @@ def test_a_training_begins_with_the_weights_of_another_network(learned, tmp_path
 )
 def test_a_network_of_other_widths_or_none_is_no_beginning(tmp_path, other):
     initial = tmp_path / "other.keras"
-    said = rf"cannot begin with the weights of {initial}: .* other widths, outputs or images"
+    said = (
+        rf"cannot begin with the weights of {initial}: .* other layers, widths, outputs or images"
+    )
     if other:
         sizes = other.pop("pixels", PIXELS), other.pop("outputs", 4)
         build_network(*sizes, replace(LEARNING.network, **other)).save(initial)

@@ -27,8 +27,9 @@ _PER_FEATURE = 8
 _MORE, _ROUNDS = 30, 3
 # Examples that are added up at a time.
 _TOGETHER = 1024
-# Ridges, in units of the mean square of a feature; the validation set chooses one of each column.
-_RIDGES = (1e-5, 1e-4, 1e-3, 1e-2)
+# Ridges, in units of the mean square of a feature. The validation set chooses one of each column,
+# or that it is not corrected: large ones are best for what is hardly seen.
+_RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 10)
 
 Put = Callable[[keras.Model], keras.Model]
 """Puts the making of examples in front of a model, if batches need it."""
@@ -76,7 +77,7 @@ def fit_looks(
             sums = _sums(put(features), batches, epoch)
             tested = joined(outputs_of(features, validation, 0))
             set_values(correction.weights, _regressed(*sums, tested))
-            log(f"look {look} of {LOOKS}: {sums[2]:,} examples regressed")
+            log(f"look {look} of {LOOKS}: {sums[2]:,} examples regressed on {count} components")
 
 
 def _principal(shown: np.ndarray, components: int, units: int) -> list[np.ndarray]:
@@ -142,6 +143,7 @@ def _regressed(
         np.linalg.solve(left + ridge * count * np.eye(len(left)), right) / scale[:, None]
         for ridge in _RIDGES
     ]
+    tried.append(np.zeros_like(right))
     errors = np.array([np.abs(features @ weights - wrong).mean(axis=0) for weights in tried])
     best = errors.argmin(axis=0)
     weights = np.stack([tried[n][:, column] for column, n in enumerate(best)], axis=1)

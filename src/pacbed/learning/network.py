@@ -19,11 +19,16 @@ from keras import layers, ops
 from pacbed.examples.labels import NUISANCES, LabelScaling
 from pacbed.exceptions import PacbedError
 from pacbed.learning.rectify import BEYOND, Rectify
-from pacbed.learning.sizes import COMPONENTS, LOOKS, RECTIFIED, Kind, binning, rectified_size
+from pacbed.learning.sizes import (
+    COMPONENTS,
+    LOOKS,
+    RECTIFIED,
+    Kind,
+    Precision,
+    binning,
+    rectified_size,
+)
 from pacbed.storage.files import appearing_whole
-
-PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
-"""Numbers to compute with, as Keras names them; weights are in single precision with all."""
 
 _FAINTEST = 1e-6
 """Smallest intensity of which a learnt power is taken; images have a mean around 0.25."""
@@ -201,7 +206,7 @@ def build_network(
     outputs: int,
     settings: NetworkSettings,
     seed: int = 0,
-    precision: str = "float32",
+    precision: Precision = "float32",
     first: LabelScaling | None = None,
 ) -> keras.Model:
     """Build the network.
@@ -221,7 +226,7 @@ def build_network(
     seed
         Seed of the initial weights and of the image means.
     precision
-        Of the numbers between image and output, one of :data:`PRECISIONS`.
+        Of the numbers between image and output, :data:`pacbed.learning.sizes.Precision`.
     first
         Scaling of the first answer of the kind ``coarse-to-fine``: outputs and nuisances.
 
@@ -248,7 +253,7 @@ def build_network(
     return keras.Model(images, answer, name="pacbed")
 
 
-def _look(x: Any, settings: NetworkSettings, precision: str) -> Any:
+def _look(x: Any, settings: NetworkSettings, precision: Precision) -> Any:
     """Add the convolutions and the hidden dense layers."""
     for block, width in enumerate(settings.filters, start=1):
         options = {"padding": "same", "activation": "elu", "dtype": precision}
@@ -265,7 +270,7 @@ def _look(x: Any, settings: NetworkSettings, precision: str) -> Any:
 
 
 def _look_and_correct(
-    images: Any, outputs: int, settings: NetworkSettings, precision: str, first: LabelScaling
+    images: Any, outputs: int, settings: NetworkSettings, precision: Precision, first: LabelScaling
 ) -> tuple[Any, Any]:
     """Add a network on coarse images, and corrections of its answer on rectified ones.
 

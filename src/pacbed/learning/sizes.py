@@ -7,6 +7,9 @@ from typing import Literal
 Kind = Literal["paper", "coarse-to-fine"]
 """Kinds of networks."""
 
+Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
+"""Numbers to compute with, as Keras names them; weights are in single precision with all."""
+
 RECTIFIED = 0.75
 """Part of the field, along each axis, that is rectified."""
 

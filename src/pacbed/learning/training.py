@@ -35,7 +35,7 @@ from pacbed.learning.network import (
 from pacbed.learning.prediction import border_share
 from pacbed.learning.schedule import Schedule
 from pacbed.learning.sequences import ExampleSequence, OnlineSequence, StoredSequence
-from pacbed.learning.sizes import FITTED_EPOCHS
+from pacbed.learning.sizes import FITTED_EPOCHS, Precision
 from pacbed.learning.uncertainty import fit_uncertainty
 from pacbed.machine import noting_sigterm
 from pacbed.storage.files import write_text
@@ -79,7 +79,7 @@ class TrainingSettings:
         If not zero, the mean of the weights after so many last epochs is validated, and kept if it
         is best: stochastic weight averaging (Izmailov et al. 2018).
     precision
-        Of the numbers, one of :data:`pacbed.learning.network.PRECISIONS`. The network that is kept
+        Of the numbers, one of :data:`pacbed.learning.sizes.Precision`. The network that is kept
         computes in single precision.
     xla
         Whether steps are compiled by XLA, which takes :func:`configure` without determinism.
@@ -98,7 +98,7 @@ class TrainingSettings:
     momentum: float
     seed: int
     averaged_epochs: int = 0
-    precision: str = "float32"
+    precision: Precision = "float32"
     xla: bool = False
     optimizer: Literal["sgd", "adam"] = "sgd"
     error_scales: tuple[float, ...] | None = None
@@ -195,15 +195,15 @@ def train(
     ------
     PacbedError
         If the training diverges, which removes its state and saves the batch at which it was seen,
-        if the initial network cannot be used, if the sets share a draw, or if something cannot be
-        written.
+        if the initial network cannot be used, if the sets share a draw, if the trained network
+        answers with numbers that are not finite, or if something cannot be written.
     SystemExit
         After SIGTERM, see :class:`pacbed.learning.callbacks.Resume`.
     """
     pixels, outputs = validation.images.shape[1], len(scaling.parameters)
     learnt = _with_nuisances(scaling, training) if settings.network.corrects else scaling
 
-    def build(precision: str) -> keras.Model:
+    def build(precision: Precision) -> keras.Model:
         return build_network(pixels, outputs, settings.network, settings.seed, precision, learnt)
 
     whole = build(settings.precision)
@@ -369,13 +369,15 @@ def _refuse_shared_draws(training: np.ndarray, validation: np.ndarray) -> None:
 
 def _begin_with(network: keras.Model, initial: Path) -> str:
     """Take the weights of a trained network, and return the digest of its file."""
-    loaded = load_network(initial)
-    given = part_of_steps(loaded).weights
     own = network.weights
+    try:
+        given = part_of_steps(load_network(initial)).weights
+    except (AttributeError, ValueError):  # without layers of these names
+        given = []
     if [weight.shape for weight in given] != [weight.shape for weight in own]:
         raise PacbedError(
-            f"cannot begin with the weights of {initial}: that network has other widths, outputs "
-            "or images than this one. Give another, or training.warm_start: none"
+            f"cannot begin with the weights of {initial}: that network has other layers, widths, "
+            "outputs or images than this one. Give another, or training.warm_start: none"
         )
     set_values(own, values_of(given))
     return _sha256(initial)

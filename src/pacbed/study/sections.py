@@ -29,7 +29,7 @@ from pydantic_core import PydanticCustomError
 from pacbed.examples.camera import CameraSettings
 from pacbed.examples.labels import LabelScaling
 from pacbed.exceptions import PacbedError
-from pacbed.learning.sizes import Kind
+from pacbed.learning.sizes import Kind, Precision
 from pacbed.precision.steps import Steps
 from pacbed.specimen.crystal import Crystal, Material
 from pacbed.specimen.deformation import DrawRanges
@@ -668,8 +668,8 @@ class NetworkSection(Section):
     """The convolutional network."""
 
     kind: Kind = "paper"
-    """paper, one network from image to parameters; coarse-to-fine, the same on an image of
-    32² to 64² pixels, and least squares that correct its answer on the image rectified by it."""
+    """paper, one network from image to parameters; coarse-to-fine, the same on means of 2 × 2
+    pixels or more, and least squares that correct its answer on the image rectified by it."""
     filters: Some[Count] = (32, 64, 128, 256)
     """Filters of each block of two 3 × 3 convolutions and a 2 × 2 average pool."""
     dense: tuple[Count, ...] = (512, 384, 256, 128)
@@ -725,7 +725,7 @@ class TrainingSection(Section):
     """Examples per step, with the schedule paper."""
     momentum: LessThanOne = 0.9
     """Momentum of the gradient descent, and of adam."""
-    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    precision: Precision = "float32"
     """Numbers that a network is trained with. The weights, and the network that is kept, are in
     single precision with all; the log says if its validation loss differs."""
     xla: Flag = False

@@ -37,8 +37,8 @@ def error_scales(
 ) -> tuple[float, ...]:
     """Return the mean absolute error that an example allows, in units of the half-ranges.
 
-    It is the bound with known ranges and the noise of the examples, but at least 1/3000. A
-    parameter that does not vary has none: its scale is one.
+    It is the bound with known ranges and the noise of the examples, but at least 1/3000 and at
+    most 1. A parameter that does not vary has none: its scale is 1.
 
     Parameters
     ----------
