@@ -1,14 +1,13 @@
 """What each change of the paper's way to train is worth, at equal cost.
 
     python benchmarks/recipes.py recipes --series FILE [--core-minutes 1.5 4.5]
-    python benchmarks/recipes.py draws --series FILE [--core-minutes 4]
+    python benchmarks/recipes.py draws --series FILE [--core-minutes 1.5]
     python benchmarks/recipes.py recipes --show     # what is there, without any training
 
 recipes
-    Test error against core-minutes of training, for four recipes, each with one change more than
-    the one before: the paper's network and loss, with 500 draws of strain and tilt, each in 20
-    images; 10,000 draws, each in one; and then either the loss `fisher` or the coarse-to-fine
-    network.
+    Test error against core-minutes of training, for four recipes: the paper's network and loss,
+    with 500 draws of strain and tilt, each in 20 images; with 10,000 draws, each in one; and with
+    these either the loss `fisher` or the coarse-to-fine network.
 draws
     Test error of the last recipe against the number of draws, in as many images.
 
@@ -21,7 +20,7 @@ one, otherwise than a series (see direct.py). The figure has the mean and the ra
 The epochs of a training follow from the measured cost of an example of its network and loss, so
 that --core-minutes are about what it takes; the table has the CPU time that it took. Each training
 is a process of one thread, --jobs at a time. Default sizes take about ten core-minutes for states
-and images, and one to measure each network and loss; then 72 for `recipes` and 36 for `draws`.
+and images, and one to measure each network and loss; then 72 for `recipes` and 14 for `draws`.
 
 Each finished training is kept as a line of CSV in --folder and not done again; one that was stopped
 begins again. A folder is for one series. Writes a table and a figure there.
@@ -83,7 +82,7 @@ FEW = 500  # draws of the first recipe
 DRAWS = (FEW, 2000)  # of the study of draws, besides as many as images
 STATES, VALIDATING = 25, 5
 EXAMPLES = {"validation": 256, "test": 512}
-LENGTHS = {"recipes": [1.5, 4.5], "draws": [4.0]}
+LENGTHS = {"recipes": [1.5, 4.5], "draws": [1.5]}
 STRAINS = PARAMETERS[:3]
 PANELS = {
     "strain, mean of three": STRAINS,
@@ -115,8 +114,8 @@ class Recipe:
 RECIPES = {
     "paper": Recipe("{draws:,} draws", few=True),
     "more-draws": Recipe("{draws:,} draws"),
-    "fisher": Recipe("+ loss fisher", fisher=True),
-    "coarse-to-fine": Recipe("+ coarse to fine", kind="coarse-to-fine"),
+    "fisher": Recipe("{draws:,} draws, loss fisher", fisher=True),
+    "coarse-to-fine": Recipe("{draws:,} draws, coarse to fine", kind="coarse-to-fine"),
 }
 LAST = "coarse-to-fine"
 

@@ -1,13 +1,15 @@
 """Training: images per second with real data, against the same network fed one constant batch.
 
-    python benchmarks/training.py [--network demo paper] [--batch N] [--batches N]
-        [--precision float32 mixed_float16] [--xla]
+    python benchmarks/training.py [--network demo laptop paper] [--batch N] [--batches N]
+        [--precision float32 mixed_float16] [--xla] [--threads N]
 
 For each network, in one run and in turns: a constant batch; examples from a file, read and shuffled
 as in a training; examples made online from patterns. Prints images per second (the best of some
-rounds) and the ratios to the constant batch. With a graphics card also the floating-point
-operations per second, their share of `--peak`, and the hours of a training of the paper's network
-with each schedule. Figures measured so far: docs/performance.md.
+rounds), the ratios to the constant batch, core-milliseconds per image (the fewest), and
+floating-point operations per second, or their share of `--peak`. With a graphics card also the
+hours of a training of the paper's network with each schedule. TF_ENABLE_ONEDNN_OPTS=0 in the
+environment leaves oneDNN out, ONEDNN_DEFAULT_FPMATH_MODE=BF16 lets it multiply in bfloat16. Figures
+measured so far: docs/performance.md.
 """
 
 from __future__ import annotations
@@ -38,7 +40,11 @@ from pacbed.study.training_settings import network_settings, training_settings
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 OUTPUTS = "strain-rotation-tilt"
-OVERLAYS: Mapping[str, list[str]] = {"demo": ["demo.yaml"], "paper": []}
+OVERLAYS: Mapping[str, list[str]] = {
+    "demo": ["demo.yaml"],
+    "laptop": ["laptop.yaml"],
+    "paper": [],
+}
 # Forward and backward pass, in multiples of a forward pass.
 PASSES = 3
 
@@ -49,19 +55,20 @@ def main() -> None:
     add = parser.add_argument
     add("--network", nargs="+", choices=list(OVERLAYS), default=list(OVERLAYS))
     add("--batch", type=int, help="examples per step (default: as configured; paper on a CPU: 16)")
-    add("--batches", type=int, help="steps per round (default: 200 for demo, 4 or 40 for paper)")
+    add("--batches", type=int, help="steps per round (default: 4 or 40 for paper, 200 for others)")
     add("--rounds", type=int, default=3)
+    add("--threads", type=int, default=usable_cores())
     add("--xla", action="store_true", help="compile steps with XLA")
     add("--precision", nargs="+", default=["float32"])
     add("--peak", type=float, help="of the card, in TFLOP/s at this precision")
     options = parser.parse_args()
     card = has_card()
-    configure(usable_cores(), card, print, deterministic=not options.xla)
+    configure(options.threads, card, print, deterministic=not options.xla)
     for name in options.network:
         config = load([CONFIG / file for file in OVERLAYS[name]])
         small = name == "paper" and not card
         batch = options.batch or (16 if small else config.training.examples_per_step)
-        batches = options.batches or {"demo": 200, "paper": 4 if small else 40}[name]
+        batches = options.batches or (4 if small else 40 if name == "paper" else 200)
         for precision in options.precision:
             bench = Bench(config, batch, batches, precision, options.xla)
             report(name, bench, options.rounds, card, options.peak)
@@ -119,12 +126,15 @@ class Bench:
         made = build_network(pixels, 6, settings, precision=self.precision, first=self.first)
         return part_of_steps(made)
 
-    def images_per_second(self, name: str) -> float:
-        """Train for one round."""
+    def seconds_per_image(self, name: str) -> tuple[float, float]:
+        """Train for one round; return the time by the clock, and that of all cores."""
         model, source = self.sources[name]
-        started = time.perf_counter()
+        clocks = time.perf_counter, time.process_time
+        started = [clock() for clock in clocks]
         model.fit(source, shuffle=False, verbose=0)
-        return self.batch * self.batches / (time.perf_counter() - started)
+        images = self.batch * self.batches
+        wall, cores = (clock() - begin for clock, begin in zip(clocks, started, strict=True))
+        return wall / images, cores / images
 
 
 class Constant(keras.utils.PyDataset):
@@ -168,15 +178,19 @@ def patterns(config: Configuration, draws: int = 64) -> PatternSet:
 
 def report(name: str, bench: Bench, rounds: int, card: bool, peak: float | None) -> None:
     """Measure in turns, print the best of each source."""
-    best = dict.fromkeys(bench.sources, 0.0)
-    for number in range(rounds + 1):
-        for source in bench.sources:
-            rate = bench.images_per_second(source)
-            if number:  # the first round compiles
-                best[source] = max(best[source], rate)
+    took: dict[str, list[tuple[float, float]]] = {source: [] for source in bench.sources}
+    for _ in range(rounds + 1):
+        for source, rows in took.items():
+            rows.append(bench.seconds_per_image(source))
+    # The first round compiles.
+    least = {source: np.min(rows[1:], axis=0) for source, rows in took.items()}
+    best = {source: float(1 / wall) for source, (wall, _) in least.items()}
     print(f"{name}, batches of {bench.batch}, {bench.precision}, XLA {bench.xla}:")
     for source, rate in best.items():
-        print(f"  {source:13} {rate:9.1f} images/s  {rate / best['constant']:.3f} of constant")
+        print(
+            f"  {source:13} {rate:9.1f} images/s  {rate / best['constant']:.3f} of constant"
+            f"  {1e3 * least[source][1]:.2f} core-ms per image"
+        )
     pixels = bench.config.dataset.pixels
     outputs = len(labels.OUTPUTS[OUTPUTS])
     _, forward = network_size(bench.config.network, pixels, outputs, by_steps=True)
