@@ -74,7 +74,6 @@ class Finished:
     seconds: float
     expected_s: float | None = None
     partial: bool = False  # it found a part of its work done, and says nothing about others
-    cpu_s: float = 0.0  # in which its cores were busy; 0 if it was too short to be measured
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,6 @@ def _records(file: Path) -> Iterator[Finished]:
             seconds=float(row["s"]),
             expected_s=_number(resources.get("expected_s")),
             partial=file.with_name(f"{file.name}{PARTIAL}").exists(),
-            cpu_s=_number(row.get("cpu_time")) or 0.0,
         )
 
 

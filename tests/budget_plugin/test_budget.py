@@ -208,7 +208,7 @@ def test_a_benchmark_file_tells_what_job_it_is_of(tmp_path):
         write_benchmark(tmp_path / name)
     # A mark says that a part was done before.
     (tmp_path / "resumed.tsv.partial").touch()
-    whole = Finished("simulate", 32, 1, 12.5, 10.0, cpu_s=300.0)
+    whole = Finished("simulate", 32, 1, 12.5, 10.0)
     found = read_benchmarks(tmp_path)
     assert found.finished == {
         str(tmp_path / "deep/whole.tsv"): whole,

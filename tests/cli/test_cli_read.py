@@ -160,7 +160,7 @@ def test_it_is_said_how_the_scale_of_each_pattern_is_known():
     assert [_scale_from(one, given) for one in (known, unknown)] == ["given"] * 2
     scales = {one.name: _scale_from(one, CameraOptions()) for one in (known, unknown)}
     assert scales == {"a.zarr.zip": "file", "b.npy": "discs"}
-    assert _said_of_scales({"a": "given"}, given) == "0.4 mrad per pixel (± 0.002)"
+    assert _said_of_scales({"a": "given"}, given) == "0.4 mrad per pixel (± 0.2 %)"
     assert _said_of_scales({"a": "discs"}, CameraOptions()) == "from the radius of the discs"
     assert (
         _said_of_scales(scales, CameraOptions())

@@ -399,7 +399,7 @@ def test_only_the_network_of_the_paper_has_the_loss_fisher(config):
     change(config, "training", {"loss": "fisher", "schedule": "fast"})
     checked(config)
     change(config, "network.kind", "coarse-to-fine")
-    assert "training.loss = fisher: for network.kind: paper only" in the_complaint(config)
+    assert "training.loss = fisher: is for network.kind: paper; " in the_complaint(config)
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,13 @@ def errors(table: Path, /, *, split: Literal["train", "validation", "test"] = "t
         shown.add_row(Text(what, style="bold"))
         for reader, cells in _readers(sample).items():
             shown.add_row(f" {reader}", *(cells.get(name, "") for name in names))
-    Console().print(shown)
+    console = Console()
+    console.print(shown)
+    if "bound_mae" in found:
+        console.print(
+            "The bound is of counted electrons. Errors may lie a little below it: the noise of the "
+            "examples tells more, and fits read some of the examples only."
+        )
 
 
 def _readers(sample: pd.DataFrame) -> dict[str, dict[str, str]]:

@@ -525,8 +525,9 @@ def _scale_from(pattern: Pattern, camera: CameraOptions) -> ScaleFrom:
 
 def _said_of_scales(scales: Mapping[str, ScaleFrom], camera: CameraOptions) -> str:
     """Say how scales are known, and of which patterns if that differs."""
+    uncertain = f"± {100 * camera.pixel_uncertainty:.2g} %"
     words: dict[ScaleFrom, str] = {
-        "given": f"{camera.pixel_mrad or 0:g} mrad per pixel (± {camera.pixel_uncertainty:.2g})",
+        "given": f"{camera.pixel_mrad or 0:g} mrad per pixel ({uncertain})",
         "file": "of the file",
         "discs": "from the radius of the discs",
     }

@@ -81,7 +81,7 @@ class Task:
             if f"{value:g}" not in known:
                 raise PacbedError(
                     f"--{option} {value:g}: {section}.{key} of the configuration has "
-                    f"{', '.join(known)}"
+                    f"{', '.join(known)}. Choose one of these, or add it to an overlay (--config)"
                 )
         first = self.study.variants[0]
         outputs, intensity = self.outputs or first.outputs, self.intensity or first.intensity

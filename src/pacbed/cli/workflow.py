@@ -67,7 +67,7 @@ def plan(
             "storage-tb": max_storage_TB,
         }
         table, budget = planned(profile, config, snakefile, directory, limits)
-    print(table or "Nothing to be done.")
+    print(f"{table}\nPlanned for {profile}; see --profile." if table else "Nothing to be done.")
     if json_file:
         write_text(json_file, json.dumps(budget, indent=2) + "\n")
     _warn_of_other_results(snakefile, config, directory or Path())

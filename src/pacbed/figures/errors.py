@@ -315,7 +315,7 @@ def scatter_of_variants(
             if f"true_{parameter}" in table:
                 factor, unit = display_unit(parameter)
                 error = table[f"predicted_{parameter}"] - table[f"true_{parameter}"]
-                words = f"MAE {factor * error.abs().mean():.2g} {unit}".replace(" °", "°")
+                words = f"MAE {factor * error.abs().mean():#.2g} {unit}".replace(" °", "°")
                 panel.text(0.07, 0.96, words, fontsize=7, va="top", transform=panel.transAxes)
         title = f"{first.semiangle_mrad:g} mrad, {layers_label(first.layers)}"
         figure.suptitle(title, fontsize=8)

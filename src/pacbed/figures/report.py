@@ -219,19 +219,16 @@ def costs_by_rule(jobs: Iterable[Any]) -> pd.DataFrame:
     Parameters
     ----------
     jobs
-        Each with ``rule``, ``threads`` and ``gpus`` (reserved), ``seconds`` and ``cpu_s`` (in which
-        a core was busy): :class:`snakemake_logger_plugin_budget.jobs.Finished`.
+        Each with ``rule``, ``threads`` and ``gpus`` (reserved), and ``seconds``:
+        :class:`snakemake_logger_plugin_budget.jobs.Finished`.
 
     Returns
     -------
     pandas.DataFrame
-        A row per rule: ``rule``, ``jobs``, ``core_hours``, ``cpu_hours`` and ``gpu_hours``; the
-        dearest first.
+        A row per rule: ``rule``, ``jobs``, ``core_hours`` and ``gpu_hours``; the dearest first.
     """
-    columns = ["rule", "jobs", "core_hours", "cpu_hours", "gpu_hours"]
-    rows = [
-        (job.rule, 1, job.seconds * job.threads, job.cpu_s, job.seconds * job.gpus) for job in jobs
-    ]
+    columns = ["rule", "jobs", "core_hours", "gpu_hours"]
+    rows = [(job.rule, 1, job.seconds * job.threads, job.seconds * job.gpus) for job in jobs]
     table = pd.DataFrame(rows, columns=columns).groupby("rule", as_index=False).sum()
     table[columns[2:]] /= HOUR_s
     return table.sort_values("core_hours", ascending=False, ignore_index=True)

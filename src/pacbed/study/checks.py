@@ -237,17 +237,17 @@ def _of_networks(study: Configuration) -> Iterator[str]:
         yield (
             f"network.pooled_head = {head}: must divide {last}, the width of the last feature maps"
         )
-    if study.training.loss == "fisher" and (
+    if study.training.loss == "fisher" and study.network.kind != "paper":
+        yield (
+            "training.loss = fisher: is for network.kind: paper; set this kind, or training.loss: "
+            "mse"
+        )
+    elif study.training.loss == "fisher" and (
         study.training.schedule != "fast" or fast.optimizer != "adam"
     ):
         yield (
             "training.loss = fisher: its gradients are in units of the bound, other ones for every "
             "network; set training.schedule: fast with fast.optimizer: adam, which scales its steps"
-        )
-    if study.training.loss == "fisher" and study.network.kind != "paper":
-        yield (
-            f"training.loss = fisher: for network.kind: paper only; of {study.network.kind} steps "
-            "teach the first part, least squares the second: set training.loss: mse"
         )
     if study.network.uncertainty and not study.network.dense and study.network.kind == "paper":
         yield (
