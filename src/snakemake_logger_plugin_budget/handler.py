@@ -84,6 +84,7 @@ class LogHandler(LogHandlerBase):
         self.progress = RunProgress(self._console()) if self.writes_to_stream else None
         self.said: set[str] = set()
         self.jobs: dict[int, Job] = {}  # that were planned or started
+        self.rules: dict[int, str] = {}  # of these, and of the target
         self.finished: set[int] = set()
         self.failed: dict[int, tuple[str, ...]] = {}
         self.counts: Mapping[str, int] = {}
@@ -106,6 +107,7 @@ class LogHandler(LogHandlerBase):
     def _take(self, event: Any) -> None:
         match getattr(event, "event", None):
             case LogEvent.JOB_INFO:
+                self.rules[event.jobid] = event.rule_name
                 if event.output or event.shellcmd or event.benchmark:  # the target has nothing
                     known = (event.rule_name, event.threads, event.resources, event.benchmark)
                     self.jobs[event.jobid] = Job.of(*known, event.wildcards, event.log)
@@ -132,10 +134,10 @@ class LogHandler(LogHandlerBase):
             case LogEvent.JOB_INFO:
                 progress.counts = self.counts
                 progress.started(event.rule_name)
-            case LogEvent.JOB_FINISHED if event.job_id in self.jobs:
-                progress.ended(self.jobs[event.job_id].rule)
-            case LogEvent.JOB_ERROR if event.jobid in self.jobs:
-                progress.ended(self.jobs[event.jobid].rule, well=False)
+            case LogEvent.JOB_FINISHED if rule := self.rules.get(event.job_id):
+                progress.ended(rule)
+            case LogEvent.JOB_ERROR if rule := self.rules.get(event.jobid):
+                progress.ended(rule, well=False)
         if not (grave or kind in (None, *SHOWN)) or hasattr(event, "quietness"):
             return
         # What is the same for every job is said once.

@@ -108,7 +108,7 @@ def test_networks_and_the_level_of_always_the_mean_are_shown(means, errors):
 
 
 @pytest.mark.parametrize(
-    ("efficiency", "written"), [(0.031, "3.1"), (0.9, "90"), (1.34, "134"), (np.nan, None)]
+    ("efficiency", "written"), [(0.031, "3.1"), (0.9, "90"), (1.34, "134"), (np.nan, "none")]
 )
 def test_the_map_names_every_efficiency_in_per_cent(errors, efficiency, written):
     thick = (errors["layers"] == 5) & (errors["semiangle_mrad"] == 6.35)

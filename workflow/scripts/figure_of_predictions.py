@@ -3,7 +3,7 @@ from pathlib import Path
 from _job import job
 
 from pacbed.examples.labels import PARAMETERS
-from pacbed.figures.errors import SCATTERED, scatter_of_variants, true_against_predicted
+from pacbed.figures.errors import SCATTERED, errors_against_truth, scatter_of_variants
 from pacbed.figures.style import save, shown_parameters
 from pacbed.learning.specification import NetworkSpec
 from pacbed.precision.error_table import Predicted
@@ -18,7 +18,7 @@ with job(snakemake.log[0]):
     }
     errors = read_table(Path(files.errors))
     if params.figure == "fig6":
-        figure = true_against_predicted(predictions, shown_parameters(errors, SCATTERED))
+        figure = errors_against_truth(predictions, shown_parameters(errors, SCATTERED))
     else:
         figure = scatter_of_variants(predictions, shown_parameters(errors, PARAMETERS[:4]))
     save(figure, *snakemake.output)

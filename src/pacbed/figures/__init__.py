@@ -7,7 +7,7 @@ TITLES = {
     "fig3": "What tilt does to a pattern",
     "fig4": "Lowest and highest dose",
     "fig5": "Error against thickness",
-    "fig6": "Predicted against true values",
+    "fig6": "Errors against true values",
     "fig7": "Kinds of network for thin samples",
     "fig8": "With and without tilt among the outputs",
     "classical": "Networks, fits and the classical method",

@@ -101,11 +101,11 @@ def efficiency_map(errors: pd.DataFrame) -> Figure:
             grid = rows.pivot(index="semiangle_mrad", columns="layers", values="efficiency")
             image = panel.imshow(grid, norm=norm, cmap="cividis", origin="lower", aspect="auto")
             for (row, column), value in np.ndenumerate(grid):
-                if math.isfinite(value):
-                    # Light figures on dark fields: the middle of the logarithmic scale is 0.1.
-                    colour = "white" if value < 0.1 else "black"
-                    text = f"{100 * value:.2g}" if value < 0.995 else f"{100 * value:.0f}"
-                    panel.text(column, row, text, ha="center", va="center", color=colour, size=6.5)
+                # Light figures on dark fields: the middle of the logarithmic scale is 0.1.
+                colour = "white" if value < 0.1 else "black"
+                text = f"{100 * value:.2g}" if value < 0.995 else f"{100 * value:.0f}"
+                text = text if math.isfinite(value) else "none"
+                panel.text(column, row, text, ha="center", va="center", color=colour, size=6.5)
             panel.set_xticks(range(len(grid.columns)), [f"{n}" for n in grid.columns])
             panel.set_yticks(range(len(grid)), [f"{a:g}" for a in grid.index])
             panel.tick_params(length=0)

@@ -12,6 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.path import Path as MarkerPath
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from pacbed.examples.labels import PARAMETERS, display_unit
@@ -61,6 +62,12 @@ BOUNDS = {
     "bound_mae": "Cramér–Rao bound",
 }
 """Columns with bounds, of which the first that has numbers is drawn, and their names."""
+
+_DASHES = MarkerPath(
+    [(-1.0, 0.0), (-0.5, 0.0), (-0.25, 0.0), (0.25, 0.0), (0.5, 0.0), (1.0, 0.0)],
+    3 * [MarkerPath.MOVETO, MarkerPath.LINETO],
+)
+"""Marker of a dashed line through a single point."""
 
 SCALE_KNOWN = "Cramér–Rao bound, scale known"
 INTERVAL = "95 % interval"
@@ -214,6 +221,8 @@ def classical_against_network(table: pd.DataFrame) -> Figure:
 
 
 def _compare_methods(panel: Axes, rows: pd.DataFrame, x: str) -> None:
+    if rows.empty:
+        panel.text(0.5, 0.5, "none", fontsize=7, ha="center", transform=panel.transAxes)
     of = dict(list(rows.groupby("method")))
     present = [method for method in METHODS if method in of]
     for method in present:
@@ -248,7 +257,7 @@ def _draw_bound(
         rows = in_display_unit(rows, [column]).sort_values(x)
         look: dict[str, Any] = {"linestyle": style, "lw": 0.7}
         # A line through a single point is not seen.
-        marker = "_" if len(rows) == 1 else ""
+        marker: Any = "" if len(rows) > 1 else _DASHES if style == "--" else "_"
         panel.plot(rows[x], rows[column], color=colour, marker=marker, ms=9, zorder=1.8, **look)
         panel.plot([], [], color=colour if label else "0.4", label=label or BOUNDS[column], **look)
 
@@ -265,10 +274,12 @@ def _legend(figure: Figure, panels: np.ndarray, columns: int) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
 
 
-def true_against_predicted(
+def errors_against_truth(
     predictions: Mapping[NetworkSpec, pd.DataFrame], parameters: Sequence[str] = SCATTERED
 ) -> Figure:
-    """Draw Fig. 6: predicted against true values of the test set, a row per thickness.
+    """Draw Fig. 6: errors against true values of the test set, a row per thickness.
+
+    The paper draws predicted values, whose distance from the diagonal would not be seen here.
 
     Parameters
     ----------
@@ -285,13 +296,14 @@ def true_against_predicted(
         for n in sorted({n for _, n in found})
     }
     with paper_style():
-        return _scatter(rows, [f"\n{angle:g} mrad" for angle in angles], parameters)
+        columns = [f"\n{angle:g} mrad" for angle in angles]
+        return _scatter(rows, columns, parameters, alike=False)
 
 
 def scatter_of_variants(
     predictions: Mapping[NetworkSpec, pd.DataFrame], parameters: Sequence[str] = PARAMETERS[:4]
 ) -> Figure:
-    """Draw Fig. 8: predicted against true values of the test set, a row per variant.
+    """Draw Fig. 8: errors against true values of the test set, a row per variant.
 
     The MAE in each panel is that of all examples.
 
@@ -309,7 +321,7 @@ def scatter_of_variants(
         for n, table in predictions.items()
     }
     with paper_style():
-        figure = _scatter(rows, [""], parameters)
+        figure = _scatter(rows, [""], parameters, alike=True)
         shown = product(predictions.values(), parameters)
         for panel, (table, parameter) in zip(figure.axes, shown, strict=True):
             if f"true_{parameter}" in table:
@@ -331,8 +343,12 @@ def _scatter(
     rows: Mapping[str, Sequence[pd.DataFrame | None]],
     columns: Sequence[str],
     parameters: Sequence[str],
+    alike: bool,
 ) -> Figure:
-    """Draw predicted against true values: named rows, and for each parameter named columns."""
+    """Draw errors against true values: named rows, and for each parameter named columns.
+
+    Errors of a row have a scale of their own, or all the same.
+    """
     across = len(parameters) * len(columns)
     size = min((PAGE - 0.5) / across, 1.8)
     figure = Figure(
@@ -343,7 +359,7 @@ def _scatter(
     tables = [table for row in rows.values() for table in row]
     for number, parameter in enumerate(parameters):
         group = grid[:, number * len(columns) :][:, : len(columns)]
-        _draw_group(group, tables, parameter)
+        _draw_group(group, tables, parameter, alike)
         letter = f"({'abcdef'[number]}) "
         for panel, column in zip(group[0], columns, strict=True):
             name = f"{letter}{SYMBOLS[parameter]} ({display_unit(parameter)[1]}){column}"
@@ -353,31 +369,42 @@ def _scatter(
         panel.set_ylabel(name)
     figure.supxlabel("true", fontsize=8)
     # The empty line keeps it apart from the names of the rows.
-    figure.supylabel("predicted\n", fontsize=8)
+    figure.supylabel("predicted − true\n", fontsize=8)
     return figure
 
 
-def _draw_group(group: np.ndarray, tables: Sequence[pd.DataFrame | None], parameter: str) -> None:
-    """Draw predictions of one parameter on panels of one scale, which only outer ones name."""
+def _draw_group(
+    group: np.ndarray, tables: Sequence[pd.DataFrame | None], parameter: str, alike: bool
+) -> None:
+    """Draw errors of one parameter on panels whose scales only outer ones name."""
     names = [f"true_{parameter}", f"predicted_{parameter}"]
     shown = [
-        display_unit(parameter)[0] * table.head(MOST_POINTS)[names]
+        display_unit(parameter)[0] * table.head(MOST_POINTS)[names].to_numpy(float)
         if table is not None and names[0] in table
-        else pd.DataFrame(columns=names, dtype=float)
+        else np.empty((0, 2))
         for table in tables
     ]
-    values = pd.concat(shown)
-    low, high = values.min().min(), values.max().max()
-    room = 0.06 * (high - low) or 1.0
-    ends = (low - room, high + room)
+    points = [
+        np.stack([true, predicted - true], axis=1) for true, predicted in (t.T for t in shown)
+    ]
+    across = group.shape[1]
+    of_rows = [np.concatenate(points[n : n + across]) for n in range(0, len(points), across)]
+    every = np.concatenate(of_rows)
+    colour = sns.color_palette("colorblind")[0]
     for (row, column), panel in np.ndenumerate(group):
-        true, predicted = (shown[row * group.shape[1] + column][name] for name in names)
-        colour = sns.color_palette("colorblind")[0]
-        panel.scatter(true, predicted, s=1, lw=0, alpha=0.5, color=colour, rasterized=True)
-        panel.plot([true.min(), true.max()], [true.min(), true.max()], color="black", lw=0.6)
-        if true.empty:
-            panel.text(0.5, 0.5, "none", fontsize=7, ha="center", transform=panel.transAxes)
-        panel.set(xlim=ends, ylim=ends)
+        here = points[row * across + column]
+        panel.axhline(0, color="black", lw=0.6)
+        panel.scatter(*here.T, s=1.5, lw=0, alpha=0.5, color=colour, rasterized=True, zorder=2)
+        if not len(here):
+            panel.text(0.5, 0.6, "none", fontsize=7, ha="center", transform=panel.transAxes)
+        panel.set(xlim=_ends(every[:, 0]), ylim=_ends((every if alike else of_rows[row])[:, 1]))
         for axis in (panel.xaxis, panel.yaxis):
             axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         panel.tick_params(labelbottom=row == len(group) - 1, labelleft=column == 0, labelsize=6)
+
+
+def _ends(values: np.ndarray) -> tuple[float, float]:
+    """Return the ends of an axis on which all numbers are seen, as far below zero as above."""
+    known = np.abs(values[np.isfinite(values)])
+    end = 1.06 * known.max() if known.any() else 1.0
+    return -end, end
