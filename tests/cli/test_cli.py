@@ -422,12 +422,14 @@ def test_errors_prints_a_set_with_bound_and_baseline(tmp_path, capsys):
     assert main(["errors", path]) == 0
     printed = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["6.35", "mrad,", "10", "layers"] in printed
-    assert printed[-4:] == [
+    assert printed[-6:-2] == [
         ["network", "0.123", "0.5", "0.25"],
         ["discs", "5"],
         ["bound", "0.01", "0.01", "0.02"],
         ["always", "the", "mean", "2.46", "5", "2.5"],
     ]
+    said = " ".join(word for line in printed[-2:] for word in line)
+    assert said.startswith("The bound is of counted electrons.")
     assert main(["errors", path, "--split", "train"]) == 0
     assert "0.0123" in capsys.readouterr().out
     assert main(["errors", path, "--split", "validation"]) == 1
@@ -492,7 +494,7 @@ def test_a_plan_is_told_in_full_and_warns_where_it_can(tmp_path, monkeypatch, ca
         said = capsys.readouterr()
         assert json.loads(Path("plan.json").read_text()) == budget
         Path("plan.json").unlink()
-        assert said.out == "a table\n"
+        assert said.out == "a table\nPlanned for profiles/slurm; see --profile.\n"
         assert ("warning: this run would not start" in said.err) == (config == "results: results")
         assert "error: over the limit: too much" in said.err
 
