@@ -95,6 +95,7 @@ def _show(axes: Axes, shown: np.ndarray, extent: Extent, field_mrad: float) -> N
     half = field_mrad / 2
     axes.imshow(shown, origin="lower", extent=extent, vmin=0, vmax=1, interpolation="nearest")
     axes.set(xlim=(-half, half), ylim=(-half, half), xticks=[], yticks=[])
+    axes.set_facecolor("black")  # on one side a store ends half a pixel short of the field
 
 
 def draw_scale_bar(axes: Axes, length_mrad: float, field_mrad: float) -> None:
