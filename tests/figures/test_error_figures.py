@@ -122,7 +122,9 @@ def test_without_intervals_and_bounds_there_are_only_the_points_and_the_baseline
 def test_a_bound_at_a_single_thickness_is_seen():
     axes = errors_against_thickness(error_table(angles=(6.35,), layers=(5,))).axes[0]
     [bound] = dashed(axes)
-    assert bound.get_marker() not in ("", "None")
+    dashes = bound.get_marker().vertices
+    assert np.ptp(dashes, axis=0).tolist() == [2, 0]
+    assert len(dashes) == 6  # the ends of three
     assert [t for t in axes.get_xticks() if axes.get_xlim()[0] < t < axes.get_xlim()[1]] == [5]
 
 

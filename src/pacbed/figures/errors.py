@@ -222,7 +222,7 @@ def classical_against_network(table: pd.DataFrame) -> Figure:
 
 def _compare_methods(panel: Axes, rows: pd.DataFrame, x: str) -> None:
     if rows.empty:
-        panel.text(0.5, 0.5, "none", fontsize=7, ha="center", transform=panel.transAxes)
+        _say_none(panel)
     of = dict(list(rows.groupby("method")))
     present = [method for method in METHODS if method in of]
     for method in present:
@@ -396,11 +396,16 @@ def _draw_group(
         panel.axhline(0, color="black", lw=0.6)
         panel.scatter(*here.T, s=1.5, lw=0, alpha=0.5, color=colour, rasterized=True, zorder=2)
         if not len(here):
-            panel.text(0.5, 0.6, "none", fontsize=7, ha="center", transform=panel.transAxes)
+            _say_none(panel)
         panel.set(xlim=_ends(every[:, 0]), ylim=_ends((every if alike else of_rows[row])[:, 1]))
         for axis in (panel.xaxis, panel.yaxis):
             axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         panel.tick_params(labelbottom=row == len(group) - 1, labelleft=column == 0, labelsize=6)
+
+
+def _say_none(panel: Axes) -> None:
+    """Say on a panel that there is nothing to draw."""
+    panel.text(0.5, 0.6, "none", fontsize=7, ha="center", transform=panel.transAxes)
 
 
 def _ends(values: np.ndarray) -> tuple[float, float]:
